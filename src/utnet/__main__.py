@@ -1,0 +1,5 @@
+"""`python -m utnet` is `utnet`."""
+
+from utnet.cli import main
+
+main()

@@ -1,0 +1,227 @@
+"""Every knob on one page: frozen dataclasses, read from strict YAML and written back.
+
+An unknown key, a wrong type or a missing file is an `InputError` naming the file, the key and the nearest right one.
+"""
+
+from __future__ import annotations
+
+import difflib
+import types
+import typing
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from pathlib import Path
+
+import yaml
+
+from utnet.errors import InputError
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """Weights of `utnet.losses.UTNetLoss`; see there for each term."""
+
+    w_2d: float = 0.01
+    w_3d_joint: float = 0.05
+    w_3d_vert: float = 0.0
+    w_prior: float = 0.001
+    w_aux: float = 0.001
+    w_global_orient: float = 0.0
+    w_hand_pose: float = 0.0
+    w_betas: float = 0.0
+    w_pose_prior: float = 0.0
+    w_joint_map: float = 0.0
+    """Dense supervision of the joints read off the feature maps (own presets only)."""
+    loss_type: str = "l1"
+    reduction: str = "sum"
+    root_id: int = 0
+    use_vertex_loss: bool = False
+    use_aux_loss: bool = True
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The network: a preset of `utnet.model.presets`, and what differs from it."""
+
+    preset: str = "ti"
+    size_px: int = 128
+    """Side of the square crop."""
+    p_drop: float = 0.4
+    """Probability that a training sample's depth is dropped."""
+
+
+@dataclass(frozen=True)
+class CropConfig:
+    """How a crop is cut around a hand's box. The jitters are half-widths of uniform distributions, training only."""
+
+    expand: float = 2.0
+    """Side of the square over the longer side of the tight box."""
+    scale_jitter: float = 0.15
+    shift_jitter: float = 0.06
+    rotation_jitter_deg: float = 30.0
+
+
+@dataclass(frozen=True)
+class SynthConfig:
+    """The endless synthetic source (`utnet.synth`)."""
+
+    max_tilt_deg: float = 180.0
+    """Largest angle between the camera and the palm's or the back's normal; 90 or more is the whole sphere."""
+    distance_m: tuple[float, float] = (0.35, 1.0)
+    fov_deg: tuple[float, float] = (40.0, 70.0)
+    betas_std: float = 1.0
+    forearm: bool = True
+    depth_noise_m: float = 0.001
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Where samples come from: "synth" (endless), or a reader of `utnet.data` with its folder and split."""
+
+    name: str = "synth"
+    root: str = ""
+    split: str = "train"
+    setup: str = "s0"
+    """DexYCB's split: s0, s1, s2 or s3."""
+    limit: int | None = None
+    """At most this many samples, evenly spaced over the split."""
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """The loop. It ends at `steps`, or after `minutes` if that is first; the schedule follows whichever is nearer."""
+
+    steps: int = 20000
+    minutes: float | None = None
+    batch_size: int = 32
+    lr: float = 5e-4
+    min_lr: float = 1e-6
+    weight_decay: float = 0.01
+    warmup_steps: int = 200
+    clip_grad: float = 1.0
+    """Largest norm of the gradient, per sample of the batch (the losses are sums); 0 turns clipping off."""
+    num_workers: int = 1
+    log_every: int = 20
+    eval_every: int = 2000
+    precision: str = "fp32"
+    """"fp32", or "bf16" for the network's matrix products (losses and the hand model stay in fp32)."""
+    num_threads: int | None = None
+    """CPU threads of the network; null leaves torch's choice."""
+    max_bad_samples: int = 50
+    """Unreadable samples that training skips (and names) before it stops."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """A complete run."""
+
+    seed: int = 0
+    device: str = "auto"
+    data: DataConfig = field(default_factory=DataConfig)
+    val: DataConfig | None = None
+    crop: CropConfig = field(default_factory=CropConfig)
+    synth: SynthConfig = field(default_factory=SynthConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Config:
+        """Reads a YAML file; keys that are absent keep their defaults.
+
+        Raises:
+            InputError: no such file, not YAML, an unknown key (with the nearest right one) or a wrong type.
+        """
+        path = Path(path)
+        if not path.is_file():
+            raise InputError(
+                f"{path}: no such config file; complete runs are in config/, the default is config/config.yaml"
+            )
+        try:
+            tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise InputError(f"{path}: not a YAML file: {str(error).splitlines()[0]}") from error
+        return from_tree(cls, {} if tree is None else tree, where=str(path))
+
+    def save(self, path: str | Path) -> None:
+        """Writes every knob, defaults included, so that the file alone repeats the run."""
+        Path(path).write_text(yaml.safe_dump(to_tree(self), sort_keys=False), encoding="utf-8")
+
+
+def override(config: Config, changes: tuple[str, ...] | list[str]) -> Config:
+    """The config with some knobs changed.
+
+    Args:
+        config: a run.
+        changes: "train.lr=1e-4" and the like; values are read as YAML.
+
+    Raises:
+        InputError: not KEY=VALUE, an unknown key or a wrong type.
+    """
+    tree = to_tree(config)
+    for change in changes:
+        path, equals, value = change.partition("=")
+        if not equals:
+            raise InputError(f"--set {change!r}: expected KEY=VALUE, such as train.lr=1e-4")
+        *parents, last = path.split(".")
+        branch = tree
+        for name in parents:
+            if not isinstance(branch.get(name), dict):
+                branch[name] = {}
+            branch = branch[name]
+        branch[last] = yaml.safe_load(value)
+    return from_tree(type(config), tree, where="--set")
+
+
+def to_tree(config) -> dict:
+    """Plain dicts, lists and scalars of a config dataclass."""
+
+    def plain(value):
+        if isinstance(value, dict):
+            return {key: plain(item) for key, item in value.items()}
+        return [plain(item) for item in value] if isinstance(value, tuple) else value
+
+    return plain(asdict(config))
+
+
+def from_tree(cls: type, tree: object, *, where: str = "config"):
+    """Builds the dataclass `cls` from plain YAML values, strictly.
+
+    Raises:
+        InputError: unknown key or wrong type; the message starts with `where` and the dotted key.
+    """
+    if not isinstance(tree, dict):
+        raise InputError(f"{where}: expected a mapping of {cls.__name__} keys, found {tree!r}")
+    hints = typing.get_type_hints(cls)
+    known = [f.name for f in fields(cls)]
+    for key in tree:
+        if key not in known:
+            near = difflib.get_close_matches(str(key), known, n=1, cutoff=0.4)
+            hint = f"; did you mean {near[0]!r}?" if near else f"; known keys: {', '.join(known)}"
+            raise InputError(f"{where}: unknown key {key!r}{hint}")
+    return cls(**{key: _convert(hints[key], value, f"{where}: {key}") for key, value in tree.items()})
+
+
+def _convert(hint, value, where: str):
+    """`value` as the annotated type; int is taken for float, a list for a tuple, nothing else is bent."""
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        if value is None and type(None) in args:
+            return None
+        (hint,) = (a for a in args if a is not type(None))
+        return _convert(hint, value, where)
+    if is_dataclass(hint):
+        return from_tree(hint, value, where=where)
+    if origin is tuple:
+        if not isinstance(value, list) or len(value) != len(args):
+            raise InputError(f"{where}: expected a list of {len(args)} values, found {value!r}")
+        return tuple(_convert(a, v, f"{where}[{i}]") for i, (a, v) in enumerate(zip(args, value, strict=True)))
+    if hint is float and isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    if hint is float and isinstance(value, str):  # YAML 1.1 reads 1e-3 (no dot) as text
+        try:
+            return float(value)
+        except ValueError:
+            pass
+    if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
+        raise InputError(f"{where}: expected {hint.__name__}, found {value!r}")
+    return value

@@ -1,0 +1,204 @@
+"""The five nouns: raw record -> Sample -> Batch -> Prediction -> loss, metrics, mesh.
+
+Frozen dataclasses. `HandParams` and `HandMesh` hold numpy arrays for one hand or torch tensors with a leading batch
+axis; `Sample` is one hand in numpy; `Batch` and `Prediction` are torch. Frames and units: `utnet.conventions`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+
+from utnet.conventions import NUM_BETAS, NUM_JOINTS, SIDES
+
+if TYPE_CHECKING:
+    import torch
+
+Array: TypeAlias = Any
+"""A numpy array or a torch tensor."""
+
+
+class _Mappable:
+    """Dataclasses of arrays on which one function can be applied to every array."""
+
+    def map(self, function: Callable[[Array], Array]):
+        """A copy with `function` applied to every array; None, text and nested records are followed."""
+
+        def apply(value):
+            if isinstance(value, _Mappable):
+                return value.map(function)
+            return function(value) if hasattr(value, "shape") else value
+
+        return replace(self, **{f.name: apply(getattr(self, f.name)) for f in fields(self)})
+
+    def to(self, device: torch.device | str):
+        """A copy with every tensor on `device`."""
+        return self.map(lambda tensor: tensor.to(device, non_blocking=True))
+
+
+def check_shape(name: str, array: Array, expected: tuple[int | None, ...], where: str = "") -> None:
+    """Raises ValueError unless `array` has the `expected` trailing shape (None: any length).
+
+    Args:
+        name: what the array is, for the message.
+        array: anything with a shape.
+        expected: the whole shape wanted.
+        where: the file or key it came from, for the message.
+    """
+    shape = tuple(array.shape)
+    if len(shape) != len(expected) or any(e is not None and e != s for s, e in zip(shape, expected, strict=True)):
+        wanted = "(" + ", ".join("any" if e is None else str(e) for e in expected) + ")"
+        raise ValueError(f"{where + ': ' if where else ''}{name} has shape {shape}, expected {wanted}")
+
+
+@dataclass(frozen=True)
+class HandParams(_Mappable):
+    """What a hand model decodes. One hand without, or a batch with, a leading axis B.
+
+    Attributes:
+        global_orient: (1, 3, 3) rotation of the root joint, hand to camera.
+        hand_pose: (15, 3, 3) rotations of the other joints relative to their parents, MANO order, no mean pose added.
+        betas: (10,) shape coefficients of the hand model.
+        transl_m: (3,) translation added after the model: `joints_cam_m = joints_m + transl_m`.
+    """
+
+    global_orient: Array
+    hand_pose: Array
+    betas: Array
+    transl_m: Array
+
+
+@dataclass(frozen=True)
+class HandMesh(_Mappable):
+    """A decoded hand in the hand model's frame (before translation).
+
+    Attributes:
+        joints_m: (B, 21, 3) OpenPose-21.
+        mano_joints_m: (B, 16, 3) MANO order.
+        vertices_m: (B, V, 3), or None where they were not asked for.
+    """
+
+    joints_m: Array
+    mano_joints_m: Array
+    vertices_m: Array | None
+
+
+@dataclass(frozen=True)
+class Sample(_Mappable):
+    """One labelled hand in one image (a whole picture or a crop of it), numpy.
+
+    `joints_px` is not stored: it is `project(joints_cam_m, K_px)`, so the two cannot disagree.
+
+    Attributes:
+        key: unique within its source; it names the frame in messages and reports.
+        rgb: (H, W, 3) uint8.
+        K_px: (3, 3) intrinsics of exactly this image; the last row is 0 0 1, a small skew is allowed.
+        side: "right" or "left", the hand in this image.
+        box_px: (4,) tight box x0, y0, x1, y1 of the hand.
+        joints_cam_m: (21, 3) camera frame.
+        joints_2d_conf: (21,) confidence of the joints as image points, 0 = not labelled.
+        joints_3d_conf: (21,) confidence of the joints as 3D points, 0 = not labelled.
+        depth_m: (H, W) float32 distance along z, 0 where there is no reading; None without a depth sensor.
+        params: the hand's parameters (one hand, no batch axis), or None.
+        betas_ok: False where `params.betas` belong to another model than the right-handed one and must not be learnt.
+        hand_model: "open" or "mano", the model that decodes `params`.
+        sequence: the recording that the frame belongs to ("" if none): splits and reports group by it.
+    """
+
+    key: str
+    rgb: np.ndarray
+    K_px: np.ndarray
+    side: str
+    box_px: np.ndarray
+    joints_cam_m: np.ndarray
+    joints_2d_conf: np.ndarray
+    joints_3d_conf: np.ndarray
+    depth_m: np.ndarray | None = None
+    params: HandParams | None = None
+    betas_ok: bool = True
+    hand_model: str = "open"
+    sequence: str = ""
+
+    def __post_init__(self):
+        check_shape("rgb", self.rgb, (None, None, 3), self.key)
+        check_shape("K_px", self.K_px, (3, 3), self.key)
+        check_shape("box_px", self.box_px, (4,), self.key)
+        check_shape("joints_cam_m", self.joints_cam_m, (NUM_JOINTS, 3), self.key)
+        check_shape("joints_2d_conf", self.joints_2d_conf, (NUM_JOINTS,), self.key)
+        check_shape("joints_3d_conf", self.joints_3d_conf, (NUM_JOINTS,), self.key)
+        if self.side not in SIDES:
+            raise ValueError(f"{self.key}: side is {self.side!r}, expected 'right' or 'left'")
+        if self.depth_m is not None:
+            check_shape("depth_m", self.depth_m, self.rgb.shape[:2], self.key)
+        if self.params is not None:
+            check_shape("params.global_orient", self.params.global_orient, (1, 3, 3), self.key)
+            check_shape("params.hand_pose", self.params.hand_pose, (15, 3, 3), self.key)
+            check_shape("params.betas", self.params.betas, (NUM_BETAS,), self.key)
+            check_shape("params.transl_m", self.params.transl_m, (3,), self.key)
+
+
+@dataclass(frozen=True)
+class Batch(_Mappable):
+    """Crops of right (or mirrored) hands and their labels, torch, B samples.
+
+    Attributes:
+        rgb: (B, 3, H, W) uint8.
+        depth_m: (B, H, W) float32, 0 where there is no reading.
+        depth_ok: (B,) bool, the sample has a depth image.
+        K_px: (B, 3, 3) intrinsics of the crops.
+        joints_2d: (B, 21, 3) x, y in crop units and confidence.
+        joints_3d: (B, 21, 4) camera frame in metres and confidence.
+        params: labels with a leading axis B (identity rotations and zeros where absent).
+        params_ok: (B,) bool, the pose is labelled.
+        betas_ok: (B,) bool, the shape is labelled.
+        keys: the samples' keys.
+        vertices_m: (B, V, 3) labelled mesh in the hand frame, only where a vertex loss asks for it.
+    """
+
+    rgb: torch.Tensor
+    depth_m: torch.Tensor
+    depth_ok: torch.Tensor
+    K_px: torch.Tensor
+    joints_2d: torch.Tensor
+    joints_3d: torch.Tensor
+    params: HandParams
+    params_ok: torch.Tensor
+    betas_ok: torch.Tensor
+    keys: tuple[str, ...]
+    vertices_m: torch.Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+
+@dataclass(frozen=True)
+class Prediction(_Mappable):
+    """What the network says of B right-handed crops, torch.
+
+    Attributes:
+        global_orient: (B, 1, 3, 3) rotation matrices.
+        hand_pose: (B, 15, 3, 3) rotation matrices, no mean pose added.
+        betas: (B, 10).
+        cam: (B, 3) scale s and shift tx, ty (m) of the crop's camera.
+        cam_t: (B, 3) translation in that camera (nominal focal length), m: (tx, ty, 2 f / s).
+        joints_m: (B, 21, 3) hand frame.
+        joints_crop: (B, 21, 2) projected, in crop units ([-0.5, 0.5] inside a square crop).
+        vertices_m: (B, V, 3) hand frame, or None where they were not asked for.
+        coarse: the same before refinement, or None.
+        joint_map: (B, 21, 3) joints read off the feature maps (x, y in crop units, depth relative to the wrist in m),
+            or None for networks without that head.
+    """
+
+    global_orient: torch.Tensor
+    hand_pose: torch.Tensor
+    betas: torch.Tensor
+    cam: torch.Tensor
+    cam_t: torch.Tensor
+    joints_m: torch.Tensor
+    joints_crop: torch.Tensor
+    vertices_m: torch.Tensor | None = None
+    coarse: Prediction | None = None
+    joint_map: torch.Tensor | None = None
