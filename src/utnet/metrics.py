@@ -1,0 +1,129 @@
+"""Errors of joints in millimetres, equal to HO3D's published evaluation. Arrays or tensors in, float64 tensors out.
+
+Everything starts from `joint_errors_mm`, one number per sample and joint. The errors of a sample depend on nothing but
+that sample, so parts of a data set are scored apart and put together with `torch.cat`. A coordinate that is not finite
+is a ValueError: it is never counted as 0.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from utnet.conventions import JOINT_NAMES, MM_PER_M
+from utnet.geometry import align_similarity
+from utnet.types import Array, check_shape
+
+ALIGNMENTS = ("none", "root", "scale_translation", "procrustes")
+
+_WRIST, _MIDDLE_MCP = JOINT_NAMES.index("wrist"), JOINT_NAMES.index("middle_mcp")
+
+
+def joint_errors_mm(pred_m: Array, gt_m: Array, *, align: str = "none", root_id: int = _WRIST) -> Tensor:
+    """Euclidean distance of every joint after an alignment.
+
+    Args:
+        pred_m: (B, N, 3) metres.
+        gt_m: (B, N, 3) metres.
+        align: "none" (absolute), "root" (both relative to `root_id`), "scale_translation" (`align_scale_translation`)
+            or "procrustes" (the best similarity, `geometry.align_similarity`; as in the official code it may mirror).
+        root_id: the joint that "root" takes as origin.
+
+    Returns:
+        (B, N) float64, millimetres, on the CPU.
+
+    Raises:
+        ValueError: wrong shapes, no sample, or a coordinate that is NaN or inf.
+    """
+    pred, gt = _checked("pred_m", pred_m), _checked("gt_m", gt_m)
+    if pred.shape != gt.shape:
+        raise ValueError(
+            f"pred_m has shape {tuple(pred.shape)} and gt_m {tuple(gt.shape)}, expected one shape (B, N, 3)"
+        )
+    if align == "root":
+        pred, gt = root_relative(pred, root_id), root_relative(gt, root_id)
+    elif align == "scale_translation":
+        pred = align_scale_translation(pred, gt)
+    elif align == "procrustes":
+        pred = align_similarity(pred, gt)
+    elif align != "none":
+        raise ValueError(f"align is {align!r}, expected one of {', '.join(map(repr, ALIGNMENTS))}")
+    return (pred - gt).norm(dim=-1) * MM_PER_M
+
+
+def mpjpe_mm(pred_m: Array, gt_m: Array, *, root_id: int | None = _WRIST) -> Tensor:
+    """Mean per-joint position error of each sample, (B,) mm, relative to joint `root_id`; absolute if that is None."""
+    if root_id is None:
+        return joint_errors_mm(pred_m, gt_m).mean(1)
+    return joint_errors_mm(pred_m, gt_m, align="root", root_id=root_id).mean(1)
+
+
+def pa_mpjpe_mm(pred_m: Array, gt_m: Array) -> Tensor:
+    """Mean per-joint position error of each sample after Procrustes alignment, (B,) mm."""
+    return joint_errors_mm(pred_m, gt_m, align="procrustes").mean(1)
+
+
+def root_relative(points_m: Array, root_id: int = _WRIST) -> Array:
+    """(B, N, 3) points relative to point `root_id` of their own sample."""
+    return points_m - points_m[:, root_id : root_id + 1]
+
+
+def align_scale_translation(pred_m: Tensor, gt_m: Tensor, *, joints: tuple[int, int] = (_WRIST, _MIDDLE_MCP)) -> Tensor:
+    """`pred_m` scaled so that one bone has its true length, and moved so that the bone's first joint is at its place.
+
+    Args:
+        pred_m: (B, N, 3).
+        gt_m: (B, N, 3).
+        joints: the bone: wrist and middle knuckle, 0 and 9 here (0 and 4 in HO3D's own joint order).
+
+    Raises:
+        ValueError: a predicted bone has no length.
+    """
+    first, second = joints
+    bone_pred = (pred_m[:, second] - pred_m[:, first]).norm(dim=-1)
+    bone_gt = (gt_m[:, second] - gt_m[:, first]).norm(dim=-1)
+    if (bone_pred == 0).any():
+        raise ValueError(f"pred_m has joints {first} and {second} at one place in a sample: no scale can align it")
+    return root_relative(pred_m, first) * (bone_gt / bone_pred)[:, None, None] + gt_m[:, first, None]
+
+
+def pck_curve(errors_mm: Array, *, max_mm: float = 50.0, num: int = 100) -> tuple[Tensor, Tensor]:
+    """Fraction of all joints whose error is at most each of `num` thresholds from 0 to `max_mm`.
+
+    Returns:
+        thresholds (num,) in mm and fractions (num,).
+    """
+    errors = _checked("errors_mm", errors_mm, (None, None)).flatten().sort().values
+    thresholds = torch.linspace(0.0, max_mm, num, dtype=torch.float64)
+    return thresholds, torch.searchsorted(errors, thresholds, right=True) / errors.new_tensor(len(errors))
+
+
+def auc(errors_mm: Array, *, max_mm: float = 50.0, num: int = 100) -> float:
+    """Area under `pck_curve` by the trapezoidal rule, over `max_mm`: 1 is perfect."""
+    thresholds, fractions = pck_curve(errors_mm, max_mm=max_mm, num=num)
+    return torch.trapezoid(fractions, thresholds).item() / max_mm
+
+
+def summary(errors_mm: Array) -> dict[str, float]:
+    """The official scores of (B, N) errors: `mean_mm`, `median_mm` (each joint's median, then their mean), `auc`."""
+    errors = _checked("errors_mm", errors_mm, (None, None))
+    ordered, num = errors.sort(0).values, len(errors)
+    median = (ordered[(num - 1) // 2] + ordered[num // 2]) / 2  # torch's own median takes the lower of the two
+    return {"mean_mm": errors.mean().item(), "median_mm": median.mean().item(), "auc": auc(errors)}
+
+
+def _checked(name: str, values: Array, shape: tuple[int | None, ...] = (None, None, 3)) -> Tensor:
+    """`values` as a float64 tensor on the CPU, finite, of the given shape and not empty."""
+    if isinstance(values, Tensor):
+        tensor = values.detach().to("cpu", torch.float64)
+    else:
+        tensor = torch.from_numpy(np.array(values, np.float64))
+    check_shape(name, tensor, shape)
+    if tensor.numel() == 0:
+        raise ValueError(f"{name} is empty, shape {tuple(tensor.shape)}: there is nothing to score")
+    bad = ~tensor.isfinite().flatten(1).all(1)
+    if bad.any():
+        first = int(bad.int().argmax())
+        raise ValueError(f"{name} is NaN or inf in {int(bad.sum())} of {len(tensor)} samples, first in sample {first}")
+    return tensor
