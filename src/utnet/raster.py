@@ -1,0 +1,163 @@
+"""Triangles to pixels on the CPU: which face each pixel sees, how far it is, and anything interpolated over it.
+
+A plain z-buffer compiled by numba, without threads of its own (data workers are the threads). Pixel (0, 0) is centred
+at 0.0, depth is z in metres, and interpolation is perspective-correct.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numba
+import numpy as np
+
+NEAR_M = 0.01
+"""Faces with a vertex nearer than this are not drawn: a hand does not reach into the lens."""
+
+
+@dataclass(frozen=True)
+class Fragments:
+    """What every pixel sees.
+
+    Attributes:
+        face: (H, W) int32 index of the nearest face, -1 where there is none.
+        depth_m: (H, W) float32 z of the surface, 0 where there is none.
+        weights: (H, W, 3) float32 perspective-correct barycentric weights of the face's vertices.
+    """
+
+    face: np.ndarray
+    depth_m: np.ndarray
+    weights: np.ndarray
+
+    @property
+    def mask(self) -> np.ndarray:
+        """(H, W) bool, something is drawn."""
+        return self.face >= 0
+
+
+def rasterize(vertices_cam_m: np.ndarray, faces: np.ndarray, K_px: np.ndarray, size_wh: tuple[int, int]) -> Fragments:
+    """Draws a mesh, both sides of every face.
+
+    Args:
+        vertices_cam_m: (V, 3) camera frame.
+        faces: (F, 3) int.
+        K_px: (3, 3) intrinsics of the picture; skew is honoured.
+        size_wh: width and height in pixels.
+    """
+    width, height = size_wh
+    homogeneous = np.asarray(vertices_cam_m, np.float32) @ np.asarray(K_px, np.float32).T
+    face = np.full((height, width), -1, np.int32)
+    inverse_depth = np.zeros((height, width), np.float32)
+    weights = np.zeros((height, width, 3), np.float32)
+    _fill(homogeneous, np.ascontiguousarray(faces, np.int32), face, inverse_depth, weights)
+    depth = np.divide(1.0, inverse_depth, out=np.zeros_like(inverse_depth), where=inverse_depth > 0)
+    return Fragments(face, depth, weights)
+
+
+def interpolate(fragments: Fragments, faces: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Vertex values over the picture: (V, C) -> (H, W, C) float32, 0 where nothing is drawn."""
+    out = np.zeros((*fragments.face.shape, values.shape[1]), np.float32)
+    values, faces = np.ascontiguousarray(values, np.float32), np.ascontiguousarray(faces, np.int32)
+    _interpolate(fragments.face, fragments.weights, faces, values, out)
+    return out
+
+
+def vertex_normals(vertices_m: np.ndarray, faces: np.ndarray) -> np.ndarray:
+    """(V, 3) unit normals, the mean of the adjoining faces' by area; outwards for counter-clockwise faces."""
+    out = np.zeros((len(vertices_m), 3), np.float32)
+    _vertex_normals(np.ascontiguousarray(vertices_m, np.float32), np.ascontiguousarray(faces, np.int32), out)
+    return out
+
+
+def render_shaded(
+    vertices_cam_m: np.ndarray,
+    faces: np.ndarray,
+    K_px: np.ndarray,
+    size_wh: tuple[int, int],
+    *,
+    color: tuple[float, float, float] = (0.65, 0.74, 0.86),
+    supersample: int = 2,
+) -> tuple[np.ndarray, np.ndarray]:
+    """A mesh lit from the camera, for overlays.
+
+    Returns:
+        rgb (H, W, 3) float32 in [0, 1], multiplied by coverage, and coverage (H, W) float32, anti-aliased.
+    """
+    width, height = size_wh
+    scale = np.array([[supersample, 0, (supersample - 1) / 2], [0, supersample, (supersample - 1) / 2], [0, 0, 1]])
+    fragments = rasterize(vertices_cam_m, faces, scale @ K_px, (width * supersample, height * supersample))
+    normals = interpolate(fragments, faces, vertex_normals(vertices_cam_m, faces))
+    facing = np.abs(normals[..., 2]) / np.maximum(np.linalg.norm(normals, axis=-1), 1e-6)
+    light = (0.35 + 0.65 * facing) * fragments.mask
+    shaded = light[..., None] * np.asarray(color, np.float32)
+    alpha = fragments.mask.astype(np.float32)
+    rgb = cv2.resize(shaded.astype(np.float32), size_wh, interpolation=cv2.INTER_AREA)
+    return rgb, cv2.resize(alpha, size_wh, interpolation=cv2.INTER_AREA)
+
+
+@numba.njit(cache=True, nogil=True, fastmath=True)
+def _fill(homogeneous, faces, face_out, inverse_depth, weights_out):
+    height, width = face_out.shape
+    for f in range(faces.shape[0]):
+        a, b, c = faces[f, 0], faces[f, 1], faces[f, 2]
+        za, zb, zc = homogeneous[a, 2], homogeneous[b, 2], homogeneous[c, 2]
+        if za < NEAR_M or zb < NEAR_M or zc < NEAR_M:
+            continue
+        ia, ib, ic = 1.0 / za, 1.0 / zb, 1.0 / zc
+        xa, ya = homogeneous[a, 0] * ia, homogeneous[a, 1] * ia
+        xb, yb = homogeneous[b, 0] * ib, homogeneous[b, 1] * ib
+        xc, yc = homogeneous[c, 0] * ic, homogeneous[c, 1] * ic
+        area = (xb - xa) * (yc - ya) - (yb - ya) * (xc - xa)
+        if abs(area) < 1e-12:
+            continue
+        # Float bounds are clipped before they become integers: a far-off vertex must not overflow.
+        left = int(np.ceil(max(min(xa, xb, xc), 0.0)))
+        right = int(np.floor(min(max(xa, xb, xc), width - 1.0)))
+        top = int(np.ceil(max(min(ya, yb, yc), 0.0)))
+        bottom = int(np.floor(min(max(ya, yb, yc), height - 1.0)))
+        inv_area = 1.0 / area
+        for y in range(top, bottom + 1):
+            for x in range(left, right + 1):
+                wa = ((xb - x) * (yc - y) - (yb - y) * (xc - x)) * inv_area
+                wb = ((xc - x) * (ya - y) - (yc - y) * (xa - x)) * inv_area
+                wc = 1.0 - wa - wb
+                if wa < 0.0 or wb < 0.0 or wc < 0.0:
+                    continue
+                inverse = wa * ia + wb * ib + wc * ic  # 1/z is linear in the picture
+                if inverse > inverse_depth[y, x]:
+                    inverse_depth[y, x] = inverse
+                    face_out[y, x] = f
+                    weights_out[y, x, 0] = wa * ia / inverse
+                    weights_out[y, x, 1] = wb * ib / inverse
+                    weights_out[y, x, 2] = wc * ic / inverse
+
+
+@numba.njit(cache=True, nogil=True, fastmath=True)
+def _interpolate(face, weights, faces, values, out):
+    height, width = face.shape
+    for y in range(height):
+        for x in range(width):
+            f = face[y, x]
+            if f < 0:
+                continue
+            for k in range(3):
+                v, w = faces[f, k], weights[y, x, k]
+                for channel in range(values.shape[1]):
+                    out[y, x, channel] += w * values[v, channel]
+
+
+@numba.njit(cache=True, nogil=True, fastmath=True)
+def _vertex_normals(vertices, faces, out):
+    for f in range(faces.shape[0]):
+        a, b, c = faces[f, 0], faces[f, 1], faces[f, 2]
+        ux, uy, uz = vertices[b] - vertices[a]
+        vx, vy, vz = vertices[c] - vertices[a]
+        nx, ny, nz = uy * vz - uz * vy, uz * vx - ux * vz, ux * vy - uy * vx
+        for v in (a, b, c):
+            out[v, 0] += nx
+            out[v, 1] += ny
+            out[v, 2] += nz
+    for v in range(out.shape[0]):
+        length = np.sqrt(out[v, 0] ** 2 + out[v, 1] ** 2 + out[v, 2] ** 2) + 1e-20
+        out[v] /= length

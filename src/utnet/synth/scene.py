@@ -1,0 +1,158 @@
+"""A posed hand, a camera and an appearance -> a picture with metric depth, a mask and exact labels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+import cv2
+import numpy as np
+import torch
+
+from utnet.hand import HandModel
+from utnet.raster import interpolate, rasterize, vertex_normals
+from utnet.synth.appearance import Appearance, background, finish, shade
+from utnet.types import HandParams
+
+_FOREARM_RINGS_M = (0.02, 0.05, 0.11, 0.2)
+"""Distances of the forearm's rings from the wrist's edge."""
+
+
+@dataclass(frozen=True)
+class Render:
+    """A picture and what is true of it.
+
+    Attributes:
+        rgb: (H, W, 3) uint8.
+        depth_m: (H, W) float32, 0 where there is no reading.
+        mask: (H, W) bool, the hand without its forearm.
+        joints_cam_m: (21, 3) camera frame.
+        vertices_cam_m: (V, 3) camera frame, the hand alone.
+    """
+
+    rgb: np.ndarray
+    depth_m: np.ndarray
+    mask: np.ndarray
+    joints_cam_m: np.ndarray
+    vertices_cam_m: np.ndarray
+
+
+class SceneRenderer:
+    """Draws one open hand, right or left, with a forearm."""
+
+    def __init__(self, side: str = "right", *, forearm: bool = True):
+        self.hand = HandModel.open(side)
+        self.num_hand_faces = len(self.hand.faces)
+        hand_faces = self.hand.faces.numpy()
+        self._loop = _wrist_loop(hand_faces)
+        self._forearm = forearm
+        faces = _tube_faces(self._loop, self.hand.num_vertices) if forearm else np.empty((0, 3), np.int64)
+        self.faces = np.concatenate([hand_faces, faces]).astype(np.int32)
+
+    def decode(self, params: HandParams) -> tuple[np.ndarray, np.ndarray]:
+        """(V, 3) vertices and (21, 3) joints in the camera frame of one hand's parameters (numpy, no batch axis)."""
+
+        def tensor(array):
+            return torch.from_numpy(np.asarray(array, np.float32))[None]
+
+        with torch.inference_mode():
+            mesh = self.hand(tensor(params.global_orient), tensor(params.hand_pose), tensor(params.betas))
+        shift = params.transl_m.astype(np.float32)
+        return mesh.vertices_m[0].numpy() + shift, mesh.joints_m[0].numpy() + shift
+
+    def render(
+        self,
+        params: HandParams,
+        K_px: np.ndarray,
+        size_wh: tuple[int, int],
+        appearance: Appearance,
+        *,
+        rng: np.random.Generator,
+        depth_noise_m: float = 0.001,
+    ) -> Render:
+        """Draws the hand.
+
+        Args:
+            params: one hand in the camera's frame (numpy, no batch axis).
+            K_px: (3, 3) of the picture to make.
+            size_wh: its width and height.
+            appearance: skin, light, background.
+            rng: noise of this frame and how the forearm bends.
+            depth_noise_m: standard deviation of the depth's noise at 1 m (it grows with the square of the distance).
+        """
+        vertices, joints = self.decode(params)
+        rest = vertices - params.transl_m.astype(np.float32)
+        posed_to_hand = params.global_orient[0].astype(np.float32)
+        mesh = vertices
+        if self._forearm:
+            bend = rng.normal(0, 0.25, 2)
+            mesh = np.concatenate([vertices, self._forearm_vertices(vertices, joints, posed_to_hand, bend)])
+            rest = mesh - params.transl_m.astype(np.float32)
+        fragments = rasterize(mesh, self.faces, K_px, size_wh)
+        normals = vertex_normals(mesh, self.faces)
+        if self.hand.side == "left":
+            normals = -normals if _points_inwards(mesh, normals, self._loop) else normals
+        colors = shade(appearance, rest @ posed_to_hand, normals)
+        rgb = interpolate(fragments, self.faces, colors)
+        behind = background(appearance, size_wh)
+        rgb = np.where(fragments.mask[..., None], rgb, behind)
+        depth = self._depth(fragments, K_px, float(joints[:, 2].mean()), appearance, rng, depth_noise_m)
+        hand = fragments.mask & (fragments.face < self.num_hand_faces)
+        return Render(finish(appearance, rgb, rng), depth, hand, joints, vertices)
+
+    def _forearm_vertices(self, vertices, joints, R, bend) -> np.ndarray:
+        """Rings behind the wrist's edge, growing a little and turning by `bend` (rad, about the hand's y and z)."""
+        edge = vertices[self._loop]
+        centre = edge.mean(0)
+        away = R[:, 0] if self.hand.side == "right" else -R[:, 0]  # fingers point along -x on a right hand
+        axis = R[:, 1] * bend[0] + R[:, 2] * bend[1]
+        rings, position, previous = [], centre, 0.0
+        for distance in _FOREARM_RINGS_M:
+            share = min(distance / _FOREARM_RINGS_M[1], 1.0)
+            turn = cv2.Rodrigues(axis.astype(float) * share)[0].astype(np.float32)
+            position = position + turn @ away * np.float32(distance - previous)
+            previous = distance
+            rings.append((edge - centre) @ turn.T * np.float32(1 + 1.2 * distance) + position)
+        return np.concatenate([*rings, position[None]]).astype(np.float32)
+
+    def _depth(self, fragments, K_px, hand_m, appearance, rng, noise_m) -> np.ndarray:
+        """The hand's depth over a tilted plane behind it, with noise that grows as the distance squared."""
+        height, width = fragments.face.shape
+        inverse = np.linalg.inv(K_px)
+        x = (np.arange(width) * inverse[0, 0] + inverse[0, 2]).astype(np.float32)
+        y = (np.arange(height) * inverse[1, 1] + inverse[1, 2]).astype(np.float32)
+        slope_x, slope_y = appearance.background_tilt
+        # n . (X - X0) = 0 for the plane through (0, 0, d): z = d / (1 - slope . (x, y))
+        plane = (hand_m + 0.1 + appearance.background_m) / np.maximum(1 - slope_x * x - slope_y * y[:, None], 0.2)
+        depth = np.where(fragments.mask, fragments.depth_m, plane.astype(np.float32))
+        noise = rng.standard_normal(depth.shape, np.float32)
+        depth = depth + noise * depth**2 * np.float32(noise_m)
+        return np.round(depth, 3).astype(np.float32)  # sensors report whole millimetres
+
+
+def _wrist_loop(faces: np.ndarray) -> np.ndarray:
+    """The open edge at the wrist as a loop of vertex indices, in the order in which its faces run along it."""
+    edges = np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]])
+    forward = {(a, b) for a, b in edges.tolist()}
+    follow = {a: b for a, b in forward if (b, a) not in forward}
+    loop = [next(iter(sorted(follow)))]
+    while len(loop) < len(follow):
+        loop.append(follow[loop[-1]])
+    return np.array(loop)
+
+
+def _tube_faces(loop: np.ndarray, first_new: int) -> np.ndarray:
+    """Faces of rings of len(loop) vertices behind the loop, closed by one last vertex; outward like the hand's."""
+    num = len(loop)
+    rings = [loop] + [first_new + k * num + np.arange(num) for k in range(len(_FOREARM_RINGS_M))]
+    faces = []
+    for near, far in pairwise(rings):
+        a, b, c, d = near, np.roll(near, -1), far, np.roll(far, -1)
+        faces += [np.stack([b, a, c], 1), np.stack([b, c, d], 1)]
+    last = rings[-1]
+    faces.append(np.stack([np.roll(last, -1), last, np.full(num, first_new + len(_FOREARM_RINGS_M) * num)], 1))
+    return np.concatenate(faces)
+
+
+def _points_inwards(vertices, normals, loop) -> bool:
+    return bool(((vertices - vertices.mean(0)) * normals).sum() < 0)

@@ -1,0 +1,95 @@
+"""An endless, seeded stream of labelled synthetic hands, drawn straight into their crops."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from utnet.config import CropConfig, SynthConfig
+from utnet.geometry import box_of, crop_affine, crop_camera, intrinsics, jittered_crop_affine, project, rotate_params
+from utnet.synth.appearance import Appearance
+from utnet.synth.poses import angles_to_pose, sample_angles, sample_betas, sample_orientation
+from utnet.synth.scene import SceneRenderer
+from utnet.types import HandParams, Sample
+
+_WIDTH, _HEIGHT = 640, 480
+
+
+class SyntheticHands:
+    """Map-style source of right-hand crops: item i depends on (seed, i) alone.
+
+    The crop of a virtual 640x480 camera is rendered at its own resolution, which equals rendering the whole picture
+    and cutting the crop out of it (the same affine and the same camera as `utnet.data.transforms.crop`).
+
+    Attributes:
+        is_cropped: True; the loader neither mirrors nor crops these items again.
+        size_px: side of the crops.
+    """
+
+    is_cropped = True
+
+    def __init__(
+        self,
+        *,
+        seed: int = 0,
+        size_px: int = 128,
+        num: int = 2**40,
+        synth: SynthConfig | None = None,
+        crop: CropConfig | None = None,
+        jitter: bool = True,
+    ):
+        self.seed, self.size_px, self._num, self._jitter = seed, size_px, num, jitter
+        self.synth, self.crop = synth or SynthConfig(), crop or CropConfig()
+        self._renderer = SceneRenderer("right", forearm=self.synth.forearm)
+
+    def __len__(self) -> int:
+        return self._num
+
+    def key(self, index: int) -> str:
+        return f"synth/{self.seed}/{index}"
+
+    def __getitem__(self, index: int) -> Sample:
+        if not 0 <= index < self._num:
+            raise IndexError(index)
+        rng = np.random.default_rng((self.seed, index))
+        params, K_full = self._sample_view(rng)
+        _, joints = self._renderer.decode(params)
+        box = box_of(project(joints, K_full))
+        if self._jitter:
+            A = jittered_crop_affine(box, self.size_px, self.crop, rng)
+        else:
+            A = crop_affine(box, self.size_px, expand=self.crop.expand)
+        K, R = crop_camera(A, K_full)
+        params = rotate_params(params, R, joints[0].astype(float))
+        size_wh = (self.size_px, self.size_px)
+        noise = self.synth.depth_noise_m
+        render = self._renderer.render(params, K, size_wh, Appearance.sample(rng), rng=rng, depth_noise_m=noise)
+        return Sample(
+            key=self.key(index),
+            rgb=render.rgb,
+            K_px=K,
+            side="right",
+            box_px=box_of(project(render.joints_cam_m, K)),
+            joints_cam_m=render.joints_cam_m,
+            joints_2d_conf=np.ones(21, np.float32),
+            joints_3d_conf=np.ones(21, np.float32),
+            depth_m=render.depth_m,
+            params=params,
+            hand_model="open",
+        )
+
+    def _sample_view(self, rng: np.random.Generator) -> tuple[HandParams, np.ndarray]:
+        """A hand somewhere in the view of a random camera: parameters in its frame and its K (640x480)."""
+        synth = self.synth
+        f = _WIDTH / 2 / np.tan(np.deg2rad(rng.uniform(*synth.fov_deg)) / 2)
+        K = intrinsics(f, f, (_WIDTH - 1) / 2 + rng.normal(0, 8), (_HEIGHT - 1) / 2 + rng.normal(0, 8))
+        z = rng.uniform(*synth.distance_m)
+        pixel = rng.uniform([0.25 * _WIDTH, 0.25 * _HEIGHT], [0.75 * _WIDTH, 0.75 * _HEIGHT])
+        centre = np.linalg.inv(K) @ np.array([*pixel, 1.0]) * z
+        R = sample_orientation(rng, synth.max_tilt_deg)
+        palm = R @ np.array([-0.08, -0.01, 0.0])  # the middle of the hand rather than its wrist goes to `centre`
+        return HandParams(
+            global_orient=R[None],
+            hand_pose=angles_to_pose(sample_angles(rng)),
+            betas=sample_betas(rng, synth.betas_std),
+            transl_m=centre - palm,
+        ), K
