@@ -1,0 +1,157 @@
+"""Laws of the network: depth that is absent has no effect, samples do not mix, every parameter learns."""
+
+import pytest
+import torch
+
+from utnet.config import ModelConfig
+from utnet.conventions import NOMINAL_FOCAL
+from utnet.errors import InputError
+from utnet.model import UTNet
+from utnet.model.refiner import normalised_adjacency, skin_patches
+from utnet.model.tokens import depth_channels, hand_distance
+
+SIZE = 64
+FIELDS = ("global_orient", "hand_pose", "betas", "cam", "cam_t", "joints_m", "joints_crop", "vertices_m", "joint_map")
+
+
+@pytest.fixture(scope="module")
+def model():
+    torch.manual_seed(0)
+    model = UTNet(ModelConfig(size_px=SIZE)).eval()
+    with torch.no_grad():  # away from the start, where the heads' residuals are nearly nothing
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.02)
+    return model
+
+
+def inputs(num=3, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    rgb = torch.rand(num, 3, SIZE, SIZE, generator=generator)
+    depth = 0.6 + 0.1 * torch.rand(num, SIZE, SIZE, generator=generator)
+    K = torch.tensor([[150.0, 0, 31.5], [0, 150.0, 31.5], [0, 0, 1]]).expand(num, 3, 3)
+    return rgb, depth, K
+
+
+def assert_same(a, b, rows_a=slice(None), rows_b=slice(None), atol=2e-5):
+    for name in FIELDS:
+        torch.testing.assert_close(getattr(a, name)[rows_a], getattr(b, name)[rows_b], atol=atol, rtol=1e-4, msg=name)
+
+
+def test_shapes_and_size_of_ti(model):
+    rgb, depth, K = inputs()
+    with torch.inference_mode():
+        out = model(rgb, depth, K)
+    shapes = {"global_orient": (3, 1, 3, 3), "hand_pose": (3, 15, 3, 3), "betas": (3, 10), "cam": (3, 3)}
+    shapes |= {"cam_t": (3, 3), "joints_m": (3, 21, 3), "joints_crop": (3, 21, 2), "vertices_m": (3, 1609, 3)}
+    assert {name: tuple(getattr(out, name).shape) for name in shapes} == shapes
+    assert sum(p.numel() for p in UTNet(ModelConfig(preset="ti", size_px=128)).parameters()) <= 8_000_000
+    R = torch.cat([out.global_orient, out.hand_pose], 1)
+    torch.testing.assert_close(R @ R.mT, torch.eye(3).expand_as(R), atol=1e-5, rtol=0)
+    torch.testing.assert_close(torch.linalg.det(R), torch.ones(R.shape[:2]), atol=1e-5, rtol=0)
+
+
+def test_projection_is_the_nominal_camera(model):
+    with torch.inference_mode():
+        out = model(*inputs())
+    torch.testing.assert_close(out.cam_t[:, 2], 2 * NOMINAL_FOCAL / out.cam[:, 0])
+    points = out.joints_m + out.cam_t[:, None]
+    torch.testing.assert_close(out.joints_crop, NOMINAL_FOCAL * points[..., :2] / points[..., 2:])
+    assert (out.cam_t[:, 2] > 0).all()
+
+
+def test_a_sample_does_not_depend_on_its_batch(model):
+    rgb, depth, K = inputs(4)
+    with torch.inference_mode():
+        whole = model(rgb, depth, K)
+        for i in range(4):
+            assert_same(whole, model(rgb[i : i + 1], depth[i : i + 1], K[i : i + 1]), rows_a=slice(i, i + 1))
+
+
+def test_without_depth_the_depth_tensor_has_no_effect(model):
+    rgb, depth, K = inputs()
+    absent = torch.zeros(3, dtype=torch.bool)
+    with torch.inference_mode():
+        plain = model(rgb)
+        assert_same(plain, model(rgb, depth, K, depth_ok=absent), atol=0)
+        assert_same(plain, model(rgb, torch.full_like(depth, torch.nan), K, depth_ok=absent), atol=0)
+        assert_same(plain, model(rgb, torch.zeros_like(depth), K), atol=0)  # no reading is no depth
+        seen = model(rgb, depth, K)
+    assert (seen.joints_m - plain.joints_m).abs().max() > 1e-4
+
+
+def test_a_mixed_batch_equals_its_parts(model):
+    rgb, depth, K = inputs(4)
+    ok = torch.tensor([True, False, True, False])
+    with torch.inference_mode():
+        mixed = model(rgb, depth, K, depth_ok=ok)
+        assert_same(mixed, model(rgb[ok], depth[ok], K[ok]), rows_a=ok)
+        assert_same(mixed, model(rgb[~ok]), rows_a=~ok)
+
+
+@pytest.mark.parametrize("depth_in_all", [True, False])
+def test_every_parameter_gets_a_gradient(depth_in_all):
+    torch.manual_seed(0)
+    model = UTNet(ModelConfig(size_px=SIZE, p_drop=0.0)).train()
+    rgb, depth, K = inputs(4)
+    ok = torch.tensor([True, True, False, False])
+    out = model(rgb, depth, K, depth_ok=ok)
+    terms = [out.joints_m, out.joints_crop, out.betas, out.joint_map, out.coarse.joints_m]
+    sum((term * torch.randn_like(term)).sum() for term in terms).backward()
+    without = [name for name, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
+    assert not without
+    assert all(p.grad.isfinite().all() for p in model.parameters())
+
+
+def test_depth_is_dropped_in_training_only():
+    torch.manual_seed(0)
+    model = UTNet(ModelConfig(size_px=SIZE, p_drop=0.5))
+    rgb, depth, K = inputs(64)
+    counts = [int(model.train()._prepare_depth(rgb, depth, K, None)[1].sum()) for _ in range(20)]
+    assert 0.4 < sum(counts) / (20 * 64) < 0.6
+    assert model.eval()._prepare_depth(rgb, depth, K, None)[1].all()
+
+
+def test_hand_distance_finds_the_hand_before_a_wall():
+    depth = torch.full((2, SIZE, SIZE), 1.5)
+    depth[:, 24:44, 24:44] = 0.6 + 0.02 * torch.rand(2, 20, 20)  # 40 % of the box
+    depth[0, 30:34, 30:34] = 0
+    torch.testing.assert_close(hand_distance(depth), torch.tensor([0.61, 0.61]), atol=0.011, rtol=0)
+    assert hand_distance(torch.zeros(1, SIZE, SIZE)).isnan().all()
+
+
+def test_depth_channels_are_metric_points():
+    """A plane at the hand's distance: x runs over the metric width of the crop whatever its focal length."""
+    depth = torch.full((2, SIZE, SIZE), 0.5)
+    K = torch.eye(3).repeat(2, 1, 1)
+    K[0, :2, :2] *= 100
+    K[1, :2, :2] *= 200
+    channels = depth_channels(depth, torch.tensor([0.5, 0.5]), K)
+    width = channels[:, 0, 0, -1] - channels[:, 0, 0, 0]
+    torch.testing.assert_close(width, (SIZE - 1) * 0.5 / torch.tensor([100.0, 200.0]) / 0.1)
+    assert (channels[:, 2] == 0).all() and (channels[:, 3] == 1).all()
+    far = depth_channels(depth + 1.0, torch.tensor([0.5, 0.5]), K)
+    assert (far == 0).all(), "background is marked invalid and carries no numbers"
+
+
+def test_patches_and_adjacency(model):
+    hand = model.hand
+    patches = skin_patches(hand.v_template, 256)
+    assert set(patches.tolist()) == set(range(256))
+    A = normalised_adjacency(hand.faces, patches, 256)
+    torch.testing.assert_close(A, A.T)
+    assert torch.linalg.eigvalsh(A).abs().max() <= 1 + 1e-5  # a normalised adjacency never amplifies
+    x = torch.rand(2, 5, hand.num_vertices)
+    naive = torch.stack([x[..., patches == p].mean(-1) for p in range(256)], 1)
+    torch.testing.assert_close(model.refiner._to_patches(x), naive, atol=1e-5, rtol=1e-5)
+
+
+def test_wrong_inputs_are_refused(model):
+    rgb, depth, K = inputs()
+    with pytest.raises(ValueError, match=r"expected \(B, 3, 64, 64\)"):
+        model(rgb[..., :32])
+    with pytest.raises(ValueError, match="depth_m has shape"):
+        model(rgb, depth[:, :32], K)
+    with pytest.raises(InputError, match="'huge' is not known; choose one of"):
+        UTNet(ModelConfig(preset="huge"))
+    with pytest.raises(ValueError, match="multiple of 32"):
+        UTNet(ModelConfig(size_px=100))
