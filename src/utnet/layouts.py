@@ -1,0 +1,173 @@
+"""Names, numbering and encodings of the official data layouts: each fact once, for readers and writers alike.
+
+DexYCB follows dex-ycb-toolkit (`dex_ycb.py`), HO3D follows the ho3d scripts (`vis_utils.py`, `pred.py`).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from utnet.errors import InputError
+
+HAND_MODEL_KEY = "hand_model"
+"""Key of DexYCB's `meta.yml` and `mano.yml` in trees that UTNet writes; official trees have no such key (MANO)."""
+
+OPEN_HAND = "open"
+"""Its value where labels are the open hand's: pose coefficients use an identity basis and no mean pose."""
+
+# --------------------------------------------------------------------------------------------------------------- DexYCB
+
+DEXYCB_SUBJECTS = (
+    "20200709-subject-01", "20200813-subject-02", "20200820-subject-03", "20200903-subject-04", "20200908-subject-05",
+    "20200918-subject-06", "20200928-subject-07", "20201002-subject-08", "20201015-subject-09", "20201022-subject-10",
+)  # fmt: skip
+
+DEXYCB_SERIALS = (
+    "836212060125", "839512060362", "840412060917", "841412060263",
+    "932122060857", "932122060861", "932122061900", "932122062010",
+)  # fmt: skip
+"""The eight cameras, in the order of the numbering."""
+
+DEXYCB_SIZE_WH = (640, 480)
+DEXYCB_NUM_SEQUENCES = 100
+"""Sequences of a subject, sorted by name; the official toolkit asserts the number."""
+
+DEXYCB_HAND_SEG = 255
+"""Value of the hand in `seg`."""
+
+DEXYCB_NO_HAND = -1.0
+"""All of `joint_3d` where the frame has no hand."""
+
+DEXYCB_SETUPS = ("s0", "s1", "s2", "s3")
+DEXYCB_SPLITS = ("train", "val", "test")
+
+
+def dexycb_color(frame: int) -> str:
+    return f"color_{frame:06d}.jpg"
+
+
+def dexycb_depth(frame: int) -> str:
+    return f"aligned_depth_to_color_{frame:06d}.png"
+
+
+def dexycb_labels(frame: int) -> str:
+    return f"labels_{frame:06d}.npz"
+
+
+def dexycb_intrinsics(root: Path, serial: str) -> Path:
+    width, height = DEXYCB_SIZE_WH
+    return root / "calibration" / "intrinsics" / f"{serial}_{width}x{height}.yml"
+
+
+def dexycb_extrinsics(root: Path, name: str) -> Path:
+    """`name` is `extrinsics` of a sequence's `meta.yml`."""
+    return root / "calibration" / f"extrinsics_{name}" / "extrinsics.yml"
+
+
+def dexycb_mano(root: Path, name: str) -> Path:
+    """`name` is `mano_calib[0]` of a sequence's `meta.yml`."""
+    return root / "calibration" / f"mano_{name}" / "mano.yml"
+
+
+def dexycb_split(setup: str, split: str) -> tuple[list[int], list[int], list[int]]:
+    """The official splits: s0 unseen sequences, s1 unseen subjects, s2 unseen cameras, s3 unseen grasps.
+
+    Returns:
+        Indices of subjects (0-9), cameras (0-7) and sequences of each subject (0-99) in that split.
+
+    Raises:
+        InputError: no such setup or split.
+    """
+    if setup not in DEXYCB_SETUPS or split not in DEXYCB_SPLITS:
+        raise InputError(
+            f"DexYCB has no split {setup!r} {split!r}; setups are {', '.join(DEXYCB_SETUPS)}, "
+            f"splits are {', '.join(DEXYCB_SPLITS)}"
+        )
+    subjects, cameras, sequences = list(range(10)), list(range(8)), list(range(DEXYCB_NUM_SEQUENCES))
+    if setup == "s0":
+        subjects = {"train": subjects, "val": [0, 1], "test": [2, 3, 4, 5, 6, 7, 8, 9]}[split]
+        sequences = [i for i in sequences if (i % 5 == 4) != (split == "train")]
+    elif setup == "s1":
+        subjects = {"train": [0, 1, 2, 3, 4, 5, 9], "val": [6], "test": [7, 8]}[split]
+    elif setup == "s2":
+        cameras = {"train": [0, 1, 2, 3, 4, 5], "val": [6], "test": [7]}[split]
+    else:
+        held_out = {"val": (3, 19), "test": (7, 11, 15)}
+        wanted = held_out.get(split, tuple(k for k in range(20) if k not in (3, 7, 11, 15, 19)))
+        sequences = [i for i in sequences if i // 5 in wanted]
+    return subjects, cameras, sequences
+
+
+def dexycb_numbering(num_frames: list[int], num_cameras: int) -> np.ndarray:
+    """The official sample index of a split: sequences in order, within one camera-major, frames fastest.
+
+    Args:
+        num_frames: frames of each sequence of the split, in order.
+        num_cameras: cameras of the split.
+
+    Returns:
+        (N, 3) int: row n holds sequence, camera and frame of sample n (sequence and camera count within the split).
+    """
+    rows = [
+        np.stack(np.meshgrid([s], np.arange(num_cameras), np.arange(n), indexing="ij"), -1).reshape(-1, 3)
+        for s, n in enumerate(num_frames)
+    ]
+    return np.concatenate([np.zeros((0, 3), np.int64), *rows]).astype(np.int64)
+
+
+def depth_mm_encode(depth_m: np.ndarray) -> np.ndarray:
+    """Metres to uint16 millimetres; what does not fit (65.5 m and more) becomes 0, no reading."""
+    mm = np.rint(np.asarray(depth_m, np.float64) * 1000.0)
+    return np.where((mm > 0) & (mm <= 65535), mm, 0).astype(np.uint16)
+
+
+def depth_mm_decode(depth_mm: np.ndarray) -> np.ndarray:
+    """uint16 millimetres to float32 metres, 0 = no reading."""
+    return depth_mm.astype(np.float32) * np.float32(0.001)
+
+
+# ----------------------------------------------------------------------------------------------------------------- HO3D
+
+HO3D_SPLITS = ("train", "evaluation")
+HO3D_SIZE_WH = (640, 480)
+HO3D_RGB_SUFFIXES = {"v2": ".png", "v3": ".jpg"}
+HO3D_DEPTH_SCALE = 0.00012498664727900177
+"""Metres of one unit of HO3D's depth."""
+
+HO3D_HAND_MODEL_KEY = "handModel"
+"""Key of a meta pickle in trees that UTNet writes (value `OPEN_HAND`)."""
+
+HO3D_XYZ = "evaluation_xyz.json"
+HO3D_VERTS = "evaluation_verts.json"
+
+OPENGL_TO_OPENCV = np.diag([1.0, -1.0, -1.0])
+"""HO3D's axes are OpenGL's (y up, z backwards); the matrix is its own inverse."""
+
+
+def ho3d_list(split: str) -> str:
+    """File that lists the frames of a split, "SEQUENCE/ID" a line."""
+    return f"{split}.txt"
+
+
+def ho3d_file(split: str, frame: str, folder: str, suffix: str) -> str:
+    """Path below the root of a file of `frame` ("SEQUENCE/ID"); folders are rgb, depth and meta."""
+    sequence, number = frame.split("/")
+    return f"{split}/{sequence}/{folder}/{number}{suffix}"
+
+
+def ho3d_depth_encode(depth_m: np.ndarray) -> np.ndarray:
+    """Metres to the (H, W, 3) uint8 image in the order red, green, blue: red + 256 * green counts depth units.
+
+    What does not fit (8.19 m and more) becomes 0, no reading.
+    """
+    units = np.rint(np.asarray(depth_m, np.float64) / HO3D_DEPTH_SCALE)
+    units = np.where((units > 0) & (units <= 65535), units, 0).astype(np.uint16)
+    return np.stack([units & 255, units >> 8, np.zeros_like(units)], -1).astype(np.uint8)
+
+
+def ho3d_depth_decode(rgb: np.ndarray) -> np.ndarray:
+    """Inverse of `ho3d_depth_encode`, float32 metres. Widened first: a uint8 times 256 overflows."""
+    wide = rgb.astype(np.float32)
+    return (wide[..., 0] + 256.0 * wide[..., 1]) * np.float32(HO3D_DEPTH_SCALE)

@@ -1,0 +1,154 @@
+"""What the writers of trees share: hands that move smoothly, looks of a person, folders that appear whole."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from utnet.errors import InputError
+from utnet.geometry import axis_angle_to_matrix, intrinsics, matrix_to_axis_angle
+from utnet.synth.appearance import Appearance
+from utnet.synth.poses import angles_to_pose, sample_angles, sample_orientation
+from utnet.types import HandParams
+
+PALM_M = np.array([-0.08, -0.01, 0.0])
+"""The middle of the right open hand from its wrist, hand frame."""
+
+_TURN_DEG = 20.0
+"""How far a hand turns between two key poses (standard deviation about each axis)."""
+
+
+@dataclass(frozen=True)
+class Motion:
+    """A right hand that moves through K key poses. Limits are intervals, so angles between two poses keep them too.
+
+    Attributes:
+        angles_rad: (K, 15, 3) as in `poses`.
+        orientations: (K, 3, 3) hand to camera (or to the rig of several cameras).
+        centres_m: (K, 3) where the middle of the palm is.
+        betas: (10,).
+    """
+
+    angles_rad: np.ndarray
+    orientations: np.ndarray
+    centres_m: np.ndarray
+    betas: np.ndarray
+
+    @classmethod
+    def sample(
+        cls, rng: np.random.Generator, *, betas: np.ndarray, centres_m: np.ndarray, max_tilt_deg: float
+    ) -> Motion:
+        """Random key poses at the given (K, 3) places, facing as in `sample_orientation`."""
+        orientations = [sample_orientation(rng, max_tilt_deg)]
+        least = np.cos(np.deg2rad(min(max_tilt_deg, 90.0)))
+        while len(orientations) < len(centres_m):
+            turned = orientations[-1] @ axis_angle_to_matrix(rng.normal(0, np.deg2rad(_TURN_DEG), 3))
+            if abs(turned[2, 1]) >= least - 1e-9:
+                orientations.append(turned)
+        angles = np.stack([sample_angles(rng) for _ in centres_m])
+        return cls(angles, np.stack(orientations), centres_m, betas)
+
+    def at(self, time: float) -> HandParams:
+        """The hand at `time` in [0, 1], starting and stopping softly at every key pose."""
+        place = time * (len(self.angles_rad) - 1)
+        k = min(int(place), len(self.angles_rad) - 2)
+        s = place - k
+        s = s * s * (3 - 2 * s)
+        turn = matrix_to_axis_angle(self.orientations[k].T @ self.orientations[k + 1])
+        R = self.orientations[k] @ axis_angle_to_matrix(s * turn)
+        centre = (1 - s) * self.centres_m[k] + s * self.centres_m[k + 1]
+        return HandParams(
+            global_orient=R[None],
+            hand_pose=angles_to_pose((1 - s) * self.angles_rad[k] + s * self.angles_rad[k + 1]),
+            betas=self.betas,
+            transl_m=centre - R @ PALM_M,
+        )
+
+
+def num_keys(num_frames: int) -> int:
+    """Key poses of a sequence: a new one every dozen frames."""
+    return 2 + num_frames // 12
+
+
+def times(num_frames: int) -> np.ndarray:
+    """When the frames of a sequence are taken, in [0, 1]."""
+    return np.linspace(0, 1, num_frames) if num_frames > 1 else np.zeros(1)
+
+
+def spread(total: int, parts: int) -> list[int]:
+    """`total` over `parts` as evenly as it goes, larger parts first."""
+    return [total // parts + (part < total % parts) for part in range(parts)]
+
+
+def sample_camera(rng: np.random.Generator, fov_deg: tuple[float, float], size_wh: tuple[int, int]) -> np.ndarray:
+    """(3, 3) K of a camera as they come: fx and fy differ by a little, the principal point is off the middle."""
+    width, height = size_wh
+    f = width / 2 / np.tan(np.deg2rad(rng.uniform(*fov_deg)) / 2)
+    fy = f * (1 + rng.normal(0, 0.002))
+    return intrinsics(f, fy, (width - 1) / 2 + rng.normal(0, 6), (height - 1) / 2 + rng.normal(0, 6))
+
+
+def look_of(person: Appearance, place: Appearance, R: np.ndarray | None = None) -> Appearance:
+    """The skin and light of `person` before the background and through the lens of `place`.
+
+    Args:
+        person: gives the skin and the light (in the rig's axes where R is given).
+        place: gives the background, the lens and the noise.
+        R: (3, 3) rig to camera, None where they are the same.
+    """
+    light = person.light if R is None else R @ person.light
+    return replace(
+        place,
+        skin_rgb=person.skin_rgb,
+        mottle=person.mottle,
+        light=light,
+        ambient=person.ambient,
+        exposure=person.exposure,
+    )
+
+
+def write_image(path: Path, image: np.ndarray, *options: int) -> None:
+    """Writes a picture (colour in the order red, green, blue); InputError where the disk refuses."""
+    bgr = image[..., ::-1] if image.ndim == 3 else image
+    ok, data = cv2.imencode(path.suffix, np.ascontiguousarray(bgr), list(options))
+    if not ok:
+        raise RuntimeError(f"{path}: OpenCV cannot encode {image.dtype} {image.shape}")
+    path.write_bytes(data.tobytes())
+
+
+def check_request(num: int, split: str | None, splits: tuple[str, ...]) -> None:
+    """InputError unless at least one frame is asked for, of a split that the layout has (or of none in particular)."""
+    if num < 1:
+        raise InputError(f"--num is {num}; expected at least 1")
+    if split is not None and split not in splits:
+        raise InputError(f"--split is {split!r}; expected one of {', '.join(splits)}, or none for all of them")
+
+
+@contextmanager
+def whole_folder(out: str | Path) -> Iterator[Path]:
+    """A folder to write into, which becomes `out` when the block ends and vanishes if it fails.
+
+    Raises:
+        InputError: `out` is there and not an empty folder, or it cannot be made.
+    """
+    out = Path(out)
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise InputError(f"{out}: is not empty; give a new folder, nothing is overwritten")
+    partial = out.parent / f".{out.name}.partial-{os.getpid()}"
+    try:
+        partial.mkdir(parents=True)
+    except OSError as error:
+        raise InputError(f"{out}: cannot be made ({error.strerror}); give a folder that can be written") from error
+    try:
+        yield partial
+        os.replace(partial, out)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
