@@ -13,6 +13,7 @@ from scipy.spatial.transform import Rotation
 from utnet.config import LossConfig
 from utnet.errors import InputError
 from utnet.losses import (
+    HEAT_SIGMA_CELLS,
     JOINT_MAP_Z_UNIT_M,
     Keypoint2DLoss,
     Keypoint3DLoss,
@@ -20,6 +21,7 @@ from utnet.losses import (
     UTNetLoss,
     VertexLoss,
     auxiliary,
+    heat_cross_entropy,
     pose_prior,
     shape_prior,
 )
@@ -56,6 +58,7 @@ def prediction(seed: int, num: int = 4, coarse: bool = True) -> Prediction:
         vertices_m=normal(seed + 7, num, 30, 3) * 0.05,
         coarse=prediction(seed + 20, num, coarse=False) if coarse else None,
         joint_map=normal(seed + 8, num, 21, 3) * 0.1,
+        joint_heat=normal(seed + 9, num, 21, 6, 8).flatten(2).log_softmax(-1).unflatten(-1, (6, 8)),
     )
 
 
@@ -423,6 +426,25 @@ def test_a_term_of_weight_zero_is_watched_and_not_learnt():
     assert result["total_loss"].isfinite()
 
 
+def test_joint_heat_is_the_cross_entropy_with_a_gaussian_round_each_joint_inside():
+    p, t = prediction(2), batch(70)
+    t.joints_2d[0, 3, :2] = torch.tensor([0.2, 0.7])  # below the crop: no cell
+    expected = 0.0
+    for b in range(4):
+        for j in range(21):
+            x, y, conf = t.joints_2d[b, j].tolist()
+            if max(abs(x), abs(y)) > 0.5:
+                continue
+            cells = [(row, column) for row in range(6) for column in range(8)]
+            squares = [(r + 0.5 - (y + 0.5) * 6) ** 2 + (c + 0.5 - (x + 0.5) * 8) ** 2 for r, c in cells]
+            weights = np.exp(-np.array(squares) / (2 * HEAT_SIGMA_CELLS**2))
+            expected -= conf * (weights / weights.sum() * p.joint_heat[b, j].flatten().numpy()).sum()
+    result = UTNetLoss(w_joint_heat=1.0)(p, t)["loss_joint_heat"]
+    assert result.item() == pytest.approx(expected, rel=1e-12)
+    target = heat_cross_entropy(torch.zeros(1, 1, 6, 8).double(), torch.tensor([[[0.1, 0.1, 1.0]]]).double())
+    assert target.item() == 0  # log-probabilities of 0 cost nothing, whatever the target: it sums to 1
+
+
 def test_switches_take_their_term_out():
     p, t = prediction(5), batch(100)
     result = UTNetLoss(**{**ALL_ON, "use_vertex_loss": False, "use_aux_loss": False})(
@@ -437,6 +459,7 @@ def test_switches_take_their_term_out():
         ({"use_vertex_loss": True}, "vertices_m", "predictions.vertices_m is None.*use_vertex_loss"),
         ({"use_aux_loss": True}, "coarse", "predictions.coarse is None.*use_aux_loss"),
         ({"w_joint_map": 1.0}, "joint_map", "predictions.joint_map is None.*w_joint_map"),
+        ({"w_joint_heat": 1.0}, "joint_heat", "predictions.joint_heat is None.*w_joint_heat"),
     ],
 )
 def test_a_missing_input_is_an_error_with_its_remedy(options, without, message):
@@ -461,7 +484,7 @@ def test_inputs_are_unchanged_and_every_gradient_is_finite_under_holes():
     before = [x.map(torch.clone) for x in (p, t)]
     result = UTNetLoss(**ALL_ON)(p, t)
     assert all(value.isfinite() for value in result.values())
-    used = [p.global_orient, p.hand_pose, p.betas, p.joints_m, p.joints_crop, p.vertices_m, p.joint_map]
+    used = [p.global_orient, p.hand_pose, p.betas, p.joints_m, p.joints_crop, p.vertices_m, p.joint_map, p.joint_heat]
     used += [p.coarse.global_orient, p.coarse.hand_pose, p.coarse.betas]
     for grad in torch.autograd.grad(result["total_loss"], used):
         assert grad.isfinite().all()

@@ -128,7 +128,8 @@ def test_depth_channels_are_metric_points():
     channels = depth_channels(depth, torch.tensor([0.5, 0.5]), K)
     width = channels[:, 0, 0, -1] - channels[:, 0, 0, 0]
     torch.testing.assert_close(width, (SIZE - 1) * 0.5 / torch.tensor([100.0, 200.0]) / 0.1)
-    assert (channels[:, 2] == 0).all() and (channels[:, 3] == 1).all()
+    assert (channels[:, 2] == 0).all()
+    assert (channels[:, 3] == 1).all()
     far = depth_channels(depth + 1.0, torch.tensor([0.5, 0.5]), K)
     assert (far == 0).all(), "background is marked invalid and carries no numbers"
 

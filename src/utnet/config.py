@@ -30,7 +30,9 @@ class LossConfig:
     w_betas: float = 0.0
     w_pose_prior: float = 0.0
     w_joint_map: float = 0.0
-    """Dense supervision of the joints read off the feature maps (own presets only)."""
+    """Place and depth of the joints read off the feature maps (own presets only)."""
+    w_joint_heat: float = 0.0
+    """Dense supervision of the heat maps that they are read from."""
     loss_type: str = "l1"
     reduction: str = "sum"
     root_id: int = 0

@@ -30,6 +30,9 @@ JOINT_MAP_Z_UNIT_M = 0.2
 """A depth error of this many metres in the joint map counts like an error of one crop width in x or y: a crop shows
 about 0.2 m to 0.3 m of the scene around a hand, so the three axes weigh about the same."""
 
+HEAT_SIGMA_CELLS = 0.8
+"""Width of the joint heat maps' targets: narrower than a cell's neighbours, wide enough to tell where in the cell."""
+
 
 class Keypoint2DLoss(nn.Module):
     """Sum over batch, joints and axes of `conf * |pred - gt|` ("l1") or `conf * (pred - gt)^2` ("l2").
@@ -159,6 +162,33 @@ def auxiliary(coarse: Prediction, targets: Batch) -> Tensor:
     return _labelled_mean(difference.square(), ok) + _labelled_mean(difference_betas.square(), ok_betas)
 
 
+def heat_cross_entropy(log_heat: Tensor, joints_2d: Tensor) -> Tensor:
+    """Cross-entropy between a Gaussian round each labelled joint and the network's heat map, summed over the joints.
+
+    The Gaussian has a standard deviation of `HEAT_SIGMA_CELLS` and is normalised over the map; a joint outside the crop
+    has no cell and does not count.
+
+    Args:
+        log_heat: (B, N, h, w) logarithms of each joint's probability over the cells.
+        joints_2d: (B, N, 3) x, y in crop units, confidence.
+
+    Returns:
+        (B,), each joint weighted by its confidence.
+    """
+    height, width = log_heat.shape[-2:]
+    check_shape("joints_2d", joints_2d, (*log_heat.shape[:2], 3))
+    log_heat, joints_2d = _at_least_float32(log_heat, joints_2d)
+    conf = _checked_confidence("confidence", joints_2d[..., 2])
+    inside = (joints_2d[..., :2].abs() <= 0.5).all(-1)  # False where the label is NaN
+    conf = torch.where((conf > 0) & inside, conf, 0.0)
+    x, y = torch.where(inside[..., None], joints_2d[..., :2], 0.0).unbind(-1)
+    columns = (torch.arange(width, device=x.device, dtype=x.dtype) + 0.5) - (x[..., None] + 0.5) * width
+    rows = (torch.arange(height, device=x.device, dtype=x.dtype) + 0.5) - (y[..., None] + 0.5) * height
+    squares = rows.square()[..., :, None] + columns.square()[..., None, :]
+    target = (-squares / (2 * HEAT_SIGMA_CELLS**2)).flatten(2).softmax(-1)
+    return -(conf * (target * log_heat.flatten(2)).sum(-1)).sum(-1)
+
+
 class UTNetLoss(nn.Module):
     """The weighted sum that trains the network, called as `UTNetLoss(...)(predictions, targets)`.
 
@@ -172,6 +202,7 @@ class UTNetLoss(nn.Module):
         loss_3d_vert                               VertexLoss, samples with both; only with `use_vertex_loss`
         loss_aux                                   `auxiliary` of `predictions.coarse`; only with `use_aux_loss`
         loss_joint_map                             `joint_map` against the joint labels; only with `w_joint_map` > 0
+        loss_joint_heat                            `heat_cross_entropy`; only with `w_joint_heat` > 0
 
     A term that is switched off is absent. Any other term of weight 0 is there to be watched: it is computed without
     gradient and never enters `total_loss`, whatever its value.
@@ -194,7 +225,7 @@ class UTNetLoss(nn.Module):
             raise InputError(f"loss: {error}") from error
         self.vertex = VertexLoss()
         switches = {"loss_3d_vert": config.use_vertex_loss, "loss_aux": config.use_aux_loss}
-        switches["loss_joint_map"] = config.w_joint_map > 0
+        switches |= {"loss_joint_map": config.w_joint_map > 0, "loss_joint_heat": config.w_joint_heat > 0}
         self.terms = tuple(name for name in self.weights if switches.get(name, True))
 
     @classmethod
@@ -207,7 +238,8 @@ class UTNetLoss(nn.Module):
         """The terms that are sums over the batch: under several processes only these are scaled by their number."""
         if self.config.reduction != "sum":
             return frozenset()
-        sums = {"loss_2d", "loss_3d_joint", "loss_global_orient", "loss_hand_pose", "loss_betas", "loss_joint_map"}
+        sums = {"loss_2d", "loss_3d_joint", "loss_global_orient", "loss_hand_pose", "loss_betas"}
+        sums |= {"loss_joint_map", "loss_joint_heat"}
         return frozenset(sums & set(self.terms))
 
     def forward(self, predictions: Prediction, targets: Batch) -> dict[str, Tensor]:
@@ -266,6 +298,10 @@ class UTNetLoss(nn.Module):
         scaled, scaled_gt = z / JOINT_MAP_Z_UNIT_M, (gt_z - wrist_z) / JOINT_MAP_Z_UNIT_M
         sums = _keypoint_sums(xy, gt_xy, conf_2d, "l1") + _keypoint_sums(scaled, scaled_gt, conf_3d, "l1")
         return _reduce(sums, self.config.reduction)
+
+    def _loss_joint_heat(self, predictions: Prediction, targets: Batch) -> Tensor:
+        heat = _needed(predictions.joint_heat, "predictions.joint_heat", "w_joint_heat: 0")
+        return _reduce(heat_cross_entropy(heat, targets.joints_2d), self.config.reduction)
 
 
 # ------------------------------------------------------------------------------------------------------------ building

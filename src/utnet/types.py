@@ -190,6 +190,7 @@ class Prediction(_Mappable):
         coarse: the same before refinement, or None.
         joint_map: (B, 21, 3) joints read off the feature maps (x, y in crop units, depth relative to the wrist in m),
             or None for networks without that head.
+        joint_heat: (B, 21, h, w) logarithm of each joint's probability over the map's cells, or None likewise.
     """
 
     global_orient: torch.Tensor
@@ -202,3 +203,4 @@ class Prediction(_Mappable):
     vertices_m: torch.Tensor | None = None
     coarse: Prediction | None = None
     joint_map: torch.Tensor | None = None
+    joint_heat: torch.Tensor | None = None

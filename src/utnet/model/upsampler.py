@@ -44,14 +44,23 @@ class JointMaps(nn.Module):
         self.heat = nn.Conv2d(map_dim, NUM_JOINTS, 1)
         self.depth = nn.Conv2d(map_dim, NUM_JOINTS, 1)
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, C, h, w) -> joints (B, 21, 3): x, y in crop units, z relative to the wrist in m; features (B, 21, C)."""
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Reads the joints off a map.
+
+        Args:
+            x: (B, C, h, w).
+
+        Returns:
+            joints (B, 21, 3): x, y in crop units, z relative to the wrist in m; features (B, 21, C) under them; heat
+            (B, 21, h, w), logarithms of each joint's probability over the map.
+        """
         height, width = x.shape[-2:]
-        weights = self.heat(x).flatten(2).float().softmax(-1)
+        heat = self.heat(x).flatten(2).float().log_softmax(-1)
+        weights = heat.exp()
         xs = (torch.arange(width, device=x.device) + 0.5) / width - 0.5
         ys = (torch.arange(height, device=x.device) + 0.5) / height - 0.5
         grid = torch.stack(torch.meshgrid(xs, ys, indexing="xy"), -1).flatten(0, 1)
         z = (weights * self.depth(x).flatten(2).float()).sum(-1, keepdim=True) * _MAP_DEPTH_UNIT_M
         z = z - z[:, :1]
         features = weights.to(x.dtype) @ x.flatten(2).transpose(1, 2)
-        return torch.cat([weights @ grid, z], -1), features
+        return torch.cat([weights @ grid, z], -1), features, heat.unflatten(-1, (height, width))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor, nn
 
@@ -89,7 +91,7 @@ class UTNet(nn.Module):
         tokens = self.encoder(tokens)
         hand, image = tokens[:, : NUM_MANO_JOINTS + 2], tokens[:, NUM_MANO_JOINTS + 2 :]
         maps = self.upsampler(image.transpose(1, 2).unflatten(2, grid), skips)
-        joint_map, features = self.joint_maps(maps[0])
+        joint_map, features, heat = self.joint_maps(maps[0])
         hand = self.readout(hand, joint_map.to(hand.dtype), features)
 
         means = self.hand_tokens
@@ -98,7 +100,7 @@ class UTNet(nn.Module):
         coarse, mesh = self._decode(pose, betas, cam, with_vertices=True)
         d_pose, d_betas, d_cam = self.refiner(hand, maps, project_crop(mesh.vertices_m, coarse.cam_t), mesh.vertices_m)
         final, mesh = self._decode(pose + d_pose, betas + d_betas, cam + d_cam, with_vertices=with_vertices)
-        return Prediction(**{**vars(final), "coarse": coarse, "joint_map": joint_map, "vertices_m": mesh.vertices_m})
+        return replace(final, vertices_m=mesh.vertices_m, coarse=coarse, joint_map=joint_map, joint_heat=heat)
 
     def forward_batch(self, batch: Batch, *, use_depth: bool = True, with_vertices: bool = True) -> Prediction:
         """`forward` of a Batch; `use_depth=False` hides its depth."""
