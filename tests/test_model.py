@@ -134,16 +134,56 @@ def test_depth_channels_are_metric_points():
     assert (far == 0).all(), "background is marked invalid and carries no numbers"
 
 
-def test_patches_and_adjacency(model):
-    hand = model.hand
-    patches = skin_patches(hand.v_template, 256)
+def test_patches_cover_the_skin_evenly(model):
+    vertices = model.hand.v_template
+    centres, patches = skin_patches(vertices, 256)
+    assert len(set(centres.tolist())) == 256
     assert set(patches.tolist()) == set(range(256))
-    A = normalised_adjacency(hand.faces, patches, 256)
-    torch.testing.assert_close(A, A.T)
-    assert torch.linalg.eigvalsh(A).abs().max() <= 1 + 1e-5  # a normalised adjacency never amplifies
-    x = torch.rand(2, 5, hand.num_vertices)
-    naive = torch.stack([x[..., patches == p].mean(-1) for p in range(256)], 1)
-    torch.testing.assert_close(model.refiner._to_patches(x), naive, atol=1e-5, rtol=1e-5)
+    assert torch.equal(patches[centres], torch.arange(256))
+    assert (vertices - vertices[centres][patches]).norm(dim=-1).max() < 0.012
+    everything, own = skin_patches(vertices, len(vertices))
+    assert torch.equal(everything[own], torch.arange(len(vertices)))
+
+
+def test_adjacency_is_the_naive_one(model):
+    faces = model.hand.faces
+    _, patches = skin_patches(model.hand.v_template, 64)
+    joined = {(int(patches[a]), int(patches[b])) for face in faces for a in face for b in face} | {
+        (k, k) for k in range(64)
+    }
+    degree = [sum((i, j) in joined for j in range(64)) for i in range(64)]
+    naive = torch.tensor(
+        [[(i, j) in joined and (degree[i] * degree[j]) ** -0.5 for j in range(64)] for i in range(64)],
+        dtype=torch.float32,
+    )
+    A = normalised_adjacency(faces, patches, 64)
+    torch.testing.assert_close(A, naive)
+    assert torch.linalg.eigvalsh(A).abs().max() <= 1 + 1e-5, "passing messages never amplifies"
+
+
+def test_the_refiner_reads_maps_where_the_vertices_project(model):
+    """A map that holds its own x and y in crop units must give back the vertices' coordinates."""
+    refiner = model.refiner
+    width = refiner.read[0].out_channels
+    ramp = (torch.arange(16) + 0.5) / 16 - 0.5
+    feature_map = torch.zeros(1, refiner.read[0].in_channels, 16, 16)
+    feature_map[0, 0], feature_map[0, 1] = ramp[None, :], ramp[:, None]
+    weight = torch.zeros_like(refiner.read[0].weight)
+    weight[0, 0], weight[1, 1] = 1, 1
+    vertices = torch.rand(1, 1609, 2) * 0.8 - 0.4
+    seen = {}
+    layer = refiner.layers[0].register_forward_hook(lambda module, inputs, output: seen.update(x=inputs[0]))
+    old = {name: p.detach().clone() for name, p in refiner.named_parameters()}
+    with torch.no_grad():
+        for p in (refiner.embed_vertex, *refiner.embed_position.parameters(), refiner.read[0].bias):
+            p.zero_()
+        refiner.read[0].weight.copy_(weight)
+        refiner(torch.zeros(1, 18, refiner.to_token.out_features), [feature_map], vertices, torch.zeros(1, 1609, 3))
+        for name, p in refiner.named_parameters():
+            p.copy_(old[name])
+    layer.remove()
+    assert width >= 2
+    torch.testing.assert_close(seen["x"][0, :, :2], vertices[0, refiner.centres], atol=1e-6, rtol=0)
 
 
 def test_wrong_inputs_are_refused(model):

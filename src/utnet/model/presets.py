@@ -19,6 +19,7 @@ class Preset:
         map_dim: channels of the upsampled feature maps.
         num_maps: feature maps after the tokens' own, each twice as large as the one before.
         refiner_dim: width of the graph refiner.
+        refiner_vertices: vertices of the coarse mesh that it reads the maps at, evenly spread over the skin.
     """
 
     dim: int
@@ -28,11 +29,30 @@ class Preset:
     map_dim: int
     num_maps: int
     refiner_dim: int
+    refiner_vertices: int
 
 
 PRESETS = {
-    "ti": Preset(dim=192, depth=4, num_heads=3, stem_dims=(32, 64, 128), map_dim=64, num_maps=1, refiner_dim=64),
-    "s": Preset(dim=384, depth=10, num_heads=6, stem_dims=(48, 96, 192), map_dim=96, num_maps=2, refiner_dim=128),
+    "ti": Preset(
+        dim=192,
+        depth=4,
+        num_heads=3,
+        stem_dims=(32, 64, 128),
+        map_dim=64,
+        num_maps=1,
+        refiner_dim=64,
+        refiner_vertices=256,
+    ),
+    "s": Preset(
+        dim=384,
+        depth=10,
+        num_heads=6,
+        stem_dims=(48, 96, 192),
+        map_dim=96,
+        num_maps=2,
+        refiner_dim=128,
+        refiner_vertices=1609,
+    ),
 }
 PATCH_PX = 16
 

@@ -83,6 +83,15 @@ class ConvBlock(nn.Module):
         return x + self.conv2(F.gelu(self.norm2(self.conv1(F.gelu(self.norm1(x))))))
 
 
+def _embed(channels: int, dim: int) -> nn.Sequential:
+    """Two convolutions down to stride 4: a finger is only a few pixels wide."""
+    return nn.Sequential(
+        nn.Conv2d(channels, dim // 2, 3, stride=2, padding=1),
+        nn.GELU(),
+        nn.Conv2d(dim // 2, dim, 3, stride=2, padding=1),
+    )
+
+
 class Stem(nn.Module):
     """RGB and depth, each embedded at stride 4 and added there, then one trunk down to stride 16.
 
@@ -93,8 +102,8 @@ class Stem(nn.Module):
     def __init__(self, dims: tuple[int, int, int], dim: int):
         super().__init__()
         first, second, third = dims
-        self.embed_rgb = nn.Conv2d(3, first, 7, stride=4, padding=3)
-        self.embed_depth = nn.Conv2d(4, first, 7, stride=4, padding=3)
+        self.embed_rgb = _embed(3, first)
+        self.embed_depth = _embed(4, first)
         self.placeholder = nn.Parameter(torch.zeros(first, 1, 1))
         self.block4 = ConvBlock(first)
         self.down8 = nn.Conv2d(first, second, 3, stride=2, padding=1)

@@ -59,7 +59,13 @@ class UTNet(nn.Module):
         self.joint_maps = JointMaps(preset.map_dim)
         self.readout = JointReadout(preset.dim, preset.map_dim, preset.num_heads)
         self.coarse_head = ParameterHead(preset.dim)
-        self.refiner = GraphRefiner(self.hand, preset.dim, [preset.map_dim] * preset.num_maps, preset.refiner_dim)
+        self.refiner = GraphRefiner(
+            self.hand,
+            preset.dim,
+            [preset.map_dim] * preset.num_maps,
+            preset.refiner_dim,
+            num_vertices=preset.refiner_vertices,
+        )
 
     def forward(
         self,

@@ -12,7 +12,6 @@ from __future__ import annotations
 import numpy as np
 
 from utnet.conventions import NUM_BETAS
-from utnet.geometry import axis_angle_to_matrix
 from utnet.hand.arrays import load_open_hand
 
 NUM_HAND_JOINTS = 15
@@ -62,12 +61,22 @@ def _axes() -> np.ndarray:
 
 AXES = _axes()
 
-_FLAT = np.array([0.1, 0.05, 0.2, 0.1])  # how much of the curl each finger keeps when the hand is open
+
+def _cross_matrices() -> np.ndarray:
+    x, y, z = np.moveaxis(AXES, -1, 0)
+    zero = np.zeros_like(x)
+    return np.stack([zero, -z, y, z, zero, -x, -y, x, zero], -1).reshape(*AXES.shape, 3)
+
+
+_K = _cross_matrices()
+_KK = _K @ _K
 
 
 def angles_to_pose(angles_rad: np.ndarray) -> np.ndarray:
     """(..., 15, 3) flexion, abduction, twist -> (..., 15, 3, 3) rotations: abduction, then flexion, then twist."""
-    turns = axis_angle_to_matrix(angles_rad[..., None] * AXES)
+    # The axes are fixed, so Rodrigues' formula needs only a sine and a cosine an angle.
+    sin, cos = np.sin(angles_rad)[..., None, None], np.cos(angles_rad)[..., None, None]
+    turns = np.eye(3) + sin * _K + (1 - cos) * _KK
     return turns[..., 1, :, :] @ turns[..., 0, :, :] @ turns[..., 2, :, :]
 
 
@@ -97,6 +106,7 @@ def sample_angles(rng: np.random.Generator) -> np.ndarray:
     angles[12, 2] = np.deg2rad(rng.uniform(-10, 15) + 10 * closed)
     bend = rng.beta(1.2, 1.5)
     angles[13, 0] = np.deg2rad(-5 + 45 * bend + rng.normal(0, 4))
+    angles[13, 1] = np.deg2rad(rng.normal(0, 3))
     angles[14, 0] = np.deg2rad(-8 + 60 * bend + rng.normal(0, 8))
     return np.clip(angles, JOINT_LIMITS_RAD[..., 0], JOINT_LIMITS_RAD[..., 1])
 

@@ -11,7 +11,7 @@ import torch
 
 from utnet.hand import HandModel
 from utnet.raster import interpolate, rasterize, vertex_normals
-from utnet.synth.appearance import Appearance, background, finish, shade
+from utnet.synth.appearance import Appearance, background, finish, shade, white_noise
 from utnet.types import HandParams
 
 _FOREARM_RINGS_M = (0.02, 0.05, 0.11, 0.2)
@@ -37,6 +37,26 @@ class Render:
     vertices_cam_m: np.ndarray
 
 
+@dataclass(frozen=True)
+class Posed:
+    """A decoded hand in the camera frame.
+
+    Attributes:
+        vertices_m: (V, 3) float32.
+        joints_m: (21, 3) float32.
+        R: (3, 3) float32, hand to camera.
+    """
+
+    vertices_m: np.ndarray
+    joints_m: np.ndarray
+    R: np.ndarray
+
+    def turned(self, R: np.ndarray) -> Posed:
+        """The same hand in a camera turned by R (old camera to new camera)."""
+        R = R.astype(np.float32)
+        return Posed(self.vertices_m @ R.T, self.joints_m @ R.T, R @ self.R)
+
+
 class SceneRenderer:
     """Draws one open hand, right or left, with a forearm."""
 
@@ -49,20 +69,20 @@ class SceneRenderer:
         faces = _tube_faces(self._loop, self.hand.num_vertices) if forearm else np.empty((0, 3), np.int64)
         self.faces = np.concatenate([hand_faces, faces]).astype(np.int32)
 
-    def decode(self, params: HandParams) -> tuple[np.ndarray, np.ndarray]:
-        """(V, 3) vertices and (21, 3) joints in the camera frame of one hand's parameters (numpy, no batch axis)."""
+    def decode(self, params: HandParams) -> Posed:
+        """One hand's parameters (numpy, no batch axis) decoded into the camera frame."""
 
         def tensor(array):
             return torch.from_numpy(np.asarray(array, np.float32))[None]
 
         with torch.inference_mode():
             mesh = self.hand(tensor(params.global_orient), tensor(params.hand_pose), tensor(params.betas))
-        shift = params.transl_m.astype(np.float32)
-        return mesh.vertices_m[0].numpy() + shift, mesh.joints_m[0].numpy() + shift
+        shift, R = params.transl_m.astype(np.float32), params.global_orient[0].astype(np.float32)
+        return Posed(mesh.vertices_m[0].numpy() + shift, mesh.joints_m[0].numpy() + shift, R)
 
     def render(
         self,
-        params: HandParams,
+        posed: Posed,
         K_px: np.ndarray,
         size_wh: tuple[int, int],
         appearance: Appearance,
@@ -73,36 +93,32 @@ class SceneRenderer:
         """Draws the hand.
 
         Args:
-            params: one hand in the camera's frame (numpy, no batch axis).
+            posed: the hand in the camera's frame.
             K_px: (3, 3) of the picture to make.
             size_wh: its width and height.
             appearance: skin, light, background.
             rng: noise of this frame and how the forearm bends.
             depth_noise_m: standard deviation of the depth's noise at 1 m (it grows with the square of the distance).
         """
-        vertices, joints = self.decode(params)
-        rest = vertices - params.transl_m.astype(np.float32)
-        posed_to_hand = params.global_orient[0].astype(np.float32)
-        mesh = vertices
+        mesh = posed.vertices_m
         if self._forearm:
-            bend = rng.normal(0, 0.25, 2)
-            mesh = np.concatenate([vertices, self._forearm_vertices(vertices, joints, posed_to_hand, bend)])
-            rest = mesh - params.transl_m.astype(np.float32)
+            mesh = np.concatenate([mesh, self._forearm_vertices(posed, rng.normal(0, 0.25, 2))])
         fragments = rasterize(mesh, self.faces, K_px, size_wh)
-        normals = vertex_normals(mesh, self.faces)
-        if self.hand.side == "left":
-            normals = -normals if _points_inwards(mesh, normals, self._loop) else normals
-        colors = shade(appearance, rest @ posed_to_hand, normals)
+        on_skin = (mesh - posed.joints_m[0]) @ posed.R
+        colors = shade(appearance, on_skin, vertex_normals(mesh, self.faces))
         rgb = interpolate(fragments, self.faces, colors)
-        behind = background(appearance, size_wh)
-        rgb = np.where(fragments.mask[..., None], rgb, behind)
-        depth = self._depth(fragments, K_px, float(joints[:, 2].mean()), appearance, rng, depth_noise_m)
-        hand = fragments.mask & (fragments.face < self.num_hand_faces)
-        return Render(finish(appearance, rgb, rng), depth, hand, joints, vertices)
+        cv2.copyTo(background(appearance, size_wh), (~fragments.mask).view(np.uint8), rgb)
+        return Render(
+            rgb=finish(appearance, rgb, rng),
+            depth_m=self._depth(fragments, K_px, float(posed.joints_m[:, 2].mean()), appearance, rng, depth_noise_m),
+            mask=fragments.mask & (fragments.face < self.num_hand_faces),
+            joints_cam_m=posed.joints_m,
+            vertices_cam_m=posed.vertices_m,
+        )
 
-    def _forearm_vertices(self, vertices, joints, R, bend) -> np.ndarray:
+    def _forearm_vertices(self, posed: Posed, bend: np.ndarray) -> np.ndarray:
         """Rings behind the wrist's edge, growing a little and turning by `bend` (rad, about the hand's y and z)."""
-        edge = vertices[self._loop]
+        edge, R = posed.vertices_m[self._loop], posed.R
         centre = edge.mean(0)
         away = R[:, 0] if self.hand.side == "right" else -R[:, 0]  # fingers point along -x on a right hand
         axis = R[:, 1] * bend[0] + R[:, 2] * bend[1]
@@ -125,9 +141,8 @@ class SceneRenderer:
         # n . (X - X0) = 0 for the plane through (0, 0, d): z = d / (1 - slope . (x, y))
         plane = (hand_m + 0.1 + appearance.background_m) / np.maximum(1 - slope_x * x - slope_y * y[:, None], 0.2)
         depth = np.where(fragments.mask, fragments.depth_m, plane.astype(np.float32))
-        noise = rng.standard_normal(depth.shape, np.float32)
-        depth = depth + noise * depth**2 * np.float32(noise_m)
-        return np.round(depth, 3).astype(np.float32)  # sensors report whole millimetres
+        depth += white_noise(rng, depth.shape) * (depth * depth * np.float32(noise_m))
+        return np.rint(depth * 1000) * np.float32(0.001)  # sensors report whole millimetres
 
 
 def _wrist_loop(faces: np.ndarray) -> np.ndarray:
@@ -152,7 +167,3 @@ def _tube_faces(loop: np.ndarray, first_new: int) -> np.ndarray:
     last = rings[-1]
     faces.append(np.stack([np.roll(last, -1), last, np.full(num, first_new + len(_FOREARM_RINGS_M) * num)], 1))
     return np.concatenate(faces)
-
-
-def _points_inwards(vertices, normals, loop) -> bool:
-    return bool(((vertices - vertices.mean(0)) * normals).sum() < 0)

@@ -52,17 +52,17 @@ class SyntheticHands:
             raise IndexError(index)
         rng = np.random.default_rng((self.seed, index))
         params, K_full = self._sample_view(rng)
-        _, joints = self._renderer.decode(params)
-        box = box_of(project(joints, K_full))
+        posed = self._renderer.decode(params)
+        box = box_of(project(posed.joints_m, K_full))
         if self._jitter:
             A = jittered_crop_affine(box, self.size_px, self.crop, rng)
         else:
             A = crop_affine(box, self.size_px, expand=self.crop.expand)
         K, R = crop_camera(A, K_full)
-        params = rotate_params(params, R, joints[0].astype(float))
+        params = rotate_params(params, R, posed.joints_m[0].astype(float))
+        look, noise = Appearance.sample(rng), self.synth.depth_noise_m
         size_wh = (self.size_px, self.size_px)
-        noise = self.synth.depth_noise_m
-        render = self._renderer.render(params, K, size_wh, Appearance.sample(rng), rng=rng, depth_noise_m=noise)
+        render = self._renderer.render(posed.turned(R), K, size_wh, look, rng=rng, depth_noise_m=noise)
         return Sample(
             key=self.key(index),
             rgb=render.rgb,

@@ -255,7 +255,7 @@ def _write_sequence(tree: _Tree, sequence: _Sequence, left: int) -> Iterator[Non
     for frame, time in enumerate(times(sequence.num_frames)):
         hand = motion.at(time)
         hand = hand if sequence.side == "right" else mirror_params(hand)
-        wrist = renderer.decode(hand)[1][0].astype(np.float64)
+        wrist = renderer.decode(hand).joints_m[0].astype(np.float64)
         poses_world.append(_pose_m(_move(hand, rig.R[_MASTER], rig.t_m[_MASTER], wrist)))
         for camera, K in enumerate(tree.cameras):
             present = frame * _NUM_CAMERAS + camera < left
@@ -264,7 +264,9 @@ def _write_sequence(tree: _Tree, sequence: _Sequence, left: int) -> Iterator[Non
             shown = params if present else replace(params, transl_m=params.transl_m + [_OUT_OF_VIEW_M, 0.0, 0.0])
             look = look_of(person, places[camera], rig.R[camera])
             noise = config.depth_noise_m
-            render = renderer.render(shown, K, layouts.DEXYCB_SIZE_WH, look, rng=rng, depth_noise_m=noise)
+            render = renderer.render(
+                renderer.decode(shown), K, layouts.DEXYCB_SIZE_WH, look, rng=rng, depth_noise_m=noise
+            )
             _write_frame(folder / layouts.DEXYCB_SERIALS[camera], frame, render, K, pose if present else None)
             if present:
                 yield

@@ -120,10 +120,12 @@ def _shoot(renderer: SceneRenderer, rng: np.random.Generator, num_frames: int, c
     look = look_of(Appearance.sample(rng), Appearance.sample(rng))
     for time in times(num_frames):
         hand = motion.at(time)
-        wrist = renderer.decode(hand)[1][0].astype(np.float64)
+        wrist = renderer.decode(hand).joints_m[0].astype(np.float64)
         annotated = rotate_params(hand, _C, wrist)
         shown = rotate_params(annotated, _C, _C @ wrist)  # C is its own inverse
-        render = renderer.render(shown, K, layouts.HO3D_SIZE_WH, look, rng=rng, depth_noise_m=config.depth_noise_m)
+        render = renderer.render(
+            renderer.decode(shown), K, layouts.HO3D_SIZE_WH, look, rng=rng, depth_noise_m=config.depth_noise_m
+        )
         yield render, annotated, K
 
 

@@ -1,0 +1,203 @@
+"""The command line. Bad input prints one line and exits with code 2; nothing else is caught."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Literal
+
+# Threads that wait by spinning slow small operations by up to 100 times on a busy machine: before torch is loaded.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+import tyro
+
+from utnet.errors import InputError
+
+_Positional = tyro.conf.Positional
+
+
+def demo(
+    config: Path = Path("config/demo.yaml"),
+    /,
+    out: Path = Path("runs/demo"),
+    minutes: float | None = None,
+    frames: int = 400,
+) -> None:
+    """From nothing to a trained, scored and drawn hand: writes report.html.
+
+    Args:
+        config: the run.
+        out: folder for everything it makes; an earlier demo there is replaced.
+        minutes: training time (default: the config's).
+        frames: frames of each held-out tree.
+    """
+    from utnet.config import Config
+    from utnet.demo import demo as run
+
+    run(Config.load(config), out, minutes=minutes, frames=frames)
+    print(f"open {out / 'report.html'}")
+
+
+def train(
+    config: _Positional[Path] = Path("config/config.yaml"),
+    out: Path | None = None,
+    set: Annotated[tuple[str, ...], tyro.conf.arg(metavar="KEY=VALUE")] = (),
+) -> None:
+    """Trains the run that a YAML file describes.
+
+    Args:
+        config: the run.
+        out: a new folder (default: runs/ and the config's name).
+        set: changed knobs, such as train.lr=1e-4.
+    """
+    from utnet.config import Config, override
+    from utnet.train import train as run
+
+    folder = out or Path("runs") / config.stem
+    result = run(override(Config.load(config), set), folder)
+    _print_scores(result["metrics"])
+    print(f"{folder / 'best'}: the best checkpoint after {result['step']} steps")
+
+
+def evaluate(
+    checkpoint: _Positional[Path],
+    data: Literal["synth", "dexycb", "ho3d"] = "synth",
+    root: str = "",
+    split: str | None = None,
+    setup: str = "s0",
+    limit: int | None = None,
+    json: Path | None = None,
+) -> None:
+    """Scores a checkpoint with RGB and with RGB-D input; crops come from the labelled boxes.
+
+    Args:
+        checkpoint: a folder such as RUN/best.
+        data: what to score on; "synth": held-out synthetic hands.
+        root: the data set's folder.
+        split: default: test for DexYCB, evaluation for HO3D.
+        setup: DexYCB's s0, s1, s2 or s3.
+        limit: at most this many samples, evenly spaced.
+        json: also write the scores there.
+    """
+    from utnet.checkpoint import load_checkpoint, pick_device, write_json
+    from utnet.config import DataConfig
+    from utnet.evaluate import evaluate as run
+    from utnet.sources import open_data
+
+    model, config = load_checkpoint(checkpoint, device=str(pick_device("auto")))
+    split = split or {"dexycb": "test", "ho3d": "evaluation"}.get(data, "")
+    source = open_data(DataConfig(name=data, root=root, split=split, setup=setup, limit=limit), config, train=False)
+    scores = run(model, source, config, progress=True)
+    _print_scores(scores)
+    if json:
+        json.parent.mkdir(parents=True, exist_ok=True)
+        write_json(json, scores)
+
+
+def predict(
+    image: _Positional[Path],
+    weights: Path | None = None,
+    box: Annotated[tuple[str, ...], tyro.conf.arg(metavar="X0,Y0,X1,Y1")] = (),
+    side: tuple[Literal["right", "left"], ...] = (),
+    depth: Path | None = None,
+    depth_scale: float = 0.001,
+    K: Annotated[str | None, tyro.conf.arg(metavar="FX,FY,CX,CY")] = None,
+    mesh: Literal["glb", "obj", "ply"] = "glb",
+    out: Path = Path("predictions"),
+) -> None:
+    """Hands in a picture: writes an overlay, a JSON and a mesh for each box.
+
+    Args:
+        image: a picture.
+        weights: a checkpoint folder such as runs/demo/run/best.
+        box: tight box of each hand in pixels.
+        side: which hand is in each box (default: right).
+        depth: depth image aligned to the picture: a 16-bit PNG, or .npy in metres.
+        depth_scale: metres a step of the PNG (0.001: millimetres).
+        K: intrinsics in pixels (default: f = the longer side, centred).
+        mesh: file format of the meshes.
+        out: folder.
+    """
+    from utnet.geometry import intrinsics
+    from utnet.predict import Predictor
+    from utnet.predict.files import read_depth, read_picture, write_hands
+
+    if weights is None:
+        raise InputError("no weights ship with this version; `make demo` trains some: --weights runs/demo/run/best")
+    picture = read_picture(image)
+    depth_m = None if depth is None else read_depth(depth, depth_scale)
+    K_px = None if K is None else intrinsics(*_floats("--K", K, 4))
+    boxes = [_floats("--box", text, 4) for text in box]
+    hands = Predictor(weights)(picture, depth_m, K_px, boxes, list(side) or None)
+    written = write_hands(out, image.stem, picture, hands, mesh=mesh)
+    for hand in hands:
+        x, y, z = hand.joints_cam_m.mean(0)
+        print(f"{hand.side} hand at x {x:.3f}, y {y:.3f}, z {z:.3f} m (distance from {hand.distance_from})")
+    print("wrote", ", ".join(str(path) for paths in written.values() for path in paths))
+
+
+def synth(layout: Literal["dexycb", "ho3d"], num: int, out: Path, seed: int = 0) -> None:
+    """Writes labelled synthetic hands as a complete tree in an official layout.
+
+    Args:
+        layout: whose layout.
+        num: frames in all.
+        out: a new folder.
+        seed: the same seed gives the same bytes.
+    """
+    from utnet.synth.write_dexycb import write_dexycb
+    from utnet.synth.write_ho3d import write_ho3d
+
+    {"dexycb": write_dexycb, "ho3d": write_ho3d}[layout](out, num=num, seed=seed)
+    print(f"{out}: {num} frames in the layout of {layout}")
+
+
+def doctor() -> None:
+    """Versions, threads, GPU, hand models and extras, or how to get them."""
+    from utnet.doctor import report
+
+    print(report())
+
+
+_COMMANDS = {"demo": demo, "train": train, "eval": evaluate, "predict": predict, "synth": synth, "doctor": doctor}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """`utnet ...`; exits with 2 on bad input."""
+    try:
+        tyro.extras.subcommand_cli_from_dict(
+            _COMMANDS,
+            prog="utnet",
+            description="3D hands from RGB images, with depth where there is a sensor.",
+            args=arguments,
+        )
+    except InputError as error:
+        print(f"utnet: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+def train_script() -> None:
+    """`python train.py --config FILE ...` is `utnet train FILE ...`."""
+    words = [word.removeprefix("--config=") for word in sys.argv[1:] if word != "--config"]
+    main(["train", *words])
+
+
+def _floats(option: str, text: str, num: int) -> list[float]:
+    """Numbers between commas."""
+    try:
+        values = [float(word) for word in text.split(",")]
+    except ValueError as error:
+        raise InputError(f"{option} {text!r}: expected {num} numbers between commas") from error
+    if len(values) != num:
+        raise InputError(f"{option} {text!r}: {len(values)} numbers, expected {num} between commas")
+    return values
+
+
+def _print_scores(scores: dict) -> None:
+    print(f"{scores['num']} hands{'':14s}MPJPE [mm]  PA-MPJPE [mm]    AUC")
+    for key, name in (("constant", "best constant hand"), ("rgb", "RGB"), ("rgbd", "RGB-D")):
+        if key in scores:
+            row = scores[key]
+            print(f"{name:22s}{row['mpjpe_mm']:12.1f}{row['pa_mpjpe_mm']:15.1f}{row['auc']:7.3f}")

@@ -1,0 +1,126 @@
+"""`utnet demo`: from nothing to a trained, scored and drawn hand, and a page to look at."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from utnet.checkpoint import load_checkpoint, write_json
+from utnet.config import Config
+from utnet.data import open_source
+from utnet.errors import InputError
+from utnet.evaluate import evaluate
+from utnet.model import UTNet
+from utnet.predict import Predictor
+from utnet.predict.files import write_hands
+from utnet.report import loss_figure, prediction_sheet, score_rows, write_report
+from utnet.synth.write_dexycb import write_dexycb
+from utnet.synth.write_ho3d import write_ho3d
+from utnet.train import train
+
+_HELD_OUT_SEED = 77
+"""The trees' poses, people, cameras and backgrounds come from another seed than training's."""
+
+
+def demo(config: Config, workdir: str | Path, *, minutes: float | None, frames: int, progress: bool = True) -> dict:
+    """Writes held-out trees, trains on the endless synthetic source, scores before and after, writes report.html.
+
+    Args:
+        config: the run; the demo's own is config/demo.yaml.
+        workdir: a new folder, or one that an earlier demo made (which is replaced).
+        minutes: training time; None leaves the config's.
+        frames: frames of each held-out tree.
+        progress: show bars.
+
+    Returns:
+        The scores, as they are in scores.json.
+    """
+    workdir = Path(workdir)
+    _clear(workdir)
+    if minutes is not None:
+        config = replace(config, train=replace(config.train, minutes=minutes, steps=10**9))
+    started = time.monotonic()
+    trees = {
+        "DexYCB layout": ("dexycb", write_dexycb, {"split": "test", "setup": "s0"}),
+        "HO3D layout": ("ho3d", write_ho3d, {"split": "evaluation"}),
+    }
+    sources = {}
+    for name, (layout, write, options) in trees.items():
+        root = workdir / "trees" / layout
+        write(
+            root,
+            num=frames,
+            seed=_HELD_OUT_SEED,
+            synth_config=config.synth,
+            split=options["split"],
+            progress=progress,
+        )
+        sources[name] = open_source(layout, root, **options)
+
+    torch.manual_seed(config.seed)
+    untrained = UTNet(config.model)
+    before = {name: evaluate(untrained, source, config, progress=progress) for name, source in sources.items()}
+    result = train(config, workdir / "run", progress=progress)
+    model, _ = load_checkpoint(workdir / "run" / "best")
+    after = {name: evaluate(model, source, config, progress=progress) for name, source in sources.items()}
+
+    rows = [row for name in sources for row in score_rows(name, before[name], after[name])]
+    sheets = {f"Predictions, {name}": prediction_sheet(model, source, config) for name, source in sources.items()}
+    links = _example(workdir, sources["DexYCB layout"])
+    seconds = time.monotonic() - started
+    tilt = min(config.synth.max_tilt_deg, 90.0)
+    views = "the whole sphere" if tilt == 90.0 else f"palm or back within {tilt:.0f} degrees of the camera"
+    facts = [
+        f"{result['step']:,} steps of {config.train.batch_size} hands ({config.model.size_px} px) in "
+        f"{result['seconds'] / 60:.1f} min of training; {seconds / 60:.1f} min in all.",
+        f"Views: {views}. Held-out trees: {len(sources['DexYCB layout'])} and {len(sources['HO3D layout'])} hands, "
+        "from other seeds, read by the same readers as the real data sets; one set of weights for RGB and RGB-D.",
+    ]
+    write_report(
+        workdir / "report.html",
+        title="UTNet demo",
+        facts=facts,
+        rows=rows,
+        curves_png=loss_figure(workdir / "run" / "metrics.csv"),
+        sheets=sheets,
+        links=links,
+    )
+    scores = {"before": before, "after": after, "train_seconds": result["seconds"], "seconds": seconds}
+    write_json(workdir / "scores.json", scores)
+    print_table(rows)
+    return scores
+
+
+def print_table(rows: list[tuple[str, str, str, float, float]]) -> None:
+    """The scores as a plain table; the third number is the share of the best constant hand's error."""
+    constant = {data: mpjpe for kind, data, _, mpjpe, _ in rows if kind == "reference"}
+    print(f"{'data':16s}{'input':26s}{'MPJPE [mm]':>12s}{'of constant':>13s}{'PA-MPJPE [mm]':>15s}")
+    for _, data, row, mpjpe, pa in rows:
+        print(f"{data:16s}{row:26s}{mpjpe:12.1f}{mpjpe / constant[data]:13.2f}{pa:15.1f}")
+
+
+def _example(workdir: Path, source) -> dict[str, str]:
+    """Predicts one held-out picture as a user would; returns links for the page."""
+    sample = source[len(source) // 2]
+    predictor = Predictor(workdir / "run" / "best")
+    hands = predictor(sample.rgb, sample.depth_m, sample.K_px, boxes=[sample.box_px], sides=[sample.side])
+    written = write_hands(workdir / "example", "hand", sample.rgb, hands)
+    names = {"mesh": "mesh of one hand (GLB)", "overlay": "the same hand drawn", "json": "its parameters (JSON)"}
+    return {names[kind]: str(paths[0].relative_to(workdir)) for kind, paths in written.items()}
+
+
+def _clear(workdir: Path) -> None:
+    """Removes what an earlier demo wrote; anything else in the folder is not ours to touch."""
+    ours = ("trees", "run", "example", "report.html", "scores.json")
+    if not workdir.exists():
+        return
+    strangers = sorted(p.name for p in workdir.iterdir() if p.name not in ours)
+    if strangers:
+        raise InputError(f"{workdir}: holds {strangers[0]!r}, which no demo made; give another folder with --out")
+    for name in ours:
+        path = workdir / name
+        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)

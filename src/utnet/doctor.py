@@ -1,0 +1,61 @@
+"""`utnet doctor`: what is here, what is missing, and how to get it."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import os
+import platform
+import sys
+
+import utnet
+
+_EXTRAS = {"pytest": "dev", "ruff": "dev"}
+_PACKAGES = ("torch", "numpy", "opencv-python-headless", "numba", "roma", "safetensors", "trimesh", "tyro")
+
+
+def report() -> str:
+    """The whole report as text."""
+    import torch
+
+    from utnet.hand import HandModel
+
+    lines = [f"utnet {utnet.__version__}, Python {platform.python_version()}, {platform.platform()}"]
+    for name in _PACKAGES:
+        lines.append(f"  {name:24s}{importlib.metadata.version(name)}")
+    wait = os.environ.get("OMP_WAIT_POLICY", "not set: small operations slow down on busy machines; set PASSIVE")
+    lines += [
+        f"threads: {torch.get_num_threads()} for torch of {os.cpu_count()} cores; OMP_WAIT_POLICY {wait}",
+        f"GPU: {torch.cuda.get_device_name() if torch.cuda.is_available() else 'none, running on the CPU'}",
+    ]
+    hand = HandModel.open()
+    lines += [
+        f"hand models: open (shipped, {hand.num_vertices} vertices, right and left)",
+        "             MANO: " + _mano(),
+        "extras:",
+    ]
+    for module, extra in _EXTRAS.items():
+        found = importlib.util.find_spec(module) is not None
+        how = "installed" if found else f"missing; {sys.executable} -m pip install 'utnet[{extra}]'"
+        lines.append(f"  {module:24s}{how}")
+    return "\n".join(lines)
+
+
+def _mano() -> str:
+    """Whether the folder that UTNET_MANO_DIR names holds MANO's files that read."""
+    from pathlib import Path
+
+    from utnet.errors import InputError
+    from utnet.hand import HandModel
+
+    folder = os.environ.get("UTNET_MANO_DIR")
+    if not folder:
+        return "not set up (optional, licence-gated); put MANO_RIGHT.pkl in a folder and name it in UTNET_MANO_DIR"
+    found = []
+    for side in ("right", "left"):
+        try:
+            HandModel.from_mano(Path(folder) / f"MANO_{side.upper()}.pkl", side=side)
+            found.append(f"{side}: found")
+        except InputError as error:
+            found.append(f"{side}: {error}")
+    return "; ".join(found)

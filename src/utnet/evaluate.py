@@ -1,0 +1,118 @@
+"""Scores of a network on a source, for RGB and for RGB-D input, beside the best constant hand."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from utnet.config import Config
+from utnet.data.loader import make_loader
+from utnet.data.source import Source
+from utnet.errors import InputError
+from utnet.geometry import align_similarity
+from utnet.metrics import joint_errors_mm, mpjpe_mm, pa_mpjpe_mm, root_relative, summary
+from utnet.model import UTNet
+
+INPUTS = ("rgb", "rgbd")
+
+
+@dataclass(frozen=True)
+class Joints:
+    """Predicted and true joints of a whole source, (N, 21, 3) float64 metres, mirrored hands as right hands.
+
+    Attributes:
+        pred_m: hand frame.
+        gt_m: camera frame of the crop.
+        keys: N sample keys.
+    """
+
+    pred_m: Tensor
+    gt_m: Tensor
+    keys: tuple[str, ...]
+
+
+def evaluate(
+    model: UTNet, source: Source, config: Config, *, inputs: tuple[str, ...] = INPUTS, progress: bool = False
+) -> dict:
+    """Scores `model` on every sample of `source`; crops come from the labelled boxes.
+
+    Args:
+        model: the network; it is left in the mode in which it came.
+        source: samples with 3D labels.
+        config: crop, size and loader settings.
+        inputs: "rgb" hides the depth, "rgbd" uses it.
+        progress: show a bar.
+
+    Returns:
+        {"num": N, "constant": {...}, "rgb": {...}, "rgbd": {...}}, each with `mpjpe_mm` (root-relative), `pa_mpjpe_mm`
+        and `auc` (root-relative, 0-50 mm). "constant" is `constant_hand`.
+
+    Raises:
+        InputError: unreadable samples, or samples without depth where "rgbd" is asked for.
+    """
+    scores: dict = {}
+    for name in inputs:
+        joints = predict_joints(model, source, config, use_depth=name == "rgbd", progress=progress)
+        if not scores:
+            scores = {"num": len(joints.keys), "constant": constant_hand(joints.gt_m)}
+        scores[name] = score(joints)
+    return scores
+
+
+def score(joints: Joints) -> dict[str, float]:
+    """Mean root-relative and Procrustes-aligned errors in mm, and the AUC of the former."""
+    errors = joint_errors_mm(joints.pred_m, joints.gt_m, align="root")
+    return {
+        "mpjpe_mm": errors.mean().item(),
+        "pa_mpjpe_mm": pa_mpjpe_mm(joints.pred_m, joints.gt_m).mean().item(),
+        "auc": summary(errors)["auc"],
+    }
+
+
+def constant_hand(gt_m: Tensor) -> dict[str, float]:
+    """What answering one and the same hand for every picture scores: the bar that any network has to clear.
+
+    For MPJPE the constant is each root-relative joint's geometric median over the truth itself (Weiszfeld 1937), for
+    PA-MPJPE the Procrustes mean of the truth: no constant chosen beforehand can do better than the former.
+    """
+    truth = root_relative(gt_m)
+    constant = truth.mean(0)
+    for _ in range(50):
+        weights = 1 / (truth - constant).norm(dim=-1, keepdim=True).clamp_min(1e-6)
+        constant = (truth * weights).sum(0) / weights.sum(0)
+    mean = truth[0]
+    for _ in range(5):
+        mean = align_similarity(truth, mean.expand_as(truth)).mean(0)
+    return {
+        "mpjpe_mm": mpjpe_mm(constant.expand_as(truth), truth).mean().item(),
+        "pa_mpjpe_mm": pa_mpjpe_mm(mean.expand_as(truth), truth).mean().item(),
+        "auc": summary(joint_errors_mm(constant.expand_as(truth), truth))["auc"],
+    }
+
+
+def predict_joints(model: UTNet, source: Source, config: Config, *, use_depth: bool, progress: bool = False) -> Joints:
+    """The network's joints for every sample of the source, in its order."""
+    device = next(model.parameters()).device
+    loader = make_loader(source, config, train=False)
+    was_training = model.training
+    model.eval()
+    pred, gt, keys = [], [], []
+    label = "RGB-D" if use_depth else "RGB"
+    with torch.inference_mode():
+        for batch in tqdm(loader, total=len(loader), desc=f"score {label}", disable=not progress, leave=False):
+            if use_depth and not bool(batch.depth_ok.all()):
+                raise InputError(f"{batch.keys[0]}: no depth image; score this source with RGB input")
+            if not bool((batch.joints_3d[..., 3] > 0).all()):
+                raise InputError(f"{batch.keys[0]}: joints without a 3D label cannot be scored")
+            batch = batch.to(device)
+            out = model.forward_batch(batch, use_depth=use_depth, with_vertices=False)
+            pred.append(out.joints_m.double().cpu())
+            gt.append(batch.joints_3d[..., :3].double().cpu())
+            keys.extend(batch.keys)
+    model.train(was_training)
+    if len(keys) != len(source):
+        raise InputError(f"{len(keys)} of {len(source)} samples were read; a mean over a part is not reported")
+    return Joints(torch.cat(pred), torch.cat(gt), tuple(keys))

@@ -1,0 +1,35 @@
+"""The data section of a config -> a source of samples: the endless synthetic hands, or a dataset on disk."""
+
+from __future__ import annotations
+
+from utnet.config import Config, DataConfig
+from utnet.data import open_source
+from utnet.data.source import Source
+from utnet.synth import SyntheticHands
+
+_HELD_OUT_SEED = 1_000_003
+"""Added to the seed for validation, so that no training picture is ever validated on."""
+_NUM_HELD_OUT = 256
+
+
+def open_data(data: DataConfig, config: Config, *, train: bool) -> Source:
+    """The source that `data` names.
+
+    Synthetic training hands are endless and jittered; held-out ones are `data.limit` (256) fixed pictures of
+    another seed.
+
+    Raises:
+        InputError: an unknown name, folder or split, or an empty split.
+    """
+    if data.name == "synth":
+        seed = config.seed if train else config.seed + _HELD_OUT_SEED
+        num = 2**40 if train else data.limit or _NUM_HELD_OUT
+        return SyntheticHands(
+            seed=seed, size_px=config.model.size_px, num=num, synth=config.synth, crop=config.crop, jitter=train
+        )
+    return open_source(data.name, data.root, split=data.split, setup=data.setup, limit=data.limit)
+
+
+def open_validation(config: Config) -> Source:
+    """The validation source of a run: `config.val`, or held-out synthetic hands where it is not given."""
+    return open_data(config.val or DataConfig(), config, train=False)

@@ -1,0 +1,80 @@
+"""Drawing: skeletons, mesh overlays, depth as colours, contact sheets. Pictures are (H, W, 3) uint8 RGB."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+
+from utnet.conventions import FINGERS, PARENTS
+from utnet.raster import render_shaded
+
+FINGER_COLORS = dict(
+    zip(FINGERS, ((235, 87, 87), (242, 201, 76), (39, 174, 96), (47, 128, 237), (187, 107, 217)), strict=True)
+)
+MESH_COLOR = (0.62, 0.76, 0.95)
+
+
+def draw_skeleton(rgb: np.ndarray, joints_px: np.ndarray, *, thickness: int | None = None) -> np.ndarray:
+    """A copy with the (21, 2) joints' bones drawn, one colour a finger; anti-aliased, sized to the hand."""
+    out = np.ascontiguousarray(rgb).copy()
+    if not np.isfinite(joints_px).all():
+        raise ValueError("joints_px is not finite")
+    extent = float(np.ptp(joints_px, axis=0).max())
+    thickness = thickness or max(1, round(extent / 90))
+    shift = 4  # OpenCV draws at 1/16 px with this many fractional bits
+    points = np.rint(np.clip(joints_px, -1e5, 1e5) * 2**shift).astype(int)
+    for joint, parent in enumerate(PARENTS):
+        if parent < 0:
+            continue
+        color = FINGER_COLORS[FINGERS[(joint - 1) // 4]]
+        start, end = tuple(points[parent].tolist()), tuple(points[joint].tolist())
+        cv2.line(out, start, end, color, thickness, cv2.LINE_AA, shift)
+        cv2.circle(out, end, (thickness + 1) * 2**shift, color, -1, cv2.LINE_AA, shift)
+    return out
+
+
+def overlay_mesh(
+    rgb: np.ndarray, vertices_cam_m: np.ndarray, faces: np.ndarray, K_px: np.ndarray, *, opacity: float = 0.85
+) -> np.ndarray:
+    """A copy with the mesh drawn over the picture by the picture's own camera."""
+    height, width = rgb.shape[:2]
+    color, alpha = render_shaded(vertices_cam_m, faces, K_px, (width, height), color=MESH_COLOR)
+    alpha = alpha[..., None] * opacity
+    return np.clip(rgb * (1 - alpha) + color * 255 * opacity, 0, 255).astype(np.uint8)
+
+
+def color_depth(depth_m: np.ndarray, centre_m: float, range_m: float = 0.12) -> np.ndarray:
+    """Depth within `range_m` of `centre_m` as colours, nearer is warmer; black where there is no reading."""
+    near = 1 - np.clip((depth_m - centre_m + range_m) / (2 * range_m), 0, 1)
+    picture = cv2.applyColorMap((near * 255).astype(np.uint8), cv2.COLORMAP_TURBO)[..., ::-1]
+    return np.where((depth_m > 0)[..., None], picture, 0).astype(np.uint8)
+
+
+def label(rgb: np.ndarray, text: str) -> np.ndarray:
+    """A copy with a line of text on a dark strip above the picture."""
+    strip = np.full((18, rgb.shape[1], 3), 32, np.uint8)
+    cv2.putText(strip, text, (4, 13), cv2.FONT_HERSHEY_SIMPLEX, 0.38, (235, 235, 235), 1, cv2.LINE_AA)
+    return np.concatenate([strip, rgb])
+
+
+def contact_sheet(pictures: Sequence[np.ndarray], columns: int, *, gap: int = 4) -> np.ndarray:
+    """Pictures of one size in rows of `columns`, on white."""
+    height, width = pictures[0].shape[:2]
+    rows = -(-len(pictures) // columns)
+    sheet = np.full((rows * (height + gap) + gap, columns * (width + gap) + gap, 3), 255, np.uint8)
+    for i, picture in enumerate(pictures):
+        y, x = gap + (i // columns) * (height + gap), gap + (i % columns) * (width + gap)
+        sheet[y : y + height, x : x + width] = picture
+    return sheet
+
+
+def save_picture(path, rgb: np.ndarray) -> None:
+    """Writes a PNG or JPEG by the path's ending, whole or not at all."""
+    path = str(path)
+    ok, data = cv2.imencode(path[path.rindex(".") :], np.ascontiguousarray(rgb[..., ::-1]))
+    if not ok:
+        raise OSError(f"{path}: the picture cannot be encoded")
+    with open(path, "wb") as file:
+        file.write(data.tobytes())

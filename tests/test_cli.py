@@ -1,0 +1,126 @@
+"""The command line: what a user types, what they see, and how bad input ends."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import utnet
+from utnet.checkpoint import save_checkpoint
+from utnet.cli import main
+from utnet.config import Config, ModelConfig, override
+from utnet.errors import InputError
+from utnet.model import UTNet
+from utnet.viz import save_picture
+
+ROOT = Path(__file__).parents[1]
+
+
+def fails(capsys, *arguments):
+    """The error line of a command that must end with exit code 2."""
+    with pytest.raises(SystemExit) as exit_:
+        main(list(arguments))
+    assert exit_.value.code == 2
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 1, lines
+    return lines[0]
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("weights") / "best"
+    torch.manual_seed(0)
+    config = Config(model=ModelConfig(size_px=64))
+    save_checkpoint(folder, UTNet(config.model), config, step=0)
+    return folder
+
+
+def test_import_is_light():
+    code = "import sys, utnet; print(sorted({'torch', 'numpy', 'cv2', 'numba', 'tyro'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_names_at_the_top_are_what_they_say():
+    from utnet.hand import HandModel
+    from utnet.losses import UTNetLoss
+
+    assert utnet.HandModel is HandModel
+    assert utnet.UTNetLoss is UTNetLoss
+    for name in utnet.__all__:
+        assert callable(getattr(utnet, name)) or name == "__version__"
+
+
+def test_doctor_tells_versions_and_remedies(capsys, monkeypatch, tmp_path):
+    monkeypatch.setenv("UTNET_MANO_DIR", str(tmp_path))
+    main(["doctor"])
+    text = capsys.readouterr().out
+    for word in (utnet.__version__, torch.__version__, "threads:", "GPU:", "1609 vertices", "MANO_RIGHT.pkl", "pytest"):
+        assert word in text
+
+
+@pytest.mark.parametrize("layout", ["dexycb", "ho3d"])
+def test_synth_then_eval(layout, checkpoint, tmp_path, capsys):
+    tree, scores = tmp_path / "tree", tmp_path / "scores.json"
+    main(["synth", "--layout", layout, "--num", "64", "--seed", "1", "--out", str(tree)])
+    main(["eval", str(checkpoint), "--data", layout, "--root", str(tree), "--json", str(scores)])
+    assert "best constant hand" in capsys.readouterr().out
+    tree_of_scores = json.loads(scores.read_text())
+    assert set(tree_of_scores) == {"num", "constant", "rgb", "rgbd"}
+    assert fails(capsys, "synth", "--layout", layout, "--num", "8", "--out", str(tree)).startswith(f"utnet: {tree}")
+
+
+def test_predict_writes_what_it_says(checkpoint, tmp_path, capsys):
+    picture = tmp_path / "photo.png"
+    save_picture(picture, np.random.default_rng(0).integers(0, 255, (120, 160, 3), dtype=np.uint8))
+    depth = tmp_path / "depth.npy"
+    np.save(depth, np.full((120, 160), 0.6, np.float32))
+    out = tmp_path / "out"
+    command = ["predict", str(picture), "--weights", str(checkpoint), "--out", str(out), "--box", "40,30,100,90"]
+    main([*command, "--side", "left", "--depth", str(depth), "--K", "150,150,80,60"])
+    assert "left hand at x" in capsys.readouterr().out
+    names = {path.name for path in out.iterdir()}
+    assert names == {"photo.json", "photo_overlay.png", "photo_0_left.glb"}
+    (hand,) = json.loads((out / "photo.json").read_text())["hands"]
+    assert (hand["side"], hand["K_px"][0][0]) == ("left", 150.0)
+
+
+def test_bad_input_is_one_line_and_exit_code_2(checkpoint, tmp_path, capsys):
+    config = tmp_path / "run.yaml"
+    config.write_text("loss: {w_2D: 0.1}\n")
+    assert "unknown key 'w_2D'; did you mean 'w_2d'?" in fails(capsys, "train", str(config))
+    assert "no such config file" in fails(capsys, "train", str(tmp_path / "none.yaml"))
+    assert "weights.safetensors: no such file" in fails(capsys, "eval", str(tmp_path))
+    weights = ["--weights", str(checkpoint)]
+    assert "photo.png: no such file" in fails(capsys, "predict", "photo.png", *weights, "--box", "0,0,9,9")
+    photo = tmp_path / "photo.png"
+    save_picture(photo, np.zeros((20, 20, 3), np.uint8))
+    assert "--K '1,2': 2 numbers, expected 4" in fails(capsys, "predict", str(photo), *weights, "--K", "1,2")
+    assert "--box '0,0,x,9'" in fails(capsys, "predict", str(photo), *weights, "--box", "0,0,x,9")
+    assert "no box was given" in fails(capsys, "predict", str(photo), *weights)
+    assert "no weights ship" in fails(capsys, "predict", "photo.png", "--box", "0,0,9,9")
+    eval_ = ["eval", str(checkpoint), "--data", "dexycb"]
+    assert "data.root is empty" in fails(capsys, *eval_)
+    assert "no such folder" in fails(capsys, *eval_, "--root", str(tmp_path / "none"))
+
+
+def test_every_config_in_config_loads_and_survives_a_round_trip(tmp_path):
+    paths = sorted((ROOT / "config").glob("*.yaml"))
+    assert {"config.yaml", "demo.yaml", "wilor_loss.yaml"} <= {path.name for path in paths}
+    for path in paths:
+        config = Config.load(path)
+        config.save(tmp_path / path.name)
+        assert Config.load(tmp_path / path.name) == config
+        UTNet(config.model)
+
+
+def test_overrides_are_strict():
+    config = override(Config(), ["train.lr=1e-4", "data.limit=5", "synth.distance_m=[0.3, 0.5]"])
+    assert (config.train.lr, config.data.limit, config.synth.distance_m) == (1e-4, 5, (0.3, 0.5))
+    for change, message in (("train.lR=1", "did you mean 'lr'"), ("train.lr", "expected KEY=VALUE"), ("a.b=1", "'a'")):
+        with pytest.raises(InputError, match=message):
+            override(Config(), [change])

@@ -1,0 +1,4 @@
+from utnet.cli import train_script
+
+if __name__ == "__main__":
+    train_script()
