@@ -15,10 +15,7 @@ _LAZY = {
     "UTNet": "utnet.model",
     "UTNetLoss": "utnet.losses",
     "Predictor": "utnet.predict",
-    "train": "utnet.train",
-    "evaluate": "utnet.evaluate",
 }
-_FUNCTIONS = {"train", "evaluate"}  # named like their modules: after the first use the module itself, see below
 
 __all__ = ["__version__", *sorted(_LAZY)]
 

@@ -56,7 +56,7 @@ def train(
     torch.manual_seed(config.seed)
     validation = open_validation(config)  # opened first: bad input must show before anything is written
     loader = make_loader(open_data(config.data, config, train=True), config, train=True)
-    model = UTNet(config.model).to(device, memory_format=torch.channels_last).train()
+    model = UTNet(config.model).to(device).train()
     loss_function = loss_function or UTNetLoss.from_config(config.loss)
     optimiser = make_optimiser(model, config)
 
@@ -119,9 +119,12 @@ def train_step(
     total = terms["total_loss"]
     if not torch.isfinite(total):
         write_json(
-            workdir / "bad_batch.json", {"keys": list(batch.keys), "terms": {k: float(v) for k, v in terms.items()}}
+            workdir / "bad_batch.json",
+            {"keys": list(batch.keys), "terms": {k: float(v.detach()) for k, v in terms.items()}},
         )
-        raise FloatingPointError(f"the loss is {float(total)}; the samples' keys are in {workdir / 'bad_batch.json'}")
+        raise FloatingPointError(
+            f"the loss is {float(total.detach())}; the samples' keys are in {workdir / 'bad_batch.json'}"
+        )
     optimiser.zero_grad(set_to_none=True)
     total.backward()
     if config.train.clip_grad > 0:

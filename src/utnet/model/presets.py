@@ -34,13 +34,13 @@ class Preset:
 
 PRESETS = {
     "ti": Preset(
-        dim=192,
-        depth=4,
-        num_heads=3,
+        dim=128,
+        depth=2,
+        num_heads=4,
         stem_dims=(32, 64, 128),
         map_dim=64,
         num_maps=1,
-        refiner_dim=64,
+        refiner_dim=32,
         refiner_vertices=256,
     ),
     "s": Preset(
@@ -54,6 +54,8 @@ PRESETS = {
         refiner_vertices=1609,
     ),
 }
+"""`ti` is as small as it is because it must learn in minutes on two cores (docs/results.md)."""
+
 PATCH_PX = 16
 
 

@@ -1,0 +1,55 @@
+"""The demo from end to end, small: every file that the page speaks of is there, its numbers are those of the run."""
+
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from utnet.config import Config
+from utnet.demo import demo
+from utnet.errors import InputError
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    config = Config.load(ROOT / "config" / "demo.yaml")
+    small = replace(config.train, minutes=None, steps=4, batch_size=8, warmup_steps=1, num_workers=0)
+    folder = tmp_path_factory.mktemp("demo") / "out"
+    small_config = replace(config, train=small, model=replace(config.model, size_px=64))
+    return folder, demo(small_config, folder, minutes=None, frames=16, progress=False), small_config
+
+
+def test_the_page_holds_the_scores_and_everything_it_links(made):
+    folder, scores, _ = made
+    page = (folder / "report.html").read_text()
+    assert json.loads((folder / "scores.json").read_text()) == scores
+    for layout in ("DexYCB layout", "HO3D layout"):
+        assert scores["after"][layout]["num"] == 16
+        for when, key in (("before", "rgb"), ("after", "rgbd")):
+            assert f"<td>{scores[when][layout][key]['mpjpe_mm']:.1f}</td>" in page
+        assert f"<td>{scores['after'][layout]['constant']['pa_mpjpe_mm']:.1f}</td>" in page
+    links = re.findall(r'href="([^"]+)"', page)
+    assert {Path(link).suffix for link in links} == {".glb", ".png", ".json"}
+    assert all((folder / link).stat().st_size > 0 for link in links)
+    assert page.count("data:image/png;base64,") == 3  # curves, and a sheet for each tree
+    assert "http" not in page.replace("http://www.w3.org", ""), "the page needs no network"
+
+
+def test_training_changes_the_scores(made):
+    _, scores, _ = made
+    assert scores["before"] != scores["after"]
+    assert scores["before"]["HO3D layout"]["constant"] == scores["after"]["HO3D layout"]["constant"]
+
+
+def test_an_earlier_demo_is_replaced_but_nothing_else_is_touched(made):
+    folder, _, config = made
+    stranger = folder / "thesis.tex"
+    stranger.write_text("years of work")
+    with pytest.raises(InputError, match=r"thesis\.tex"):
+        demo(config, folder, minutes=None, frames=16, progress=False)
+    assert stranger.read_text() == "years of work"
+    assert (folder / "report.html").exists()
