@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -15,12 +15,9 @@ import tyro
 
 from utnet.errors import InputError
 
-_Positional = tyro.conf.Positional
-
 
 def demo(
-    config: Path = Path("config/demo.yaml"),
-    /,
+    config: Annotated[Path, tyro.conf.Positional] = Path("config/demo.yaml"),
     out: Path = Path("runs/demo"),
     minutes: float | None = None,
     frames: int = 400,
@@ -41,7 +38,7 @@ def demo(
 
 
 def train(
-    config: _Positional[Path] = Path("config/config.yaml"),
+    config: Annotated[Path, tyro.conf.Positional] = Path("config/config.yaml"),
     out: Path | None = None,
     set: Annotated[tuple[str, ...], tyro.conf.arg(metavar="KEY=VALUE")] = (),
 ) -> None:
@@ -62,7 +59,7 @@ def train(
 
 
 def evaluate(
-    checkpoint: _Positional[Path],
+    checkpoint: Annotated[Path, tyro.conf.Positional],
     data: Literal["synth", "dexycb", "ho3d"] = "synth",
     root: str = "",
     split: str | None = None,
@@ -97,7 +94,7 @@ def evaluate(
 
 
 def predict(
-    image: _Positional[Path],
+    image: Annotated[Path, tyro.conf.Positional],
     weights: Path | None = None,
     box: Annotated[tuple[str, ...], tyro.conf.arg(metavar="X0,Y0,X1,Y1")] = (),
     side: tuple[Literal["right", "left"], ...] = (),
@@ -161,7 +158,14 @@ def doctor() -> None:
     print(report())
 
 
-_COMMANDS = {"demo": demo, "train": train, "eval": evaluate, "predict": predict, "synth": synth, "doctor": doctor}
+_COMMANDS: dict[str, Callable[..., None]] = {
+    "demo": demo,
+    "train": train,
+    "eval": evaluate,
+    "predict": predict,
+    "synth": synth,
+    "doctor": doctor,
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -212,7 +212,7 @@ def _convert(hint, value, where: str):
         (hint,) = (a for a in args if a is not type(None))
         return _convert(hint, value, where)
     if is_dataclass(hint):
-        return from_tree(hint, value, where=where)
+        return from_tree(typing.cast(type, hint), value, where=where)
     if origin is tuple:
         if not isinstance(value, list) or len(value) != len(args):
             raise InputError(f"{where}: expected a list of {len(args)} values, found {value!r}")

@@ -6,6 +6,7 @@ import shutil
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -44,7 +45,7 @@ def demo(config: Config, workdir: str | Path, *, minutes: float | None, frames: 
     if minutes is not None:
         config = replace(config, train=replace(config.train, minutes=minutes, steps=10**9))
     started = time.monotonic()
-    trees = {
+    trees: dict[str, tuple[str, Any, dict[str, Any]]] = {
         "DexYCB layout": ("dexycb", write_dexycb, {"split": "test", "setup": "s0"}),
         "HO3D layout": ("ho3d", write_ho3d, {"split": "evaluation"}),
     }

@@ -96,7 +96,7 @@ def prediction_sheet(model: UTNet, source: Source, config: Config, *, num: int =
         panels.append(label(picture, sample.key[-34:]))
         panels.append(label(draw_skeleton(picture, project(truth, K)), "truth"))
         for use_depth, name in ((False, "RGB"), (True, "RGB-D")):
-            if use_depth:
+            if use_depth and sample.depth_m is not None:
                 depth = color_depth(sample.depth_m, float(np.median(truth[:, 2])))
                 panels.append(label(cv2.resize(depth, picture.shape[1::-1], interpolation=cv2.INTER_NEAREST), "depth"))
             panels.append(_prediction_panel(model, outs[use_depth], i, sample, picture, K, name, measure=use_depth))
@@ -105,7 +105,7 @@ def prediction_sheet(model: UTNet, source: Source, config: Config, *, num: int =
 
 def _prediction_panel(model, out, i, sample, picture, K, name, *, measure: bool) -> np.ndarray:
     joints, vertices = out.joints_m[i].double().numpy(), out.vertices_m[i].double().numpy()
-    faces = model.hand.faces.numpy()
+    faces = model.hand.faces.cpu().numpy()
     size_px = sample.rgb.shape[0]
     transl = solve_translation(joints, crop_to_px(out.joints_crop[i].double().numpy(), size_px), sample.K_px)
     if measure:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
 import numpy as np
 
@@ -21,10 +21,11 @@ Array: TypeAlias = Any
 """A numpy array or a torch tensor."""
 
 
+@dataclass(frozen=True)
 class _Mappable:
     """Dataclasses of arrays on which one function can be applied to every array."""
 
-    def map(self, function: Callable[[Array], Array]):
+    def map(self, function: Callable[[Array], Array]) -> Self:
         """A copy with `function` applied to every array; None, text and nested records are followed."""
 
         def apply(value):
@@ -34,7 +35,7 @@ class _Mappable:
 
         return replace(self, **{f.name: apply(getattr(self, f.name)) for f in fields(self)})
 
-    def to(self, device: torch.device | str):
+    def to(self, device: torch.device | str) -> Self:
         """A copy with every tensor on `device`."""
         return self.map(lambda tensor: tensor.to(device, non_blocking=True))
 
@@ -83,7 +84,7 @@ class HandMesh(_Mappable):
 
     joints_m: Array
     mano_joints_m: Array
-    vertices_m: Array | None
+    vertices_m: Array
 
 
 @dataclass(frozen=True)

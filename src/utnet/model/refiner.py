@@ -59,6 +59,10 @@ class GraphRefiner(nn.Module):
     hears from the skin that it moves.
     """
 
+    centres: Tensor
+    adjacency: Tensor
+    gather: Tensor
+
     def __init__(
         self, hand: HandModel, dim: int, map_dims: list[int], width: int, *, num_vertices: int, num_layers: int = 2
     ):

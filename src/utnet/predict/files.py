@@ -99,12 +99,12 @@ def write_mesh(path: str | Path, hand: Hand) -> None:
     if path.suffix == ".glb":
         scene = trimesh.Scene()
         scene.add_geometry(mesh, node_name=f"{hand.side}_hand", transform=np.diag([1.0, -1.0, -1.0, 1.0]))
-        path.write_bytes(scene.export(file_type="glb"))
+        data = scene.export(file_type="glb")
     elif path.suffix in (".obj", ".ply"):
         data = mesh.export(file_type=path.suffix[1:])
-        path.write_bytes(data.encode() if isinstance(data, str) else data)
     else:
         raise InputError(f"{path}: meshes are written as .glb, .obj or .ply")
+    path.write_bytes(data.encode() if isinstance(data, str) else bytes(data))
 
 
 def draw_hands(image_rgb: np.ndarray, hands: Sequence[Hand]) -> np.ndarray:

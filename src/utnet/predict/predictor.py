@@ -111,8 +111,8 @@ class Predictor:
         # The fixed crop does not turn the picture, so the crop's camera frame is the picture's.
         transl = solve_translation(joints, joints_px, cropped.K_px)
         measured = transl
-        if full.depth_m is not None:
-            faces = self._hands["right"].faces.numpy()
+        if cropped.depth_m is not None:
+            faces = self._hands["right"].faces.cpu().numpy()
             measured = measure_distance(vertices, faces, joints, transl, cropped.depth_m, cropped.K_px)
         params = HandParams(
             global_orient=out.global_orient[i].double().numpy(),
@@ -132,7 +132,7 @@ class Predictor:
             joints_cam_m=joints,
             joints_px=project(joints, K),
             vertices_cam_m=vertices,
-            faces=self._hands[side].faces.numpy(),
+            faces=self._hands[side].faces.cpu().numpy(),
             params=params,
             K_px=K,
             distance_from="size" if measured is transl else "depth",

@@ -25,6 +25,7 @@ class SyntheticHands:
         size_px: side of the crops.
     """
 
+    name = "synth"
     is_cropped = True
 
     def __init__(
@@ -46,6 +47,10 @@ class SyntheticHands:
 
     def key(self, index: int) -> str:
         return f"synth/{self.seed}/{index}"
+
+    def sequence(self, index: int) -> str:
+        """Every item is a scene of its own."""
+        return self.key(index)
 
     def __getitem__(self, index: int) -> Sample:
         if not 0 <= index < self._num:
