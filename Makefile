@@ -14,7 +14,7 @@ env: .venv/done
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "UTNet needs Python 3.11 or newer: make env PYTHON=python3.12"; exit 1; }
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch==2.13.0
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check "$$(grep ^torch== constraints.txt)"
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@
 
@@ -36,4 +36,4 @@ bench: env
 	$(BIN)/python benchmarks/synth.py
 
 clean:
-	rm -rf .venv runs build
+	rm -rf .venv build

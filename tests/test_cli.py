@@ -59,7 +59,7 @@ def test_doctor_tells_versions_and_remedies(capsys, monkeypatch, tmp_path):
     monkeypatch.setenv("UTNET_MANO_DIR", str(tmp_path))
     main(["doctor"])
     text = capsys.readouterr().out
-    for word in (utnet.__version__, torch.__version__, "threads:", "GPU:", "1609 vertices", "MANO_RIGHT.pkl", "pytest"):
+    for word in (utnet.__version__, torch.__version__, "threads:", "GPU:", "1609 vertices", "MANO_RIGHT.pkl", "dev"):
         assert word in text
 
 

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from utnet.config import Config, DataConfig, LossConfig, SynthConfig, TrainConfig, from_tree, to_tree
+from utnet.config import Config, DataConfig, LossConfig, SynthConfig, TrainConfig, from_tree, override, to_tree
 from utnet.errors import InputError
 
 
@@ -133,3 +133,30 @@ def test_from_tree_is_strict_for_parts_too():
     assert from_tree(LossConfig, {"w_2d": 2}) == LossConfig(w_2d=2.0)
     with pytest.raises(InputError, match="did you mean 'root_id'"):
         from_tree(LossConfig, {"rootid": 0})
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("train.minutes=0", "train.minutes is 0.0; expected more than 0"),
+        ("train.eval_every=0", "train.eval_every"),
+        ("train.lr=.nan", "train.lr"),
+        ("train.precision=fp16", "'fp32' or 'bf16'"),
+        ("model.size_px=100", "multiple of 32"),
+        ("crop.expand=0", "crop.expand"),
+        ("synth.max_tilt_deg=0", "synth.max_tilt_deg"),
+        ("synth.distance_m=[2.0, 1.0]", "synth.distance_m"),
+        ("data.limit=0", "data.limit"),
+        ("seed=-1", "seed is -1"),
+        ("train.lr=[", "not YAML"),
+    ],
+)
+def test_values_out_of_range_are_refused_by_name(change, message):
+    with pytest.raises(InputError, match=message):
+        override(Config(), [change])
+
+
+def test_a_key_that_stands_twice_is_refused(tmp_path):
+    (tmp_path / "twice.yaml").write_text("seed: 1\nseed: 2\n")
+    with pytest.raises(InputError, match=r"twice\.yaml.*'seed' stands twice"):
+        Config.load(tmp_path / "twice.yaml")

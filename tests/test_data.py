@@ -23,7 +23,7 @@ from utnet.errors import InputError
 from utnet.geometry import axis_angle_to_matrix, project, px_to_crop
 from utnet.synth.source import SyntheticHands
 
-CONFIG = Config(model=ModelConfig(size_px=48), train=TrainConfig(batch_size=4, num_workers=0))
+CONFIG = Config(model=ModelConfig(size_px=64), train=TrainConfig(batch_size=4, num_workers=0))
 
 
 @pytest.fixture(scope="module")
@@ -320,7 +320,7 @@ def batches(source, num, config=CONFIG, **options):
 
 
 def test_collate_holds_what_the_samples_hold(dexycb):
-    samples = [crop(to_right(dexycb[i]), 48, CONFIG.crop) for i in (0, 7)]
+    samples = [crop(to_right(dexycb[i]), 64, CONFIG.crop) for i in (0, 7)]
     samples.append(replace(samples[0], depth_m=None, params=None))
     samples.append(replace(samples[1], hand_model="mano"))
     samples.append(replace(samples[1], betas_ok=False))
@@ -331,7 +331,7 @@ def test_collate_holds_what_the_samples_hold(dexycb):
     assert batch.rgb.dtype == torch.uint8
     for b, sample in enumerate(samples[:2]):
         np.testing.assert_array_equal(batch.rgb[b].permute(1, 2, 0), sample.rgb)
-        expected = px_to_crop(project(sample.joints_cam_m, sample.K_px), 48)
+        expected = px_to_crop(project(sample.joints_cam_m, sample.K_px), 64)
         np.testing.assert_allclose(batch.joints_2d[b, :, :2], expected, atol=1e-5)
         np.testing.assert_allclose(batch.joints_3d[b, :, :3], sample.joints_cam_m, atol=1e-6)
         np.testing.assert_allclose(batch.params.transl_m[b], sample.params.transl_m, atol=1e-6)
@@ -377,7 +377,7 @@ def test_evaluation_sees_every_sample_once_in_order_and_unchanged(ho3d):
     assert len(loader) == len(first_pass) == 2
     for a, b in zip(first_pass, second_pass, strict=True):
         assert torch.equal(a.rgb, b.rgb)
-    np.testing.assert_array_equal(first_pass[0].rgb[1].permute(1, 2, 0), crop(ho3d[1], 48, CONFIG.crop).rgb)
+    np.testing.assert_array_equal(first_pass[0].rgb[1].permute(1, 2, 0), crop(ho3d[1], 64, CONFIG.crop).rgb)
 
 
 @pytest.mark.parametrize("num_workers", [0, 1])
@@ -407,11 +407,11 @@ def test_training_stops_when_nothing_can_be_read(tmp_path):
 
 
 def test_the_endless_synthetic_source_is_taken_as_it_is():
-    source = SyntheticHands(seed=2, size_px=48)
+    source = SyntheticHands(seed=2, size_px=64)
     (a, b), _ = batches(source, 2)
     assert a.keys + b.keys == tuple(source.key(i) for i in range(8))
     np.testing.assert_array_equal(a.rgb[2].permute(1, 2, 0), source[2].rgb)
     np.testing.assert_allclose(a.joints_3d[2, :, :3], source[2].joints_cam_m, atol=1e-6)
     assert a.params_ok.all()
-    with pytest.raises(ValueError, match="48 px"):
-        make_loader(source, replace(CONFIG, model=ModelConfig(size_px=64)), train=True)
+    with pytest.raises(ValueError, match="64 px"):
+        make_loader(source, replace(CONFIG, model=ModelConfig(size_px=96)), train=True)

@@ -53,3 +53,11 @@ def test_an_earlier_demo_is_replaced_but_nothing_else_is_touched(made):
         demo(config, folder, minutes=None, frames=16, progress=False)
     assert stranger.read_text() == "years of work"
     assert (folder / "report.html").exists()
+
+
+def test_a_folder_with_names_like_a_demo_s_is_not_taken_for_one(made, tmp_path):
+    mine = tmp_path / "run" / "weeks_of_training"
+    mine.mkdir(parents=True)
+    with pytest.raises(InputError, match="'run', which no demo made"):
+        demo(made[2], tmp_path, minutes=None, frames=16, progress=False)
+    assert mine.exists()

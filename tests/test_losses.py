@@ -447,7 +447,7 @@ def test_joint_heat_is_the_cross_entropy_with_a_gaussian_round_each_joint_inside
 
 def test_switches_take_their_term_out():
     p, t = prediction(5), batch(100)
-    result = UTNetLoss(**{**ALL_ON, "use_vertex_loss": False, "use_aux_loss": False})(
+    result = UTNetLoss(**{**ALL_ON, "use_vertex_loss": False, "w_3d_vert": 0.0, "use_aux_loss": False})(
         replace(p, coarse=None, vertices_m=None), replace(t, vertices_m=None)
     )
     assert not {"loss_3d_vert", "loss_aux"} & set(result)
@@ -465,6 +465,11 @@ def test_switches_take_their_term_out():
 def test_a_missing_input_is_an_error_with_its_remedy(options, without, message):
     with pytest.raises(ValueError, match=message):
         UTNetLoss(**options)(replace(prediction(6), **{without: None}), batch(110))
+
+
+def test_a_vertex_weight_without_its_switch_is_refused():
+    with pytest.raises(InputError, match="use_vertex_loss: true"):
+        UTNetLoss(w_3d_vert=1.0)
 
 
 def test_missing_vertex_labels_are_an_error():

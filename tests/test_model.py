@@ -3,12 +3,13 @@
 import pytest
 import torch
 
-from utnet.config import ModelConfig
+from utnet.config import CropConfig, ModelConfig
 from utnet.conventions import NOMINAL_FOCAL
 from utnet.errors import InputError
 from utnet.model import UTNet
 from utnet.model.refiner import normalised_adjacency, skin_patches
 from utnet.model.tokens import depth_channels, hand_distance
+from utnet.synth import SyntheticHands
 
 SIZE = 64
 FIELDS = ("global_orient", "hand_pose", "betas", "cam", "cam_t", "joints_m", "joints_crop", "vertices_m", "joint_map")
@@ -88,12 +89,12 @@ def test_a_mixed_batch_equals_its_parts(model):
         assert_same(mixed, model(rgb[~ok]), rows_a=~ok)
 
 
-@pytest.mark.parametrize("depth_in_all", [True, False])
-def test_every_parameter_gets_a_gradient(depth_in_all):
+@pytest.mark.parametrize("third_has_depth", [True, False])
+def test_every_parameter_gets_a_gradient(third_has_depth):
     torch.manual_seed(0)
     model = UTNet(ModelConfig(size_px=SIZE, p_drop=0.0)).train()
     rgb, depth, K = inputs(4)
-    ok = torch.tensor([True, True, False, False])
+    ok = torch.tensor([True, True, third_has_depth, False])
     out = model(rgb, depth, K, depth_ok=ok)
     terms = [out.joints_m, out.joints_crop, out.betas, out.joint_map, out.coarse.joints_m]
     sum((term * torch.randn_like(term)).sum() for term in terms).backward()
@@ -117,6 +118,28 @@ def test_hand_distance_finds_the_hand_before_a_wall():
     depth[0, 30:34, 30:34] = 0
     torch.testing.assert_close(hand_distance(depth), torch.tensor([0.61, 0.61]), atol=0.011, rtol=0)
     assert hand_distance(torch.zeros(1, SIZE, SIZE)).isnan().all()
+
+
+@pytest.mark.parametrize("expand", [1.5, 2.0])
+def test_hand_distance_keeps_the_joints_within_the_valid_range(expand):
+    source = SyntheticHands(seed=9, size_px=SIZE, crop=CropConfig(expand=expand))
+    samples = [source[i] for i in range(150)]
+    distance = hand_distance(torch.stack([torch.from_numpy(s.depth_m) for s in samples]))
+    lost = torch.stack(
+        [(torch.from_numpy(s.joints_cam_m[:, 2]) - d).abs() > 0.25 for s, d in zip(samples, distance, strict=True)]
+    )
+    assert (lost.float().mean(1) > 0.1).float().mean() < 0.03
+
+
+def test_bf16_decodes_the_hand_in_float32(model):
+    rgb, depth, K = inputs()
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        out = model(rgb, depth, K)
+    assert out.joints_m.dtype == torch.float32
+    with torch.inference_mode():
+        exact = model.hand(out.global_orient, out.hand_pose, out.betas)
+    torch.testing.assert_close(out.joints_m, exact.joints_m, atol=1e-6, rtol=0)
+    assert torch.equal(out.joint_map[:, 0, 2], torch.zeros(3))
 
 
 def test_depth_channels_are_metric_points():
@@ -194,5 +217,5 @@ def test_wrong_inputs_are_refused(model):
         model(rgb, depth[:, :32], K)
     with pytest.raises(InputError, match="'huge' is not known; choose one of"):
         UTNet(ModelConfig(preset="huge"))
-    with pytest.raises(ValueError, match="multiple of 32"):
-        UTNet(ModelConfig(size_px=100))
+    with pytest.raises(InputError, match="multiple of 32"):
+        ModelConfig(size_px=100)

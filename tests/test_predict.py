@@ -188,6 +188,9 @@ def test_default_intrinsics_are_the_stated_ones():
         ({"boxes": [[10, 10, 10, 50]]}, "empty or not finite"),
         ({"boxes": [[700, 10, 800, 50]]}, "outside the image"),
         ({"sides": ["right", "left"]}, "2 sides for 1 boxes"),
+        ({"boxes": [[np.nan, 10, 50, 50]], "depth_m": np.full((480, 640), 0.8)}, "empty or not finite"),
+        ({"K_px": np.zeros((3, 3))}, "not a camera matrix"),
+        ({"K_px": intrinsics(np.nan, 500, 1, 1)}, "not a camera matrix"),
         ({"depth_m": np.full((480, 640), 800.0)}, "800 m away.*millimetres"),
         ({"depth_m": np.full((240, 320), 0.8)}, "depth is 320x240, the image 640x480"),
         ({"depth_m": np.zeros((480, 640))}, "no reading inside the box"),
@@ -206,6 +209,31 @@ def test_bad_files_are_named(tmp_path):
             read_picture(tmp_path / name)
     with pytest.raises(InputError, match=r"weights.safetensors: no such file; give a checkpoint folder"):
         Predictor(tmp_path)
+
+
+def test_depth_files_that_are_not_metres_or_16_bit_are_refused(tmp_path):
+    np.save(tmp_path / "text.npy", np.array([["a"]]))
+    (tmp_path / "empty.npy").touch()
+    cv2.imwrite(str(tmp_path / "grey.png"), np.zeros((4, 4), np.uint8))
+    for name, message in (
+        ("text.npy", "numbers in metres"),
+        ("empty.npy", "not a numpy array"),
+        ("grey.png", "expected a 16-bit PNG"),
+        ("none.npy", "no such file"),
+    ):
+        with pytest.raises(InputError, match=f"{name}: .*{message}"):
+            read_depth(tmp_path / name)
+
+
+@pytest.mark.parametrize("side", ["right", "left"])
+def test_a_mesh_half_over_the_background_is_measured_on_the_hand(side):
+    params, render = make_scene(side, 7)
+    renderer = SceneRenderer(side, forearm=False)
+    joints, vertices = render.joints_cam_m - params.transl_m, render.vertices_cam_m - params.transl_m
+    wall = np.where(render.mask, render.depth_m, 2.0).astype(np.float32)
+    aside = params.transl_m + [0.03, 0.0, 0.05]
+    measured = measure_distance(vertices, renderer.faces, joints, aside, wall, K)
+    assert abs(measured[2] - params.transl_m[2]) < 0.03
 
 
 def test_checkpoints_round_trip_and_damage_is_named(predictor, tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import platform
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -17,6 +18,7 @@ import utnet
 from utnet.config import Config, from_tree, to_tree
 from utnet.errors import InputError
 from utnet.model import UTNet
+from utnet.storage import write_json
 
 WEIGHTS, RUN = "weights.safetensors", "run.json"
 
@@ -32,13 +34,13 @@ def save_checkpoint(folder: str | Path, model: UTNet, config: Config, **info) ->
     """
     folder = Path(folder)
     fresh, old = folder.with_name(folder.name + ".new"), folder.with_name(folder.name + ".old")
-    for leftover in (fresh, old):
-        shutil.rmtree(leftover, ignore_errors=True)
+    shutil.rmtree(fresh, ignore_errors=True)
     fresh.mkdir(parents=True)
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     save_file(state, fresh / WEIGHTS)
     write_json(fresh / RUN, {**run_info(), "config": to_tree(config), **info})
     if folder.exists():
+        shutil.rmtree(old, ignore_errors=True)  # only now: until here it may be the one whole checkpoint
         folder.rename(old)
     fresh.rename(folder)
     shutil.rmtree(old, ignore_errors=True)
@@ -78,9 +80,10 @@ def load_checkpoint(folder: str | Path, *, device: str = "cpu") -> tuple[UTNet, 
 
 
 def run_info() -> dict:
-    """Versions and the command of this process."""
+    """Command, versions and, in a checkout, the commit of this process."""
     return {
         "command": sys.argv,
+        "commit": _commit(),
         "versions": {
             "utnet": utnet.__version__,
             "python": platform.python_version(),
@@ -90,11 +93,13 @@ def run_info() -> dict:
     }
 
 
-def write_json(path: Path, tree: dict) -> None:
-    """Atomic: through a temporary sibling."""
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(json.dumps(tree, indent=1) + "\n", encoding="utf-8")
-    temporary.replace(path)
+def _commit() -> str | None:
+    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
 
 
 def pick_device(name: str) -> torch.device:

@@ -54,8 +54,8 @@ def train(
 
     folder = out or Path("runs") / config.stem
     result = run(override(Config.load(config), set), folder)
-    _print_scores(result["metrics"])
-    print(f"{folder / 'best'}: the best checkpoint after {result['step']} steps")
+    print(f"{folder / 'best'} of {result['step']} steps, on validation:")
+    _print_scores(result["best"])
 
 
 def evaluate(
@@ -78,10 +78,11 @@ def evaluate(
         limit: at most this many samples, evenly spaced.
         json: also write the scores there.
     """
-    from utnet.checkpoint import load_checkpoint, pick_device, write_json
+    from utnet.checkpoint import load_checkpoint, pick_device
     from utnet.config import DataConfig
     from utnet.evaluate import evaluate as run
     from utnet.sources import open_data
+    from utnet.storage import write_json
 
     model, config = load_checkpoint(checkpoint, device=str(pick_device("auto")))
     split = split or {"dexycb": "test", "ho3d": "evaluation"}.get(data, "")
@@ -89,7 +90,6 @@ def evaluate(
     scores = run(model, source, config, progress=True)
     _print_scores(scores)
     if json:
-        json.parent.mkdir(parents=True, exist_ok=True)
         write_json(json, scores)
 
 
@@ -109,7 +109,7 @@ def predict(
     Args:
         image: a picture.
         weights: a checkpoint folder such as runs/demo/run/best.
-        box: tight box of each hand in pixels.
+        box: tight box of each hand in pixels (write --box=-5,... where it begins with a minus).
         side: which hand is in each box (default: right).
         depth: depth image aligned to the picture: a 16-bit PNG, or .npy in metres.
         depth_scale: metres a step of the PNG (0.001: millimetres).
@@ -135,7 +135,7 @@ def predict(
     print("wrote", ", ".join(str(path) for paths in written.values() for path in paths))
 
 
-def synth(layout: Literal["dexycb", "ho3d"], num: int, out: Path, seed: int = 0) -> None:
+def synth(layout: Literal["dexycb", "ho3d"], num: int, out: Path, seed: int = 0, split: str | None = None) -> None:
     """Writes labelled synthetic hands as a complete tree in an official layout.
 
     Args:
@@ -143,11 +143,12 @@ def synth(layout: Literal["dexycb", "ho3d"], num: int, out: Path, seed: int = 0)
         num: frames in all.
         out: a new folder.
         seed: the same seed gives the same bytes.
+        split: put all frames into this split (default: spread over all).
     """
     from utnet.synth.write_dexycb import write_dexycb
     from utnet.synth.write_ho3d import write_ho3d
 
-    {"dexycb": write_dexycb, "ho3d": write_ho3d}[layout](out, num=num, seed=seed)
+    {"dexycb": write_dexycb, "ho3d": write_ho3d}[layout](out, num=num, seed=seed, split=split)
     print(f"{out}: {num} frames in the layout of {layout}")
 
 
@@ -179,6 +180,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         )
     except InputError as error:
         print(f"utnet: {error}", file=sys.stderr)
+        sys.exit(2)
+    except OSError as error:  # a path that cannot be read or written, a full disk
+        print(f"utnet: {error.filename or 'a file'}: {error.strerror or error}; check the path", file=sys.stderr)
         sys.exit(2)
 
 

@@ -6,6 +6,7 @@ An unknown key, a wrong type or a missing file is an `InputError` naming the fil
 from __future__ import annotations
 
 import difflib
+import math
 import types
 import typing
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
@@ -14,6 +15,7 @@ from pathlib import Path
 import yaml
 
 from utnet.errors import InputError
+from utnet.storage import write_whole
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,11 @@ class ModelConfig:
     p_drop: float = 0.4
     """Probability that a training sample's depth is dropped."""
 
+    def __post_init__(self):
+        ok = self.size_px > 0 and self.size_px % 32 == 0
+        _require("model.size_px", ok, self.size_px, "a multiple of 32")
+        _require("model.p_drop", 0.0 <= self.p_drop <= 1.0, self.p_drop, "0 to 1")
+
 
 @dataclass(frozen=True)
 class CropConfig:
@@ -60,6 +67,11 @@ class CropConfig:
     scale_jitter: float = 0.15
     shift_jitter: float = 0.06
     rotation_jitter_deg: float = 30.0
+
+    def __post_init__(self):
+        _require("crop.expand", 1.0 <= self.expand <= 10.0, self.expand, "1 to 10")
+        for name in ("scale_jitter", "shift_jitter", "rotation_jitter_deg"):
+            _require(f"crop.{name}", 0.0 <= getattr(self, name) < math.inf, getattr(self, name), "0 or more")
 
 
 @dataclass(frozen=True)
@@ -74,6 +86,14 @@ class SynthConfig:
     forearm: bool = True
     depth_noise_m: float = 0.001
 
+    def __post_init__(self):
+        _require("synth.max_tilt_deg", self.max_tilt_deg >= 5.0, self.max_tilt_deg, "5 or more (90: the whole sphere)")
+        for name, low, high in (("distance_m", 0.2, 10.0), ("fov_deg", 5.0, 120.0)):
+            a, b = getattr(self, name)
+            _require(f"synth.{name}", low <= a <= b <= high, [a, b], f"two rising numbers from {low} to {high}")
+        for name in ("betas_std", "depth_noise_m"):
+            _require(f"synth.{name}", 0.0 <= getattr(self, name) < math.inf, getattr(self, name), "0 or more")
+
 
 @dataclass(frozen=True)
 class DataConfig:
@@ -86,6 +106,9 @@ class DataConfig:
     """DexYCB's split: s0, s1, s2 or s3."""
     limit: int | None = None
     """At most this many samples, evenly spaced over the split."""
+
+    def __post_init__(self):
+        _require("data.limit", self.limit is None or self.limit >= 1, self.limit, "at least 1, or null for all")
 
 
 @dataclass(frozen=True)
@@ -111,6 +134,16 @@ class TrainConfig:
     max_bad_samples: int = 50
     """Unreadable samples that training skips (and names) before it stops."""
 
+    def __post_init__(self):
+        for name in ("steps", "batch_size", "log_every", "eval_every"):
+            _require(f"train.{name}", getattr(self, name) >= 1, getattr(self, name), "at least 1")
+        for name in ("warmup_steps", "num_workers", "max_bad_samples", "clip_grad", "weight_decay", "min_lr"):
+            _require(f"train.{name}", 0 <= getattr(self, name) < math.inf, getattr(self, name), "0 or more")
+        _require("train.lr", 0.0 < self.lr < math.inf, self.lr, "more than 0")
+        _require("train.minutes", self.minutes is None or self.minutes > 0, self.minutes, "more than 0, or null")
+        _require("train.num_threads", self.num_threads is None or self.num_threads >= 1, self.num_threads, "at least 1")
+        _require("train.precision", self.precision in ("fp32", "bf16"), self.precision, "'fp32' or 'bf16'")
+
 
 @dataclass(frozen=True)
 class Config:
@@ -126,6 +159,9 @@ class Config:
     loss: LossConfig = field(default_factory=LossConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
 
+    def __post_init__(self):
+        _require("seed", self.seed >= 0, self.seed, "0 or more")
+
     @classmethod
     def load(cls, path: str | Path) -> Config:
         """Reads a YAML file; keys that are absent keep their defaults.
@@ -139,14 +175,30 @@ class Config:
                 f"{path}: no such config file; complete runs are in config/, the default is config/config.yaml"
             )
         try:
-            tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+            tree = yaml.load(path.read_text(encoding="utf-8"), Loader=_StrictLoader)
         except (yaml.YAMLError, UnicodeDecodeError) as error:
             raise InputError(f"{path}: not a YAML file: {str(error).splitlines()[0]}") from error
         return from_tree(cls, {} if tree is None else tree, where=str(path))
 
     def save(self, path: str | Path) -> None:
         """Writes every knob, defaults included, so that the file alone repeats the run."""
-        Path(path).write_text(yaml.safe_dump(to_tree(self), sort_keys=False), encoding="utf-8")
+        write_whole(path, yaml.safe_dump(to_tree(self), sort_keys=False))
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """Safe YAML in which a key that stands twice is an error, not the last one's victory."""
+
+    def construct_mapping(self, node, deep=False):
+        keys = [key.value for key, _ in node.value]
+        for key in keys:
+            if keys.count(key) > 1:
+                raise yaml.YAMLError(f"the key {key!r} stands twice in one mapping")
+        return super().construct_mapping(node, deep)
+
+
+def _require(name: str, ok: bool, value, expected: str) -> None:
+    if not ok:
+        raise InputError(f"{name} is {value!r}; expected {expected}")
 
 
 def override(config: Config, changes: tuple[str, ...] | list[str]) -> Config:
@@ -170,7 +222,10 @@ def override(config: Config, changes: tuple[str, ...] | list[str]) -> Config:
             if not isinstance(branch.get(name), dict):
                 branch[name] = {}
             branch = branch[name]
-        branch[last] = yaml.safe_load(value)
+        try:
+            branch[last] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise InputError(f"--set {change!r}: the value is not YAML") from error
     return from_tree(type(config), tree, where="--set")
 
 

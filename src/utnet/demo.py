@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from utnet.checkpoint import load_checkpoint, write_json
+from utnet.checkpoint import load_checkpoint
 from utnet.config import Config
 from utnet.data import open_source
 from utnet.errors import InputError
@@ -19,12 +19,16 @@ from utnet.model import UTNet
 from utnet.predict import Predictor
 from utnet.predict.files import write_hands
 from utnet.report import loss_figure, prediction_sheet, score_rows, write_report
+from utnet.storage import write_json
 from utnet.synth.write_dexycb import write_dexycb
 from utnet.synth.write_ho3d import write_ho3d
 from utnet.train import train
 
 _HELD_OUT_SEED = 77
-"""The trees' poses, people, cameras and backgrounds come from another seed than training's."""
+"""The trees' poses, people and cameras come from another seed than training's, and other patches of the textures."""
+
+_MARK = ".utnet-demo"
+"""A file that says that a folder is a demo's own and may be replaced."""
 
 
 def demo(config: Config, workdir: str | Path, *, minutes: float | None, frames: int, progress: bool = True) -> dict:
@@ -44,6 +48,8 @@ def demo(config: Config, workdir: str | Path, *, minutes: float | None, frames: 
     _clear(workdir)
     if minutes is not None:
         config = replace(config, train=replace(config.train, minutes=minutes, steps=10**9))
+    (workdir / "trees").mkdir(parents=True)
+    (workdir / "trees" / _MARK).touch()
     started = time.monotonic()
     trees: dict[str, tuple[str, Any, dict[str, Any]]] = {
         "DexYCB layout": ("dexycb", write_dexycb, {"split": "test", "setup": "s0"}),
@@ -86,7 +92,7 @@ def demo(config: Config, workdir: str | Path, *, minutes: float | None, frames: 
         title="UTNet demo",
         facts=facts,
         rows=rows,
-        curves_png=loss_figure(workdir / "run" / "metrics.csv"),
+        curves_png=loss_figure(workdir / "run" / "metrics.csv", config.loss),
         sheets=sheets,
         links=links,
     )
@@ -120,6 +126,8 @@ def _clear(workdir: Path) -> None:
     if not workdir.exists():
         return
     strangers = sorted(p.name for p in workdir.iterdir() if p.name not in ours)
+    if not strangers and any(workdir.iterdir()) and not (workdir / "trees" / _MARK).is_file():
+        strangers = sorted(p.name for p in workdir.iterdir())
     if strangers:
         raise InputError(f"{workdir}: holds {strangers[0]!r}, which no demo made; give another folder with --out")
     for name in ours:

@@ -10,7 +10,7 @@ import sys
 
 import utnet
 
-_EXTRAS = {"pytest": "dev", "ruff": "dev"}
+_EXTRAS = {"dev": ("pytest", "hypothesis", "ruff", "mypy", "body_models")}
 _PACKAGES = ("torch", "numpy", "opencv-python-headless", "numba", "roma", "safetensors", "trimesh", "tyro")
 
 
@@ -22,7 +22,11 @@ def report() -> str:
 
     lines = [f"utnet {utnet.__version__}, Python {platform.python_version()}, {platform.platform()}"]
     for name in _PACKAGES:
-        lines.append(f"  {name:24s}{importlib.metadata.version(name)}")
+        try:
+            version = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            version = "not installed under this name"
+        lines.append(f"  {name:24s}{version}")
     wait = os.environ.get("OMP_WAIT_POLICY", "not set: small operations slow down on busy machines; set PASSIVE")
     lines += [
         f"threads: {torch.get_num_threads()} for torch of {os.cpu_count()} cores; OMP_WAIT_POLICY {wait}",
@@ -34,10 +38,10 @@ def report() -> str:
         "             MANO: " + _mano(),
         "extras:",
     ]
-    for module, extra in _EXTRAS.items():
-        found = importlib.util.find_spec(module) is not None
-        how = "installed" if found else f"missing; {sys.executable} -m pip install 'utnet[{extra}]'"
-        lines.append(f"  {module:24s}{how}")
+    for extra, modules in _EXTRAS.items():
+        missing = [module for module in modules if importlib.util.find_spec(module) is None]
+        how = f"{', '.join(missing)} missing; in the checkout: {sys.executable} -m pip install -e '.[{extra}]'"
+        lines.append(f"  {extra:24s}{how if missing else 'installed'}")
     return "\n".join(lines)
 
 

@@ -62,6 +62,14 @@ def evaluate(
     return scores
 
 
+def scorable_inputs(source: Source) -> tuple[str, ...]:
+    """RGB, and RGB-D where the source has depth, by its first sample; InputError where its joints are not labelled."""
+    sample = source[0]
+    if not (sample.joints_3d_conf > 0).all():
+        raise InputError(f"{sample.key}: joints without a 3D label cannot be scored; choose another split")
+    return INPUTS if sample.depth_m is not None else ("rgb",)
+
+
 def score(joints: Joints) -> dict[str, float]:
     """Mean root-relative and Procrustes-aligned errors in mm, and the AUC of the former."""
     errors = joint_errors_mm(joints.pred_m, joints.gt_m, align="root")

@@ -215,6 +215,8 @@ class UTNetLoss(nn.Module):
         for name, weight in self.weights.items():
             if not (weight >= 0 and math.isfinite(weight)):
                 raise InputError(f"loss: w_{name[5:]} is {weight}, expected a finite number that is not negative")
+        if config.w_3d_vert > 0 and not config.use_vertex_loss:
+            raise InputError("loss: w_3d_vert is set but use_vertex_loss is false; set use_vertex_loss: true")
         if not 0 <= config.root_id < NUM_JOINTS:
             raise InputError(f"loss: root_id is {config.root_id}, expected 0 to {NUM_JOINTS - 1}")
         try:

@@ -7,13 +7,14 @@ import csv
 import html
 import io
 from collections import defaultdict
+from dataclasses import asdict
 from pathlib import Path
 
 import cv2
 import numpy as np
 import torch
 
-from utnet.config import Config
+from utnet.config import Config, LossConfig
 from utnet.data.loader import collate
 from utnet.data.source import Source, evenly_spaced
 from utnet.data.transforms import crop, to_right
@@ -21,6 +22,7 @@ from utnet.geometry import crop_to_px, project
 from utnet.metrics import mpjpe_mm, pa_mpjpe_mm
 from utnet.model import UTNet
 from utnet.predict.camera import measure_distance, solve_translation
+from utnet.storage import write_whole
 from utnet.viz import color_depth, contact_sheet, draw_skeleton, label, overlay_mesh
 
 _SHOWN_PX = 224
@@ -48,31 +50,35 @@ def score_rows(name: str, before: dict, after: dict) -> list[tuple[str, str, str
     return rows
 
 
-def loss_figure(metrics_csv: Path) -> bytes:
-    """PNG: the training loss and its terms (log scale), and the validation errors, over steps."""
+def loss_figure(metrics_csv: Path, config: LossConfig) -> bytes:
+    """PNG: what each term adds to the training loss (its value times its weight), and the validation errors."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
+    weights = {"loss_" + key[2:]: value for key, value in asdict(config).items() if key.startswith("w_")}
+    weights["total_loss"] = 1.0
     curves: dict = defaultdict(list)
     with metrics_csv.open(encoding="utf-8") as file:
         for row in csv.DictReader(file):
             curves[row["split"], row["name"]].append((int(row["step"]), float(row["value"])))
-    figure = Figure(figsize=(11, 3.8), layout="constrained")
+    figure = Figure(figsize=(12, 4), layout="constrained")
     FigureCanvasAgg(figure)
     left, right = figure.subplots(1, 2)
     for (split, name), points in sorted(curves.items()):
-        steps, values = zip(*points, strict=True)
-        if split == "train" and (name == "total_loss" or name.startswith("loss_")) and max(values) > 0:
-            width = 2.2 if name == "total_loss" else 1.0
-            left.plot(steps, values, label=name.removeprefix("loss_"), linewidth=width)
+        steps, values = np.array(points).T
+        if split == "train" and weights.get(name, 0.0) > 0:
+            width = 2.4 if name == "total_loss" else 1.2
+            left.plot(steps, values * weights[name], label=name.removeprefix("loss_"), linewidth=width)
         if split == "val" and name.endswith("mpjpe_mm"):
-            right.plot(steps, values, "o-", label=name.replace("/", " ").removesuffix("_mm"), markersize=3)
-    left.set(title="training loss, each term unweighted", xlabel="step", yscale="log")
-    right.set(title="validation error (held-out synthetic hands)", xlabel="step", ylabel="mm", ylim=(0, None))
+            key, metric = name.split("/")
+            text = f"{'RGB-D' if key == 'rgbd' else 'RGB'} {metric.removesuffix('_mm').replace('_', '-').upper()}"
+            right.plot(steps, values, "o-", label=text, markersize=3)
+    left.set(title="training loss of a batch, weighted terms", xlabel="step", yscale="log")
+    right.set(title="held-out synthetic hands", xlabel="step", ylabel="mm", xlim=(0, None), ylim=(0, None))
     for axes in (left, right):
         axes.grid(alpha=0.25)
         if axes.lines:
-            axes.legend(fontsize=7, ncols=2)
+            axes.legend(fontsize=7, loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
     data = io.BytesIO()
     figure.savefig(data, format="png", dpi=110)
     return data.getvalue()
@@ -165,8 +171,5 @@ def write_report(
         )
         body += ["<h2>Files</h2>", f"<ul>{items}</ul>"]
     head = f'<meta charset="utf-8"><title>{html.escape(title)}</title><style>{_STYLE}</style>'
-    path = Path(path)
-    temporary = path.with_name(path.name + ".tmp")
     page = f'<!doctype html><html lang="en">{head}{"".join(body)}</html>\n'
-    temporary.write_text(page, encoding="utf-8")
-    temporary.replace(path)
+    write_whole(path, page)

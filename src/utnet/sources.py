@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
+
 from utnet.config import Config, DataConfig
 from utnet.data import open_source
-from utnet.data.source import Source
+from utnet.data.source import Source, evenly_spaced
 from utnet.synth import SyntheticHands
 
 _HELD_OUT_SEED = 1_000_003
@@ -27,7 +30,14 @@ def open_data(data: DataConfig, config: Config, *, train: bool) -> Source:
         return SyntheticHands(
             seed=seed, size_px=config.model.size_px, num=num, synth=config.synth, crop=config.crop, jitter=train
         )
-    return open_source(data.name, data.root, split=data.split, setup=data.setup, limit=data.limit)
+    mano = os.environ.get("UTNET_MANO_DIR")
+    return open_source(data.name, data.root, split=data.split, setup=data.setup, limit=data.limit, mano=mano)
+
+
+def fingerprint(source: Source) -> dict:
+    """What tells one split from another: name, size and a hash of up to 1,000 of its keys."""
+    keys = "\n".join(source.key(int(i)) for i in evenly_spaced(len(source), 1000))
+    return {"name": source.name, "num": len(source), "keys_sha256": hashlib.sha256(keys.encode()).hexdigest()}
 
 
 def open_validation(config: Config) -> Source:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import math
-import os
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -15,15 +14,18 @@ from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
-from utnet.checkpoint import pick_device, run_info, save_checkpoint, write_json
+from utnet.checkpoint import pick_device, run_info, save_checkpoint
 from utnet.config import Config, to_tree
 from utnet.data.loader import make_loader
 from utnet.errors import InputError
-from utnet.evaluate import INPUTS, evaluate
+from utnet.evaluate import INPUTS, evaluate, scorable_inputs
 from utnet.losses import UTNetLoss
 from utnet.model import UTNet
-from utnet.sources import open_data, open_validation
+from utnet.sources import fingerprint, open_data, open_validation
+from utnet.storage import write_json
 from utnet.types import Batch, Prediction
+
+_BAR = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining}{postfix}"
 
 LossFunction = Callable[[Prediction, Batch], dict[str, Tensor]]
 
@@ -40,13 +42,12 @@ def train(
         progress: show a bar.
 
     Returns:
-        {"step", "seconds", "metrics"}: the last validation scores (see `evaluate`).
+        {"step", "seconds", "metrics", "best"}: the last and the best validation scores (see `evaluate`).
 
     Raises:
         InputError: the folder holds a run already, or the data cannot be read.
         FloatingPointError: a loss that is not finite; the batch's keys are in bad_batch.json.
     """
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     workdir = Path(workdir)
     if (workdir / "run.json").exists():
         raise InputError(f"{workdir}: holds a run already; give another folder or remove it")
@@ -55,19 +56,22 @@ def train(
         torch.set_num_threads(config.train.num_threads)
     torch.manual_seed(config.seed)
     validation = open_validation(config)  # opened first: bad input must show before anything is written
-    loader = make_loader(open_data(config.data, config, train=True), config, train=True)
+    inputs = scorable_inputs(validation)
+    source = open_data(config.data, config, train=True)
+    loader = make_loader(source, config, train=True)
     model = UTNet(config.model).to(device).train()
     loss_function = loss_function or UTNetLoss.from_config(config.loss)
     optimiser = make_optimiser(model, config)
 
     workdir.mkdir(parents=True, exist_ok=True)
     config.save(workdir / "config.yaml")
-    write_json(workdir / "run.json", {**run_info(), "config": to_tree(config)})
+    about = {**run_info(), "config": to_tree(config), "data": fingerprint(source), "val": fingerprint(validation)}
+    write_json(workdir / "run.json", about)
     log = _Log(workdir)
-    limit = config.train.steps
-    bar = tqdm(total=limit, desc="train", unit="step", disable=not progress)
-    start, best, scores, seen = time.monotonic(), math.inf, {}, 0
-    stream, step = iter(loader), 0
+    # Per cent of the run, because it may end by time as well as by steps.
+    bar = tqdm(total=100.0, desc="train", bar_format=_BAR, disable=not progress)
+    start, lowest, scores, best, seen = time.monotonic(), math.inf, {}, {}, 0
+    stream, step, recent = iter(loader), 0, []
     while True:
         share = progress_of(step, time.monotonic() - start, config)
         if share >= 1:
@@ -77,25 +81,29 @@ def train(
             group["lr"] = lr
         batch = next(stream).to(device)
         terms = train_step(model, batch, optimiser, loss_function, config, workdir)
+        recent.append(terms)
         step, seen = step + 1, seen + len(batch)
-        bar.update()
-        last = progress_of(step, time.monotonic() - start, config) >= 1
+        share = progress_of(step, time.monotonic() - start, config)
+        bar.update(min(100.0, 100 * share) - bar.n)
+        last = share >= 1
         if step % config.train.log_every == 0 or last:
             seconds = time.monotonic() - start
-            row = {"step": step, "seconds": seconds, "lr": lr, "samples_per_s": seen / seconds, **terms}
-            log.write("train", row)
-            bar.set_postfix({"loss": f"{terms['total_loss'] / len(batch):.4f}", "samples/s": f"{seen / seconds:.0f}"})
+            means = {name: sum(terms[name] for terms in recent) / len(recent) for name in terms}
+            recent.clear()
+            log.write("train", {"step": step, "seconds": seconds, "lr": lr, "samples_per_s": seen / seconds, **means})
+            loss = means["total_loss"] / (len(batch) if config.loss.reduction == "sum" else 1)
+            bar.set_postfix({"step": step, "loss": f"{loss:.4f}", "samples/s": f"{seen / seconds:.0f}"})
         if step % config.train.eval_every == 0 or last:
-            scores = evaluate(model, validation, config, inputs=_inputs_of(validation))
+            scores = evaluate(model, validation, config, inputs=inputs)
             log.write("val", {"step": step, "seconds": time.monotonic() - start, **_flat(scores)})
             save_checkpoint(workdir / "last", model, config, step=step, metrics=scores)
-            if selection_score(scores) < best:
-                best = selection_score(scores)
+            if selection_score(scores) < lowest:
+                lowest, best = selection_score(scores), scores
                 save_checkpoint(workdir / "best", model, config, step=step, metrics=scores)
     bar.close()
     log.close()
-    result = {"step": step, "seconds": time.monotonic() - start, "metrics": scores}
-    write_json(workdir / "run.json", {**run_info(), "config": to_tree(config), **result, "bad_samples": loader.bad})
+    result = {"step": step, "seconds": time.monotonic() - start, "metrics": scores, "best": best}
+    write_json(workdir / "run.json", {**about, **result, "bad_samples": loader.bad})
     return result
 
 
@@ -160,11 +168,6 @@ def selection_score(scores: dict) -> float:
     """(MPJPE + PA-MPJPE) / 2 in mm, the mean over the inputs that were scored: lower is better."""
     inputs = [scores[name] for name in INPUTS if name in scores]
     return sum(s["mpjpe_mm"] + s["pa_mpjpe_mm"] for s in inputs) / (2 * len(inputs))
-
-
-def _inputs_of(source) -> tuple[str, ...]:
-    """RGB, and RGB-D where the first sample has depth."""
-    return INPUTS if source[0].depth_m is not None else ("rgb",)
 
 
 def _flat(scores: dict) -> dict[str, float]:

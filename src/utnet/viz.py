@@ -9,6 +9,7 @@ import numpy as np
 
 from utnet.conventions import FINGERS, PARENTS
 from utnet.raster import render_shaded
+from utnet.storage import write_whole
 
 FINGER_COLORS = dict(
     zip(FINGERS, ((235, 87, 87), (242, 201, 76), (39, 174, 96), (47, 128, 237), (187, 107, 217)), strict=True)
@@ -76,5 +77,4 @@ def save_picture(path, rgb: np.ndarray) -> None:
     ok, data = cv2.imencode(path[path.rindex(".") :], np.ascontiguousarray(rgb[..., ::-1]))
     if not ok:
         raise OSError(f"{path}: the picture cannot be encoded")
-    with open(path, "wb") as file:
-        file.write(data.tobytes())
+    write_whole(path, data.tobytes())

@@ -112,7 +112,7 @@ class DexYcb:
             rgb=read_rgb(folder / layouts.dexycb_color(frame), layouts.DEXYCB_SIZE_WH),
             K_px=K,
             side=side,
-            box_px=ground_truth_box(joints, K, layouts.DEXYCB_SIZE_WH),
+            box_px=ground_truth_box(joints, K, layouts.DEXYCB_SIZE_WH, self.key(index)),
             joints_cam_m=joints,
             joints_2d_conf=(joints[:, 2] > 0).astype(np.float32),
             joints_3d_conf=np.ones(21, np.float32),
@@ -161,10 +161,10 @@ class DexYcb:
 
     def _read_betas(self, name: str) -> np.ndarray:
         path = layouts.dexycb_mano(self.root, name)
-        betas = np.asarray(read_yaml(path, "betas")["betas"])
-        if betas.shape != (10,) or betas.dtype.kind not in "fi":
+        betas = read_yaml(path, "betas")["betas"]
+        if not isinstance(betas, list) or len(betas) != 10 or not all(isinstance(b, int | float) for b in betas):
             raise InputError(f"{path}: betas is not a list of 10 numbers")
-        return betas.astype(np.float64)
+        return np.array(betas, np.float64)
 
     def _has_hand(self, official: int) -> bool:
         """False where the labels say that there is none. An unreadable file stays in, to fail by name when read."""

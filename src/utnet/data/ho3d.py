@@ -134,7 +134,7 @@ class Ho3d:
     def _box(self, meta: dict, path: Path, joints: np.ndarray, K: np.ndarray) -> np.ndarray:
         """The published box in evaluation, the ground-truth-box protocol in training."""
         if self.split == "train":
-            return ground_truth_box(joints, K, layouts.HO3D_SIZE_WH)
+            return ground_truth_box(joints, K, layouts.HO3D_SIZE_WH, str(path))
         box = _numbers(meta, "handBoundingBox", (4,), path)
         if not (box[2] > box[0] and box[3] > box[1]):
             raise InputError(f"{path}: handBoundingBox {box.tolist()} is empty, expected x1 < x2 and y1 < y2")
@@ -193,6 +193,8 @@ def _read_truth(path: Path, num: int) -> np.ndarray | None:
         raise InputError(f"{path}: not a JSON list of (21, 3) joints; get the file again") from error
     if truth.shape != (num, 21, 3):
         raise InputError(f"{path}: shape {truth.shape}, expected ({num}, 21, 3), one entry a line of evaluation.txt")
+    if not np.isfinite(truth).all():
+        raise InputError(f"{path}: holds a joint that is NaN or inf; get the file again")
     return truth
 
 

@@ -147,7 +147,9 @@ def read_yaml(path: Path, *names: str) -> dict:
 # -------------------------------------------------------------------------------------------------------------- labels
 
 
-def ground_truth_box(joints_cam_m: np.ndarray, K_px: np.ndarray, size_wh: tuple[int, int]) -> np.ndarray:
+def ground_truth_box(
+    joints_cam_m: np.ndarray, K_px: np.ndarray, size_wh: tuple[int, int], where: str = "labels"
+) -> np.ndarray:
     """Tight box (x0, y0, x1, y1) of the projected joints that lie before the camera.
 
     This is the ground-truth-box protocol: crops of these sources do not depend on a detector. The box is clipped to
@@ -155,8 +157,10 @@ def ground_truth_box(joints_cam_m: np.ndarray, K_px: np.ndarray, size_wh: tuple[
     """
     ahead = joints_cam_m[:, 2] > MIN_JOINT_Z_M
     if not ahead.any():
-        raise InputError("every joint lies behind the camera")
+        raise InputError(f"{where}: every joint lies behind the camera; the labels are not of this layout")
     box = box_of(project(joints_cam_m[ahead], K_px))
+    if not (box[2:] > box[:2]).all():
+        raise InputError(f"{where}: all joints lie on one pixel; the labels are not of this layout")
     edge = np.array([size_wh[0] - 0.5, size_wh[1] - 0.5] * 2)
     clipped = np.clip(box, -0.5, edge)
     return clipped if (clipped[2:] - clipped[:2] >= 2.0).all() else box

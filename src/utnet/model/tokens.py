@@ -13,8 +13,8 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _DEPTH_UNIT_M = 0.1
 _DEPTH_RANGE_M = 0.25
 """Readings farther than this from the hand's distance are background or something in front: marked invalid."""
-_DEPTH_QUANTILE = 0.3
-"""The hand is the nearest thing in its box more often than not, and covers more than a third of it."""
+_DEPTH_QUANTILE = 0.2
+"""The hand is mostly the nearest thing in its box, and edge-on it covers less than a third of it."""
 _WIDTH_WITHOUT_K_M = 0.3
 """Assumed width of a crop at the hand's distance when the camera is not known."""
 
@@ -26,22 +26,20 @@ def normalise_rgb(rgb: Tensor) -> Tensor:
     return (rgb - mean) / std
 
 
-def hand_distance(depth_m: Tensor, expand: float = 2.0) -> Tensor:
-    """Robust distance of the hand from the depth inside its box, without labels.
+def hand_distance(depth_m: Tensor) -> Tensor:
+    """Robust distance of the hand from the depth inside its box, without labels: a quantile over the crop's middle.
 
-    The box is the crop's central part (the crop is `expand` times as wide); the 0.3 quantile of its valid readings is
-    on the hand even where half of the box is background.
+    The middle half of a crop lies inside the hand's box whatever the margin round it (up to twice the box).
 
     Args:
         depth_m: (B, H, W), 0 where there is no reading.
 
     Returns:
-        (B,) metres; NaN where the box holds no reading.
+        (B,) metres; NaN where the middle holds no reading.
     """
     height, width = depth_m.shape[1:]
-    margin_y, margin_x = (int(n * (1 - 1 / expand) / 2) for n in (height, width))
-    box = depth_m[:, margin_y : height - margin_y : 2, margin_x : width - margin_x : 2].flatten(1)
-    return torch.nanquantile(torch.where(box > 0, box, torch.nan), _DEPTH_QUANTILE, dim=1)
+    middle = depth_m[:, height // 4 : height - height // 4 : 2, width // 4 : width - width // 4 : 2].flatten(1)
+    return torch.nanquantile(torch.where(middle > 0, middle, torch.nan), _DEPTH_QUANTILE, dim=1)
 
 
 def depth_channels(depth_m: Tensor, distance_m: Tensor, K_px: Tensor | None) -> Tensor:

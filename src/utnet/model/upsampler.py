@@ -55,12 +55,13 @@ class JointMaps(nn.Module):
             (B, 21, h, w), logarithms of each joint's probability over the map.
         """
         height, width = x.shape[-2:]
-        heat = self.heat(x).flatten(2).float().log_softmax(-1)
+        heat, depth = self.heat(x).flatten(2).float().log_softmax(-1), self.depth(x).flatten(2).float()
         weights = heat.exp()
         xs = (torch.arange(width, device=x.device) + 0.5) / width - 0.5
         ys = (torch.arange(height, device=x.device) + 0.5) / height - 0.5
         grid = torch.stack(torch.meshgrid(xs, ys, indexing="xy"), -1).flatten(0, 1)
-        z = (weights * self.depth(x).flatten(2).float()).sum(-1, keepdim=True) * _MAP_DEPTH_UNIT_M
-        z = z - z[:, :1]
+        # Sums, not matrix products: those would run in half precision under autocast.
+        xy = (weights[..., None] * grid).sum(2)
+        z = (weights * depth).sum(-1, keepdim=True) * _MAP_DEPTH_UNIT_M
         features = weights.to(x.dtype) @ x.flatten(2).transpose(1, 2)
-        return torch.cat([weights @ grid, z], -1), features, heat.unflatten(-1, (height, width))
+        return torch.cat([xy, z - z[:, :1]], -1), features, heat.unflatten(-1, (height, width))

@@ -45,8 +45,6 @@ class UTNet(nn.Module):
         super().__init__()
         self.config = config or ModelConfig()
         preset = get_preset(self.config.preset)
-        if self.config.size_px % (2 * PATCH_PX):
-            raise ValueError(f"model.size_px is {self.config.size_px}, expected a multiple of {2 * PATCH_PX}")
         self.hand = hand or HandModel.open()
         num_tokens = (self.config.size_px // PATCH_PX) ** 2
         self.stem = Stem(preset.stem_dims, preset.dim)
@@ -135,7 +133,10 @@ class UTNet(nn.Module):
         distance = torch.where(ok, distance, 1.0)
         return depth_channels(torch.where(ok[:, None, None], depth_m, 0.0), distance, K_px), ok
 
+    @torch.autocast("cpu", enabled=False)
+    @torch.autocast("cuda", enabled=False)
     def _decode(self, pose, betas, cam, *, with_vertices: bool) -> tuple[Prediction, HandMesh]:
+        """Parameters to a hand, in float32 always: half precision would move joints by millimetres."""
         R = rotation_6d_to_matrix(pose)
         # The scale is positive by construction: a hand is never behind the camera.
         cam = torch.cat([torch.nn.functional.softplus(cam[:, :1]), cam[:, 1:]], 1)

@@ -9,6 +9,7 @@ from utnet.raster import rasterize
 
 _FIRST_GATE_M, _GATE_M = 0.10, 0.04
 """Readings farther than this from the mesh do not count, in the first and in later rounds of `measure_distance`."""
+_HAND_QUANTILE = 0.35
 _MIN_PIXELS = 20
 
 
@@ -79,7 +80,8 @@ def measure_distance(
         if difference.size < _MIN_PIXELS:
             break
         # At first the whole mesh may be off by more than any gate, because the hand's size was guessed.
-        centre, gate = (np.median(difference), _FIRST_GATE_M) if number == 0 else (0.0, _GATE_M)
+        # A low quantile rather than the median: where the mesh hangs over the edge, it hangs over the background.
+        centre, gate = (np.quantile(difference, _HAND_QUANTILE), _FIRST_GATE_M) if number == 0 else (0.0, _GATE_M)
         near = np.abs(difference - centre) < gate
         if near.sum() < _MIN_PIXELS:
             break

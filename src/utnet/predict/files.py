@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,6 +12,7 @@ import trimesh
 from utnet.errors import InputError
 from utnet.geometry import matrix_to_axis_angle
 from utnet.predict.predictor import Hand
+from utnet.storage import write_json, write_whole
 from utnet.viz import draw_skeleton, overlay_mesh, save_picture
 
 SCHEMA_VERSION = 1
@@ -32,15 +32,15 @@ def read_depth(path: str | Path, scale: float = 0.001) -> np.ndarray:
             raise InputError(f"{path}: no such file")
         try:
             depth = np.load(path, allow_pickle=False)
-        except ValueError as error:
+        except (ValueError, EOFError) as error:
             raise InputError(f"{path}: not a numpy array ({error})") from error
-    else:
-        depth = _decode(path, cv2.IMREAD_UNCHANGED) * np.float32(scale)
-    if depth.ndim != 2:
-        raise InputError(
-            f"{path}: depth has shape {depth.shape}; expected one channel (a 16-bit PNG or a .npy in metres)"
-        )
-    return depth.astype(np.float32)
+        if not isinstance(depth, np.ndarray) or depth.ndim != 2 or depth.dtype.kind not in "fiu":
+            raise InputError(f"{path}: expected one array of (H, W) numbers in metres")
+        return depth.astype(np.float32)
+    depth = _decode(path, cv2.IMREAD_UNCHANGED)
+    if depth.ndim != 2 or depth.dtype != np.uint16:
+        raise InputError(f"{path}: {depth.dtype} of shape {depth.shape}; expected a 16-bit PNG with one channel")
+    return depth * np.float32(scale)
 
 
 def write_hands(
@@ -57,9 +57,7 @@ def write_hands(
     overlay = folder / f"{stem}_overlay.png"
     save_picture(overlay, draw_hands(image_rgb, hands))
     text = folder / f"{stem}.json"
-    text.write_text(
-        json.dumps(to_json(hands, image_rgb.shape[1], image_rgb.shape[0]), indent=1) + "\n", encoding="utf-8"
-    )
+    write_json(text, to_json(hands, image_rgb.shape[1], image_rgb.shape[0]))
     return {"json": [text], "overlay": [overlay], "mesh": meshes}
 
 
@@ -104,7 +102,7 @@ def write_mesh(path: str | Path, hand: Hand) -> None:
         data = mesh.export(file_type=path.suffix[1:])
     else:
         raise InputError(f"{path}: meshes are written as .glb, .obj or .ply")
-    path.write_bytes(data.encode() if isinstance(data, str) else bytes(data))
+    write_whole(path, data if isinstance(data, str) else bytes(data))
 
 
 def draw_hands(image_rgb: np.ndarray, hands: Sequence[Hand]) -> np.ndarray:

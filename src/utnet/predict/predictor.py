@@ -15,7 +15,6 @@ from utnet.data.loader import collate
 from utnet.data.transforms import crop, to_right
 from utnet.errors import InputError
 from utnet.geometry import crop_to_px, mirror_params, mirror_points, project
-from utnet.hand import HandModel
 from utnet.predict.camera import default_intrinsics, measure_distance, solve_translation
 from utnet.types import HandParams, Sample
 
@@ -62,7 +61,8 @@ class Predictor:
 
     def __init__(self, weights: str | Path, *, device: str = "auto"):
         self.model, self.config = load_checkpoint(weights, device=str(pick_device(device)))
-        self._hands = {"right": self.model.hand, "left": HandModel.open("left")}
+        faces = self.model.hand.faces.cpu().numpy()
+        self._faces = {"right": faces, "left": faces[:, ::-1]}  # mirrored faces turn over
 
     def __call__(
         self,
@@ -90,7 +90,9 @@ class Predictor:
         if len(sides) != len(boxes):
             raise InputError(f"{len(sides)} sides for {len(boxes)} boxes; give one for each")
         height, width = image_rgb.shape[:2]
-        K = default_intrinsics(width, height) if K_px is None else np.asarray(K_px, float)
+        K = default_intrinsics(width, height) if K_px is None else _checked_camera(K_px)
+        for box in boxes:
+            _check_box(box, width, height)
         if depth_m is not None:
             depth_m = np.nan_to_num(np.asarray(depth_m, np.float32), nan=0.0, posinf=0.0, neginf=0.0)
             check_depth_unit(depth_m, image_rgb.shape[:2], boxes)
@@ -112,7 +114,7 @@ class Predictor:
         transl = solve_translation(joints, joints_px, cropped.K_px)
         measured = transl
         if cropped.depth_m is not None:
-            faces = self._hands["right"].faces.cpu().numpy()
+            faces = self._faces["right"]
             measured = measure_distance(vertices, faces, joints, transl, cropped.depth_m, cropped.K_px)
         params = HandParams(
             global_orient=out.global_orient[i].double().numpy(),
@@ -132,7 +134,7 @@ class Predictor:
             joints_cam_m=joints,
             joints_px=project(joints, K),
             vertices_cam_m=vertices,
-            faces=self._hands[side].faces.cpu().numpy(),
+            faces=self._faces[side],
             params=params,
             K_px=K,
             distance_from="size" if measured is transl else "depth",
@@ -159,21 +161,32 @@ def check_depth_unit(depth_m: np.ndarray, shape: tuple[int, int], boxes: Sequenc
             )
 
 
+def _check_box(box: Sequence[float], width: int, height: int) -> None:
+    corners = np.asarray(box, float)
+    if not (
+        corners.shape == (4,) and np.isfinite(corners).all() and corners[0] < corners[2] and corners[1] < corners[3]
+    ):
+        raise InputError(f"box {corners.tolist()} is empty or not finite; give x0,y0,x1,y1 with x0 < x1 and y0 < y1")
+    if corners[2] < 0 or corners[3] < 0 or corners[0] > width or corners[1] > height:
+        raise InputError(f"box {corners.tolist()} lies outside the image of {width}x{height} px")
+
+
+def _checked_camera(K_px: np.ndarray) -> np.ndarray:
+    K = np.asarray(K_px, float)
+    if not (K.shape == (3, 3) and np.isfinite(K).all() and K[0, 0] > 0 and K[1, 1] > 0 and (K[2] == [0, 0, 1]).all()):
+        raise InputError(f"K {K.tolist()} is not a camera matrix; give fx,fy,cx,cy in pixels with fx and fy above 0")
+    return K
+
+
 def _unlabelled(image_rgb, depth_m, K_px, box, side: str, number: int) -> Sample:
     """A Sample of a picture without labels: it goes through the same mirror and the same crop as labelled ones."""
     nothing = np.zeros(NUM_JOINTS, np.float32)
-    box = np.asarray(box, float)
-    height, width = image_rgb.shape[:2]
-    if not (np.isfinite(box).all() and box.shape == (4,) and box[0] < box[2] and box[1] < box[3]):
-        raise InputError(f"box {box.tolist()} is empty or not finite; give x0,y0,x1,y1 with x0 < x1 and y0 < y1")
-    if box[2] < 0 or box[3] < 0 or box[0] > width or box[1] > height:
-        raise InputError(f"box {box.tolist()} lies outside the image of {width}x{height} px")
     return Sample(
         key=f"box {number}",
         rgb=image_rgb,
         K_px=K_px,
         side=side,
-        box_px=box,
+        box_px=np.asarray(box, float),
         joints_cam_m=np.zeros((NUM_JOINTS, 3)),
         joints_2d_conf=nothing,
         joints_3d_conf=nothing,

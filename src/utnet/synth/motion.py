@@ -15,11 +15,8 @@ import numpy as np
 from utnet.errors import InputError
 from utnet.geometry import axis_angle_to_matrix, intrinsics, matrix_to_axis_angle
 from utnet.synth.appearance import Appearance
-from utnet.synth.poses import angles_to_pose, sample_angles, sample_orientation
+from utnet.synth.poses import PALM_M, angles_to_pose, sample_angles, sample_orientation
 from utnet.types import HandParams
-
-PALM_M = np.array([-0.08, -0.01, 0.0])
-"""The middle of the right open hand from its wrist, hand frame."""
 
 _TURN_DEG = 20.0
 """How far a hand turns between two key poses (standard deviation about each axis)."""
@@ -123,10 +120,12 @@ def write_image(path: Path, image: np.ndarray, *options: int) -> None:
     path.write_bytes(data.tobytes())
 
 
-def check_request(num: int, split: str | None, splits: tuple[str, ...]) -> None:
+def check_request(num: int, seed: int, split: str | None, splits: tuple[str, ...]) -> None:
     """InputError unless at least one frame is asked for, of a split that the layout has (or of none in particular)."""
     if num < 1:
         raise InputError(f"--num is {num}; expected at least 1")
+    if seed < 0:
+        raise InputError(f"--seed is {seed}; expected 0 or more")
     if split is not None and split not in splits:
         raise InputError(f"--split is {split!r}; expected one of {', '.join(splits)}, or none for all of them")
 

@@ -16,6 +16,9 @@ from utnet.hand.arrays import load_open_hand
 
 NUM_HAND_JOINTS = 15
 
+PALM_M = np.array([-0.08, -0.01, 0.0])
+"""The middle of the right open hand from its wrist, hand frame."""
+
 # Degrees, MANO order without the wrist: index, middle, little, ring (MCP, PIP, DIP each), thumb (CMC, MCP, IP).
 _FINGER_FLEXION = ((-20, 90), (0, 100), (0, 80))
 _SPREAD = {"index": (-8, 16), "middle": (-8, 8), "little": (-22, 10), "ring": (-12, 8)}

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import numpy as np
 
+from utnet import layouts
 from utnet.config import CropConfig, SynthConfig
-from utnet.geometry import box_of, crop_affine, crop_camera, intrinsics, jittered_crop_affine, project, rotate_params
+from utnet.geometry import box_of, crop_affine, crop_camera, jittered_crop_affine, project, rotate_params, unproject
 from utnet.synth.appearance import Appearance
-from utnet.synth.poses import angles_to_pose, sample_angles, sample_betas, sample_orientation
+from utnet.synth.motion import sample_camera
+from utnet.synth.poses import PALM_M, angles_to_pose, sample_angles, sample_betas, sample_orientation
 from utnet.synth.scene import SceneRenderer
 from utnet.types import HandParams, Sample
 
-_WIDTH, _HEIGHT = 640, 480
+_SIZE_WH = layouts.DEXYCB_SIZE_WH
+"""The virtual camera's picture, as large as those of the data sets."""
 
 
 class SyntheticHands:
     """Map-style source of right-hand crops: item i depends on (seed, i) alone.
 
-    The crop of a virtual 640x480 camera is rendered at its own resolution, which equals rendering the whole picture
-    and cutting the crop out of it (the same affine and the same camera as `utnet.data.transforms.crop`).
+    The crop of a virtual 640x480 camera is rendered at its own resolution: the same affine and the same camera as
+    cutting it out with `utnet.data.transforms.crop`, without drawing the rest of the picture.
 
     Attributes:
         is_cropped: True; the loader neither mirrors nor crops these items again.
@@ -85,16 +88,14 @@ class SyntheticHands:
     def _sample_view(self, rng: np.random.Generator) -> tuple[HandParams, np.ndarray]:
         """A hand somewhere in the view of a random camera: parameters in its frame and its K (640x480)."""
         synth = self.synth
-        f = _WIDTH / 2 / np.tan(np.deg2rad(rng.uniform(*synth.fov_deg)) / 2)
-        K = intrinsics(f, f, (_WIDTH - 1) / 2 + rng.normal(0, 8), (_HEIGHT - 1) / 2 + rng.normal(0, 8))
+        K = sample_camera(rng, synth.fov_deg, _SIZE_WH)
         z = rng.uniform(*synth.distance_m)
-        pixel = rng.uniform([0.25 * _WIDTH, 0.25 * _HEIGHT], [0.75 * _WIDTH, 0.75 * _HEIGHT])
-        centre = np.linalg.inv(K) @ np.array([*pixel, 1.0]) * z
+        pixel = rng.uniform(0.25, 0.75, 2) * _SIZE_WH
         R = sample_orientation(rng, synth.max_tilt_deg)
-        palm = R @ np.array([-0.08, -0.01, 0.0])  # the middle of the hand rather than its wrist goes to `centre`
+        centre = unproject(pixel[None], np.array([z]), K)[0]
         return HandParams(
             global_orient=R[None],
             hand_pose=angles_to_pose(sample_angles(rng)),
             betas=sample_betas(rng, synth.betas_std),
-            transl_m=centre - palm,
+            transl_m=centre - R @ PALM_M,
         ), K

@@ -113,7 +113,7 @@ def write_dexycb(
     Raises:
         InputError: `out` is not empty, or `num` or `split` is out of range.
     """
-    check_request(num, split, layouts.DEXYCB_SPLITS)
+    check_request(num, seed, split, layouts.DEXYCB_SPLITS)
     config = synth_config or SynthConfig()
     plan = _plan(-(-num // _NUM_CAMERAS), split)
     with whole_folder(out) as root:

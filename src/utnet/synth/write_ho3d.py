@@ -71,7 +71,7 @@ def write_ho3d(
     Raises:
         InputError: `out` is not empty, or `num`, `split` or `version` is out of range.
     """
-    check_request(num, split, layouts.HO3D_SPLITS)
+    check_request(num, seed, split, layouts.HO3D_SPLITS)
     if version not in layouts.HO3D_RGB_SUFFIXES:
         raise InputError(f"HO3D has no version {version!r}; expected one of {', '.join(layouts.HO3D_RGB_SUFFIXES)}")
     config = synth_config or SynthConfig()
