@@ -11,7 +11,7 @@ from utnet.conventions import FINGERS, JOINT_NAMES, MANO_JOINT_NAMES, MANO_PAREN
 from utnet.errors import InputError
 from utnet.geometry import axis_angle_to_matrix, mirror_points, mirror_rotations
 from utnet.hand import HandModel
-from utnet.hand.arrays import load_open_hand, open_hand_uv
+from utnet.hand.arrays import load_open_hand
 
 KINDS = ("open", "mano", "mano_mean")
 
@@ -257,12 +257,6 @@ def test_first_beta_of_the_open_hand_is_size(models):
     joints = models["open"](identity[:, :1], identity[:, 1:], betas).joints_m
     large, small = (joints[:, JOINT_NAMES.index("middle_tip")] - joints[:, 0]).norm(dim=1)
     assert large > 1.1 * small
-
-
-def test_open_hand_uv_fits_its_faces(models):
-    uv, faces_uv = open_hand_uv()
-    assert faces_uv.shape == tuple(models["open"].faces.shape)
-    assert (uv.min() >= 0, uv.max() <= 1, faces_uv.max() == len(uv) - 1) == (True, True, True)
 
 
 def test_weights_are_convex(models):

@@ -43,11 +43,9 @@ def unproject(points_px: Array, depth_m: Array, K_px: np.ndarray) -> Array:
 # --------------------------------------------------------------------------------------------------------------- crop
 
 
-def box_of(points_px: np.ndarray, margin: float = 0.0) -> np.ndarray:
-    """Tight box (x0, y0, x1, y1) of (N, 2) points, grown by `margin` of its size on every side."""
-    low, high = points_px.min(0), points_px.max(0)
-    grow = (high - low) * margin
-    return np.concatenate([low - grow, high + grow])
+def box_of(points_px: np.ndarray) -> np.ndarray:
+    """Tight box (x0, y0, x1, y1) of (N, 2) points."""
+    return np.concatenate([points_px.min(0), points_px.max(0)])
 
 
 def crop_affine(

@@ -87,10 +87,3 @@ def load_open_hand() -> HandArrays:
             raise InputError(f"{path}: the joints are not in MANO's order")
         names = ("v_template", "shapedirs", "J_template", "J_shapedirs", "weights", "faces", "tip_vertices")
         return HandArrays(**{name: data[name] for name in names}).check(str(path))
-
-
-def open_hand_uv() -> tuple[np.ndarray, np.ndarray]:
-    """Texture coordinates of the open hand: uv (T, 2) in [0, 1] and faces_uv (F, 3) into them."""
-    path = files("utnet") / "assets" / "open_hand" / "open_hand_right.npz"
-    with path.open("rb") as file, np.load(file, allow_pickle=False) as data:
-        return data["uv"], data["faces_uv"]

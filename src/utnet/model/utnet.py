@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from utnet.config import ModelConfig
 from utnet.conventions import NOMINAL_FOCAL, NUM_MANO_JOINTS
-from utnet.geometry import rotation_6d_to_matrix
+from utnet.geometry import matrix_to_rotation_6d, rotation_6d_to_matrix
 from utnet.hand import HandModel
 from utnet.model.encoder import Encoder
 from utnet.model.heads import JointReadout, ParameterHead
@@ -49,8 +49,8 @@ class UTNet(nn.Module):
         num_tokens = (self.config.size_px // PATCH_PX) ** 2
         self.stem = Stem(preset.stem_dims, preset.dim)
         self.pos_embed = nn.Parameter(torch.randn(1, num_tokens, preset.dim) * 0.02)
-        identity = torch.tensor([1.0, 0, 0, 0, 1, 0]).expand(NUM_MANO_JOINTS, 6).clone()
-        self.hand_tokens = HandTokens(preset.dim, identity, torch.tensor(_MEAN_CAM))
+        flat_hand = matrix_to_rotation_6d(torch.eye(3).repeat(NUM_MANO_JOINTS, 1, 1))
+        self.hand_tokens = HandTokens(preset.dim, flat_hand, torch.tensor(_MEAN_CAM))
         self.encoder = Encoder(preset.dim, preset.depth, preset.num_heads)
         skip_dims = [preset.stem_dims[1], preset.stem_dims[0]][: preset.num_maps]
         self.upsampler = Upsampler(preset.dim, skip_dims, preset.map_dim)
