@@ -183,10 +183,12 @@ def test_evaluation_refuses_a_part_of_a_split(tree, tmp_path):
 
 def test_scores_do_not_depend_on_the_batch_size():
     model, source = UTNet(SMALL.model), open_validation(SMALL)
-    whole = predict_joints(model, source, SMALL, use_depth=True)
-    single = predict_joints(model, source, with_train(SMALL, batch_size=3), use_depth=True)
-    torch.testing.assert_close(whole.pred_m, single.pred_m, atol=1e-5, rtol=1e-4)
-    assert whole.keys == single.keys == tuple(source.key(i) for i in range(16))
+    whole = predict_joints(model, source, SMALL)
+    parts = predict_joints(model, source, with_train(SMALL, batch_size=3))
+    for name in ("rgb", "rgbd"):
+        torch.testing.assert_close(whole[name].pred_m, parts[name].pred_m, atol=1e-5, rtol=1e-4)
+        assert whole[name].keys == parts[name].keys == tuple(source.key(i) for i in range(16))
+    assert not torch.equal(whole["rgb"].pred_m, whole["rgbd"].pred_m)
 
 
 def test_no_constant_beats_the_best_constant_hand():

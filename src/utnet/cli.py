@@ -67,7 +67,7 @@ def evaluate(
     limit: int | None = None,
     json: Path | None = None,
 ) -> None:
-    """Scores a checkpoint with RGB and with RGB-D input; crops come from the labelled boxes.
+    """Scores a checkpoint with RGB and, where there is depth, RGB-D input; crops come from the labelled boxes.
 
     Args:
         checkpoint: a folder such as RUN/best.
@@ -81,13 +81,14 @@ def evaluate(
     from utnet.checkpoint import load_checkpoint, pick_device
     from utnet.config import DataConfig
     from utnet.evaluate import evaluate as run
+    from utnet.evaluate import scorable_inputs
     from utnet.sources import open_data
     from utnet.storage import write_json
 
     model, config = load_checkpoint(checkpoint, device=str(pick_device("auto")))
     split = split or {"dexycb": "test", "ho3d": "evaluation"}.get(data, "")
     source = open_data(DataConfig(name=data, root=root, split=split, setup=setup, limit=limit), config, train=False)
-    scores = run(model, source, config, progress=True)
+    scores = run(model, source, config, inputs=scorable_inputs(source), progress=True)
     _print_scores(scores)
     if json:
         write_json(json, scores)

@@ -53,13 +53,10 @@ def evaluate(
     Raises:
         InputError: unreadable samples, or samples without depth where "rgbd" is asked for.
     """
-    scores: dict = {}
-    for name in inputs:
-        joints = predict_joints(model, source, config, use_depth=name == "rgbd", progress=progress)
-        if not scores:
-            scores = {"num": len(joints.keys), "constant": constant_hand(joints.gt_m)}
-        scores[name] = score(joints)
-    return scores
+    joints = predict_joints(model, source, config, inputs=inputs, progress=progress)
+    truth = joints[inputs[0]]
+    scores = {"num": len(truth.keys), "constant": constant_hand(truth.gt_m)}
+    return {**scores, **{name: score(joints[name]) for name in inputs}}
 
 
 def scorable_inputs(source: Source) -> tuple[str, ...]:
@@ -101,26 +98,29 @@ def constant_hand(gt_m: Tensor) -> dict[str, float]:
     }
 
 
-def predict_joints(model: UTNet, source: Source, config: Config, *, use_depth: bool, progress: bool = False) -> Joints:
-    """The network's joints for every sample of the source, in its order."""
+def predict_joints(
+    model: UTNet, source: Source, config: Config, *, inputs: tuple[str, ...] = INPUTS, progress: bool = False
+) -> dict[str, Joints]:
+    """The network's joints for each of `inputs` and every sample, in the source's order; the data are read once."""
     device = next(model.parameters()).device
     loader = make_loader(source, config, train=False)
     was_training = model.training
     model.eval()
-    pred, gt, keys = [], [], []
-    label = "RGB-D" if use_depth else "RGB"
+    pred: dict[str, list[Tensor]] = {name: [] for name in inputs}
+    gt, keys = [], []
     with torch.inference_mode():
-        for batch in tqdm(loader, total=len(loader), desc=f"score {label}", disable=not progress, leave=False):
-            if use_depth and not bool(batch.depth_ok.all()):
+        for batch in tqdm(loader, total=len(loader), desc="score", disable=not progress, leave=False):
+            if "rgbd" in inputs and not bool(batch.depth_ok.all()):
                 raise InputError(f"{batch.keys[0]}: no depth image; score this source with RGB input")
             if not bool((batch.joints_3d[..., 3] > 0).all()):
                 raise InputError(f"{batch.keys[0]}: joints without a 3D label cannot be scored")
-            batch = batch.to(device)
-            out = model.forward_batch(batch, use_depth=use_depth, with_vertices=False)
-            pred.append(out.joints_m.double().cpu())
-            gt.append(batch.joints_3d[..., :3].double().cpu())
+            gt.append(batch.joints_3d[..., :3].double())
             keys.extend(batch.keys)
+            batch = batch.to(device)
+            for name in inputs:
+                out = model.forward_batch(batch, use_depth=name == "rgbd", with_vertices=False)
+                pred[name].append(out.joints_m.double().cpu())
     model.train(was_training)
     if len(keys) != len(source):
         raise InputError(f"{len(keys)} of {len(source)} samples were read; a mean over a part is not reported")
-    return Joints(torch.cat(pred), torch.cat(gt), tuple(keys))
+    return {name: Joints(torch.cat(pred[name]), torch.cat(gt), tuple(keys)) for name in inputs}
