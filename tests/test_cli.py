@@ -106,6 +106,26 @@ def test_bad_input_is_one_line_and_exit_code_2(checkpoint, tmp_path, capsys):
     eval_ = ["eval", str(checkpoint), "--data", "dexycb"]
     assert "data.root is empty" in fails(capsys, *eval_)
     assert "no such folder" in fails(capsys, *eval_, "--root", str(tmp_path / "none"))
+    assert "name it, too: --data" in fails(capsys, "eval", str(checkpoint), "--root", str(tmp_path))
+    assert "in a folder that exists" in fails(
+        capsys, "eval", str(checkpoint), "--json", str(tmp_path / "no" / "x.json")
+    )
+    assert "give a checkpoint folder such as" in fails(capsys, "eval", str(checkpoint.parent))
+    assert "--depth-scale is 0" in fails(
+        capsys, "predict", str(photo), *weights, "--box", "0,0,9,9", "--depth", str(photo), "--depth-scale", "0"
+    )
+    broken = [
+        "--set",
+        "train.lr=1e30",
+        "train.warmup_steps=0",
+        "train.clip_grad=0",
+        "train.batch_size=2",
+        "val.limit=2",
+    ]
+    config.write_text("model: {size_px: 64}\ntrain: {num_workers: 0, steps: 30}\nval: {name: synth}\n")
+    assert "bad_batch.json; a lower train.lr" in fails(
+        capsys, "train", str(config), "--out", str(tmp_path / "r"), *broken
+    )
 
 
 def test_every_config_in_config_loads_and_survives_a_round_trip(tmp_path):

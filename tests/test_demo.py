@@ -55,6 +55,15 @@ def test_an_earlier_demo_is_replaced_but_nothing_else_is_touched(made):
     assert (folder / "report.html").exists()
 
 
+def test_a_typo_does_not_cost_a_finished_demo(made):
+    folder, _, config = made
+    with pytest.raises(InputError, match="--frames is 0"):
+        demo(config, folder, minutes=None, frames=0, progress=False)
+    with pytest.raises(InputError, match=r"train\.minutes"):
+        demo(config, folder, minutes=-1.0, frames=16, progress=False)
+    assert (folder / "scores.json").exists()
+
+
 def test_a_folder_with_names_like_a_demo_s_is_not_taken_for_one(made, tmp_path):
     mine = tmp_path / "run" / "weeks_of_training"
     mine.mkdir(parents=True)

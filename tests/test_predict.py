@@ -189,6 +189,10 @@ def test_default_intrinsics_are_the_stated_ones():
         ({"boxes": [[700, 10, 800, 50]]}, "outside the image"),
         ({"sides": ["right", "left"]}, "2 sides for 1 boxes"),
         ({"boxes": [[np.nan, 10, 50, 50]], "depth_m": np.full((480, 640), 0.8)}, "empty or not finite"),
+        ({"boxes": [[100, 100, 100.5, 100.5]]}, "cannot hold a hand"),
+        ({"boxes": [[-1e9, -1e9, 1e9, 1e9]]}, "cannot hold a hand"),
+        ({"boxes": [[640, 10, 700, 50]]}, "outside the image"),
+        ({"K_px": intrinsics(0.5, 0.5, 0.5, 0.5)}, "focal length of 0.5 px"),
         ({"K_px": np.zeros((3, 3))}, "not a camera matrix"),
         ({"K_px": intrinsics(np.nan, 500, 1, 1)}, "not a camera matrix"),
         ({"depth_m": np.full((480, 640), 800.0)}, "800 m away.*millimetres"),
@@ -245,6 +249,12 @@ def test_checkpoints_round_trip_and_damage_is_named(predictor, tmp_path):
     for (name, a), b in zip(model.state_dict().items(), predictor.model.state_dict().values(), strict=True):
         assert torch.equal(a, b), name
     assert [p.name for p in tmp_path.iterdir()] == ["c"]
+    assert load_checkpoint(tmp_path / "c" / "weights.safetensors")[1] == config
+    with torch.no_grad():
+        model.coarse_head.cam.bias.fill_(torch.nan)
+    save_checkpoint(tmp_path / "nan", model, config, step=5)
+    with pytest.raises(InputError, match=r"coarse_head\.cam\.bias holds NaN"):
+        load_checkpoint(tmp_path / "nan")
     (tmp_path / "c" / "weights.safetensors").write_bytes(b"broken")
     with pytest.raises(InputError, match=r"weights.safetensors: not a readable safetensors file"):
         load_checkpoint(tmp_path / "c")

@@ -168,6 +168,25 @@ def test_bad_input_is_refused_before_anything_is_written(run, tree, tmp_path):
         assert not (tmp_path / "run").exists()
 
 
+def test_a_run_without_a_checkpoint_does_not_block_the_next(tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "run.json").write_text("{}")
+    train(with_train(SMALL, steps=1), tmp_path / "run", progress=False)
+    with pytest.raises(InputError, match="holds a run already"):
+        train(with_train(SMALL, steps=1), tmp_path / "run", progress=False)
+
+
+def test_validation_belongs_to_the_training_data(tree):
+    data = DataConfig(name="dexycb", root=str(tree))
+    assert open_validation(Config(data=data)).name == "dexycb"
+    assert open_validation(Config(data=data)).split == "val"
+    assert open_validation(Config()).name == "synth"
+    with pytest.raises(InputError, match="no validation split of its own"):
+        open_validation(Config(data=DataConfig(name="ho3d", root=str(tree))))
+    with pytest.raises(InputError, match="belongs to no data set"):
+        open_data(DataConfig(root=str(tree)), Config(), train=True)
+
+
 def test_evaluation_refuses_a_part_of_a_split(tree, tmp_path):
     source = open_source("dexycb", tree, split="test")
     model = UTNet(SMALL.model)

@@ -53,17 +53,23 @@ def load_checkpoint(folder: str | Path, *, device: str = "cpu") -> tuple[UTNet, 
         InputError: the folder, one of its files or an entry is missing, damaged or of another version.
     """
     folder = Path(folder)
+    if folder.name == WEIGHTS:
+        folder = folder.parent
     if not (folder / WEIGHTS).is_file() and folder.with_name(folder.name + ".old").is_dir():
         folder = folder.with_name(folder.name + ".old")  # the writer was stopped between its two renames
     for name in (WEIGHTS, RUN):
         if not (folder / name).is_file():
-            raise InputError(f"{folder / name}: no such file; give a checkpoint folder such as RUN/best")
+            better = folder / "best" if (folder / "best" / name).is_file() else "RUN/best"
+            raise InputError(f"{folder / name}: no such file; give a checkpoint folder such as {better}")
     try:
         tree = json.loads((folder / RUN).read_text(encoding="utf-8"))["config"]
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{folder / RUN}: not the run.json of a checkpoint ({error!r})") from error
     config = from_tree(Config, tree, where=str(folder / RUN))
-    model = UTNet(config.model)
+    try:
+        model = UTNet(config.model)
+    except InputError as error:
+        raise InputError(f"{folder / RUN}: {error}") from error
     try:
         state = load_file(folder / WEIGHTS)
     except (SafetensorError, OSError) as error:
@@ -75,6 +81,9 @@ def load_checkpoint(folder: str | Path, *, device: str = "cpu") -> tuple[UTNet, 
         raise InputError(
             f"{folder / WEIGHTS}: {len(wrong)} entries do not fit preset {config.model.preset!r}: {listed}"
         )
+    broken = [name for name, tensor in state.items() if not tensor.isfinite().all()]
+    if broken:
+        raise InputError(f"{folder / WEIGHTS}: {broken[0]} holds NaN or inf; the file is damaged")
     model.load_state_dict(state)
     return model.to(device).eval(), config
 

@@ -85,6 +85,8 @@ def evaluate(
     from utnet.sources import open_data
     from utnet.storage import write_json
 
+    if json and (json.is_dir() or not json.parent.is_dir()):
+        raise InputError(f"{json}: cannot be written; give a file in a folder that exists")
     model, config = load_checkpoint(checkpoint, device=str(pick_device("auto")))
     split = split or {"dexycb": "test", "ho3d": "evaluation"}.get(data, "")
     source = open_data(DataConfig(name=data, root=root, split=split, setup=setup, limit=limit), config, train=False)
@@ -182,6 +184,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except InputError as error:
         print(f"utnet: {error}", file=sys.stderr)
         sys.exit(2)
+    except FloatingPointError as error:
+        print(f"utnet: {error}; a lower train.lr or a higher train.warmup_steps often helps", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("utnet: stopped; checkpoints written so far are whole", file=sys.stderr)
+        sys.exit(130)
     except OSError as error:  # a path that cannot be read or written, a full disk
         print(f"utnet: {error.filename or 'a file'}: {error.strerror or error}; check the path", file=sys.stderr)
         sys.exit(2)

@@ -45,9 +45,11 @@ def demo(config: Config, workdir: str | Path, *, minutes: float | None, frames: 
         The scores, as they are in scores.json.
     """
     workdir = Path(workdir)
-    _clear(workdir)
+    if frames < 8:
+        raise InputError(f"--frames is {frames}; expected at least 8, one moment of DexYCB's eight cameras")
     if minutes is not None:
         config = replace(config, train=replace(config.train, minutes=minutes, steps=10**9))
+    _clear(workdir)  # only after everything that can be wrong with the request was looked at
     (workdir / "trees").mkdir(parents=True)
     (workdir / "trees" / _MARK).touch()
     started = time.monotonic()

@@ -63,7 +63,10 @@ def scorable_inputs(source: Source) -> tuple[str, ...]:
     """RGB, and RGB-D where the source has depth, by its first sample; InputError where its joints are not labelled."""
     sample = source[0]
     if not (sample.joints_3d_conf > 0).all():
-        raise InputError(f"{sample.key}: joints without a 3D label cannot be scored; choose another split")
+        raise InputError(
+            f"{sample.key}: joints without a 3D label cannot be scored; choose another split (HO3D's evaluation split "
+            "needs the published evaluation_xyz.json beside evaluation.txt)"
+        )
     return INPUTS if sample.depth_m is not None else ("rgb",)
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import os
+from dataclasses import replace
 
 from utnet.config import Config, DataConfig
 from utnet.data import open_source
 from utnet.data.source import Source, evenly_spaced
+from utnet.errors import InputError
 from utnet.synth import SyntheticHands
 
 _HELD_OUT_SEED = 1_000_003
@@ -25,13 +26,14 @@ def open_data(data: DataConfig, config: Config, *, train: bool) -> Source:
         InputError: an unknown name, folder or split, or an empty split.
     """
     if data.name == "synth":
+        if data.root:
+            raise InputError(f"the folder {data.root} belongs to no data set; name it, too: --data or data.name")
         seed = config.seed if train else config.seed + _HELD_OUT_SEED
         num = 2**40 if train else data.limit or _NUM_HELD_OUT
         return SyntheticHands(
             seed=seed, size_px=config.model.size_px, num=num, synth=config.synth, crop=config.crop, jitter=train
         )
-    mano = os.environ.get("UTNET_MANO_DIR")
-    return open_source(data.name, data.root, split=data.split, setup=data.setup, limit=data.limit, mano=mano)
+    return open_source(data.name, data.root, split=data.split, setup=data.setup, limit=data.limit)
 
 
 def fingerprint(source: Source) -> dict:
@@ -41,5 +43,18 @@ def fingerprint(source: Source) -> dict:
 
 
 def open_validation(config: Config) -> Source:
-    """The validation source of a run: `config.val`, or held-out synthetic hands where it is not given."""
-    return open_data(config.val or DataConfig(), config, train=False)
+    """The validation source of a run: `config.val`, else what belongs to its training data.
+
+    Held-out synthetic hands for synthetic ones, the official val split for DexYCB.
+
+    Raises:
+        InputError: a data set without a validation split of its own.
+    """
+    val = config.val
+    if val is None:
+        if config.data.name not in ("synth", "dexycb"):
+            raise InputError(
+                f"{config.data.name} has no validation split of its own; name one in the config's val section"
+            )
+        val = DataConfig() if config.data.name == "synth" else replace(config.data, split="val")
+    return open_data(val, config, train=False)

@@ -49,7 +49,7 @@ def train(
         FloatingPointError: a loss that is not finite; the batch's keys are in bad_batch.json.
     """
     workdir = Path(workdir)
-    if (workdir / "run.json").exists():
+    if (workdir / "last").exists():  # a run that ended before its first checkpoint is no loss
         raise InputError(f"{workdir}: holds a run already; give another folder or remove it")
     device = pick_device(config.device)
     if config.train.num_threads:

@@ -43,14 +43,14 @@ def open_source(
         InputError: no such dataset, folder, split or file, or a split without a hand.
     """
     options: dict = {"split": split, "limit": limit, "hand_model": hand_model, "with_depth": with_depth}
+    if name not in SOURCES:
+        raise InputError(f"no dataset is called {name!r}; expected one of {', '.join(SOURCES)}")
     if not str(root):
         raise InputError(f"data.root is empty; give the folder of {name}")
     if name == "dexycb":
         from utnet.data.dexycb import DexYcb
 
         return DexYcb(root, setup=setup, mano=mano, **options)
-    if name == "ho3d":
-        from utnet.data.ho3d import Ho3d
+    from utnet.data.ho3d import Ho3d
 
-        return Ho3d(root, **options)
-    raise InputError(f"no dataset is called {name!r}; expected one of {', '.join(SOURCES)}")
+    return Ho3d(root, **options)

@@ -27,6 +27,8 @@ def read_picture(path: str | Path) -> np.ndarray:
 def read_depth(path: str | Path, scale: float = 0.001) -> np.ndarray:
     """(H, W) float32 metres from a 16-bit PNG (`scale` metres a step) or a .npy file in metres."""
     path = Path(path)
+    if not scale > 0:
+        raise InputError(f"--depth-scale is {scale}; expected metres a step, such as 0.001 for millimetres")
     if path.suffix == ".npy":
         if not path.is_file():
             raise InputError(f"{path}: no such file")
@@ -47,7 +49,7 @@ def write_hands(
     folder: str | Path, stem: str, image_rgb: np.ndarray, hands: Sequence[Hand], *, mesh: str = "glb"
 ) -> dict[str, list[Path]]:
     """Writes `stem.json`, `stem_overlay.png` and a mesh for each hand into `folder`; returns their paths by kind."""
-    folder = Path(folder)
+    folder, drawn = Path(folder), draw_hands(image_rgb, hands)  # drawn before anything is written
     folder.mkdir(parents=True, exist_ok=True)
     meshes = []
     for i, hand in enumerate(hands):
@@ -55,7 +57,7 @@ def write_hands(
         write_mesh(path, hand)
         meshes.append(path)
     overlay = folder / f"{stem}_overlay.png"
-    save_picture(overlay, draw_hands(image_rgb, hands))
+    save_picture(overlay, drawn)
     text = folder / f"{stem}.json"
     write_json(text, to_json(hands, image_rgb.shape[1], image_rgb.shape[0]))
     return {"json": [text], "overlay": [overlay], "mesh": meshes}
@@ -118,7 +120,7 @@ def draw_hands(image_rgb: np.ndarray, hands: Sequence[Hand]) -> np.ndarray:
 def _decode(path: str | Path, flags: int) -> np.ndarray:
     path = Path(path)
     if not path.is_file():
-        raise InputError(f"{path}: no such file")
+        raise InputError(f"{path}: {'a folder, not a picture' if path.is_dir() else 'no such file'}")
     data = np.frombuffer(path.read_bytes(), np.uint8)
     image = cv2.imdecode(data, flags) if data.size else None
     if image is None:

@@ -20,6 +20,7 @@ from utnet.types import HandParams, Sample
 
 _DEPTH_LIMITS_M = (0.1, 10.0)
 """A hand nearer or farther than this is depth in another unit."""
+_SMALLEST_BOX_PX = 4.0
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,7 @@ class Predictor:
         if len(sides) != len(boxes):
             raise InputError(f"{len(sides)} sides for {len(boxes)} boxes; give one for each")
         height, width = image_rgb.shape[:2]
-        K = default_intrinsics(width, height) if K_px is None else _checked_camera(K_px)
+        K = default_intrinsics(width, height) if K_px is None else _checked_camera(K_px, max(width, height))
         for box in boxes:
             _check_box(box, width, height)
         if depth_m is not None:
@@ -167,14 +168,18 @@ def _check_box(box: Sequence[float], width: int, height: int) -> None:
         corners.shape == (4,) and np.isfinite(corners).all() and corners[0] < corners[2] and corners[1] < corners[3]
     ):
         raise InputError(f"box {corners.tolist()} is empty or not finite; give x0,y0,x1,y1 with x0 < x1 and y0 < y1")
-    if corners[2] < 0 or corners[3] < 0 or corners[0] > width or corners[1] > height:
+    if (corners[2:] - corners[:2] < _SMALLEST_BOX_PX).any() or np.ptp(corners) > 4 * max(width, height):
+        raise InputError(f"box {corners.tolist()} cannot hold a hand in an image of {width}x{height} px; give pixels")
+    if corners[2] < 0 or corners[3] < 0 or corners[0] >= width or corners[1] >= height:
         raise InputError(f"box {corners.tolist()} lies outside the image of {width}x{height} px")
 
 
-def _checked_camera(K_px: np.ndarray) -> np.ndarray:
+def _checked_camera(K_px: np.ndarray, size_px: int) -> np.ndarray:
     K = np.asarray(K_px, float)
     if not (K.shape == (3, 3) and np.isfinite(K).all() and K[0, 0] > 0 and K[1, 1] > 0 and (K[2] == [0, 0, 1]).all()):
         raise InputError(f"K {K.tolist()} is not a camera matrix; give fx,fy,cx,cy in pixels with fx and fy above 0")
+    if not 0.1 * size_px < K[0, 0] < 200 * size_px:
+        raise InputError(f"K says a focal length of {K[0, 0]:g} px for a picture of {size_px} px; give K in pixels")
     return K
 
 
