@@ -25,8 +25,9 @@ def fails(capsys, *arguments):
     with pytest.raises(SystemExit) as exit_:
         main(list(arguments))
     assert exit_.value.code == 2
-    lines = capsys.readouterr().err.strip().splitlines()
+    lines = [line for line in capsys.readouterr().err.strip().splitlines() if line and not line.startswith("train:")]
     assert len(lines) == 1, lines
+    assert lines[0].startswith("utnet: "), lines
     return lines[0]
 
 

@@ -6,6 +6,7 @@ import csv
 import math
 import time
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -67,41 +68,38 @@ def train(
     config.save(workdir / "config.yaml")
     about = {**run_info(), "config": to_tree(config), "data": fingerprint(source), "val": fingerprint(validation)}
     write_json(workdir / "run.json", about)
-    log = _Log(workdir)
+    start, lowest, scores, best, seen = time.monotonic(), math.inf, {}, {}, 0
+    stream, step, share, recent = iter(loader), 0, 0.0, []
     # Per cent of the run, because it may end by time as well as by steps.
     bar = tqdm(total=100.0, desc="train", bar_format=_BAR, disable=not progress)
-    start, lowest, scores, best, seen = time.monotonic(), math.inf, {}, {}, 0
-    stream, step, recent = iter(loader), 0, []
-    while True:
-        share = progress_of(step, time.monotonic() - start, config)
-        if share >= 1:
-            break
-        lr = learning_rate(share, step, config)
-        for group in optimiser.param_groups:
-            group["lr"] = lr
-        batch = next(stream).to(device)
-        terms = train_step(model, batch, optimiser, loss_function, config, workdir)
-        recent.append(terms)
-        step, seen = step + 1, seen + len(batch)
-        share = progress_of(step, time.monotonic() - start, config)
-        bar.update(min(100.0, 100 * share) - bar.n)
-        last = share >= 1
-        if step % config.train.log_every == 0 or last:
-            seconds = time.monotonic() - start
-            means = {name: sum(terms[name] for terms in recent) / len(recent) for name in terms}
-            recent.clear()
-            log.write("train", {"step": step, "seconds": seconds, "lr": lr, "samples_per_s": seen / seconds, **means})
-            loss = means["total_loss"] / (len(batch) if config.loss.reduction == "sum" else 1)
-            bar.set_postfix({"step": step, "loss": f"{loss:.4f}", "samples/s": f"{seen / seconds:.0f}"})
-        if step % config.train.eval_every == 0 or last:
-            scores = evaluate(model, validation, config, inputs=inputs)
-            log.write("val", {"step": step, "seconds": time.monotonic() - start, **_flat(scores)})
-            save_checkpoint(workdir / "last", model, config, step=step, metrics=scores)
-            if selection_score(scores) < lowest:
-                lowest, best = selection_score(scores), scores
-                save_checkpoint(workdir / "best", model, config, step=step, metrics=scores)
-    bar.close()
-    log.close()
+    with bar, closing(_Log(workdir)) as log:  # an error, too, then starts on a line of its own
+        while share < 1:  # looked at once a step, so that the step that ends the run is known to be the last
+            lr = learning_rate(share, step, config)
+            for group in optimiser.param_groups:
+                group["lr"] = lr
+            batch = next(stream).to(device)
+            terms = train_step(model, batch, optimiser, loss_function, config, workdir)
+            recent.append(terms)
+            step, seen = step + 1, seen + len(batch)
+            share = progress_of(step, time.monotonic() - start, config)
+            bar.update(min(100.0, 100 * share) - bar.n)
+            last = share >= 1
+            if step % config.train.log_every == 0 or last:
+                seconds = time.monotonic() - start
+                means = {name: sum(terms[name] for terms in recent) / len(recent) for name in terms}
+                recent.clear()
+                log.write(
+                    "train", {"step": step, "seconds": seconds, "lr": lr, "samples_per_s": seen / seconds, **means}
+                )
+                loss = means["total_loss"] / (len(batch) if config.loss.reduction == "sum" else 1)
+                bar.set_postfix({"step": step, "loss": f"{loss:.4f}", "samples/s": f"{seen / seconds:.0f}"})
+            if step % config.train.eval_every == 0 or last:
+                scores = evaluate(model, validation, config, inputs=inputs)
+                log.write("val", {"step": step, "seconds": time.monotonic() - start, **_flat(scores)})
+                save_checkpoint(workdir / "last", model, config, step=step, metrics=scores)
+                if selection_score(scores) < lowest:
+                    lowest, best = selection_score(scores), scores
+                    save_checkpoint(workdir / "best", model, config, step=step, metrics=scores)
     result = {"step": step, "seconds": time.monotonic() - start, "metrics": scores, "best": best}
     write_json(workdir / "run.json", {**about, **result, "bad_samples": loader.bad})
     return result
