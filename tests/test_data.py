@@ -16,8 +16,9 @@ from utnet import layouts
 from utnet.config import Config, ModelConfig, TrainConfig
 from utnet.conventions import MANO21_NAMES
 from utnet.data import open_source
+from utnet.data.files import read_yaml
 from utnet.data.loader import collate, make_loader
-from utnet.data.source import evenly_spaced, ground_truth_box, read_yaml
+from utnet.data.source import evenly_spaced, ground_truth_box
 from utnet.data.transforms import crop, to_right
 from utnet.errors import InputError
 from utnet.geometry import axis_angle_to_matrix, project, px_to_crop

@@ -97,18 +97,37 @@ class SynthConfig:
 
 @dataclass(frozen=True)
 class DataConfig:
-    """Where samples come from: "synth" (endless), or a reader of `utnet.data` with its folder and split."""
+    """Where samples come from: "synth" (endless), a reader of `utnet.data`, or "mixture" of several."""
 
     name: str = "synth"
     root: str = ""
+    """The data set's folder. For tars: a path, a glob, a URL or a `pipe:` command, with {000..099} for many."""
     split: str = "train"
     setup: str = "s0"
     """DexYCB's split: s0, s1, s2 or s3."""
     limit: int | None = None
     """At most this many samples, evenly spaced over the split."""
+    sides: str = "both"
+    """Hands to take: "right", "left" or "both"."""
+    hand_model: str = "auto"
+    """Model of the labels: "open", "mano", or "auto": as the tree says (MANO where it says nothing)."""
+    mano: str = ""
+    """Folder of your MANO_RIGHT.pkl and MANO_LEFT.pkl; only DexYCB's pose coefficients need it."""
+    with_depth: bool = True
+    """False leaves depth files unread."""
+    weight: float = 1.0
+    """Share of a part of a mixture."""
+    mixture: tuple[DataConfig, ...] = ()
+    """The parts of a mixture."""
 
     def __post_init__(self):
         _require("data.limit", self.limit is None or self.limit >= 1, self.limit, "at least 1, or null for all")
+        _require("data.sides", self.sides in ("right", "left", "both"), self.sides, "right, left or both")
+        _require("data.hand_model", self.hand_model in ("auto", "open", "mano"), self.hand_model, "auto, open or mano")
+        _require("data.weight", 0.0 < self.weight < math.inf, self.weight, "more than 0")
+        ok = bool(self.mixture) == (self.name == "mixture")
+        _require("data.mixture", ok, [part.name for part in self.mixture], "parts if the name is mixture, else none")
+        _require("data.mixture", all(not part.mixture for part in self.mixture), "a mixture of mixtures", "plain parts")
 
 
 @dataclass(frozen=True)
@@ -268,6 +287,10 @@ def _convert(hint, value, where: str):
         return _convert(hint, value, where)
     if is_dataclass(hint):
         return from_tree(typing.cast(type, hint), value, where=where)
+    if origin is tuple and args[-1] is Ellipsis:
+        if not isinstance(value, list):
+            raise InputError(f"{where}: expected a list, found {value!r}")
+        return tuple(_convert(args[0], v, f"{where}[{i}]") for i, v in enumerate(value))
     if origin is tuple:
         if not isinstance(value, list) or len(value) != len(args):
             raise InputError(f"{where}: expected a list of {len(args)} values, found {value!r}")

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import replace
+from dataclasses import fields, replace
 
 from utnet.config import Config, DataConfig
-from utnet.data import open_source
+from utnet.data import SOURCES, open_source, reader_options
 from utnet.data.source import Source, evenly_spaced
 from utnet.errors import InputError
 from utnet.synth import SyntheticHands
@@ -33,7 +33,10 @@ def open_data(data: DataConfig, config: Config, *, train: bool) -> Source:
         return SyntheticHands(
             seed=seed, size_px=config.model.size_px, num=num, synth=config.synth, crop=config.crop, jitter=train
         )
-    return open_source(data.name, data.root, split=data.split, setup=data.setup, limit=data.limit)
+    if data.name not in SOURCES:
+        raise InputError(f"no dataset is called {data.name!r}; expected synth, mixture or one of {', '.join(SOURCES)}")
+    chosen = {f.name: getattr(data, f.name) for f in fields(data) if f.name in reader_options(data.name)}
+    return open_source(data.name, data.root, **{key: value for key, value in chosen.items() if value != ""})
 
 
 def fingerprint(source: Source) -> dict:

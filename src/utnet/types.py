@@ -63,7 +63,8 @@ class HandParams(_Mappable):
         global_orient: (1, 3, 3) rotation of the root joint, hand to camera.
         hand_pose: (15, 3, 3) rotations of the other joints relative to their parents, MANO order, no mean pose added.
         betas: (10,) shape coefficients of the hand model.
-        transl_m: (3,) translation added after the model: `joints_cam_m = joints_m + transl_m`.
+        transl_m: (3,) translation added after the model: `joints_cam_m = joints_m + transl_m`. NaN in samples of sources
+            that do not label it (training tars).
     """
 
     global_orient: Array
@@ -91,15 +92,18 @@ class HandMesh(_Mappable):
 class Sample(_Mappable):
     """One labelled hand in one image (a whole picture or a crop of it), numpy.
 
-    `joints_px` is not stored: it is `project(joints_cam_m, K_px)`, so the two cannot disagree.
+    Where the camera is known and the joints have 3D labels, their image points are not stored: they are
+    `project(joints_cam_m, K_px)`, so the two cannot disagree. Only sources whose 2D labels are their own (training tars,
+    pictures with 2D annotations) fill `joints_px`, and it then holds the 2D labels.
 
     Attributes:
         key: unique within its source; it names the frame in messages and reports.
         rgb: (H, W, 3) uint8.
-        K_px: (3, 3) intrinsics of exactly this image; the last row is 0 0 1, a small skew is allowed.
+        K_px: (3, 3) intrinsics of exactly this image; the last row is 0 0 1, a small skew is allowed. None where the
+            camera is not known.
         side: "right" or "left", the hand in this image.
         box_px: (4,) tight box x0, y0, x1, y1 of the hand.
-        joints_cam_m: (21, 3) camera frame.
+        joints_cam_m: (21, 3) camera frame (without a known camera: its axes, any origin). NaN where not labelled.
         joints_2d_conf: (21,) confidence of the joints as image points, 0 = not labelled.
         joints_3d_conf: (21,) confidence of the joints as 3D points, 0 = not labelled.
         depth_m: (H, W) float32 distance along z, 0 where there is no reading; None without a depth sensor.
@@ -107,11 +111,15 @@ class Sample(_Mappable):
         betas_ok: False where `params.betas` belong to another model than the right-handed one and must not be learnt.
         hand_model: "open" or "mano", the model that decodes `params`.
         sequence: the recording that the frame belongs to ("" if none): splits and reports group by it.
+        joints_px: (21, 2) labelled image points of sources that label them apart from 3D, NaN where not labelled, or
+            None.
+        vertices_cam_m: (V, 3) labelled mesh in the camera frame (of `hand_model`), or None.
+        hand_mask: (H, W) bool, pixels of the hand, or None.
     """
 
     key: str
     rgb: np.ndarray
-    K_px: np.ndarray
+    K_px: np.ndarray | None
     side: str
     box_px: np.ndarray
     joints_cam_m: np.ndarray
@@ -122,10 +130,16 @@ class Sample(_Mappable):
     betas_ok: bool = True
     hand_model: str = "open"
     sequence: str = ""
+    joints_px: np.ndarray | None = None
+    vertices_cam_m: np.ndarray | None = None
+    hand_mask: np.ndarray | None = None
 
     def __post_init__(self):
         check_shape("rgb", self.rgb, (None, None, 3), self.key)
-        check_shape("K_px", self.K_px, (3, 3), self.key)
+        if self.K_px is not None:
+            check_shape("K_px", self.K_px, (3, 3), self.key)
+        elif self.joints_px is None:
+            raise ValueError(f"{self.key}: neither K_px nor joints_px is given; a sample needs one of them")
         check_shape("box_px", self.box_px, (4,), self.key)
         check_shape("joints_cam_m", self.joints_cam_m, (NUM_JOINTS, 3), self.key)
         check_shape("joints_2d_conf", self.joints_2d_conf, (NUM_JOINTS,), self.key)
@@ -139,6 +153,12 @@ class Sample(_Mappable):
             check_shape("params.hand_pose", self.params.hand_pose, (15, 3, 3), self.key)
             check_shape("params.betas", self.params.betas, (NUM_BETAS,), self.key)
             check_shape("params.transl_m", self.params.transl_m, (3,), self.key)
+        if self.joints_px is not None:
+            check_shape("joints_px", self.joints_px, (NUM_JOINTS, 2), self.key)
+        if self.vertices_cam_m is not None:
+            check_shape("vertices_cam_m", self.vertices_cam_m, (None, 3), self.key)
+        if self.hand_mask is not None:
+            check_shape("hand_mask", self.hand_mask, self.rgb.shape[:2], self.key)
 
 
 @dataclass(frozen=True)
@@ -149,7 +169,7 @@ class Batch(_Mappable):
         rgb: (B, 3, H, W) uint8.
         depth_m: (B, H, W) float32, 0 where there is no reading.
         depth_ok: (B,) bool, the sample has a depth image.
-        K_px: (B, 3, 3) intrinsics of the crops.
+        K_px: (B, 3, 3) intrinsics of the crops, NaN where the camera is not known.
         joints_2d: (B, 21, 3) x, y in crop units and confidence.
         joints_3d: (B, 21, 4) camera frame in metres and confidence.
         params: labels with a leading axis B (identity rotations and zeros where absent).

@@ -2,55 +2,58 @@
 
 from __future__ import annotations
 
+import importlib
+import inspect
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 from utnet.errors import InputError
 
-if TYPE_CHECKING:
-    from utnet.data.source import Source
+_READERS = {
+    "dexycb": ("utnet.data.dexycb", "DexYcb"),
+    "ho3d": ("utnet.data.ho3d", "Ho3d"),
+    "freihand": ("utnet.data.freihand", "FreiHand"),
+    "custom": ("utnet.data.custom", "Custom"),
+    "shards": ("utnet.data.shards", "Shards"),
+    "tars": ("utnet.data.tars", "Tars"),
+}
+"""Imported when they are opened: a reader loads its own libraries only."""
 
-SOURCES = ("dexycb", "ho3d")
+SOURCES = tuple(_READERS)
 
 
-def open_source(
-    name: str,
-    root: str | Path,
-    *,
-    split: str = "train",
-    setup: str = "s0",
-    limit: int | None = None,
-    hand_model: str = "auto",
-    mano: str | Path | None = None,
-    with_depth: bool = True,
-) -> Source:
-    """Opens a dataset on disk.
+def open_source(name: str, root: str | Path, **options: Any) -> Any:
+    """Opens a data set.
 
     Args:
-        name: "dexycb" or "ho3d".
-        root: its folder.
-        split: DexYCB train, val or test; HO3D train or evaluation.
-        setup: DexYCB's s0, s1, s2 or s3.
-        limit: at most this many samples, evenly spaced over the split.
-        hand_model: "open", "mano", or "auto": as the tree's metadata says (MANO where they say nothing).
-        mano: folder of the user's MANO_RIGHT.pkl and MANO_LEFT.pkl; only DexYCB's pose coefficients need them.
-        with_depth: False leaves the depth files unread.
+        name: one of `SOURCES`. `tars` is read in passing (`utnet.data.source.StreamSource`), the others are map-style
+            (`utnet.data.source.Source`).
+        root: its folder; for tars also a URL, a glob or a `pipe:` command.
+        **options: those of the reader's class (`DexYcb`, `Ho3d`, `FreiHand`, `Custom`, `Shards`, `Tars`), such as
+            `split`, `limit`, `sides`, `hand_model` and `with_depth`. None means the reader's default.
 
     Returns:
-        A map-style source (`utnet.data.source.Source`).
+        The source. Its samples hold metres, an OpenCV camera, OpenPose-21 and separate 2D and 3D confidences.
 
     Raises:
-        InputError: no such dataset, folder, split or file, or a split without a hand.
+        InputError: no such data set, folder, split, file or option, or a split without a hand.
     """
-    options: dict = {"split": split, "limit": limit, "hand_model": hand_model, "with_depth": with_depth}
     if name not in SOURCES:
         raise InputError(f"no dataset is called {name!r}; expected one of {', '.join(SOURCES)}")
     if not str(root):
         raise InputError(f"data.root is empty; give the folder of {name}")
-    if name == "dexycb":
-        from utnet.data.dexycb import DexYcb
+    module, reader_name = _READERS[name]
+    reader = getattr(importlib.import_module(module), reader_name)
+    known = reader_options(name)
+    for option in options:
+        if option not in known:
+            raise InputError(f"{name} has no option {option!r}; it has {', '.join(known)}")
+    return reader(root, **{key: value for key, value in options.items() if value is not None})
 
-        return DexYcb(root, setup=setup, mano=mano, **options)
-    from utnet.data.ho3d import Ho3d
 
-    return Ho3d(root, **options)
+def reader_options(name: str) -> tuple[str, ...]:
+    """The options that a reader takes."""
+    module, reader_name = _READERS[name]
+    reader = getattr(importlib.import_module(module), reader_name)
+    kinds = inspect.signature(reader).parameters.values()
+    return tuple(p.name for p in kinds if p.kind is inspect.Parameter.KEYWORD_ONLY)

@@ -9,16 +9,8 @@ import numpy as np
 import torch
 
 from utnet import layouts
-from utnet.data.source import (
-    check_depth,
-    check_size,
-    evenly_spaced,
-    ground_truth_box,
-    read_image,
-    read_npz,
-    read_rgb,
-    read_yaml,
-)
+from utnet.data.files import check_size, read_image, read_npz, read_rgb, read_yaml
+from utnet.data.source import check_depth, evenly_spaced, ground_truth_box
 from utnet.errors import InputError
 from utnet.geometry import axis_angle_to_matrix, intrinsics
 from utnet.hand import HandModel
@@ -38,7 +30,7 @@ class DexYcb:
     shipped, so `betas_ok` is False for it.
     """
 
-    name = "dexycb"
+    name, tips = "dexycb", "manopth"
 
     def __init__(
         self,

@@ -10,7 +10,8 @@ import numpy as np
 
 from utnet import layouts
 from utnet.conventions import MANO21_TO_OPENPOSE
-from utnet.data.source import check_depth, check_size, evenly_spaced, ground_truth_box, read_bytes, read_image, read_rgb
+from utnet.data.files import check_size, read_bytes, read_image, read_rgb
+from utnet.data.source import check_depth, evenly_spaced, ground_truth_box
 from utnet.errors import InputError
 from utnet.geometry import axis_angle_to_matrix, rotate_params
 from utnet.safe_pickle import load_pickle
@@ -28,7 +29,7 @@ class Ho3d:
     labelled repeat the wrist and have confidence 0.
     """
 
-    name = "ho3d"
+    name, tips = "ho3d", "ho3d"
 
     def __init__(
         self, root: str | Path, *, split: str = "train", limit: int | None = None, hand_model: str = "auto",

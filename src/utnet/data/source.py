@@ -1,15 +1,13 @@
-"""What a source of samples is, and the file reading that the readers share. Bad files become InputErrors here."""
+"""What a source of samples is, and what the readers share about labels."""
 
 from __future__ import annotations
 
-import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
-from zipfile import BadZipFile
+from typing import Protocol, TypeGuard
 
-import cv2
 import numpy as np
-import yaml
 
 from utnet.errors import InputError
 from utnet.geometry import box_of, project
@@ -18,16 +16,23 @@ from utnet.types import Sample
 DEPTH_FACTOR = 4.0
 """Depth at the joints this many times nearer or farther than the labels is another unit, not an occluder."""
 
-_SAFE_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml's is ten times faster where it is there
-
 MIN_JOINT_Z_M = 0.01
 """A joint nearer to the camera plane than this is not an image point."""
 
 
 class Source(Protocol):
-    """Labelled hands, map-style: reading sample i touches only its own files, so that workers can share a source."""
+    """Labelled hands, map-style: reading sample i touches only its own files, so that workers can share a source.
+
+    Attributes:
+        name: as `utnet.data.open_source` takes it.
+        tips: whose fingertip vertices decode the labels, a key of `conventions.MANO_TIP_VERTICES` (an open hand has its
+            own and needs no name).
+        counts: what opening found, by name and in order: {"frames": 1000, "without a hand": 31, ...}.
+    """
 
     name: str
+    tips: str
+    counts: dict[str, int]
 
     def __len__(self) -> int: ...
 
@@ -42,6 +47,32 @@ class Source(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class BadSample:
+    """A sample that could not be read, and why (a message that names the file)."""
+
+    key: str
+    message: str
+
+
+class StreamSource(Protocol):
+    """Labelled hands that can only be read in passing: tars, pipes, URLs, mixtures.
+
+    `stream` yields this part's share of one pass (`epoch`), shuffled by (seed, epoch); the parts together give every
+    sample once. A mixture never ends. Keys are unique within the source and do not depend on the number of parts.
+    """
+
+    name: str
+    tips: str
+
+    def stream(self, *, seed: int, epoch: int, part: int, num_parts: int) -> Iterator[Sample | BadSample]: ...
+
+
+def is_stream(source: Source | StreamSource) -> TypeGuard[StreamSource]:
+    """Whether the source is read in passing."""
+    return hasattr(source, "stream")
+
+
 def evenly_spaced(num: int, limit: int | None) -> np.ndarray:
     """Indices of at most `limit` of `num` items, first and last included, in order."""
     if limit is not None and limit < 1:
@@ -49,102 +80,6 @@ def evenly_spaced(num: int, limit: int | None) -> np.ndarray:
     if limit is None or limit >= num:
         return np.arange(num)
     return np.unique(np.rint(np.linspace(0, num - 1, limit)).astype(np.int64))
-
-
-# --------------------------------------------------------------------------------------------------------------- files
-
-
-def read_bytes(path: Path, remedy: str = "check the dataset's folder or extract it again") -> bytes:
-    """The file's bytes, or InputError with the path and `remedy`."""
-    try:
-        return path.read_bytes()
-    except FileNotFoundError as error:
-        raise InputError(f"{path}: no such file; {remedy}") from error
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}); {remedy}") from error
-
-
-def read_image(path: Path, *, flags: int = cv2.IMREAD_COLOR) -> np.ndarray:
-    """Decodes a JPEG or PNG as OpenCV does (colour: B, G, R).
-
-    Decoders fill the rest of a file that was cut off with grey, so its end is looked for first.
-
-    Raises:
-        InputError: missing, cut off, or not an image.
-    """
-    data = read_bytes(path)
-    if data[:2] == b"\xff\xd8":  # JPEG: an end-of-image marker after the last start-of-scan marker
-        complete = data.rfind(b"\xff\xd9") > data.rfind(b"\xff\xda")
-    elif data[:4] == b"\x89PNG":
-        complete = b"IEND" in data[-64:]
-    else:
-        complete = True
-    if not complete:
-        raise InputError(f"{path}: the image is cut off ({len(data)} bytes); extract or download the file again")
-    image = cv2.imdecode(np.frombuffer(data, np.uint8), flags | cv2.IMREAD_IGNORE_ORIENTATION) if data else None
-    if image is None:
-        raise InputError(f"{path}: not an image that OpenCV can read; extract or download the file again")
-    return image
-
-
-def read_rgb(path: Path, size_wh: tuple[int, int]) -> np.ndarray:
-    """(H, W, 3) uint8 in the order red, green, blue; InputError unless it is `size_wh` large."""
-    image = read_image(path)
-    check_size(path, image, size_wh)
-    return np.ascontiguousarray(image[..., ::-1])
-
-
-def check_size(path: Path, image: np.ndarray, size_wh: tuple[int, int]) -> None:
-    """InputError naming the file unless the image has the size that its labels were made for."""
-    height, width = image.shape[:2]
-    if (width, height) != tuple(size_wh):
-        raise InputError(f"{path}: {width}x{height} pixels, expected {size_wh[0]}x{size_wh[1]} as the calibration says")
-
-
-def read_npz(path: Path, *names: str) -> list[np.ndarray]:
-    """Arrays of an npz file by name; nothing pickled is read.
-
-    Raises:
-        InputError: missing or damaged file, or a key that it lacks.
-    """
-    try:
-        with np.load(path, allow_pickle=False) as data:
-            return [data[name] for name in names]
-    except FileNotFoundError as error:
-        raise InputError(f"{path}: no such file; check the dataset's folder or extract it again") from error
-    except KeyError as error:
-        raise InputError(f"{path}: {error.args[0]}; not a file of this dataset, or another version of it") from error
-    except (OSError, ValueError, EOFError, BadZipFile, zlib.error) as error:
-        raise InputError(f"{path}: not a readable npz file ({error}); extract or download the file again") from error
-
-
-class _TupleLoader(_SAFE_LOADER):  # type: ignore[misc, valid-type]
-    """Safe YAML that also knows the tuples in DexYCB's calibration; any other Python tag is refused."""
-
-
-_TupleLoader.add_constructor(
-    "tag:yaml.org,2002:python/tuple", lambda loader, node: tuple(loader.construct_sequence(node))
-)
-
-
-def read_yaml(path: Path, *names: str) -> dict:
-    """A YAML mapping that has the keys `names`.
-
-    Raises:
-        InputError: missing file, not YAML, a tag that would build a Python object, or a missing key.
-    """
-    data = read_bytes(path)
-    try:
-        tree = yaml.load(data, Loader=_TupleLoader)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: not a YAML file that can be read safely: {str(error).splitlines()[0]}") from error
-    for name in names:
-        if not isinstance(tree, dict) or name not in tree:
-            raise InputError(f"{path}: has no key {name!r}; not a file of this dataset, or another version of it")
-    return tree
-
-
-# -------------------------------------------------------------------------------------------------------------- labels
 
 
 def ground_truth_box(

@@ -28,7 +28,7 @@ class SyntheticHands:
         size_px: side of the crops.
     """
 
-    name = "synth"
+    name, tips = "synth", ""
     is_cropped = True
 
     def __init__(
