@@ -115,6 +115,7 @@ class Sample(_Mappable):
             None.
         vertices_cam_m: (V, 3) labelled mesh in the camera frame (of `hand_model`), or None.
         hand_mask: (H, W) bool, pixels of the hand, or None.
+        is_crop: it is a square crop of a right hand already, ready for the network (synthetic hands draw their own).
     """
 
     key: str
@@ -133,6 +134,7 @@ class Sample(_Mappable):
     joints_px: np.ndarray | None = None
     vertices_cam_m: np.ndarray | None = None
     hand_mask: np.ndarray | None = None
+    is_crop: bool = False
 
     def __post_init__(self):
         check_shape("rgb", self.rgb, (None, None, 3), self.key)

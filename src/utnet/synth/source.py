@@ -43,6 +43,7 @@ class SyntheticHands:
     ):
         self.seed, self.size_px, self._num, self._jitter = seed, size_px, num, jitter
         self.synth, self.crop = synth or SynthConfig(), crop or CropConfig()
+        self.counts = {"samples": num}
         self._renderer = SceneRenderer("right", forearm=self.synth.forearm)
 
     def __len__(self) -> int:
