@@ -1,5 +1,7 @@
 """Laws of the network: depth that is absent has no effect, samples do not mix, every parameter learns."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
@@ -197,11 +199,13 @@ def test_the_refiner_reads_maps_where_the_vertices_project(model):
     seen = {}
     layer = refiner.layers[0].register_forward_hook(lambda module, inputs, output: seen.update(x=inputs[0]))
     old = {name: p.detach().clone() for name, p in refiner.named_parameters()}
+    cam_t = torch.tensor([[0.0, 0.0, NOMINAL_FOCAL]])  # at this distance a metre is a crop's width
+    coarse = SimpleNamespace(vertices_m=torch.cat([vertices, torch.zeros(1, 1609, 1)], 2), cam_t=cam_t)
     with torch.no_grad():
         for p in (refiner.embed_vertex, *refiner.embed_position.parameters(), refiner.read[0].bias):
             p.zero_()
         refiner.read[0].weight.copy_(weight)
-        refiner(torch.zeros(1, 18, refiner.to_token.out_features), [feature_map], vertices, torch.zeros(1, 1609, 3))
+        refiner(torch.zeros(1, 18, refiner.to_token.out_features), [feature_map], coarse)
         for name, p in refiner.named_parameters():
             p.copy_(old[name])
     layer.remove()

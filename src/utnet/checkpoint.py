@@ -1,4 +1,8 @@
-"""Checkpoints: a folder with weights.safetensors and run.json (config, versions, metrics), written atomically."""
+"""Checkpoints: a folder with weights.safetensors and run.json (config, versions, metrics), written atomically.
+
+A network with another hand than the open one carries that hand's arrays in its weights file, under `hand.*`. They are
+MANO's and stay under MANO's licence: such a checkpoint may be kept and used by whoever holds the licence, not shipped.
+"""
 
 from __future__ import annotations
 
@@ -7,20 +11,26 @@ import platform
 import shutil
 import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 import utnet
 from utnet.config import Config, from_tree, to_tree
 from utnet.errors import InputError
+from utnet.hand import HandModel
+from utnet.hand.arrays import HandArrays
 from utnet.model import UTNet
+from utnet.model.wilor import import_wilor as import_wilor
 from utnet.storage import write_json
 
 WEIGHTS, RUN = "weights.safetensors", "run.json"
+_HAND = "hand."
 
 
 def save_checkpoint(folder: str | Path, model: UTNet, config: Config, **info) -> None:
@@ -28,7 +38,7 @@ def save_checkpoint(folder: str | Path, model: UTNet, config: Config, **info) ->
 
     Args:
         folder: its place; an older checkpoint there is replaced.
-        model: the network.
+        model: the network; a hand of another kind than the open one is kept with it (see above).
         config: the whole run's, so that the checkpoint needs no other file.
         **info: anything JSON, such as `step` and `metrics`.
     """
@@ -36,8 +46,8 @@ def save_checkpoint(folder: str | Path, model: UTNet, config: Config, **info) ->
     fresh, old = folder.with_name(folder.name + ".new"), folder.with_name(folder.name + ".old")
     shutil.rmtree(fresh, ignore_errors=True)
     fresh.mkdir(parents=True)
-    state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    save_file(state, fresh / WEIGHTS)
+    state = {**model.state_dict(), **_hand_entries(model.hand)}
+    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}, fresh / WEIGHTS)
     write_json(fresh / RUN, {**run_info(), "config": to_tree(config), **info})
     if folder.exists():
         shutil.rmtree(old, ignore_errors=True)  # only now: until here it may be the one whole checkpoint
@@ -47,7 +57,7 @@ def save_checkpoint(folder: str | Path, model: UTNet, config: Config, **info) ->
 
 
 def load_checkpoint(folder: str | Path, *, device: str = "cpu") -> tuple[UTNet, Config]:
-    """The network in eval mode and the config of its run.
+    """The network in eval mode, with the hand that it was saved with, and the config of its run.
 
     Raises:
         InputError: the folder, one of its files or an entry is missing, damaged or of another version.
@@ -67,13 +77,14 @@ def load_checkpoint(folder: str | Path, *, device: str = "cpu") -> tuple[UTNet, 
         raise InputError(f"{folder / RUN}: not the run.json of a checkpoint ({error!r})") from error
     config = from_tree(Config, tree, where=str(folder / RUN))
     try:
-        model = UTNet(config.model)
-    except InputError as error:
-        raise InputError(f"{folder / RUN}: {error}") from error
-    try:
         state = load_file(folder / WEIGHTS)
     except (SafetensorError, OSError) as error:
         raise InputError(f"{folder / WEIGHTS}: not a readable safetensors file ({error})") from error
+    hand = _pop_hand(state, str(folder / WEIGHTS))
+    try:
+        model = UTNet(config.model, hand)
+    except InputError as error:
+        raise InputError(f"{folder / RUN}: {error}") from error
     expected = model.state_dict()
     wrong = sorted(set(state) ^ set(expected)) or sorted(k for k in state if state[k].shape != expected[k].shape)
     if wrong:
@@ -86,6 +97,25 @@ def load_checkpoint(folder: str | Path, *, device: str = "cpu") -> tuple[UTNet, 
         raise InputError(f"{folder / WEIGHTS}: {broken[0]} holds NaN or inf; the file is damaged")
     model.load_state_dict(state)
     return model.to(device).eval(), config
+
+
+def _hand_entries(hand: HandModel) -> dict[str, Tensor]:
+    """A hand's arrays by name, as the network computes with them; nothing for the open hand, which is shipped."""
+    if hand.name == "open":
+        return {}
+    arrays = {f.name: getattr(hand, f.name) for f in fields(HandArrays)}
+    return {_HAND + name: tensor for name, tensor in arrays.items() if tensor is not None}
+
+
+def _pop_hand(state: dict[str, Tensor], where: str) -> HandModel:
+    """The hand of a checkpoint, its entries taken out of `state`: the open hand where it holds none."""
+    arrays = {name.removeprefix(_HAND): state.pop(name).numpy() for name in list(state) if name.startswith(_HAND)}
+    if not arrays:
+        return HandModel.open()
+    try:
+        return HandModel(HandArrays(**arrays).check(where), name="mano")
+    except TypeError as error:
+        raise InputError(f"{where}: its hand.* entries are not those of a hand model ({error})") from error
 
 
 def run_info() -> dict:

@@ -51,11 +51,36 @@ class ModelConfig:
     """Side of the square crop."""
     p_drop: float = 0.4
     """Probability that a training sample's depth is dropped."""
+    refiner: str | None = None
+    """"graph", "maxpool" (WiLoR's) or "none" (the coarse hand is the result); here and below null is the preset's."""
+    width_px: int | None = None
+    """Columns of the square crop, round its middle, that the network looks at; null: all (preset h: three quarters)."""
+    patch_px: int | None = None
+    """Side of a patch: 16, or 14 (DINOv2; presets b, l, h)."""
+    patch_pad_px: int | None = None
+    """Padding on each side of the patch convolution (ViTPose and WiLoR: 2; MAE, DINOv2: 0)."""
+    layer_scale: bool | None = None
+    """A learnt factor a channel on what each half of a block adds (DINOv2)."""
+    dim: int | None = None
+    depth: int | None = None
+    num_heads: int | None = None
+    """Width, blocks and attention heads of the encoder."""
+    checkpoint_blocks: bool = False
+    """Training computes the encoder's activations a second time instead of keeping them: much less memory."""
 
     def __post_init__(self):
-        ok = self.size_px > 0 and self.size_px % 32 == 0
-        _require("model.size_px", ok, self.size_px, "a multiple of 32")
+        unit = 14 if self.patch_px == 14 else 32
+        ok = self.size_px > 0 and self.size_px % unit == 0
+        _require("model.size_px", ok, self.size_px, f"a multiple of {unit}")
         _require("model.p_drop", 0.0 <= self.p_drop <= 1.0, self.p_drop, "0 to 1")
+        ok = self.refiner in (None, "graph", "maxpool", "none")
+        _require("model.refiner", ok, self.refiner, "'graph', 'maxpool', 'none' or null")
+        _require("model.patch_px", self.patch_px in (None, 14, 16), self.patch_px, "14, 16 or null")
+        ok = self.patch_pad_px is None or 0 <= self.patch_pad_px < 7
+        _require("model.patch_pad_px", ok, self.patch_pad_px, "0 to 6, or null")
+        for name in ("width_px", "dim", "depth", "num_heads"):
+            value = getattr(self, name)
+            _require(f"model.{name}", value is None or value >= 1, value, "at least 1, or null")
 
 
 @dataclass(frozen=True)
@@ -72,6 +97,49 @@ class CropConfig:
         _require("crop.expand", 1.0 <= self.expand <= 10.0, self.expand, "1 to 10")
         for name in ("scale_jitter", "shift_jitter", "rotation_jitter_deg"):
             _require(f"crop.{name}", 0.0 <= getattr(self, name) < math.inf, getattr(self, name), "0 or more")
+
+
+@dataclass(frozen=True)
+class AugmentConfig:
+    """What training does to a crop's pixels (`utnet.data.augment`). Half-widths or largest values of uniform draws; a
+    probability's name ends in _p. All at 0: nothing changes."""
+
+    gain: float = 0.2
+    channel_gain: float = 0.1
+    contrast: float = 0.2
+    brightness: float = 20.0
+    """Of 255, as the noise."""
+    saturation: float = 0.2
+    hue_deg: float = 0.0
+    noise: float = 5.0
+    """Largest deviation of the sensor noise."""
+    blur_p: float = 0.1
+    blur_px: float = 1.0
+    occlude_p: float = 0.0
+    """A patch of one colour, nearer than the hand where there is depth."""
+    occlude_size: float = 0.4
+    """Largest side of the patch over the crop's."""
+    depth_noise: float = 0.003
+    """Largest deviation in metres at 1 m; it grows with the distance squared."""
+    depth_step_m: float = 0.002
+    """Largest step to which readings are rounded."""
+    depth_holes_p: float = 0.3
+    depth_holes: int = 6
+    """Largest number of patches without readings."""
+    depth_edges_p: float = 0.3
+    """Readings along outlines are lost."""
+    crops: bool = False
+    """Change samples that are crops already, too (synthetic hands, which vary by themselves)."""
+
+    def __post_init__(self):
+        for name in ("gain", "channel_gain", "contrast", "saturation"):
+            _require(f"augment.{name}", 0.0 <= getattr(self, name) < 1.0, getattr(self, name), "0 or more and below 1")
+        for name in ("blur_p", "occlude_p", "occlude_size", "depth_holes_p", "depth_edges_p"):
+            _require(f"augment.{name}", 0.0 <= getattr(self, name) <= 1.0, getattr(self, name), "0 to 1")
+        for name, most in (("brightness", 255.0), ("noise", 60.0), ("hue_deg", 180.0), ("blur_px", 10.0)):
+            _require(f"augment.{name}", 0.0 <= getattr(self, name) <= most, getattr(self, name), f"0 to {most:g}")
+        for name, top in (("depth_noise", 0.1), ("depth_step_m", 0.1), ("depth_holes", 100)):
+            _require(f"augment.{name}", 0 <= getattr(self, name) <= top, getattr(self, name), f"0 to {top}")
 
 
 @dataclass(frozen=True)
@@ -173,6 +241,7 @@ class Config:
     data: DataConfig = field(default_factory=DataConfig)
     val: DataConfig | None = None
     crop: CropConfig = field(default_factory=CropConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
     synth: SynthConfig = field(default_factory=SynthConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     loss: LossConfig = field(default_factory=LossConfig)

@@ -37,11 +37,16 @@ class JointReadout(nn.Module):
 
 
 class ParameterHead(nn.Module):
-    """(B, 18, dim) hand tokens -> residuals of pose (B, 16, 6), betas (B, 10) and camera (B, 3)."""
+    """(B, 18, dim) hand tokens -> residuals of pose (B, 16, 6), betas (B, 10) and camera (B, 3).
 
-    def __init__(self, dim: int):
+    `plain` is WiLoR's: linear layers on tokens that are normalised already, and a camera shift in metres; ours has a
+    norm of its own and a shift in units of 0.1 m.
+    """
+
+    def __init__(self, dim: int, *, plain: bool = False):
         super().__init__()
-        self.norm = nn.LayerNorm(dim, eps=1e-6)
+        self.norm = nn.Identity() if plain else nn.LayerNorm(dim, eps=1e-6)
+        self.shift_unit_m = 1.0 if plain else 0.1
         self.pose, self.betas, self.cam = nn.Linear(dim, 6), nn.Linear(dim, NUM_BETAS), nn.Linear(dim, 3)
         for layer in (self.pose, self.betas, self.cam):
             nn.init.normal_(layer.weight, std=0.01)
@@ -50,4 +55,4 @@ class ParameterHead(nn.Module):
     def forward(self, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         x = self.norm(tokens)
         pose, betas, cam = self.pose(x[:, :NUM_MANO_JOINTS]), self.betas(x[:, -2]), self.cam(x[:, -1])
-        return pose.float(), betas.float(), torch.cat([cam[:, :1], cam[:, 1:] * 0.1], 1).float()
+        return pose.float(), betas.float(), torch.cat([cam[:, :1], cam[:, 1:] * self.shift_unit_m], 1).float()

@@ -1,9 +1,10 @@
-"""The sizes of the network. A preset is a complete description; nothing else decides a shape."""
+"""The sizes of the network. A resolved preset is a complete description; nothing else decides a shape."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from utnet.config import ModelConfig
 from utnet.errors import InputError
 
 
@@ -15,21 +16,39 @@ class Preset:
         dim: width of the tokens.
         depth: number of encoder blocks.
         num_heads: attention heads.
-        stem_dims: channels of the convolutional stem at strides 4, 8 and 16; the last stride is the patch size.
-        map_dim: channels of the upsampled feature maps.
-        num_maps: feature maps after the tokens' own, each twice as large as the one before.
+        stem_dims: channels of the convolutional stem at strides 4, 8 and 16; None: plain ViT patches.
+        patch_px: side of a patch, 14 or 16 (a convolutional stem has 16).
+        patch_pad_px: padding on each side of the patch convolution (ViTPose and WiLoR: 2).
+        layer_scale: blocks with LayerScale (DINOv2).
+        width_share: share of the square crop's width, round its middle, that the network looks at.
+        maps: "upsampler", ours, or "deconv", WiLoR's.
+        map_dim: channels of our feature maps.
+        num_maps: our feature maps after the tokens' own, each twice as large as the one before.
+        joint_maps: the heat maps of the joints and their readout (ours; on our maps only).
+        refiner: "graph", "maxpool" or "none".
         refiner_dim: width of the graph refiner.
-        refiner_vertices: vertices of the coarse mesh that it reads the maps at, evenly spread over the skin.
+        refiner_vertices: vertices of the coarse mesh that it reads the maps at, evenly spread over the skin (all of
+            them where the hand has fewer).
+        wilor_head: WiLoR's head: linear layers straight on the encoder's tokens, mean betas with an embedding, and a
+            camera scale that is taken as it comes. Ours has a norm of its own and a scale that is always positive.
     """
 
     dim: int
     depth: int
     num_heads: int
-    stem_dims: tuple[int, int, int]
-    map_dim: int
-    num_maps: int
-    refiner_dim: int
-    refiner_vertices: int
+    stem_dims: tuple[int, int, int] | None = None
+    patch_px: int = 16
+    patch_pad_px: int = 0
+    layer_scale: bool = False
+    width_share: float = 1.0
+    maps: str = "upsampler"
+    map_dim: int = 128
+    num_maps: int = 2
+    joint_maps: bool = True
+    refiner: str = "graph"
+    refiner_dim: int = 128
+    refiner_vertices: int = 1609
+    wilor_head: bool = False
 
 
 PRESETS = {
@@ -43,20 +62,25 @@ PRESETS = {
         refiner_dim=32,
         refiner_vertices=256,
     ),
-    "s": Preset(
-        dim=384,
-        depth=10,
-        num_heads=6,
-        stem_dims=(48, 96, 192),
-        map_dim=96,
-        num_maps=2,
-        refiner_dim=128,
-        refiner_vertices=1609,
+    "s": Preset(dim=384, depth=10, num_heads=6, stem_dims=(48, 96, 192), map_dim=96),
+    "b": Preset(dim=768, depth=12, num_heads=12),
+    "l": Preset(dim=1024, depth=24, num_heads=16, map_dim=192),
+    "h": Preset(
+        dim=1280,
+        depth=32,
+        num_heads=16,
+        patch_pad_px=2,
+        width_share=0.75,
+        maps="deconv",
+        joint_maps=False,
+        refiner="maxpool",
+        wilor_head=True,
     ),
 }
-"""`ti` is as small as it is because it must learn in minutes on two cores (docs/results.md)."""
-
-PATCH_PX = 16
+"""`ti` and `s` are made to be trained from nothing: a patch stem learns slowly then, a convolutional one does not (`ti`
+is as small as it is because it must learn in minutes on two cores, docs/results.md). `b` and `l` take the weights of a
+pretrained ViT. `h` is WiLoR's network (Potamias et al. 2025), with a path for depth and an embedding a hand token that
+start at zero when its weights are loaded."""
 
 
 def get_preset(name: str) -> Preset:
@@ -64,3 +88,30 @@ def get_preset(name: str) -> Preset:
     if name not in PRESETS:
         raise InputError(f"model.preset {name!r} is not known; choose one of {', '.join(PRESETS)}")
     return PRESETS[name]
+
+
+def resolve_preset(config: ModelConfig) -> Preset:
+    """The preset that `config` names, with what the config says otherwise put in.
+
+    Raises:
+        InputError: an unknown preset, or sizes that do not go together.
+    """
+    preset = get_preset(config.preset)
+    names = ("dim", "depth", "num_heads", "patch_px", "patch_pad_px", "layer_scale", "refiner")
+    preset = replace(preset, **{name: value for name in names if (value := getattr(config, name)) is not None})
+    width = config.size_px * preset.width_share if config.width_px is None else config.width_px
+    preset = replace(preset, width_share=width / config.size_px)
+    patch = preset.patch_px
+    if preset.dim % preset.num_heads:
+        raise InputError(f"model.dim {preset.dim} is not a multiple of model.num_heads {preset.num_heads}")
+    if preset.stem_dims is not None and (patch, preset.patch_pad_px) != (16, 0):
+        raise InputError(
+            f"model.preset {config.preset!r} has a convolutional stem: model.patch_px must be 16 and "
+            f"model.patch_pad_px 0, not {patch} and {preset.patch_pad_px}; presets b, l and h have patches"
+        )
+    if config.size_px % patch or width % patch or not 0 < width <= config.size_px:
+        raise InputError(
+            f"the network would look at {width:g} x {config.size_px} px: model.size_px and model.width_px must be "
+            f"multiples of the patch ({patch} px), and the width at most the size"
+        )
+    return preset

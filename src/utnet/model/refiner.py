@@ -1,4 +1,8 @@
-"""The graph refiner: features read at projected vertices of the coarse mesh, passed along the mesh's edges."""
+"""Refiners: features read at projected vertices of the coarse mesh become residuals of pose, betas and camera.
+
+Two behind one interface, (hand tokens, feature maps, coarse prediction with its mesh) -> residuals: `GraphRefiner` is
+ours, `MaxPoolRefiner` is WiLoR's to the last digit.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +10,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from utnet.conventions import NOMINAL_FOCAL, NUM_BETAS, NUM_MANO_JOINTS
 from utnet.hand import HandModel
+from utnet.model.camera import project_crop
 from utnet.model.heads import ParameterHead
+from utnet.model.presets import Preset
+from utnet.types import Prediction
+
+Residuals = tuple[Tensor, Tensor, Tensor]
+"""Of pose (B, 16, 6), betas (B, 10) and camera (B, 3)."""
+
+_WILOR_FOCAL_PX = NOMINAL_FOCAL * 256
 
 
 def skin_patches(vertices_m: Tensor, num: int) -> tuple[Tensor, Tensor]:
@@ -22,17 +35,17 @@ def skin_patches(vertices_m: Tensor, num: int) -> tuple[Tensor, Tensor]:
         vertex, that of its nearest centre.
     """
     centres = [0]
-    nearest = torch.full((len(vertices_m),), torch.inf)
+    nearest = torch.full_like(vertices_m[:, 0], torch.inf)
     for _ in range(num - 1):
         nearest = torch.minimum(nearest, (vertices_m - vertices_m[centres[-1]]).square().sum(-1))
         centres.append(int(nearest.argmax()))
-    return torch.tensor(centres), torch.cdist(vertices_m, vertices_m[centres]).argmin(1)
+    return torch.tensor(centres, device=vertices_m.device), torch.cdist(vertices_m, vertices_m[centres]).argmin(1)
 
 
 def normalised_adjacency(faces: Tensor, patches: Tensor, num: int) -> Tensor:
     """D^-1/2 (A + I) D^-1/2 of patches joined by a mesh edge (Kipf & Welling 2017), (num, num) float32."""
     edges = patches[faces[:, [0, 1, 1, 2, 2, 0]].reshape(-1, 2)]
-    A = torch.eye(num)
+    A = torch.eye(num, device=faces.device)
     A[edges[:, 0], edges[:, 1]] = 1
     A[edges[:, 1], edges[:, 0]] = 1
     scale = A.sum(1).rsqrt()
@@ -57,6 +70,14 @@ class GraphRefiner(nn.Module):
     Vertices spread evenly over the skin (all of them, or fewer for small presets) read the maps where the crop's camera
     projects them, exchange along the mesh's edges, and are gathered into joints by the skinning weights: each joint
     hears from the skin that it moves.
+
+    Args:
+        hand: the hand whose mesh it is.
+        dim: width of the hand tokens.
+        map_dims: channels of the maps.
+        width: of its own features.
+        num_vertices: how many vertices read (all where the hand has fewer).
+        width_share: share of the square crop's width that the maps span.
     """
 
     centres: Tensor
@@ -64,9 +85,19 @@ class GraphRefiner(nn.Module):
     gather: Tensor
 
     def __init__(
-        self, hand: HandModel, dim: int, map_dims: list[int], width: int, *, num_vertices: int, num_layers: int = 2
+        self,
+        hand: HandModel,
+        dim: int,
+        *,
+        map_dims: list[int],
+        width: int,
+        num_vertices: int,
+        width_share: float = 1.0,
+        num_layers: int = 2,
     ):
         super().__init__()
+        num_vertices = min(num_vertices, hand.num_vertices)
+        self.width_share = width_share
         self.read = nn.ModuleList(nn.Conv2d(channels, width, 1) for channels in map_dims)
         self.embed_position = nn.Linear(3, width)
         self.embed_vertex = nn.Parameter(torch.randn(num_vertices, width) * 0.02)
@@ -77,22 +108,18 @@ class GraphRefiner(nn.Module):
         centres, patches = skin_patches(hand.v_template, num_vertices)
         in_patch = F.one_hot(patches, num_vertices).float().T @ hand.weights
         gather = in_patch / in_patch.sum(0, keepdim=True).clamp_min(1e-6)
-        whole = torch.full((num_vertices, 2), 1 / num_vertices)  # shape and camera hear from all the skin
+        whole = torch.full_like(gather[:, :2], 1 / num_vertices)  # shape and camera hear from all the skin
         self.register_buffer("centres", centres, persistent=False)
         adjacency = normalised_adjacency(hand.faces, patches, num_vertices)
         self.register_buffer("adjacency", adjacency, persistent=False)
         self.register_buffer("gather", torch.cat([gather, whole], 1).T.contiguous(), persistent=False)
 
-    def forward(self, tokens: Tensor, maps: list[Tensor], vertices_crop: Tensor, vertices_m: Tensor):
-        """Residuals.
-
-        Args:
-            tokens: (B, 18, dim) hand tokens.
-            maps: [(B, C, h, w), ...].
-            vertices_crop: (B, V, 2) coarse vertices in crop units.
-            vertices_m: (B, V, 3) coarse vertices, hand frame.
-        """
-        grid = (2 * vertices_crop[:, self.centres])[:, None]  # crop units to grid_sample's [-1, 1] at the outer edges
+    def forward(self, tokens: Tensor, maps: list[Tensor], coarse: Prediction) -> Residuals:
+        """(B, 18, dim) hand tokens, [(B, C, h, w), ...] and the coarse hand with its vertices."""
+        vertices_m = _vertices(coarse)
+        vertices_crop = project_crop(vertices_m, coarse.cam_t)[:, self.centres]
+        # Crop units to grid_sample's [-1, 1] at the map's outer edges.
+        grid = (2 * vertices_crop / vertices_crop.new_tensor([self.width_share, 1.0]))[:, None]
         x = self.embed_vertex + self.embed_position(vertices_m[:, self.centres] * 10)
         for read, feature_map in zip(self.read, maps, strict=True):
             sampled = F.grid_sample(read(feature_map).float(), grid, align_corners=False, padding_mode="border")
@@ -100,3 +127,56 @@ class GraphRefiner(nn.Module):
         for layer in self.layers:
             x = layer(x, self.adjacency)
         return self.head(tokens + self.to_token(self.gather.to(x.dtype) @ x))
+
+
+class MaxPoolRefiner(nn.Module):
+    """WiLoR's refiner: the largest feature over all vertices, map by map, and one linear layer each for the residuals.
+
+    Kept with its quirk, because its published weights were trained with it: coordinates that span [-0.5, 0.5] over the
+    map are handed to a sampler that expects cells of the map, so that every vertex reads near the map's first cell.
+    """
+
+    def __init__(self, map_dims: list[int]):
+        super().__init__()
+        self.pose = nn.Linear(sum(map_dims), NUM_MANO_JOINTS * 6)
+        self.betas, self.cam = nn.Linear(sum(map_dims), NUM_BETAS), nn.Linear(sum(map_dims), 3)
+        for layer in (self.pose, self.betas, self.cam):
+            nn.init.normal_(layer.weight, std=0.01)
+            nn.init.zeros_(layer.bias)
+
+    def forward(self, tokens: Tensor, maps: list[Tensor], coarse: Prediction) -> Residuals:
+        """[(B, C, h, w), ...] and the coarse hand with its vertices; the hand tokens are not used."""
+        vertices_m, cam = _vertices(coarse), coarse.cam
+        largest = []
+        for feature_map in maps:
+            height, width = feature_map.shape[-2:]
+            z = 2 * _WILOR_FOCAL_PX / (height * cam[:, 0] + 1e-9)
+            points = vertices_m + torch.stack([cam[:, 1], cam[:, 2], z], -1)[:, None]
+            xy = _WILOR_FOCAL_PX / height * points[..., :2] / points[..., 2:]
+            grid = xy / xy.new_tensor([width - 1, height - 1]) * 2 - 1
+            largest.append(F.grid_sample(feature_map.float(), grid[:, None], align_corners=True)[:, :, 0].amax(-1))
+        features = torch.cat(largest, 1)
+        pose = self.pose(features).unflatten(-1, (NUM_MANO_JOINTS, 6))
+        return pose.float(), self.betas(features).float(), self.cam(features).float()
+
+
+def _vertices(coarse: Prediction) -> Tensor:
+    if coarse.vertices_m is None:
+        raise ValueError("the coarse prediction has no vertices; a refiner reads the maps under them")
+    return coarse.vertices_m
+
+
+def make_refiner(preset: Preset, hand: HandModel, map_dims: list[int]) -> GraphRefiner | MaxPoolRefiner | None:
+    """The refiner that a preset describes, or None."""
+    if preset.refiner == "none":
+        return None
+    if preset.refiner == "maxpool":
+        return MaxPoolRefiner(map_dims)
+    return GraphRefiner(
+        hand,
+        preset.dim,
+        map_dims=map_dims,
+        width=preset.refiner_dim,
+        num_vertices=preset.refiner_vertices,
+        width_share=preset.width_share,
+    )

@@ -1,35 +1,93 @@
-"""Feature maps from the image tokens, and the joints read off the first of them."""
+"""Feature maps from the image tokens, and the joints read off the first of them.
+
+Two ways to grow maps behind one interface, (token map, the stem's maps) -> feature maps, with their channels in
+`map_dims`: `Upsampler` is ours, `DeconvMaps` is WiLoR's.
+"""
 
 from __future__ import annotations
+
+from itertools import zip_longest
+from typing import Self
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from utnet.conventions import NUM_JOINTS
-from utnet.model.tokens import ConvBlock
+from utnet.model.presets import Preset
+from utnet.model.stems import ConvBlock
 
 _MAP_DEPTH_UNIT_M = 0.1
+_LOG_OUTSIDE = -13.8
+"""Logarithm of a probability of one in a million, for cells that the network does not look at."""
 
 
 class Upsampler(nn.Module):
-    """Image tokens -> maps, each twice as large as the one before, with the stem's map of that size added."""
+    """Image tokens -> maps, each twice as large as the one before; a stem's map of that size, if any, is added.
 
-    def __init__(self, dim: int, skip_dims: list[int], map_dim: int):
+    Args:
+        dim: width of the tokens.
+        map_dim: channels of the maps.
+        num_maps: how many.
+        skip_dims: channels of the stem's maps, at stride 8 and then 4; empty for a stem without.
+    """
+
+    def __init__(self, dim: int, map_dim: int, *, num_maps: int, skip_dims: tuple[int, ...]):
         super().__init__()
-        widths = [dim] + [map_dim] * len(skip_dims)
-        self.shrink = nn.ModuleList(nn.Conv2d(before, map_dim, 1) for before in widths[:-1])
-        self.skips = nn.ModuleList(nn.Conv2d(skip, map_dim, 1) for skip in skip_dims)
-        self.blocks = nn.ModuleList(ConvBlock(map_dim) for _ in skip_dims)
+        widths = [dim] + [map_dim] * (num_maps - 1)
+        self.map_dims = [map_dim] * num_maps
+        self.shrink = nn.ModuleList(nn.Conv2d(before, map_dim, 1) for before in widths)
+        self.skips = nn.ModuleList(nn.Conv2d(skip, map_dim, 1) for skip in skip_dims[:num_maps])
+        self.blocks = nn.ModuleList(ConvBlock(map_dim) for _ in range(num_maps))
 
     def forward(self, tokens: Tensor, skips: list[Tensor]) -> list[Tensor]:
         """(B, dim, h, w) and the stem's maps -> [(B, map_dim, 2h, 2w), ...]."""
         maps, x = [], tokens
-        for shrink, skip, stem_map, block in zip(self.shrink, self.skips, skips, self.blocks, strict=False):
-            up = F.interpolate(shrink(x), scale_factor=2.0, mode="bilinear", align_corners=False)
-            x = block(up + skip(stem_map))
+        added = [skip(stem_map) for skip, stem_map in zip(self.skips, skips, strict=False)]
+        for shrink, block, skip in zip_longest(self.shrink, self.blocks, added):
+            x = F.interpolate(shrink(x), scale_factor=2.0, mode="bilinear", align_corners=False)
+            x = block(x if skip is None else x + skip)
             maps.append(x)
         return maps
+
+
+class FrozenBatchNorm(nn.BatchNorm2d):
+    """Batch normalisation by the stored statistics, in training too; its scale and shift are still learnt."""
+
+    def train(self, mode: bool = True) -> Self:
+        return super().train(False)
+
+
+def _double(channels: int, out: int) -> list[nn.Module]:
+    """A transposed convolution that doubles a map's size (WiLoR: kernel 4, no bias), batch norm, ReLU."""
+    deconv = nn.ConvTranspose2d(channels, out, 4, stride=2, padding=1, bias=False)
+    return [deconv, FrozenBatchNorm(out).eval(), nn.ReLU()]
+
+
+class DeconvMaps(nn.Module):
+    """WiLoR's maps: dim/8 channels at four times the tokens' size, dim/4 at twice, dim/2 at their own."""
+
+    def __init__(self, dim: int):
+        super().__init__()
+        self.map_dims = [dim // 8, dim // 4, dim // 2]
+        self.first = nn.Conv2d(dim, dim // 2, 1)
+        self.twice = nn.Sequential(*_double(dim // 2, dim // 4))
+        self.four_times = nn.Sequential(*_double(dim // 2, dim // 4), *_double(dim // 4, dim // 8))
+
+    def forward(self, tokens: Tensor, skips: list[Tensor]) -> list[Tensor]:
+        """(B, dim, h, w) -> [(B, dim/8, 4h, 4w), (B, dim/4, 2h, 2w), (B, dim/2, h, w)]; a stem's maps are not used."""
+        x = self.first(tokens)
+        return [self.four_times(x), self.twice(x), x]
+
+
+def make_maps(preset: Preset, skip_dims: tuple[int, ...]) -> Upsampler | DeconvMaps | None:
+    """The maps that a preset describes: none where nothing reads them, one where only the joint maps do."""
+    if preset.refiner == "none" and not preset.joint_maps:
+        return None
+    if preset.maps == "deconv":
+        return DeconvMaps(preset.dim)
+    num_maps = 1 if preset.refiner == "none" else preset.num_maps
+    return Upsampler(preset.dim, preset.map_dim, num_maps=num_maps, skip_dims=skip_dims)
 
 
 class JointMaps(nn.Module):
@@ -37,10 +95,15 @@ class JointMaps(nn.Module):
 
     Integral regression (Sun et al. 2018) gives the image a short way to the joints: dense supervision teaches the
     network where things are long before the pose parameters do.
+
+    Args:
+        map_dim: channels of the map.
+        width_share: share of the square crop's width that the map spans.
     """
 
-    def __init__(self, map_dim: int):
+    def __init__(self, map_dim: int, *, width_share: float = 1.0):
         super().__init__()
+        self.width_share = width_share
         self.heat = nn.Conv2d(map_dim, NUM_JOINTS, 1)
         self.depth = nn.Conv2d(map_dim, NUM_JOINTS, 1)
 
@@ -52,16 +115,19 @@ class JointMaps(nn.Module):
 
         Returns:
             joints (B, 21, 3): x, y in crop units, z relative to the wrist in m; features (B, 21, C) under them; heat
-            (B, 21, h, w), logarithms of each joint's probability over the map.
+            (B, 21, h, h), logarithms of each joint's probability over the square crop (one in a million a cell beside
+            the map, where it is narrower).
         """
         height, width = x.shape[-2:]
         heat, depth = self.heat(x).flatten(2).float().log_softmax(-1), self.depth(x).flatten(2).float()
         weights = heat.exp()
-        xs = (torch.arange(width, device=x.device) + 0.5) / width - 0.5
+        xs = ((torch.arange(width, device=x.device) + 0.5) / width - 0.5) * self.width_share
         ys = (torch.arange(height, device=x.device) + 0.5) / height - 0.5
         grid = torch.stack(torch.meshgrid(xs, ys, indexing="xy"), -1).flatten(0, 1)
         # Sums, not matrix products: those would run in half precision under autocast.
         xy = (weights[..., None] * grid).sum(2)
         z = (weights * depth).sum(-1, keepdim=True) * _MAP_DEPTH_UNIT_M
         features = weights.to(x.dtype) @ x.flatten(2).transpose(1, 2)
-        return torch.cat([xy, z - z[:, :1]], -1), features, heat.unflatten(-1, (height, width))
+        beside = (height - width) // 2
+        square = F.pad(heat.unflatten(-1, (height, width)), (beside, beside), value=_LOG_OUTSIDE)
+        return torch.cat([xy, z - z[:, :1]], -1), features, square
