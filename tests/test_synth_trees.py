@@ -4,6 +4,7 @@ import io
 import json
 import pickle
 import zipfile
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -17,14 +18,17 @@ from utnet.config import CropConfig
 from utnet.data import open_source
 from utnet.data.transforms import crop, to_right
 from utnet.errors import InputError
-from utnet.geometry import project
+from utnet.geometry import axis_angle_to_matrix, mirror_params, project
 from utnet.hand import HandModel
 from utnet.raster import rasterize
+from utnet.synth.appearance import Appearance
 from utnet.synth.motion import Motion, whole_folder
+from utnet.synth.pair import PairRenderer
 from utnet.synth.poses import JOINT_LIMITS_RAD
+from utnet.synth.scene import SceneRenderer
 from utnet.synth.write_dexycb import write_dexycb
 from utnet.synth.write_ho3d import write_ho3d
-from utnet.types import Sample
+from utnet.types import HandParams, Sample
 
 HANDS = {side: HandModel.open(side) for side in ("right", "left")}
 WHOLE, RIGHT, CROPPED = "as it is", "to_right", "turned crop"
@@ -193,6 +197,60 @@ def test_ho3d_lists_every_frame_and_its_files(version):
             assert (folder / "depth" / f"{frame}.png").is_file()
             assert (folder / "meta" / f"{frame}.pkl").is_file()
     assert num == NUM_HO3D
+
+
+def test_h2o3d_has_both_hands_in_every_frame_and_withholds_their_poses():
+    root, num = ho3d_tree("h2o3d"), 0
+    assert not (root / "evaluation_xyz.json").exists()
+    for split in layouts.HO3D_SPLITS:
+        for line in (root / f"{split}.txt").read_text().split():
+            sequence, frame = line.split("/")
+            folder, num = root / split / sequence, num + 1
+            assert (folder / "rgb" / f"{frame}.jpg").is_file()
+            assert (folder / "depth" / f"{frame}.png").is_file()
+            meta = pickle.loads((folder / "meta" / f"{frame}.pkl").read_bytes())
+            assert not any(key.startswith("hand") for key in meta if key not in ("handBeta", "handModel"))
+            assert ("handBeta" in meta) == (split == "train")
+            hands_px = {}
+            for side in ("right", "left"):
+                joints = meta[f"{side}HandJoints3D"]
+                assert joints.shape == ((21, 3) if split == "train" else (3,))
+                assert (joints[..., 2] < 0).all()  # OpenGL: the hand is at negative z
+                given = {f"{side}HandPose", f"{side}HandTrans", f"jointValid{side.capitalize()}"} <= set(meta)
+                assert given == (split == "train")
+                point = (joints if split == "train" else joints[None]) * [1, -1, -1] @ meta["camMat"].T
+                hands_px[side] = (point[:, :2] / point[:, 2:]).mean(0)
+                if split == "evaluation":
+                    x1, y1, x2, y2 = meta[f"{side}HandBoundingBox"]
+                    assert x1 <= hands_px[side][0] <= x2
+                    assert y1 <= hands_px[side][1] <= y2
+            if split == "train":
+                assert hands_px["right"][0] > hands_px["left"][0] + 20
+                assert meta["poseValidLeft"].shape == (48,)
+    assert num == NUM_HO3D
+
+
+def test_a_pair_is_drawn_with_the_nearer_hand_before_the_other():
+    pair, K = PairRenderer(forearm=False), np.array([[600.0, 0, 320], [0, 600.0, 240], [0, 0, 1]])
+    rng = np.random.default_rng(0)
+    flat = HandParams(axis_angle_to_matrix(np.array([[np.pi / 2, 0.0, 0.0]])), np.tile(np.eye(3), (15, 1, 1)),
+                      np.zeros(10), np.zeros(3))  # fmt: skip
+    look = Appearance.sample(rng)
+    posed = {}
+    for side, z in (("right", 0.5), ("left", 0.6)):
+        hand = flat if side == "right" else mirror_params(flat)
+        middle = pair.hands[side].decode(hand).joints_m.mean(0)
+        posed[side] = pair.hands[side].decode(replace(hand, transl_m=np.array([0, 0, z]) - middle))
+    renders = pair.render(posed, K, (640, 480), look, rng=rng, depth_noise_m=0.0)
+    right, left = renders["right"], renders["left"]
+    assert right.rgb is left.rgb
+    assert not (right.mask & left.mask).any()
+    alone = SceneRenderer("right", forearm=False).render(posed["right"], K, (640, 480), look, rng=rng)
+    np.testing.assert_array_equal(right.mask, alone.mask)  # nothing hides the nearer hand
+    assert abs(np.median(right.depth_m[right.mask]) - 0.5) < 0.03
+    behind = SceneRenderer("left", forearm=False).render(posed["left"], K, (640, 480), look, rng=rng)
+    np.testing.assert_array_equal(left.mask, behind.mask & ~right.mask)
+    assert left.mask.sum() < 0.9 * behind.mask.sum()
 
 
 def test_ho3d_evaluation_withholds_the_pose_and_publishes_the_truth():

@@ -31,10 +31,11 @@ def dexycb_tree() -> Path:
 
 
 def ho3d_tree(version: str = "v3") -> Path:
+    """`version` is "v2", "v3" or "h2o3d"."""
     return _ho3d_tree(version)
 
 
-@lru_cache(maxsize=2)
+@lru_cache(maxsize=3)
 def _ho3d_tree(version: str) -> Path:
     write_ho3d(_folder() / f"ho3d_{version}", num=NUM_HO3D, seed=5, version=version, progress=False)
     return _folder() / f"ho3d_{version}"

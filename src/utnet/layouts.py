@@ -1,10 +1,12 @@
 """Names, numbering and encodings of the official data layouts: each fact once, for readers and writers alike.
 
-DexYCB follows dex-ycb-toolkit (`dex_ycb.py`), HO3D follows the ho3d scripts (`vis_utils.py`, `pred.py`).
+DexYCB follows dex-ycb-toolkit (`dex_ycb.py`), HO3D follows the ho3d scripts (`vis_utils.py`, `pred.py`), FreiHAND
+follows its toolbox (`fh_utils.py`, `model.py`).
 """
 
 from __future__ import annotations
 
+import string
 from pathlib import Path
 
 import numpy as np
@@ -100,21 +102,32 @@ def dexycb_split(setup: str, split: str) -> tuple[list[int], list[int], list[int
     return subjects, cameras, sequences
 
 
-def dexycb_numbering(num_frames: list[int], num_cameras: int) -> np.ndarray:
+class DexYcbNumbering:
     """The official sample index of a split: sequences in order, within one camera-major, frames fastest.
 
-    Args:
-        num_frames: frames of each sequence of the split, in order.
-        num_cameras: cameras of the split.
+    Worked out, not stored: a split of half a million samples costs nothing to open or to share among workers.
 
-    Returns:
-        (N, 3) int: row n holds sequence, camera and frame of sample n (sequence and camera count within the split).
+    Args:
+        num_frames: frames of each sequence of the split, in order (some have none).
+        num_cameras: cameras of the split.
     """
-    rows = [
-        np.stack(np.meshgrid([s], np.arange(num_cameras), np.arange(n), indexing="ij"), -1).reshape(-1, 3)
-        for s, n in enumerate(num_frames)
-    ]
-    return np.concatenate([np.zeros((0, 3), np.int64), *rows]).astype(np.int64)
+
+    def __init__(self, num_frames: list[int] | np.ndarray, num_cameras: int):
+        self.num_frames, self.num_cameras = np.asarray(num_frames, np.int64), num_cameras
+        self._starts = np.concatenate([[0], np.cumsum(self.num_frames * num_cameras)])
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    def place(self, index: int) -> tuple[int, int, int]:
+        """Sequence, camera and frame of sample `index`; sequence and camera count within the split."""
+        sequence = int(np.searchsorted(self._starts, index, side="right")) - 1
+        camera, frame = divmod(index - int(self._starts[sequence]), int(self.num_frames[sequence]))
+        return sequence, camera, frame
+
+    def index(self, sequence: int, camera: int, frame: int) -> int:
+        """Inverse of `place`."""
+        return int(self._starts[sequence] + camera * self.num_frames[sequence]) + frame
 
 
 def depth_mm_encode(depth_m: np.ndarray) -> np.ndarray:
@@ -125,21 +138,30 @@ def depth_mm_encode(depth_m: np.ndarray) -> np.ndarray:
 
 def depth_mm_decode(depth_mm: np.ndarray) -> np.ndarray:
     """uint16 millimetres to float32 metres, 0 = no reading."""
-    return depth_mm.astype(np.float32) * np.float32(0.001)
+    return np.multiply(depth_mm, np.float32(0.001), dtype=np.float32)
 
 
 # ----------------------------------------------------------------------------------------------------------------- HO3D
 
 HO3D_SPLITS = ("train", "evaluation")
+"""The official lists. Readers also divide "train" into "train_fit" and "val", by recording."""
+
 HO3D_SIZE_WH = (640, 480)
-HO3D_RGB_SUFFIXES = {"v2": ".png", "v3": ".jpg"}
+HO3D_RGB_SUFFIXES = {"v2": ".png", "v3": ".jpg", "h2o3d": ".jpg"}
+"""By version; h2o3d is H2O3D, two hands a frame in the same layout."""
+
 HO3D_DEPTH_SCALE = 0.00012498664727900177
 """Metres of one unit of HO3D's depth."""
 
 HO3D_HAND_MODEL_KEY = "handModel"
 """Key of a meta pickle in trees that UTNet writes (value `OPEN_HAND`)."""
 
+HO3D_NOT_ANNOTATED = "objRot"
+"""None here means that the frame has no annotation."""
+
 HO3D_XYZ = "evaluation_xyz.json"
+"""Published truth of the evaluation split, one entry a line of the list; H2O3D has none."""
+
 HO3D_VERTS = "evaluation_verts.json"
 
 OPENGL_TO_OPENCV = np.diag([1.0, -1.0, -1.0])
@@ -157,6 +179,31 @@ def ho3d_file(split: str, frame: str, folder: str, suffix: str) -> str:
     return f"{split}/{sequence}/{folder}/{number}{suffix}"
 
 
+def ho3d_keys(side: str, *, two_hands: bool) -> dict[str, str]:
+    """Keys of one hand in a meta: pose, transl, joints, box, and which joints and pose angles are labelled.
+
+    HO3D has the right hand alone (no validity: all is labelled); H2O3D has two. `handBeta` is one for both hands.
+    """
+    hand, name = (f"{side}Hand", side.capitalize()) if two_hands else ("hand", "")
+    return {
+        "pose": f"{hand}Pose",
+        "transl": f"{hand}Trans",
+        "joints": f"{hand}Joints3D",
+        "box": f"{hand}BoundingBox",
+        "joints_ok": f"jointValid{name}",
+        "pose_ok": f"poseValid{name}",
+    }
+
+
+def ho3d_recording(sequence: str) -> str:
+    """Whose recording a sequence belongs to: its leading letters.
+
+    ABF10 to ABF14 are five cameras of one recording, MC1 to MC6 takes of one person with one object.
+    """
+    letters = sequence[: len(sequence) - len(sequence.lstrip(string.ascii_letters))]
+    return letters or sequence
+
+
 def ho3d_depth_encode(depth_m: np.ndarray) -> np.ndarray:
     """Metres to the (H, W, 3) uint8 image in the order red, green, blue: red + 256 * green counts depth units.
 
@@ -169,5 +216,40 @@ def ho3d_depth_encode(depth_m: np.ndarray) -> np.ndarray:
 
 def ho3d_depth_decode(rgb: np.ndarray) -> np.ndarray:
     """Inverse of `ho3d_depth_encode`, float32 metres. Widened first: a uint8 times 256 overflows."""
-    wide = rgb.astype(np.float32)
-    return (wide[..., 0] + 256.0 * wide[..., 1]) * np.float32(HO3D_DEPTH_SCALE)
+    units = rgb[..., 1].astype(np.uint16)
+    units <<= 8
+    units |= rgb[..., 0]
+    return units * np.float32(HO3D_DEPTH_SCALE)
+
+
+# ------------------------------------------------------------------------------------------------------------- FreiHAND
+
+FREIHAND_SIZE_WH = (224, 224)
+
+FREIHAND_SETS = ("training", "evaluation")
+"""Prefixes of the annotation files and names of the picture folders."""
+
+FREIHAND_BACKGROUNDS = ("gs", "hom", "sample", "auto")
+"""The toolbox's names in the order of the numbering: green screen as recorded, then the background homogenised, and
+coloured automatically with and without sample points. Evaluation has the first alone."""
+
+FREIHAND_HAND_MODEL = "hand_model.json"
+"""File {"hand_model": "open"} in trees that UTNet writes; official trees have no such file (MANO)."""
+
+FREIHAND_ROOT_JOINT = 9
+"""Middle MCP: the joint that `uv_root` and `scale` of a mano row place, and from which `scale.json` measures."""
+
+
+def freihand_json(which: str, what: str) -> str:
+    """Annotation file: `which` is one of `FREIHAND_SETS`, `what` is K, mano, scale, verts or xyz."""
+    return f"{which}_{what}.json"
+
+
+def freihand_rgb(which: str, number: int) -> str:
+    """Picture `number`: row + (rows of the set) * (place of the background in `FREIHAND_BACKGROUNDS`)."""
+    return f"{which}/rgb/{number:08d}.jpg"
+
+
+def freihand_mask(row: int) -> str:
+    """Mask of the hand in training picture `row`; all backgrounds share it, evaluation has none."""
+    return f"training/mask/{row:08d}.jpg"

@@ -16,7 +16,7 @@ import math
 import pickle
 import re
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -37,13 +37,17 @@ MAX_BYTES = 256 * 2**20
 _MAX_TEXT = 200  # of what a refusal quotes
 
 
-def load_pickle(path: str | Path, *, allow: Allow | None = None, encoding: str = "latin1") -> Any:
+def load_pickle(
+    path: str | Path, *, allow: Allow | None = None, encoding: str = "latin1", keys: Collection[str] | None = None
+) -> Any:
     """Reads a pickle file as plain Python values and numpy arrays.
 
     Args:
         path: the file.
         allow: what may be mentioned beyond numpy arrays and scalars, bytes, sets and ordered dictionaries.
         encoding: of Python 2's 8-bit strings; "latin1" keeps numpy's buffers intact.
+        keys: of a file that holds a dictionary, those to build; the whole file is read and its names are checked all
+            the same, and the other values are dropped. None builds all.
 
     Raises:
         InputError: no such file, too large, truncated, not a pickle, or a pickle that mentions anything else, which the
@@ -56,15 +60,24 @@ def load_pickle(path: str | Path, *, allow: Allow | None = None, encoding: str =
         data = path.read_bytes()
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); check the path") from error
-    return parse_pickle(data, where=str(path), allow=allow, encoding=encoding)
+    return parse_pickle(data, where=str(path), allow=allow, encoding=encoding, keys=keys)
 
 
-def parse_pickle(data: bytes, *, where: str, allow: Allow | None = None, encoding: str = "latin1") -> Any:
+def parse_pickle(
+    data: bytes,
+    *,
+    where: str,
+    allow: Allow | None = None,
+    encoding: str = "latin1",
+    keys: Collection[str] | None = None,
+) -> Any:
     """`load_pickle` of bytes in memory; `where` names them in messages."""
     if len(data) > MAX_BYTES:
         raise InputError(f"{where}: {len(data)} bytes is too large for a pickle that is read safely")
     try:
-        tree = _Reader(data, where, {**_ALWAYS, **(allow or {})}, encoding).load()
+        tree = _Reader(data, where, {**_ALWAYS, **allow} if allow else _ALWAYS, encoding).load()
+        if keys is not None and type(tree) is dict:
+            tree = {key: tree[key] for key in keys if key in tree}
         return _Thaw(where)(tree)
     except InputError:
         raise
@@ -222,7 +235,7 @@ def _check_key(key: Any, depth: int = 0) -> Any:
     return key
 
 
-_SCALARS = (str, bytes, int, float, bool, type(None))
+_SCALARS = frozenset((str, bytes, int, float, bool, type(None)))
 
 
 # ------------------------------------------------------------------------------------------------------------- thawing
@@ -251,14 +264,14 @@ class _Thaw:
 
     def _build(self, value: Any) -> Any:
         if type(value) is dict:
-            return {key: self(item) for key, item in value.items()}
+            return {key: item if type(item) in _SCALARS else self(item) for key, item in value.items()}
         if type(value) in (list, tuple):
-            return type(value)([self(item) for item in value])
+            return type(value)([item if type(item) in _SCALARS else self(item) for item in value])
         if type(value) in (set, frozenset):
             return value
         if type(value) is not _Record:
             raise pickle.UnpicklingError(f"a {type(value).__name__}")
-        args = tuple(self(item, as_argument=True) for item in value.args)
+        args = tuple([item if type(item) in _SCALARS else self(item, as_argument=True) for item in value.args])
         state = self(value.state)
         try:
             return value.name.build(args, state)

@@ -26,7 +26,7 @@ def cache_folder() -> Path:
 
 
 def cached_arrays(
-    name: str, root: Path, stamp: object, build: Callable[[], dict[str, np.ndarray]]
+    name: str, root: Path, stamp: object, build: Callable[[], dict[str, np.ndarray]], *, refresh: bool = False
 ) -> dict[str, np.ndarray]:
     """What `build` returns, from the cache where that holds it.
 
@@ -36,6 +36,7 @@ def cached_arrays(
         stamp: anything JSON that changes when the files do (sizes, times of change, the layout's version); the
             arrays are built anew where the cached stamp is another.
         build: makes the arrays by reading the files.
+        refresh: build them anew whatever the cache holds.
 
     Returns:
         Read-only arrays, memory-mapped. Where the cache cannot be written, a warning, and the arrays from memory.
@@ -43,7 +44,7 @@ def cached_arrays(
     place = hashlib.sha256(str(root.resolve()).encode()).hexdigest()[:16]
     folder = cache_folder() / f"{name}-{place}"
     stamp = json.loads(json.dumps(stamp))
-    found = _open(folder, stamp)
+    found = None if refresh else _open(folder, stamp)
     if found is not None:
         return found
     arrays = build()

@@ -6,28 +6,53 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import torch
 
 from utnet import layouts
-from utnet.data.files import check_size, read_image, read_npz, read_rgb, read_yaml
+from utnet.conventions import SIDES
+from utnet.data.dexycb_hands import DexYcbHands
+from utnet.data.dexycb_index import NO_HAND, UNREADABLE, open_index
+from utnet.data.files import check_size, read_image, read_rgb, read_yaml
+from utnet.data.npz import read_members
 from utnet.data.source import check_depth, evenly_spaced, ground_truth_box
 from utnet.errors import InputError
-from utnet.geometry import axis_angle_to_matrix, intrinsics
+from utnet.geometry import intrinsics
 from utnet.hand import HandModel
-from utnet.types import HandParams, Sample
+from utnet.types import Sample
 
-_META_KEYS = ("serials", "num_frames", "mano_sides", "mano_calib")
 _DEPTH_EXPECTED = "a 16-bit PNG in millimetres (DexYCB)"
 
 
 class DexYcb:
-    """Whole 640x480 pictures of one split, one hand each, right or left.
+    """Whole 640x480 pictures of one split, one hand each, read from the folder of the release as it is.
 
-    Frames without a hand count in the official numbering and are left out. `params` are given for trees of the open
-    hand (identity basis), and for MANO's where the user's MANO folder is named, since the labels are principal
-    components of its poses; without it `params` is None and the joints are labelled. Given rotations include the mean
-    pose, so they decode with a model of `flat_hand_mean=True`. A left MANO hand's betas belong to MANO_LEFT as
-    shipped, so `betas_ok` is False for it.
+    Frames without a hand count in the official numbering and are left out. Joints are right for both hands. The
+    labelled poses are principal components of MANO's, made with its mean pose, so `params` need the user's MANO files;
+    they then include the mean, and decode with a model of `flat_hand_mean=True` and manopth's fingertips
+    (`hand_model_of`). A left hand's betas belong to MANO_LEFT as shipped (its `shapedirs` unfixed, as the labels were
+    made), so `betas_ok` is False for it. A side whose file is not there has joints only (`params` None). Trees of the
+    open hand (identity basis, no mean) always have `params`.
+
+    Which frames have a hand is read once and cached; `dexycb_index.open_index` says what is noticed afterwards.
+
+    Args:
+        root: the folder that holds the subjects and `calibration`.
+        split: "train", "val" or "test".
+        setup: "s0" (unseen sequences), "s1" (subjects), "s2" (cameras) or "s3" (grasps).
+        limit: at most this many samples, evenly spaced over those with a hand.
+        sides: "right", "left" or "both".
+        hand_model: model of the labels, "open", "mano", or "auto": as the tree says (MANO where it says nothing).
+        mano: folder of the user's MANO_RIGHT.pkl and MANO_LEFT.pkl.
+        with_depth: read the depth images.
+        with_mask: give `hand_mask`, the hand's pixels in the labelled segmentation.
+        with_vertices: give `vertices_cam_m`, decoded from the parameters.
+        refresh: read again which frames have a hand (label files that were changed in place are not noticed).
+
+    Attributes:
+        num_official: samples of the split with those without a hand: the length of the official toolkit's dataset.
+        counts: what opening found.
+
+    Raises:
+        InputError: no such split or option, a folder or a calibration file missing, or no frame with such a hand.
     """
 
     name, tips = "dexycb", "manopth"
@@ -39,34 +64,32 @@ class DexYcb:
         split: str = "train",
         setup: str = "s0",
         limit: int | None = None,
+        sides: str = "both",
         hand_model: str = "auto",
         mano: str | Path | None = None,
         with_depth: bool = True,
+        with_mask: bool = False,
+        with_vertices: bool = False,
+        refresh: bool = False,
     ):
-        self.root, self.split, self.setup, self._with_depth = Path(root), split, setup, with_depth
-        subjects, cameras, sequences = layouts.dexycb_split(setup, split)
+        self.root, self.split, self.setup = Path(root), split, setup
+        self._with_depth, self._with_mask, self._with_vertices = with_depth, with_mask, with_vertices
+        cameras = layouts.dexycb_split(setup, split)[1]
+        if sides not in (*SIDES, "both"):
+            raise InputError(f"data.sides is {sides!r}; expected right, left or both")
         if not self.root.is_dir():
             raise InputError(
                 f"{self.root}: no such folder; give the folder that holds DexYCB's subjects and calibration"
             )
         self._serials = [layouts.DEXYCB_SERIALS[i] for i in cameras]
         self._K = [_read_intrinsics(self.root, serial) for serial in self._serials]
-        self._sequences = [name for i in subjects for name in self._subject(layouts.DEXYCB_SUBJECTS[i], sequences)]
-        self._metas = [self._read_meta(name) for name in self._sequences]
-        self._hand_model = _hand_model(self._metas, hand_model, mano)
-        sides = {meta["mano_sides"][0] for meta in self._metas}
-        self._mano = _load_mano(mano, sides) if self._hand_model == "mano" and mano is not None else {}
-        self._betas = {meta["mano_calib"][0]: self._read_betas(meta["mano_calib"][0]) for meta in self._metas}
-        frames = layouts.dexycb_numbering([meta["num_frames"] for meta in self._metas], len(cameras))
-        self.num_official = len(frames)
-        """Samples of the split with those without a hand: the length of the official toolkit's dataset."""
-        candidates = evenly_spaced(len(frames), limit)
-        self._rows = frames
-        self._ids = np.array([i for i in candidates if self._has_hand(i)], np.int64)
-        if not len(self._ids):
-            raise InputError(
-                f"{self.root}: split {setup} {split} has no frame with a hand; choose another split or setup"
-            )
+        self._index = open_index(self.root, setup, split, refresh=refresh)
+        self.num_official = len(self._index.numbering)
+        self._ids, self.counts = self._choose(sides, limit)
+        hands = [side for side in SIDES if sides in (side, "both") and (self._index.is_left == (side == "left")).any()]
+        self._hands = DexYcbHands(_hand_model(self._index.is_open, hand_model, self.root), mano, hands)
+        self._betas = {name: self._read_betas(name) for name in {mano for mano, _ in self._index.calibrations}}
+        self._extrinsics: dict[str, dict[str, np.ndarray]] = {}
 
     def __len__(self) -> int:
         return len(self._ids)
@@ -76,113 +99,118 @@ class DexYcb:
         return int(self._ids[index])
 
     def sequence(self, index: int) -> str:
-        return self._sequences[self._rows[self._ids[index]][0]]
+        return self._index.sequences[self._place(index)[0]]
 
     def key(self, index: int) -> str:
-        sequence, serial, frame = self._place(self._ids[index])
-        return f"{self._sequences[sequence]}/{serial}/{frame:06d}"
+        sequence, camera, frame = self._place(index)
+        return f"{self._index.sequences[sequence]}/{self._serials[camera]}/{frame:06d}"
+
+    def hand_model_of(self, side: str) -> HandModel:
+        """The model that decodes `params` of this side, with the tips of the labels.
+
+        Raises:
+            InputError: it is MANO's and the user's file is not there.
+        """
+        return self._hands.model(side)
+
+    def T_world_cam(self, index: int) -> np.ndarray:
+        """(4, 4) float64 pose of the sample's colour camera: camera to the world that the eight cameras share, metres.
+
+        Raises:
+            InputError: the sequence's extrinsics are missing or damaged.
+        """
+        sequence, camera, _ = self._place(index)
+        name = self._index.calibrations[sequence][1]
+        if name not in self._extrinsics:
+            self._extrinsics[name] = _read_extrinsics(self.root, name, self._index.sequences[sequence])
+        return self._extrinsics[name][self._serials[camera]].copy()
 
     def __getitem__(self, index: int) -> Sample:
-        sequence, serial, frame = self._place(self._ids[index])
-        folder, meta = self._folder(sequence, serial), self._metas[sequence]
-        K = self._K[self._serials.index(serial)]
-        label_path = folder / layouts.dexycb_labels(frame)
-        pose, joints = read_npz(label_path, "pose_m", "joint_3d")
-        if joints.size != 63 or pose.size != 51:
-            raise InputError(
-                f"{label_path}: joint_3d {joints.shape} and pose_m {pose.shape}, expected (1, 21, 3) and (1, 51)"
-            )
-        joints = joints.reshape(21, 3).astype(np.float64)
-        if not np.isfinite(joints).all() or not (joints[:, 2] > 0).any():
-            raise InputError(
-                f"{label_path}: joint_3d is not a hand before the camera; extract or download the file again"
-            )
-        side = meta["mano_sides"][0]
+        sequence, camera, frame = self._place(index)
+        K, name = self._K[camera], self._index.sequences[sequence]
+        side = SIDES[int(self._index.is_left[sequence])]
+        folder = self.root / name / self._serials[camera]
+        key = f"{name}/{self._serials[camera]}/{frame:06d}"
+        pose, joints, mask = _read_labels(folder / layouts.dexycb_labels(frame), with_mask=self._with_mask)
+        params = self._hands.params(pose, side, self._betas[self._index.calibrations[sequence][0]])
         depth_path = folder / layouts.dexycb_depth(frame)
         sample = Sample(
-            key=self.key(index),
+            key=key,
             rgb=read_rgb(folder / layouts.dexycb_color(frame), layouts.DEXYCB_SIZE_WH),
             K_px=K,
             side=side,
-            box_px=ground_truth_box(joints, K, layouts.DEXYCB_SIZE_WH, self.key(index)),
+            box_px=ground_truth_box(joints, K, layouts.DEXYCB_SIZE_WH, key),
             joints_cam_m=joints,
             joints_2d_conf=(joints[:, 2] > 0).astype(np.float32),
             joints_3d_conf=np.ones(21, np.float32),
             depth_m=_read_depth(depth_path) if self._with_depth else None,
-            params=self._params(pose.reshape(51).astype(np.float64), meta),
-            betas_ok=self._hand_model == "open" or side == "right",
-            hand_model=self._hand_model,
-            sequence=self._sequences[sequence],
+            params=params,
+            betas_ok=self._hands.name == "open" or side == "right",
+            hand_model=self._hands.name,
+            sequence=name,
+            vertices_cam_m=self._hands.vertices_cam_m(params, side) if self._with_vertices and params else None,
+            hand_mask=mask,
         )
         check_depth(sample, depth_path, _DEPTH_EXPECTED)
         return sample
 
-    def _place(self, official: int) -> tuple[int, str, int]:
-        sequence, camera, frame = self._rows[official].tolist()
-        return sequence, self._serials[camera], frame
+    def _place(self, index: int) -> tuple[int, int, int]:
+        return self._index.numbering.place(int(self._ids[index]))
 
-    def _folder(self, sequence: int, serial: str) -> Path:
-        return self.root / self._sequences[sequence] / serial
-
-    def _subject(self, subject: str, indices: list[int]) -> list[str]:
-        """Names "subject/sequence" of a subject's sequences in the split."""
-        folder = self.root / subject
-        if not folder.is_dir():
+    def _choose(self, sides: str, limit: int | None) -> tuple[np.ndarray, dict[str, int]]:
+        """Official indices of the samples, and what there was."""
+        index, numbering = self._index, self._index.numbering
+        is_left = np.repeat(index.is_left, numbering.num_frames * numbering.num_cameras)
+        hand = index.flags != NO_HAND
+        wanted = hand if sides == "both" else hand & (is_left == (sides == "left"))
+        ids = np.flatnonzero(wanted)
+        if not len(ids):
+            what = "hand" if sides == "both" else f"{sides} hand"
             raise InputError(
-                f"{folder}: no such folder; {self.setup} {self.split} of DexYCB needs it, extract the subject's archive"
+                f"{self.root}: split {self.setup} {self.split} has no frame with a {what}; choose another one"
             )
-        names = sorted(entry.name for entry in folder.iterdir() if entry.is_dir())
-        if len(names) != layouts.DEXYCB_NUM_SEQUENCES:
-            raise InputError(
-                f"{folder}: {len(names)} sequences, expected {layouts.DEXYCB_NUM_SEQUENCES}; splits count them, "
-                "so extract the subject's whole archive"
-            )
-        return [f"{subject}/{names[i]}" for i in indices]
-
-    def _read_meta(self, sequence: str) -> dict:
-        path = self.root / sequence / "meta.yml"
-        meta = read_yaml(path, *_META_KEYS)
-        sides, num = meta["mano_sides"], meta["num_frames"]
-        if not isinstance(sides, list) or len(sides) != 1 or sides[0] not in ("right", "left"):
-            raise InputError(f"{path}: mano_sides is {sides!r}, expected [right] or [left]")
-        if not isinstance(num, int) or num < 0:
-            raise InputError(f"{path}: num_frames is {num!r}, expected a count")
-        if not isinstance(meta["mano_calib"], list) or not meta["mano_calib"]:
-            raise InputError(f"{path}: mano_calib is {meta['mano_calib']!r}, expected a list of one name")
-        return meta
+        ids = ids[evenly_spaced(len(ids), limit)]
+        counts = {
+            "frames": len(hand),
+            "without a hand": len(hand) - int(hand.sum()),
+            "of the other hand": int(hand.sum()) - int(wanted.sum()),
+            "unreadable labels": int((index.flags[ids] == UNREADABLE).sum()),
+            "right hands": int((~is_left[ids]).sum()),
+            "left hands": int(is_left[ids].sum()),
+        }
+        return ids, counts
 
     def _read_betas(self, name: str) -> np.ndarray:
         path = layouts.dexycb_mano(self.root, name)
         betas = read_yaml(path, "betas")["betas"]
-        if not isinstance(betas, list) or len(betas) != 10 or not all(isinstance(b, int | float) for b in betas):
+        if not isinstance(betas, list | tuple) or len(betas) != 10 or not np.isfinite(_numbers(betas)).all():
             raise InputError(f"{path}: betas is not a list of 10 numbers")
-        return np.array(betas, np.float64)
+        return _numbers(betas)
 
-    def _has_hand(self, official: int) -> bool:
-        """False where the labels say that there is none. An unreadable file stays in, to fail by name when read."""
-        sequence, serial, frame = self._place(official)
-        try:
-            (joints,) = read_npz(self._folder(sequence, serial) / layouts.dexycb_labels(frame), "joint_3d")
-        except InputError:
-            return True
-        return not (joints == layouts.DEXYCB_NO_HAND).all()
 
-    def _params(self, pose: np.ndarray, meta: dict) -> HandParams | None:
-        """3 global axis-angle, 45 pose coefficients, 3 translation -> parameters in the colour camera."""
-        coefficients, side = pose[3:48], meta["mano_sides"][0]
-        if self._hand_model == "mano":
-            if side not in self._mano:
-                return None
-            model = self._mano[side]
-            axis_angle = model.pose_from_pca(torch.from_numpy(coefficients[None]).float())[0]
-            axis_angle = axis_angle if model.pose_mean is None else axis_angle + model.pose_mean.flatten()
-            coefficients = axis_angle.numpy().astype(np.float64)
-        return HandParams(
-            global_orient=axis_angle_to_matrix(pose[None, :3]),
-            hand_pose=axis_angle_to_matrix(coefficients.reshape(15, 3)),
-            betas=self._betas[meta["mano_calib"][0]],
-            transl_m=pose[48:],
+def _numbers(values: list | tuple) -> np.ndarray:
+    """float64, NaN where something is no number."""
+    return np.array([v if isinstance(v, int | float) else np.nan for v in values], np.float64)
+
+
+def _read_labels(path: Path, *, with_mask: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    """(51,) pose numbers as they are, (21, 3) float64 joints in the colour camera, and the hand's pixels if wanted."""
+    pose, joints, *seg = read_members(path, "pose_m", "joint_3d", *(("seg",) if with_mask else ()))
+    if joints.size != 63 or pose.size != 51:
+        raise InputError(f"{path}: joint_3d {joints.shape} and pose_m {pose.shape}, expected (1, 21, 3) and (1, 51)")
+    joints, pose = joints.reshape(21, 3).astype(np.float64), pose.reshape(51)
+    if not np.isfinite(joints).all() or not (joints[:, 2] > 0).any():
+        raise InputError(f"{path}: joint_3d is not a hand before the camera; extract or download the file again")
+    if not np.isfinite(pose).all():
+        raise InputError(f"{path}: pose_m has values that are not numbers; extract or download the file again")
+    if not with_mask:
+        return pose, joints, None
+    width, height = layouts.DEXYCB_SIZE_WH
+    if seg[0].shape != (height, width):
+        raise InputError(
+            f"{path}: seg {seg[0].shape}, expected ({height}, {width}); extract or download the file again"
         )
+    return pose, joints, seg[0] == layouts.DEXYCB_HAND_SEG
 
 
 def _read_intrinsics(root: Path, serial: str) -> np.ndarray:
@@ -194,6 +222,21 @@ def _read_intrinsics(root: Path, serial: str) -> np.ndarray:
         raise InputError(f"{path}: color must hold the numbers fx, fy, ppx and ppy") from error
 
 
+def _read_extrinsics(root: Path, name: str, sequence: str) -> dict[str, np.ndarray]:
+    """(4, 4) camera to world by serial."""
+    if not name:
+        raise InputError(f"{root / sequence / 'meta.yml'}: has no key 'extrinsics', so its cameras have no known place")
+    path = layouts.dexycb_extrinsics(root, name)
+    poses = read_yaml(path, "extrinsics")["extrinsics"]
+    matrices = {}
+    for serial in layouts.DEXYCB_SERIALS:
+        numbers = poses.get(serial) if isinstance(poses, dict) else None
+        if not isinstance(numbers, list | tuple) or len(numbers) != 12 or not np.isfinite(_numbers(numbers)).all():
+            raise InputError(f"{path}: extrinsics of {serial} is not a list of 12 numbers (3x4, camera to world)")
+        matrices[serial] = np.concatenate([_numbers(numbers).reshape(3, 4), [[0.0, 0.0, 0.0, 1.0]]])
+    return matrices
+
+
 def _read_depth(path: Path) -> np.ndarray:
     depth = read_image(path, flags=cv2.IMREAD_UNCHANGED)
     if depth.dtype != np.uint16 or depth.ndim != 2:
@@ -202,21 +245,12 @@ def _read_depth(path: Path) -> np.ndarray:
     return layouts.depth_mm_decode(depth)
 
 
-def _hand_model(metas: list[dict], wanted: str, mano: str | Path | None) -> str:
+def _hand_model(is_open: np.ndarray, wanted: str, root: Path) -> str:
     """ "open" or "mano": what the metadata says, unless the user says otherwise."""
     if wanted not in ("auto", "open", "mano"):
         raise InputError(f"hand_model is {wanted!r}; expected auto, open or mano")
     if wanted != "auto":
         return wanted
-    return layouts.OPEN_HAND if metas[0].get(layouts.HAND_MODEL_KEY) == layouts.OPEN_HAND else "mano"
-
-
-def _load_mano(folder: str | Path, sides: set[str]) -> dict[str, HandModel]:
-    """MANO's hands of these sides, with the mean pose and the tips of DexYCB."""
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise InputError(f"{folder}: no such folder; name the one that holds your MANO_RIGHT.pkl and MANO_LEFT.pkl")
-    paths = {side: folder / f"MANO_{side.upper()}.pkl" for side in sorted(sides)}
-    return {
-        side: HandModel.from_mano(path, side=side, flat_hand_mean=False, tips="manopth") for side, path in paths.items()
-    }
+    if is_open.any() and not is_open.all():
+        raise InputError(f"{root}: some sequences are labelled with the open hand and some with MANO; give hand_model")
+    return layouts.OPEN_HAND if is_open.any() else "mano"

@@ -28,31 +28,37 @@ def read_bytes(path: Path, remedy: str = "check the dataset's folder or extract 
 def read_image(path: Path, *, flags: int = cv2.IMREAD_COLOR) -> np.ndarray:
     """Decodes a JPEG or PNG as OpenCV does (colour: B, G, R).
 
-    Decoders fill the rest of a file that was cut off with grey, so its end is looked for first.
-
     Raises:
         InputError: missing, cut off, or not an image.
     """
-    data = read_bytes(path)
+    return decode_image(read_bytes(path), where=str(path), flags=flags)
+
+
+def decode_image(data: bytes, *, where: str, flags: int = cv2.IMREAD_COLOR) -> np.ndarray:
+    """`read_image` of bytes in memory; `where` names them in messages.
+
+    Decoders fill the rest of a file that was cut off with grey, so its end is looked for first.
+    """
     if data[:2] == b"\xff\xd8":  # JPEG: an end-of-image marker after the last start-of-scan marker
-        complete = data.rfind(b"\xff\xd9") > data.rfind(b"\xff\xda")
+        end = data.rfind(b"\xff\xd9")
+        complete = end >= 0 and data.find(b"\xff\xda", end) < 0
     elif data[:4] == b"\x89PNG":
         complete = b"IEND" in data[-64:]
     else:
         complete = True
     if not complete:
-        raise InputError(f"{path}: the image is cut off ({len(data)} bytes); extract or download the file again")
+        raise InputError(f"{where}: the image is cut off ({len(data)} bytes); extract or download the file again")
     image = cv2.imdecode(np.frombuffer(data, np.uint8), flags | cv2.IMREAD_IGNORE_ORIENTATION) if data else None
     if image is None:
-        raise InputError(f"{path}: not an image that OpenCV can read; extract or download the file again")
+        raise InputError(f"{where}: not an image that OpenCV can read; extract or download the file again")
     return image
 
 
 def read_rgb(path: Path, size_wh: tuple[int, int]) -> np.ndarray:
     """(H, W, 3) uint8 in the order red, green, blue; InputError unless it is `size_wh` large."""
-    image = read_image(path)
+    image = read_image(path, flags=cv2.IMREAD_COLOR_RGB)
     check_size(path, image, size_wh)
-    return np.ascontiguousarray(image[..., ::-1])
+    return image
 
 
 def check_size(path: Path, image: np.ndarray, size_wh: tuple[int, int]) -> None:
@@ -75,7 +81,7 @@ def read_npz(path: Path, *names: str) -> list[np.ndarray]:
         raise InputError(f"{path}: no such file; check the dataset's folder or extract it again") from error
     except KeyError as error:
         raise InputError(f"{path}: {error.args[0]}; not a file of this dataset, or another version of it") from error
-    except (OSError, ValueError, EOFError, BadZipFile, zlib.error) as error:
+    except (OSError, ValueError, EOFError, RuntimeError, BadZipFile, zlib.error) as error:
         raise InputError(f"{path}: not a readable npz file ({error}); extract or download the file again") from error
 
 

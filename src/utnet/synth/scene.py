@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from utnet.hand import HandModel
-from utnet.raster import interpolate, rasterize, vertex_normals
+from utnet.raster import Fragments, interpolate, rasterize, vertex_normals
 from utnet.synth.appearance import Appearance, background, finish, shade, white_noise
 from utnet.types import HandParams
 
@@ -100,21 +100,27 @@ class SceneRenderer:
             rng: noise of this frame and how the forearm bends.
             depth_noise_m: standard deviation of the depth's noise at 1 m (it grows with the square of the distance).
         """
-        mesh = posed.vertices_m
-        if self._forearm:
-            mesh = np.concatenate([mesh, self._forearm_vertices(posed, rng.normal(0, 0.25, 2))])
+        mesh, colors = self.surface(posed, appearance, rng)
         fragments = rasterize(mesh, self.faces, K_px, size_wh)
-        on_skin = (mesh - posed.joints_m[0]) @ posed.R
-        colors = shade(appearance, on_skin, vertex_normals(mesh, self.faces))
         rgb = interpolate(fragments, self.faces, colors)
         cv2.copyTo(background(appearance, size_wh), (~fragments.mask).view(np.uint8), rgb)
         return Render(
             rgb=finish(appearance, rgb, rng),
-            depth_m=self._depth(fragments, K_px, float(posed.joints_m[:, 2].mean()), appearance, rng, depth_noise_m),
+            depth_m=sensor_depth(
+                fragments, K_px, float(posed.joints_m[:, 2].mean()), appearance, rng=rng, noise_m=depth_noise_m
+            ),
             mask=fragments.mask & (fragments.face < self.num_hand_faces),
             joints_cam_m=posed.joints_m,
             vertices_cam_m=posed.vertices_m,
         )
+
+    def surface(self, posed: Posed, appearance: Appearance, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """(N, 3) vertices of the hand and its forearm in the camera frame, and their (N, 3) shaded colours."""
+        mesh = posed.vertices_m
+        if self._forearm:
+            mesh = np.concatenate([mesh, self._forearm_vertices(posed, rng.normal(0, 0.25, 2))])
+        on_skin = (mesh - posed.joints_m[0]) @ posed.R
+        return mesh, shade(appearance, on_skin, vertex_normals(mesh, self.faces))
 
     def _forearm_vertices(self, posed: Posed, bend: np.ndarray) -> np.ndarray:
         """Rings behind the wrist's edge, growing a little and turning by `bend` (rad, about the hand's y and z)."""
@@ -131,18 +137,27 @@ class SceneRenderer:
             rings.append((edge - centre) @ turn.T * np.float32(1 + 1.2 * distance) + position)
         return np.concatenate([*rings, position[None]]).astype(np.float32)
 
-    def _depth(self, fragments, K_px, hand_m, appearance, rng, noise_m) -> np.ndarray:
-        """The hand's depth over a tilted plane behind it, with noise that grows as the distance squared."""
-        height, width = fragments.face.shape
-        inverse = np.linalg.inv(K_px)
-        x = (np.arange(width) * inverse[0, 0] + inverse[0, 2]).astype(np.float32)
-        y = (np.arange(height) * inverse[1, 1] + inverse[1, 2]).astype(np.float32)
-        slope_x, slope_y = appearance.background_tilt
-        # n . (X - X0) = 0 for the plane through (0, 0, d): z = d / (1 - slope . (x, y))
-        plane = (hand_m + 0.1 + appearance.background_m) / np.maximum(1 - slope_x * x - slope_y * y[:, None], 0.2)
-        depth = np.where(fragments.mask, fragments.depth_m, plane.astype(np.float32))
-        depth += white_noise(rng, depth.shape) * (depth * depth * np.float32(noise_m))
-        return np.rint(depth * 1000) * np.float32(0.001)  # sensors report whole millimetres
+
+def sensor_depth(
+    fragments: Fragments,
+    K_px: np.ndarray,
+    hand_m: float,
+    appearance: Appearance,
+    *,
+    rng: np.random.Generator,
+    noise_m: float,
+) -> np.ndarray:
+    """The hand's depth over a tilted plane behind it, with noise that grows as the distance squared."""
+    height, width = fragments.face.shape
+    inverse = np.linalg.inv(K_px)
+    x = (np.arange(width) * inverse[0, 0] + inverse[0, 2]).astype(np.float32)
+    y = (np.arange(height) * inverse[1, 1] + inverse[1, 2]).astype(np.float32)
+    slope_x, slope_y = appearance.background_tilt
+    # n . (X - X0) = 0 for the plane through (0, 0, d): z = d / (1 - slope . (x, y))
+    plane = (hand_m + 0.1 + appearance.background_m) / np.maximum(1 - slope_x * x - slope_y * y[:, None], 0.2)
+    depth = np.where(fragments.mask, fragments.depth_m, plane.astype(np.float32))
+    depth += white_noise(rng, depth.shape) * (depth * depth * np.float32(noise_m))
+    return np.rint(depth * 1000) * np.float32(0.001)  # sensors report whole millimetres
 
 
 def _wrist_loop(faces: np.ndarray) -> np.ndarray:

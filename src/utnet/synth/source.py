@@ -24,12 +24,10 @@ class SyntheticHands:
     cutting it out with `utnet.data.transforms.crop`, without drawing the rest of the picture.
 
     Attributes:
-        is_cropped: True; the loader neither mirrors nor crops these items again.
         size_px: side of the crops.
     """
 
     name, tips = "synth", ""
-    is_cropped = True
 
     def __init__(
         self,
@@ -84,6 +82,7 @@ class SyntheticHands:
             depth_m=render.depth_m,
             params=params,
             hand_model="open",
+            is_crop=True,
         )
 
     def _sample_view(self, rng: np.random.Generator) -> tuple[HandParams, np.ndarray]:
