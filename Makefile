@@ -34,6 +34,7 @@ test-long: env
 
 bench: env
 	$(BIN)/python benchmarks/synth.py
+	$(BIN)/python benchmarks/data.py
 
 clean:
 	rm -rf .venv build

@@ -14,6 +14,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import tyro
 
 from utnet.errors import InputError
+from utnet.inspection import commands
 
 
 def demo(
@@ -60,7 +61,7 @@ def train(
 
 def evaluate(
     checkpoint: Annotated[Path, tyro.conf.Positional],
-    data: Literal["synth", "dexycb", "ho3d"] = "synth",
+    data: Literal["synth", "dexycb", "ho3d", "freihand", "custom", "shards"] = "synth",
     root: str = "",
     split: str | None = None,
     setup: str = "s0",
@@ -73,7 +74,7 @@ def evaluate(
         checkpoint: a folder such as RUN/best.
         data: what to score on; "synth": held-out synthetic hands.
         root: the data set's folder.
-        split: default: test for DexYCB, evaluation for HO3D.
+        split: default: test for DexYCB and custom, evaluation for HO3D and FreiHAND.
         setup: DexYCB's s0, s1, s2 or s3.
         limit: at most this many samples, evenly spaced.
         json: also write the scores there.
@@ -88,7 +89,7 @@ def evaluate(
     if json and (json.is_dir() or not json.parent.is_dir()):
         raise InputError(f"{json}: cannot be written; give a file in a folder that exists")
     model, config = load_checkpoint(checkpoint, device=str(pick_device("auto")))
-    split = split or {"dexycb": "test", "ho3d": "evaluation"}.get(data, "")
+    split = split or _TEST_SPLITS.get(data, "")
     source = open_data(DataConfig(name=data, root=root, split=split, setup=setup, limit=limit), config, train=False)
     scores = run(model, source, config, inputs=scorable_inputs(source), progress=True)
     _print_scores(scores)
@@ -138,21 +139,72 @@ def predict(
     print("wrote", ", ".join(str(path) for paths in written.values() for path in paths))
 
 
-def synth(layout: Literal["dexycb", "ho3d"], num: int, out: Path, seed: int = 0, split: str | None = None) -> None:
+def synth(
+    layout: Literal["dexycb", "ho3d", "ho3d_v2", "h2o3d", "freihand", "tars"],
+    num: int,
+    out: Path,
+    seed: int = 0,
+    split: str | None = None,
+) -> None:
     """Writes labelled synthetic hands as a complete tree in an official layout.
 
     Args:
-        layout: whose layout.
-        num: frames in all.
+        layout: whose layout (ho3d: version 3; tars: the training tars of HaMeR and WiLoR).
+        num: frames in all (freihand: hands, four pictures each).
         out: a new folder.
         seed: the same seed gives the same bytes.
         split: put all frames into this split (default: spread over all).
     """
-    from utnet.synth.write_dexycb import write_dexycb
-    from utnet.synth.write_ho3d import write_ho3d
+    from functools import partial
 
-    {"dexycb": write_dexycb, "ho3d": write_ho3d}[layout](out, num=num, seed=seed, split=split)
+    from utnet.synth.write_dexycb import write_dexycb
+    from utnet.synth.write_freihand import write_freihand
+    from utnet.synth.write_ho3d import write_ho3d
+    from utnet.synth.write_tars import write_tars
+
+    writers = {
+        "dexycb": write_dexycb,
+        "ho3d": write_ho3d,
+        "ho3d_v2": partial(write_ho3d, version="v2"),
+        "h2o3d": partial(write_ho3d, version="h2o3d"),
+        "freihand": write_freihand,
+        "tars": write_tars,
+    }
+    if layout == "tars" and split is not None:
+        raise InputError(f"--split {split}: tars have no splits; leave it out")
+    options: dict = {} if split is None else {"split": split}
+    writers[layout](out, num=num, seed=seed, **options)
     print(f"{out}: {num} frames in the layout of {layout}")
+
+
+def data() -> None:
+    """Looks at and packs data sets: data check | preview | stats | shard (`utnet data --help`)."""
+
+
+def import_() -> None:
+    """Turns other projects' weights into a checkpoint: import wilor (`utnet import --help`)."""
+
+
+def import_wilor(file: Annotated[Path, tyro.conf.Positional], out: Path, num_heads: int | None = None) -> None:
+    """Writes WiLoR's published weights as a checkpoint with equal outputs, ready for RGB-D fine-tuning.
+
+    The file holds MANO's arrays: what is made of it stays under MANO's licence.
+
+    Args:
+        file: wilor_final.ckpt.
+        out: a new folder.
+        num_heads: attention heads (default: 16 for ViT-H).
+    """
+    from utnet.checkpoint import import_wilor as read
+    from utnet.checkpoint import save_checkpoint
+    from utnet.config import Config, CropConfig
+
+    if out.exists():
+        raise InputError(f"{out}: exists already; give a new folder")
+    model = read(file, num_heads)
+    crop = CropConfig(expand=2.0, aspect=model.width_px / model.config.size_px)  # WiLoR's square round a box
+    save_checkpoint(out, model, Config(model=model.config, crop=crop), imported_from=str(file))
+    print(f"{out}: preset {model.config.preset}, {sum(p.numel() for p in model.parameters()):,} parameters")
 
 
 def doctor() -> None:
@@ -162,24 +214,42 @@ def doctor() -> None:
     print(report())
 
 
+_TEST_SPLITS = {"dexycb": "test", "ho3d": "evaluation", "freihand": "evaluation", "custom": "test"}
+
 _COMMANDS: dict[str, Callable[..., None]] = {
     "demo": demo,
     "train": train,
     "eval": evaluate,
     "predict": predict,
+    "data": data,
     "synth": synth,
+    "import": import_,
     "doctor": doctor,
 }
+_GROUPS: dict[str, dict[str, Callable[..., None]]] = {
+    "data": {"check": commands.check, "preview": commands.preview, "stats": commands.stats, "shard": commands.shard},
+    "import": {"wilor": import_wilor},
+}
+"""Commands with commands of their own."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """`utnet ...`; exits with 2 on bad input."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
     try:
+        if words and words[0] in _GROUPS:
+            tyro.extras.subcommand_cli_from_dict(
+                _GROUPS[words[0]],
+                prog=f"utnet {words[0]}",
+                description=(_COMMANDS[words[0]].__doc__ or "").split(":")[0] + ".",
+                args=words[1:],
+            )
+            return
         tyro.extras.subcommand_cli_from_dict(
             _COMMANDS,
             prog="utnet",
             description="3D hands from RGB images, with depth where there is a sensor.",
-            args=arguments,
+            args=words,
         )
     except InputError as error:
         print(f"utnet: {error}", file=sys.stderr)

@@ -35,6 +35,10 @@ class LossConfig:
     """Place and depth of the joints read off the feature maps (own presets only)."""
     w_joint_heat: float = 0.0
     """Dense supervision of the heat maps that they are read from."""
+    w_root_z: float = 0.0
+    """Distance of the wrist, in m, of samples with depth; 0 leaves `root_z_m` at the robust distance of the depth."""
+    w_uncertainty: float = 0.0
+    """Likelihood of the joints' errors (`model.uncertainty`); it teaches that head alone, never the pose."""
     loss_type: str = "l1"
     reduction: str = "sum"
     root_id: int = 0
@@ -65,6 +69,8 @@ class ModelConfig:
     depth: int | None = None
     num_heads: int | None = None
     """Width, blocks and attention heads of the encoder."""
+    uncertainty: bool = False
+    """A head that says how far off each joint may be (`utnet.likelihood`); it needs loss.w_uncertainty above 0."""
     checkpoint_blocks: bool = False
     """Training computes the encoder's activations a second time instead of keeping them: much less memory."""
 
@@ -89,11 +95,14 @@ class CropConfig:
 
     expand: float = 2.0
     """Side of the square over the longer side of the tight box."""
+    aspect: float = 1.0
+    """Width over height of what the network sees of the square (`model.width_px`); WiLoR's crops have 0.75."""
     scale_jitter: float = 0.15
     shift_jitter: float = 0.06
     rotation_jitter_deg: float = 30.0
 
     def __post_init__(self):
+        _require("crop.aspect", 0.1 <= self.aspect <= 1.0, self.aspect, "0.1 to 1")
         _require("crop.expand", 1.0 <= self.expand <= 10.0, self.expand, "1 to 10")
         for name in ("scale_jitter", "shift_jitter", "rotation_jitter_deg"):
             _require(f"crop.{name}", 0.0 <= getattr(self, name) < math.inf, getattr(self, name), "0 or more")
@@ -220,6 +229,10 @@ class TrainConfig:
     """CPU threads of the network; null leaves torch's choice."""
     max_bad_samples: int = 50
     """Unreadable samples that training skips (and names) before it stops."""
+    init_from: str = ""
+    """File of ViTPose's, DINOv2's or MAE's weights that the encoder starts from; empty: from nothing."""
+    init_kind: str = "auto"
+    """Whose they are: "vitpose", "dinov2", "mae", or "auto": as the entries say (`utnet.starting_weights`)."""
 
     def __post_init__(self):
         for name in ("steps", "batch_size", "log_every", "eval_every"):
@@ -229,6 +242,8 @@ class TrainConfig:
         _require("train.lr", 0.0 < self.lr < math.inf, self.lr, "more than 0")
         _require("train.minutes", self.minutes is None or self.minutes > 0, self.minutes, "more than 0, or null")
         _require("train.num_threads", self.num_threads is None or self.num_threads >= 1, self.num_threads, "at least 1")
+        kinds = ("auto", "vitpose", "dinov2", "mae")
+        _require("train.init_kind", self.init_kind in kinds, self.init_kind, "auto, vitpose, dinov2 or mae")
         _require("train.precision", self.precision in ("fp32", "bf16"), self.precision, "'fp32' or 'bf16'")
 
 
@@ -249,6 +264,9 @@ class Config:
 
     def __post_init__(self):
         _require("seed", self.seed >= 0, self.seed, "0 or more")
+        weight, head = self.loss.w_uncertainty, self.model.uncertainty
+        expected = "more than 0 with model.uncertainty: true" if head else "0 without model.uncertainty: true"
+        _require("loss.w_uncertainty", (weight > 0) == head, weight, expected)
 
     @classmethod
     def load(cls, path: str | Path) -> Config:

@@ -17,7 +17,8 @@ import torch
 from utnet.config import Config, LossConfig
 from utnet.data.loader import collate
 from utnet.data.source import Source, evenly_spaced
-from utnet.data.transforms import crop, to_right
+from utnet.data.transforms import right_crop
+from utnet.errors import InputError
 from utnet.geometry import crop_to_px, project
 from utnet.metrics import mpjpe_mm, pa_mpjpe_mm
 from utnet.model import UTNet
@@ -90,13 +91,17 @@ def prediction_sheet(model: UTNet, source: Source, config: Config, *, num: int =
     Meshes are drawn in the camera of the crop, placed where the network says (RGB) or where depth measures it (RGB-D).
     """
     picks = evenly_spaced(len(source), num)
-    crops = [crop(to_right(source[int(i)]), config.model.size_px, config.crop) for i in picks]
+    crops = [right_crop(source[int(i)], config.model.size_px, config.crop) for i in picks]
     batch = collate(crops).to(next(model.parameters()).device)
     model.eval()
     with torch.inference_mode():
         outs = {use: model.forward_batch(batch, use_depth=use).map(lambda t: t.float().cpu()) for use in (False, True)}
     panels = []
     for i, sample in enumerate(crops):
+        if sample.K_px is None:
+            raise InputError(
+                f"{sample.key}: its camera is not known, and meshes are drawn with it; choose another source"
+            )
         picture, K = _enlarge(sample.rgb, sample.K_px)
         truth = sample.joints_cam_m
         panels.append(label(picture, sample.key[-34:]))

@@ -4,23 +4,27 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import fields, replace
+from typing import Any
 
 from utnet.config import Config, DataConfig
 from utnet.data import SOURCES, open_source, reader_options
-from utnet.data.source import Source, evenly_spaced
+from utnet.data.mixture import Mixture
+from utnet.data.source import Source, evenly_spaced, is_stream
 from utnet.errors import InputError
 from utnet.synth import SyntheticHands
 
 _HELD_OUT_SEED = 1_000_003
 """Added to the seed for validation, so that no training picture is ever validated on."""
 _NUM_HELD_OUT = 256
+_HELD_OUT_SPLIT = ("ho3d", "freihand", "custom")
+"""Data sets without an official validation split: `train_fit` and `val` part their training data by recording."""
 
 
-def open_data(data: DataConfig, config: Config, *, train: bool) -> Source:
-    """The source that `data` names.
+def open_data(data: DataConfig, config: Config, *, train: bool) -> Any:
+    """The source that `data` names: a `Source`, or a `StreamSource` for tars and mixtures.
 
     Synthetic training hands are endless and jittered; held-out ones are `data.limit` (256) fixed pictures of
-    another seed.
+    another seed. A mixture draws from its parts by their weights, without end, so it is for training only.
 
     Raises:
         InputError: an unknown name, folder or split, or an empty split.
@@ -33,14 +37,27 @@ def open_data(data: DataConfig, config: Config, *, train: bool) -> Source:
         return SyntheticHands(
             seed=seed, size_px=config.model.size_px, num=num, synth=config.synth, crop=config.crop, jitter=train
         )
+    if data.name == "mixture":
+        if not train:
+            raise InputError("a mixture never ends, so nothing is measured on it; name one data set in the val section")
+        return Mixture([(open_data(part, config, train=True), part.weight) for part in data.mixture])
     if data.name not in SOURCES:
         raise InputError(f"no dataset is called {data.name!r}; expected synth, mixture or one of {', '.join(SOURCES)}")
     chosen = {f.name: getattr(data, f.name) for f in fields(data) if f.name in reader_options(data.name)}
     return open_source(data.name, data.root, **{key: value for key, value in chosen.items() if value != ""})
 
 
-def fingerprint(source: Source) -> dict:
-    """What tells one split from another: name, size and a hash of up to 1,000 of its keys."""
+def fingerprint(source: Any) -> dict:
+    """What tells one split from another: name, size and a hash of up to 1,000 of its keys.
+
+    A mixture's is that of its parts with their shares; of other streams the name and what opening them found.
+    """
+    if isinstance(source, Mixture):
+        shares = source.shares.tolist()
+        parts = [fingerprint(part) | {"share": share} for part, share in zip(source.parts, shares, strict=True)]
+        return {"name": source.name, "parts": parts}
+    if is_stream(source):
+        return {"name": source.name, "counts": dict(getattr(source, "counts", {}))}
     keys = "\n".join(source.key(int(i)) for i in evenly_spaced(len(source), 1000))
     return {"name": source.name, "num": len(source), "keys_sha256": hashlib.sha256(keys.encode()).hexdigest()}
 
@@ -48,16 +65,22 @@ def fingerprint(source: Source) -> dict:
 def open_validation(config: Config) -> Source:
     """The validation source of a run: `config.val`, else what belongs to its training data.
 
-    Held-out synthetic hands for synthetic ones, the official val split for DexYCB.
+    Held-out synthetic hands for synthetic ones, the official val split for DexYCB, and `val` for the data sets whose
+    `train_fit` split leaves those recordings out.
 
     Raises:
-        InputError: a data set without a validation split of its own.
+        InputError: training data whose validation split cannot be told, or would be trained on.
     """
-    val = config.val
+    data, val = config.data, config.val
+    if val is None and data.name == "synth":
+        val = DataConfig()
+    if val is None and (data.name == "dexycb" or (data.name in _HELD_OUT_SPLIT and data.split == "train_fit")):
+        val = replace(data, split="val")
+    if val is None and data.name in _HELD_OUT_SPLIT:
+        raise InputError(
+            f"{data.name} has no official validation split: train on data.split=train_fit, which leaves recordings out "
+            "for validation, or name a data set in the config's val section"
+        )
     if val is None:
-        if config.data.name not in ("synth", "dexycb"):
-            raise InputError(
-                f"{config.data.name} has no validation split of its own; name one in the config's val section"
-            )
-        val = DataConfig() if config.data.name == "synth" else replace(config.data, split="val")
+        raise InputError(f"{data.name} has no validation split of its own; name one in the config's val section")
     return open_data(val, config, train=False)

@@ -35,6 +35,10 @@ class _Mappable:
 
         return replace(self, **{f.name: apply(getattr(self, f.name)) for f in fields(self)})
 
+    def pin_memory(self) -> Self:
+        """A copy with every tensor in page-locked memory; torch's DataLoader calls it."""
+        return self.map(lambda tensor: tensor.pin_memory())
+
     def to(self, device: torch.device | str) -> Self:
         """A copy with every tensor on `device`."""
         return self.map(lambda tensor: tensor.to(device, non_blocking=True))
@@ -63,8 +67,8 @@ class HandParams(_Mappable):
         global_orient: (1, 3, 3) rotation of the root joint, hand to camera.
         hand_pose: (15, 3, 3) rotations of the other joints relative to their parents, MANO order, no mean pose added.
         betas: (10,) shape coefficients of the hand model.
-        transl_m: (3,) translation added after the model: `joints_cam_m = joints_m + transl_m`. NaN in samples of sources
-            that do not label it (training tars).
+        transl_m: (3,) translation added after the model: `joints_cam_m = joints_m + transl_m`. NaN in samples of
+            sources that do not label it (training tars).
     """
 
     global_orient: Array
@@ -93,8 +97,8 @@ class Sample(_Mappable):
     """One labelled hand in one image (a whole picture or a crop of it), numpy.
 
     Where the camera is known and the joints have 3D labels, their image points are not stored: they are
-    `project(joints_cam_m, K_px)`, so the two cannot disagree. Only sources whose 2D labels are their own (training tars,
-    pictures with 2D annotations) fill `joints_px`, and it then holds the 2D labels.
+    `project(joints_cam_m, K_px)`, so the two cannot disagree. Only sources whose 2D labels are their own (training
+    tars, pictures with 2D annotations) fill `joints_px`, and it then holds the 2D labels.
 
     Attributes:
         key: unique within its source; it names the frame in messages and reports.
@@ -214,6 +218,10 @@ class Prediction(_Mappable):
         joint_map: (B, 21, 3) joints read off the feature maps (x, y in crop units, depth relative to the wrist in m),
             or None for networks without that head.
         joint_heat: (B, 21, h, w) logarithm of each joint's probability over the map's cells, or None likewise.
+        root_z_m: (B,) distance of the wrist along the camera's axis, measured from depth; NaN for samples without.
+        joint_scale_mm: (B, 21) error to be expected of each joint relative to the wrist, in the mean (0 for the wrist
+            itself), or None for networks without `model.uncertainty`. `likelihood.interval_mm` makes intervals of it.
+        error_shape: (B, 2) shape of the distribution of these errors (k and p of `utnet.likelihood`), or None.
     """
 
     global_orient: torch.Tensor
@@ -227,3 +235,6 @@ class Prediction(_Mappable):
     coarse: Prediction | None = None
     joint_map: torch.Tensor | None = None
     joint_heat: torch.Tensor | None = None
+    root_z_m: torch.Tensor | None = None
+    joint_scale_mm: torch.Tensor | None = None
+    error_shape: torch.Tensor | None = None

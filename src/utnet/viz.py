@@ -14,25 +14,61 @@ from utnet.storage import write_whole
 FINGER_COLORS = dict(
     zip(FINGERS, ((235, 87, 87), (242, 201, 76), (39, 174, 96), (47, 128, 237), (187, 107, 217)), strict=True)
 )
+WRIST_COLOR = (235, 235, 235)
 MESH_COLOR = (0.62, 0.76, 0.95)
 
 
 def draw_skeleton(rgb: np.ndarray, joints_px: np.ndarray, *, thickness: int | None = None) -> np.ndarray:
     """A copy with the (21, 2) joints' bones drawn, one colour a finger; anti-aliased, sized to the hand."""
-    out = np.ascontiguousarray(rgb).copy()
     if not np.isfinite(joints_px).all():
         raise ValueError("joints_px is not finite")
-    extent = float(np.ptp(joints_px, axis=0).max())
+    return draw_joints(rgb, joints_px, np.ones(len(joints_px)), thickness=thickness)
+
+
+def draw_joints(
+    rgb: np.ndarray,
+    joints_px: np.ndarray,
+    conf: np.ndarray,
+    *,
+    thickness: int | None = None,
+    color: tuple[int, int, int] | None = None,
+) -> np.ndarray:
+    """A copy with the labelled part of a skeleton drawn: bones between joints that are numbers, one colour a finger.
+
+    Args:
+        rgb: (H, W, 3) uint8.
+        joints_px: (21, 2), NaN where there is none.
+        conf: (21,) confidence; joints with 0 are drawn hollow and have no bones.
+        thickness: of the bones in pixels (default: sized to the hand).
+        color: of all of them, for pictures that are colourful themselves.
+    """
+    out = np.ascontiguousarray(rgb).copy()
+    known = np.isfinite(joints_px).all(1)
+    if not known.any():
+        return out
+    extent = float(np.ptp(joints_px[known], axis=0).max())
     thickness = thickness or max(1, round(extent / 90))
     shift = 4  # OpenCV draws at 1/16 px with this many fractional bits
-    points = np.rint(np.clip(joints_px, -1e5, 1e5) * 2**shift).astype(int)
+    points = np.rint(np.clip(np.nan_to_num(joints_px), -1e5, 1e5) * 2**shift).astype(int)
+    colors = [WRIST_COLOR] + [FINGER_COLORS[FINGERS[(joint - 1) // 4]] for joint in range(1, len(PARENTS))]
+    if color is not None:
+        colors = [color] * len(colors)
+    sure = known & (conf > 0)
     for joint, parent in enumerate(PARENTS):
-        if parent < 0:
-            continue
-        color = FINGER_COLORS[FINGERS[(joint - 1) // 4]]
-        start, end = tuple(points[parent].tolist()), tuple(points[joint].tolist())
-        cv2.line(out, start, end, color, thickness, cv2.LINE_AA, shift)
-        cv2.circle(out, end, (thickness + 1) * 2**shift, color, -1, cv2.LINE_AA, shift)
+        if parent >= 0 and sure[joint] and sure[parent]:
+            start, end = tuple(points[parent].tolist()), tuple(points[joint].tolist())
+            cv2.line(out, start, end, colors[joint], thickness, cv2.LINE_AA, shift)
+    for joint in np.flatnonzero(known).tolist():
+        radius, fill = (thickness + 1) * 2**shift, -1 if sure[joint] else 1
+        cv2.circle(out, tuple(points[joint].tolist()), radius, colors[joint], fill, cv2.LINE_AA, shift)
+    return out
+
+
+def draw_points(rgb: np.ndarray, points_px: np.ndarray, color: tuple[int, int, int]) -> np.ndarray:
+    """A copy with small dots at the (N, 2) points, those that are no numbers left out."""
+    out = np.ascontiguousarray(rgb).copy()
+    for x, y in np.clip(points_px[np.isfinite(points_px).all(1)], -1e5, 1e5).tolist():
+        cv2.circle(out, (round(x), round(y)), 1, color, -1, cv2.LINE_AA)
     return out
 
 
@@ -58,6 +94,15 @@ def label(rgb: np.ndarray, text: str) -> np.ndarray:
     strip = np.full((18, rgb.shape[1], 3), 32, np.uint8)
     cv2.putText(strip, text, (4, 13), cv2.FONT_HERSHEY_SIMPLEX, 0.38, (235, 235, 235), 1, cv2.LINE_AA)
     return np.concatenate([strip, rgb])
+
+
+def elide(text: str, width_px: int, *, scale: float = 0.38) -> str:
+    """The text, or its end after two dots, so that it is at most `width_px` wide as `label` writes it."""
+    for start in range(len(text)):
+        shown = text if start == 0 else ".." + text[start:]
+        if cv2.getTextSize(shown, cv2.FONT_HERSHEY_SIMPLEX, scale, 1)[0][0] <= width_px:
+            return shown
+    return ""
 
 
 def contact_sheet(pictures: Sequence[np.ndarray], columns: int, *, gap: int = 4) -> np.ndarray:

@@ -54,6 +54,14 @@ def decode_image(data: bytes, *, where: str, flags: int = cv2.IMREAD_COLOR) -> n
     return image
 
 
+def decode_rgb(data: bytes, *, where: str) -> np.ndarray:
+    """`decode_image` to (H, W, 3) uint8 in the order red, green, blue."""
+    if hasattr(cv2, "IMREAD_COLOR_RGB"):  # OpenCV 4.11 and later decode into that order at no cost
+        return decode_image(data, where=where, flags=cv2.IMREAD_COLOR_RGB)
+    bgr = decode_image(data, where=where)
+    return cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB, dst=bgr)
+
+
 def read_rgb(path: Path, size_wh: tuple[int, int]) -> np.ndarray:
     """(H, W, 3) uint8 in the order red, green, blue; InputError unless it is `size_wh` large."""
     image = read_image(path, flags=cv2.IMREAD_COLOR_RGB)

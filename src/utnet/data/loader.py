@@ -1,104 +1,75 @@
-"""Sources -> batches: crops of right hands, the same for a seed whatever the number of workers."""
+"""Sources -> batches: crops of right hands, the same for a seed whatever the number of workers and processes.
+
+What a sample looks like depends on (seed, epoch, index), or in a stream on (seed, epoch, key), alone.
+"""
 
 from __future__ import annotations
 
+import ctypes
 import os
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+import sys
+import zlib
+from collections.abc import Iterator
 from typing import Any
 
 import cv2
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler, get_worker_info
 
-from utnet.config import Config, CropConfig
-from utnet.conventions import NUM_BETAS
-from utnet.data.source import MIN_JOINT_Z_M, Source
-from utnet.data.transforms import augment_colors, crop, to_right
+from utnet.config import AugmentConfig, Config, CropConfig
+from utnet.data.augment import augment as augment_sample
+from utnet.data.collate import collate
+from utnet.data.source import BadSample, Source, StreamSource, is_stream
+from utnet.data.transforms import right_crop
 from utnet.errors import InputError
-from utnet.geometry import project, px_to_crop
-from utnet.types import Batch, HandParams, Sample
+from utnet.types import Batch, Sample
 
 _SHUFFLED = 2**24
 """Longer sources are endless ones, whose items are random already: they are read in their own order."""
 
-_NO_PARAMS = HandParams(np.eye(3)[None], np.tile(np.eye(3), (15, 1, 1)), np.zeros(NUM_BETAS), np.zeros(3))
+_PREFETCH = 2
+"""Batches that a worker has ready."""
 
 
-@dataclass(frozen=True)
-class BadSample:
-    """A sample that could not be read, and why (a message that names the file)."""
-
-    key: str
-    message: str
-
-
-def collate(samples: Sequence[Sample], *, hand_model: str = "open") -> Batch:
-    """Square crops of right hands -> Batch.
+class _Crops:
+    """Crops of samples, whole or BadSample.
 
     Args:
-        samples: of one size.
-        hand_model: the model that is learnt; parameters of another one are left out (`params_ok` False), joints count.
+        size_px: side of the crops.
+        config: how crops are cut.
+        augment: how their pixels are changed, or None.
+        seed: of the jitters; None gives the fixed crops of evaluation.
     """
-    size_px = samples[0].rgb.shape[0]
-    for sample in samples:
-        if sample.side != "right" or sample.rgb.shape != (size_px, size_px, 3):
-            raise ValueError(
-                f"{sample.key}: {sample.side} hand, rgb {sample.rgb.shape}; expected right hands in square crops"
-            )
-    rgb = np.stack([s.rgb for s in samples]).transpose(0, 3, 1, 2)
-    no_depth = np.zeros((size_px, size_px), np.float32)
-    K = np.stack([s.K_px for s in samples])
-    joints = np.stack([s.joints_cam_m for s in samples]).astype(np.float64)
-    ahead = joints[..., 2] > MIN_JOINT_Z_M
-    safe = np.where(ahead[..., None], joints, [0.0, 0.0, 1.0])  # a joint behind the camera has no image point
-    conf_2d = np.stack([s.joints_2d_conf for s in samples]) * ahead
-    conf_3d = np.stack([s.joints_3d_conf for s in samples])
-    ok = np.array([s.params is not None and s.hand_model == hand_model for s in samples])
-    params = [(s.params or _NO_PARAMS) if good else _NO_PARAMS for s, good in zip(samples, ok, strict=True)]
 
-    def tensor(array) -> torch.Tensor:
-        return torch.from_numpy(np.ascontiguousarray(array, np.float32))
+    def __init__(self, size_px: int, config: CropConfig, augment: AugmentConfig | None, seed: int | None):
+        self._size_px, self._config, self._augment, self._seed = size_px, config, augment, seed
 
-    return Batch(
-        rgb=torch.from_numpy(np.ascontiguousarray(rgb)),
-        depth_m=tensor(np.stack([no_depth if s.depth_m is None else s.depth_m for s in samples])),
-        depth_ok=torch.tensor([s.depth_m is not None for s in samples]),
-        K_px=tensor(K),
-        joints_2d=tensor(np.concatenate([px_to_crop(project(safe, K), size_px), conf_2d[..., None]], -1)),
-        joints_3d=tensor(np.concatenate([joints, conf_3d[..., None]], -1)),
-        params=HandParams(
-            global_orient=tensor(np.stack([p.global_orient for p in params])),
-            hand_pose=tensor(np.stack([p.hand_pose for p in params])),
-            betas=tensor(np.stack([p.betas for p in params])),
-            transl_m=tensor(np.stack([p.transl_m for p in params])),
-        ),
-        params_ok=torch.from_numpy(ok),
-        betas_ok=torch.from_numpy(ok & np.array([s.betas_ok for s in samples])),
-        keys=tuple(s.key for s in samples),
+    def __call__(self, sample: Sample, epoch: int, number: int) -> Sample | BadSample:
+        """`number`: index of the sample, or a hash of its key."""
+        if not _finite(sample):
+            return BadSample(sample.key, f"{sample.key}: a labelled joint is not finite; mend or leave out the label")
+        rng = None if self._seed is None else np.random.default_rng((self._seed, epoch, number))
+        out = right_crop(sample, self._size_px, self._config, rng)
+        if self._augment is not None and rng is not None and (self._augment.crops or not sample.is_crop):
+            out = augment_sample(out, self._augment, rng)
+        return out
+
+
+def _finite(sample: Sample) -> bool:
+    """Whether every label with a confidence is a number."""
+    points, seen = sample.joints_px, sample.joints_2d_conf > 0
+    return bool(
+        np.isfinite(sample.joints_cam_m[sample.joints_3d_conf > 0]).all()
+        and (points is None or np.isfinite(points[seen]).all())
     )
 
 
 class CropDataset(Dataset):
-    """Crops of a source's samples, indexed by (epoch, index) so that every draw depends on those and the seed alone.
+    """Crops of a map-style source, indexed by (epoch, index)."""
 
-    Args:
-        source: whole images, or crops of right hands where its `is_cropped` is True.
-        size_px: side of the crops.
-        config: how crops are cut.
-        seed: of the jitters; None gives the fixed crops of evaluation.
-        augment: change colours as well.
-    """
-
-    def __init__(
-        self, source: Source, size_px: int, *, config: CropConfig, seed: int | None = None, augment: bool = False
-    ):
-        is_cropped = getattr(source, "is_cropped", False)
-        if is_cropped and source.size_px != size_px:  # type: ignore[attr-defined]
-            raise ValueError(f"the source's crops have {source.size_px} px, the model takes {size_px}")  # type: ignore[attr-defined]
-        self._source, self._size_px, self._config = source, size_px, config
-        self._seed, self._augment, self._is_cropped = seed, augment, is_cropped
+    def __init__(self, source: Source, crops: _Crops):
+        self._source, self._crops = source, crops
 
     def __len__(self) -> int:
         return len(self._source)
@@ -109,50 +80,107 @@ class CropDataset(Dataset):
             sample = self._source[index]
         except InputError as error:
             return BadSample(self._source.key(index), str(error))
-        rng = None if self._seed is None else np.random.default_rng((self._seed, epoch, index))
-        if not self._is_cropped:
-            sample = crop(to_right(sample), self._size_px, self._config, rng)
-        if self._augment and rng is not None:
-            sample = replace(sample, rgb=augment_colors(sample.rgb, rng))
-        return sample
+        return self._crops(sample, epoch, index)
+
+
+class _Fatal(BadSample):
+    """A stream that cannot go on."""
+
+
+class CropStream(IterableDataset):
+    """Crops of a stream: this worker's part of one pass, or of endless passes.
+
+    Args:
+        source: the stream.
+        crops: what is made of its samples.
+        seed: of the order.
+        endless: pass after pass; otherwise one.
+        epoch: the first pass.
+        rank: this process among `world_size`.
+        world_size: processes.
+    """
+
+    def __init__(
+        self,
+        source: StreamSource,
+        crops: _Crops,
+        *,
+        seed: int,
+        endless: bool,
+        epoch: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+    ):
+        self._source, self._crops, self._seed, self._endless = source, crops, seed, endless
+        self._epoch, self._rank, self._world_size = epoch, rank, world_size
+
+    def __iter__(self) -> Iterator[Sample | BadSample]:
+        info = get_worker_info()
+        worker, workers = (info.id, info.num_workers) if info else (0, 1)
+        part, num_parts, epoch = self._rank * workers + worker, self._world_size * workers, self._epoch
+        while True:
+            num_good = 0
+            try:
+                for item in self._source.stream(seed=self._seed, epoch=epoch, part=part, num_parts=num_parts):
+                    if isinstance(item, Sample):
+                        item = self._crops(item, epoch, zlib.crc32(item.key.encode()))
+                    num_good += isinstance(item, Sample)
+                    yield item
+            except InputError as error:  # as an exception it would reach the main process wrapped in a traceback
+                yield _Fatal(self._source.name, str(error))
+                return
+            epoch += 1
+            if not self._endless or num_good == 0:  # nothing of this part can be read: another pass would not end
+                return
 
 
 class _Order(Sampler):
-    """(epoch, index) pairs: once in order, or endlessly, each epoch shuffled by (seed, epoch)."""
+    """(epoch, index) pairs of one process: once in order, or endlessly, each epoch shuffled by (seed, epoch).
 
-    def __init__(self, num: int, *, endless: bool, seed: int, start: int = 0):
-        self._num, self._endless, self._seed, self._start = num, endless, seed, start
+    The processes take turns in one order that goes on from epoch to epoch, so that together they see every sample once
+    an epoch, and a step's batches together hold what one process with a batch `world_size` times as large would see.
+    """
+
+    def __init__(self, num: int, *, endless: bool, seed: int = 0, start: int = 0, rank: int = 0, world_size: int = 1):
+        self._num, self._endless, self._seed = num, endless, seed
+        self._start, self._world_size = start + rank, world_size
 
     def __len__(self) -> int:
-        return self._num
+        num = self._num if self._endless else max(0, self._num - self._start)
+        return -(-num // self._world_size)
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
         if not self._endless:
-            yield from ((0, index) for index in range(self._num))
+            yield from ((0, index) for index in range(self._start, self._num, self._world_size))
             return
-        epoch, skip = divmod(self._start, self._num)
+        epoch, place = divmod(self._start, self._num)
         while True:
             shuffled = self._num <= _SHUFFLED
             order = np.random.default_rng((self._seed, epoch)).permutation(self._num) if shuffled else range(self._num)
-            yield from ((epoch, int(order[place])) for place in range(skip, self._num))
-            epoch, skip = epoch + 1, 0
+            while place < self._num:
+                yield epoch, int(order[place])
+                place += self._world_size
+            skipped, place = divmod(place, self._num)
+            epoch += skipped
 
 
 class Loader:
-    """Batches of a source. Training: without end. Evaluation: every sample once, in order.
+    """Batches of a source. Training: without end. Evaluation: every sample once, map-style sources in order.
 
     Attributes:
         source: where the samples come from.
         bad: message of every sample that could not be read so far, by key (training skips them).
     """
 
-    def __init__(self, source: Source, loader: DataLoader, *, train: bool, max_bad: int):
+    def __init__(self, source: Source | StreamSource, loader: DataLoader, *, train: bool, max_bad: int):
         self.source, self._loader, self._train, self._max_bad = source, loader, train, max_bad
         self.bad: dict[str, str] = {}
 
     def __len__(self) -> int:
-        """Batches of one pass."""
-        return -(-len(self.source) // self._loader.batch_size)  # type: ignore[operator]
+        """Batches of one pass (of this process); TypeError for a stream, whose length is not known."""
+        if is_stream(self.source):
+            raise TypeError(f"{self.source.name} is read in passing: its length is not known before its end")
+        return -(-len(self._loader.sampler) // self._loader.batch_size)  # type: ignore[arg-type, operator]
 
     def __iter__(self) -> Iterator[Batch]:
         """Yields batches.
@@ -160,23 +188,34 @@ class Loader:
         Raises:
             InputError: evaluation: a sample that cannot be read. Training: more than `max_bad` of them, or all.
         """
-        batches = iter(self._loader)
+        batches, barren = iter(self._loader), 0
         try:
             for batch, bad in batches:
+                barren = barren + len(bad) if batch is None else 0
                 for sample in bad:
-                    self._count(sample)
+                    self._count(sample, barren)
                 if batch is not None:
                     yield batch
         finally:
             del batches  # ends the workers now: left to the garbage collector, they are waited for, 5 s each
+        if self._train:
+            last = f"; the last: {next(reversed(self.bad.values()))}" if self.bad else ""
+            raise InputError(f"{self.source.name}: no sample can be read{last}")
 
-    def _count(self, sample: BadSample) -> None:
+    def _count(self, sample: BadSample, barren: int) -> None:
+        """Notes a bad sample. `barren`: samples since the last good one."""
+        if isinstance(sample, _Fatal):
+            raise InputError(sample.message)
         if not self._train:
             raise InputError(f"{sample.message} (evaluation counts every sample of the split)")
         self.bad[sample.key] = sample.message
-        if len(self.bad) > self._max_bad or len(self.bad) >= len(self.source):
+        source, of, nothing_good = self.source, "", False
+        if not is_stream(source):  # a stream that gives nothing ends by itself
+            num = len(source)  # type: ignore[arg-type]
+            of, nothing_good = f" of {num}", len(self.bad) >= num or barren > 2 * num
+        if len(self.bad) > self._max_bad or nothing_good:
             raise InputError(
-                f"{len(self.bad)} of {len(self.source)} samples cannot be read (train.max_bad_samples is "
+                f"{len(self.bad)}{of} samples cannot be read (train.max_bad_samples is "
                 f"{self._max_bad}); the last: {sample.message}"
             )
 
@@ -184,51 +223,78 @@ class Loader:
 class _Collate:
     """Parts good samples from bad ones; a class because workers may have to pickle it."""
 
-    def __init__(self, hand_model: str):
-        self._hand_model = hand_model
+    def __init__(self, hand_model: str, root_id: int):
+        self._hand_model, self._root_id = hand_model, root_id
 
     def __call__(self, items: list[Any]) -> tuple[Batch | None, list[BadSample]]:
         good = [item for item in items if isinstance(item, Sample)]
         bad = [item for item in items if isinstance(item, BadSample)]
-        return (collate(good, hand_model=self._hand_model) if good else None), bad
+        return (collate(good, hand_model=self._hand_model, root_id=self._root_id) if good else None), bad
 
 
-def _init_worker(_: int) -> None:
-    """One thread a worker: the workers are the threads."""
+def init_worker(_: int = 0) -> None:
+    """One thread a worker: the workers are the threads. And memory is kept for the next picture."""
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
+    if sys.platform == "linux":
+        # By default glibc gives a picture's memory back when it is freed, and the kernel hands it out again page by
+        # page: that costs half of what decoding the picture costs.
+        mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+        if mallopt is not None:
+            mallopt(_M_MMAP_THRESHOLD, 2**25)
+            mallopt(_M_TRIM_THRESHOLD, 2**28)
+            mallopt(_M_TOP_PAD, 2**24)
+
+
+_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3  # malloc.h
 
 
 def make_loader(
-    source: Source,
+    source: Source | StreamSource,
     config: Config,
     *,
     train: bool,
     start: int = 0,
     augment: bool | None = None,
     hand_model: str = "open",
+    rank: int = 0,
+    world_size: int = 1,
+    pin_memory: bool = False,
 ) -> Loader:
     """The loader of a run.
 
     Args:
-        source: whole images, or crops of right hands where its `is_cropped` is True.
-        config: `seed`, `crop`, `model.size_px` and `train.{batch_size, num_workers, max_bad_samples}`.
-        train: endless, shuffled and jittered; otherwise every sample once, in order, in its fixed crop.
-        start: samples that training has seen already (to go on where a run stopped).
-        augment: change colours; by default in training, except for sources that draw their own crops.
+        source: whole images, or crops of right hands where a sample's `is_crop` is True; map-style, or a stream.
+        config: `seed`, `crop`, `augment`, `model.size_px`, `loss.root_id` and `train.{batch_size, num_workers,
+            max_bad_samples}`.
+        train: endless, shuffled, jittered and augmented; otherwise every sample once, in its fixed crop.
+        start: samples that training has seen already in all processes (to go on where a run stopped). A stream cannot
+            be entered in its middle: it goes on with a pass of another number.
+        augment: change pixels; by default in training.
         hand_model: the model that is learnt (see `collate`).
+        rank: this process among `world_size`.
+        world_size: processes that share the samples.
+        pin_memory: put batches where a GPU fetches them from fastest.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # workers that spin slow a small machine by up to 100 times
-    if augment is None:
-        augment = not getattr(source, "is_cropped", False)
-    seed = config.seed if train else None
-    dataset = CropDataset(source, config.model.size_px, config=config.crop, seed=seed, augment=augment)
+    changes = config.augment if (train if augment is None else augment) else None
+    crops = _Crops(config.model.size_px, config.crop, changes, config.seed if train else None)
+    num_workers, share = config.train.num_workers, {"rank": rank, "world_size": world_size}
+    dataset: Dataset
+    if is_stream(source):
+        sampler = None
+        dataset = CropStream(source, crops, seed=config.seed, endless=train, epoch=start, **share)
+    else:
+        sampler = _Order(len(source), endless=train, seed=config.seed, start=start, **share)  # type: ignore[arg-type]
+        dataset = CropDataset(source, crops)  # type: ignore[arg-type]
     loader: DataLoader = DataLoader(
         dataset,
         batch_size=config.train.batch_size,
-        sampler=_Order(len(source), endless=train, seed=config.seed, start=start),
-        num_workers=config.train.num_workers,
-        collate_fn=_Collate(hand_model),
-        worker_init_fn=_init_worker,
+        sampler=sampler,
+        num_workers=num_workers,
+        collate_fn=_Collate(hand_model, config.loss.root_id),
+        worker_init_fn=init_worker,
+        prefetch_factor=_PREFETCH if num_workers else None,
+        pin_memory=pin_memory,
     )
     return Loader(source, loader, train=train, max_bad=config.train.max_bad_samples)

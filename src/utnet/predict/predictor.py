@@ -112,6 +112,7 @@ class Predictor:
         joints, vertices = out.joints_m[i].double().numpy(), out.vertices_m[i].double().numpy()
         joints_px = crop_to_px(out.joints_crop[i].double().numpy(), cropped.rgb.shape[0])
         # The fixed crop does not turn the picture, so the crop's camera frame is the picture's.
+        assert cropped.K_px is not None  # the user's, or the default
         transl = solve_translation(joints, joints_px, cropped.K_px)
         measured = transl
         if cropped.depth_m is not None:

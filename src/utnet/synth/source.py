@@ -64,7 +64,7 @@ class SyntheticHands:
         if self._jitter:
             A = jittered_crop_affine(box, self.size_px, self.crop, rng)
         else:
-            A = crop_affine(box, self.size_px, expand=self.crop.expand)
+            A = crop_affine(box, self.size_px, expand=self.crop.expand, aspect=self.crop.aspect)
         K, R = crop_camera(A, K_full)
         params = rotate_params(params, R, posed.joints_m[0].astype(float))
         look, noise = Appearance.sample(rng), self.synth.depth_noise_m

@@ -1,0 +1,92 @@
+"""Samples -> Batch: what a label that is not there becomes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+import torch
+
+from utnet.conventions import NUM_BETAS
+from utnet.data.source import MIN_JOINT_Z_M
+from utnet.geometry import project, px_to_crop
+from utnet.types import Batch, HandParams, Sample
+
+_NO_PARAMS = HandParams(np.eye(3)[None], np.tile(np.eye(3), (15, 1, 1)), np.zeros(NUM_BETAS), np.zeros(3))
+
+
+def collate(samples: Sequence[Sample], *, hand_model: str = "open", root_id: int = 0) -> Batch:
+    """Square crops of right hands -> Batch.
+
+    A joint without a label (confidence 0, NaN) becomes 0 with confidence 0; labelled image points of a source's own
+    (`joints_px`) go before projected ones. 3D losses take joints relative to a root: where the wrist or the root is not
+    labelled no joint counts in 3D.
+
+    Args:
+        samples: of one size.
+        hand_model: the model that is learnt; parameters of another one are left out (`params_ok` False), joints count.
+        root_id: the root of the 3D loss.
+    """
+    size_px = samples[0].rgb.shape[0]
+    for sample in samples:
+        if sample.side != "right" or sample.rgb.shape != (size_px, size_px, 3):
+            raise ValueError(
+                f"{sample.key}: {sample.side} hand, rgb {sample.rgb.shape}; expected right hands in square crops"
+            )
+    rgb = np.empty((len(samples), 3, size_px, size_px), np.uint8)
+    depth = np.zeros((len(samples), size_px, size_px), np.float32)
+    for i, sample in enumerate(samples):
+        cv2.split(sample.rgb, list(rgb[i]))  # into the batch itself
+        if sample.depth_m is not None:
+            depth[i] = sample.depth_m
+    ok = np.array([s.params is not None and s.hand_model == hand_model for s in samples])
+    params = [(s.params or _NO_PARAMS) if good else _NO_PARAMS for s, good in zip(samples, ok, strict=True)]
+    return Batch(
+        rgb=torch.from_numpy(rgb),
+        depth_m=torch.from_numpy(depth),
+        depth_ok=torch.tensor([s.depth_m is not None for s in samples]),
+        K_px=_tensor(np.stack([_camera(s) for s in samples])),
+        joints_2d=_tensor(np.stack([_image_points(s, size_px) for s in samples])),
+        joints_3d=_tensor(np.stack([_points(s, root_id) for s in samples])),
+        params=HandParams(
+            global_orient=_tensor(np.stack([p.global_orient for p in params])),
+            hand_pose=_tensor(np.stack([p.hand_pose for p in params])),
+            betas=_tensor(np.stack([p.betas for p in params])),
+            transl_m=_tensor(np.stack([p.transl_m for p in params])),
+        ),
+        params_ok=torch.from_numpy(ok),
+        betas_ok=torch.from_numpy(ok & np.array([s.betas_ok for s in samples])),
+        keys=tuple(s.key for s in samples),
+    )
+
+
+def _tensor(array: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(np.ascontiguousarray(array, np.float32))
+
+
+def _camera(sample: Sample) -> np.ndarray:
+    return np.full((3, 3), np.nan) if sample.K_px is None else sample.K_px
+
+
+def _image_points(sample: Sample, size_px: int) -> np.ndarray:
+    """(21, 3) x, y in crop units and confidence. A joint behind the camera has no image point."""
+    conf = sample.joints_2d_conf
+    if sample.joints_px is not None:
+        points, seen = sample.joints_px.astype(np.float64), np.isfinite(sample.joints_px).all(1) | (conf > 0)
+    else:
+        joints = sample.joints_cam_m.astype(np.float64)
+        seen = joints[:, 2] > MIN_JOINT_Z_M
+        points = project(np.where(seen[:, None], joints, [0.0, 0.0, 1.0]), _camera(sample))
+    points = np.where(seen[:, None], px_to_crop(points, size_px), 0.0)
+    return np.column_stack([points, np.where(seen, conf, 0.0)])
+
+
+def _points(sample: Sample, root_id: int) -> np.ndarray:
+    """(21, 4) camera frame in metres and confidence."""
+    joints, conf = sample.joints_cam_m, sample.joints_3d_conf
+    known = np.isfinite(joints).all(1)
+    if not (known[0] and known[root_id]):
+        conf = np.zeros_like(conf)
+    # A NaN under a positive confidence is a mistake of the source, and is not hidden.
+    return np.column_stack([np.where((known | (conf > 0))[:, None], joints, 0.0), conf])

@@ -1,0 +1,154 @@
+"""Tars by path, URL or command, through the `webdataset` library: their samples as undecoded members.
+
+The library opens and groups; its decoders, which unpickle, are not used.
+"""
+
+from __future__ import annotations
+
+import glob
+import lzma
+import os
+import re
+import shlex
+import tarfile
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from utnet.data.source import BadSample
+from utnet.errors import InputError
+
+_SCHEMES = ("pipe", "http", "https", "s3", "gs", "hf", "ais", "sftp", "ftps", "scp")
+REMEDY = "get the tar again"
+_FAULTS = (OSError, EOFError, ValueError, AssertionError, tarfile.TarError, zlib.error, lzma.LZMAError)
+"""Of the network and the command, of the library, of tarfile and of what it decompresses with."""
+
+
+def expand_root(root: str) -> list[str]:
+    """What a root stands for: absolute paths of local tars, URLs, `pipe:` commands.
+
+    Raises:
+        InputError: a local file that is not there, nothing that matches, or a scheme that cannot be opened.
+    """
+    import braceexpand
+
+    try:
+        parts = list(braceexpand.braceexpand(root)) if root else []
+    except ValueError as error:
+        raise InputError(f"{root}: the braces do not match ({error}); expected names with {{000..099}}") from error
+    urls: list[str] = []
+    for part in parts:
+        scheme = re.match(r"([a-z][a-z0-9+.-]+):", part)
+        if scheme is None or scheme[1] == "file":
+            urls += _local(part if scheme is None else re.sub(r"^file:(//)?", "", part))
+        elif scheme[1] == "s3":
+            urls.append(f"pipe:aws s3 cp {shlex.quote(part)} -")
+        elif scheme[1] in _SCHEMES:
+            urls.append(part)
+        else:
+            raise InputError(f"{part}: cannot be opened; expected a path or one of {', '.join(_SCHEMES)}")
+    if not urls:
+        raise InputError(f"{root or 'data.root'}: names no tar; give a path, a folder, a glob, a URL or pipe:command")
+    return urls
+
+
+def _local(path: str) -> list[str]:
+    """Local tars, absolute, so that no file name passes for a URL or a command."""
+    place = Path(os.path.expanduser(path))
+    if place.is_file():
+        found = [place]
+    elif place.is_dir():
+        found = sorted(place.glob("*.tar"))
+    else:
+        found = [Path(name) for name in sorted(glob.glob(str(place)))] if glob.has_magic(str(place)) else []
+    if not found:
+        missing = "no tar matches" if glob.has_magic(str(place)) or place.is_dir() else "no such file"
+        raise InputError(f"{path}: {missing}; give the tars' folder, a glob or names with {{000..099}}")
+    return [str(item.absolute()) for item in found]
+
+
+def names_of(urls: list[str]) -> list[str]:
+    """The tars' names in keys: the part of the path that tells them apart, without `.tar`."""
+    paths = [re.sub(r"[?#].*$", "", url, flags=re.S) if url.startswith("http") else url for url in urls]
+    start = len(os.path.commonprefix(paths).rpartition("/")[0])  # noqa: RUF071 - commands and URLs are no paths
+    names = [re.sub(r"\.tar\b.*$", "", path[start:].lstrip("/"), flags=re.S) for path in paths]
+    return names if len(set(names)) == len(names) else [f"{number:06d}" for number in range(len(urls))]
+
+
+def members_of(url: str, name: str) -> Iterator[dict[str, Any] | BadSample]:
+    """The samples of one tar: `__key__` and undecoded members by ending. A damaged tar ends in a `BadSample`."""
+    wds = webdataset_library()
+    faults: list[Exception] = []
+
+    def keep(error: Exception) -> bool:
+        faults.append(error)
+        return True
+
+    def files() -> Iterator[dict[str, Any]]:
+        try:
+            for file in wds.tariterators.tar_file_iterator(tail, handler=keep):
+                yield {**file, "__url__": url}
+        except _FAULTS as error:  # ends here, so that the sample before is still given
+            faults.append(error)
+
+    tail, read, whole = _Tail(), 0, False
+    try:
+        tail.open(wds.gopen(url))
+        for item in wds.tariterators.group_by_keys(files(), handler=keep):
+            read += 1
+            yield item
+        whole = True
+        tail.close()
+        if not faults and not tail.ended:
+            faults.append(EOFError("no end mark, cut off"))
+    except _FAULTS as error:
+        faults.append(error)
+    finally:
+        if not whole:
+            tail.give_up()
+    if faults:
+        first = str(faults[0].args[0] if faults[0].args else "").partition(" @ ")[0].partition("\n")[0]
+        detail = f"{type(faults[0]).__name__}: {first[:200]}"
+        yield BadSample(name, f"{url}: cannot be read to its end ({detail}), {read} samples were; {REMEDY}")
+
+
+class _Tail:
+    """A file that remembers how what was read of it ended: a tar ends with zeros, and one that was cut off does not."""
+
+    def __init__(self) -> None:
+        self._stream: Any = None
+        self._plain: bool | None = None
+        self.ended = False
+
+    def open(self, stream: Any) -> None:
+        self._stream = stream
+
+    def read(self, size: int = -1) -> bytes:
+        # Of a command its output: the library's own read drops what is left of it when the command has failed.
+        data = getattr(self._stream, "stream", self._stream).read(size)
+        if self._plain is None:
+            self._plain = data[257:262] == b"ustar"  # else compressed: its decoder notices
+        if data:
+            self.ended = not self._plain or data[-512:] == bytes(512)
+        return data
+
+    def close(self) -> None:
+        while self.read(2**16):
+            pass
+        self._stream.close()
+
+    def give_up(self) -> None:
+        try:
+            if self._stream is not None:
+                self._stream.close()
+        except OSError:  # the command that was stopped says that it was stopped
+            pass
+
+
+def webdataset_library() -> Any:
+    try:
+        import webdataset
+    except ImportError as error:
+        raise InputError("tars need the webdataset library: pip install 'utnet[tars]'") from error
+    return webdataset

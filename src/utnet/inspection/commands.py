@@ -1,0 +1,186 @@
+"""`utnet data check | preview | stats | shard`. Light: what the command line needs to know them, nothing heavy."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from utnet.errors import InputError
+
+_SYNTH_LIMIT = 256
+
+_LABEL_FILES = {"dexycb": ("with_mask",), "freihand": ("with_vertices",)}
+"""Labels of training splits that are read only where they are asked for, and which a check asks for."""
+
+
+@dataclass(frozen=True)
+class SourceChoice:
+    """A data set on disk.
+
+    Attributes:
+        source: which data set; "synth": held-out synthetic hands.
+        root: its folder; for tars also a glob, a URL or a `pipe:` command.
+        split: default: train.
+        setup: DexYCB's s0, s1, s2 or s3.
+        limit: at most this many samples, evenly spaced over the split.
+        sides: hands to take.
+        hand_model: model of the labels, where the files do not say.
+        mano: folder of your MANO_RIGHT.pkl and MANO_LEFT.pkl, to decode MANO's labels.
+    """
+
+    source: Annotated[Literal["dexycb", "ho3d", "freihand", "custom", "shards", "tars", "synth"], tyro.conf.Positional]
+    root: str = ""
+    split: str | None = None
+    setup: Literal["s0", "s1", "s2", "s3"] = "s0"
+    limit: int | None = None
+    sides: Literal["both", "right", "left"] = "both"
+    hand_model: Literal["auto", "open", "mano"] = "auto"
+    mano: str = ""
+
+    def open(self, *extras: str) -> Any:
+        """The source.
+
+        Args:
+            extras: switches of readers, such as "with_mask", turned on where the source has them.
+
+        Raises:
+            InputError: no such folder or split, or an option that this source does not have.
+        """
+        from utnet.config import Config, DataConfig
+        from utnet.data import open_source, reader_options
+        from utnet.sources import open_data
+
+        if self.source == "synth":
+            data = DataConfig(name="synth", root=self.root, limit=self.limit or _SYNTH_LIMIT)
+            return open_data(data, Config(), train=False)
+        known = reader_options(self.source)
+        options: dict[str, Any] = {"split": self.split, "limit": self.limit, "mano": self.mano or None}
+        options |= dict.fromkeys(extras, True)
+        asked = {"setup": (self.setup, "s0"), "sides": (self.sides, "both"), "hand_model": (self.hand_model, "auto")}
+        for name, (value, default) in asked.items():
+            options[name] = value
+            if value != default and name not in known:
+                raise InputError(f"--{name.replace('_', '-')} {value}: {self.source} has no such choice; leave it out")
+        if self.split is not None and "split" not in known:
+            raise InputError(f"--split {self.split}: {self.source} has no splits; leave it out")
+        return open_source(self.source, self.root, **{k: v for k, v in options.items() if k in known})
+
+
+Choice = Annotated[SourceChoice, tyro.conf.arg(name="")]
+
+
+def check(data: Choice, workers: int = 1, json: Path | None = None) -> None:
+    """Reads every file of a split and says whether it is whole and right.
+
+    Exit code: 0 all is well, 1 something would make training wrong, 2 the request itself was bad.
+
+    Args:
+        data: what to look at.
+        workers: processes that read.
+        json: also write everything there.
+    """
+    from utnet.inspection.check import check_source
+    from utnet.inspection.tables import check_lines
+
+    _writable(json)
+    processes = _workers(workers)
+    source = data.open(*_LABEL_FILES.get(data.source, ()) if data.split != "evaluation" else ())
+    report = check_source(source, mano=data.mano or None, workers=processes, progress=True)
+    _finish(check_lines(report), report.to_tree(), json)
+    if not report.ok:
+        sys.exit(1)
+
+
+def preview(data: Choice, out: Path = Path("preview.png"), num: int = 24, tile: int = 224, whole: bool = False) -> None:
+    """Draws a contact sheet: joints, mesh and depth over the pictures of a split.
+
+    Args:
+        data: what to look at.
+        out: the picture to write, .png or .jpg.
+        num: samples, evenly spaced.
+        tile: width of a tile in pixels.
+        whole: whole pictures with the box instead of crops around it.
+    """
+    from utnet.inspection.preview import preview_sheet
+    from utnet.viz import save_picture
+
+    _writable(out)
+    if out.suffix.lower() not in (".png", ".jpg", ".jpeg"):
+        raise InputError(f"--out {out}: expected a name that ends in .png or .jpg")
+    sheet = preview_sheet(
+        data.open(*_LABEL_FILES.get(data.source, ()) if data.split != "evaluation" else ()),
+        num=num,
+        tile_px=tile,
+        whole=whole,
+        mano=data.mano or None,
+    )
+    save_picture(out, sheet)
+    print(f"{out}: {sheet.shape[1]} x {sheet.shape[0]} px")
+
+
+def stats(data: Choice, workers: int = 1, json: Path | None = None) -> None:
+    """Describes a split: colours, distances, sizes, sides, views and poses.
+
+    Args:
+        data: what to look at.
+        workers: processes that read.
+        json: also write everything there.
+    """
+    from utnet.inspection.stats import stats_source
+    from utnet.inspection.tables import stats_lines
+
+    _writable(json)
+    processes = _workers(workers)
+    numbers = stats_source(data.open(), workers=processes, progress=True)
+    _finish(stats_lines(numbers), numbers, json)
+
+
+def shard(
+    data: Choice,
+    out: Path,
+    workers: int = 1,
+    shard_mb: float = 256.0,
+    max_bad: int = 50,
+    vertices: bool = False,
+) -> None:
+    """Turns a split into tar shards of crops with everything in them: read at random here, streamed from anywhere.
+
+    Args:
+        data: what to pack.
+        out: a new folder.
+        workers: processes that read and encode.
+        shard_mb: size of a shard in MiB.
+        max_bad: samples that cannot be read and are left out (the description names them) before it stops.
+        vertices: keep labelled meshes, too.
+    """
+    from utnet.data.write_shards import write_shards
+
+    source = data.open(*(("with_vertices",) if vertices else ()))
+    about = write_shards(source, out, workers=workers, shard_mb=shard_mb, max_bad=max_bad)
+    skipped = f", {about['num_skipped']} skipped (named in {out / 'shards.json'})" if about["num_skipped"] else ""
+    print(f"{out}: {about['num']} samples in {len(about['shards'])} shards{skipped}")
+
+
+def _finish(lines: Any, tree: dict, json: Path | None) -> None:
+    from utnet.storage import write_json
+
+    for line in lines:
+        print(line)
+    if json:
+        write_json(json, tree)
+
+
+def _workers(workers: int) -> int:
+    """Worker processes of the loader: one is this process itself."""
+    if workers < 1:
+        raise InputError(f"--workers is {workers}; expected at least 1")
+    return 0 if workers == 1 else workers
+
+
+def _writable(path: Path | None) -> None:
+    if path and (path.is_dir() or not path.parent.is_dir()):
+        raise InputError(f"{path}: cannot be written; give a file in a folder that exists")
