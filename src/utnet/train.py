@@ -23,6 +23,7 @@ from utnet.evaluate import INPUTS, evaluate, scorable_inputs
 from utnet.losses import UTNetLoss
 from utnet.model import UTNet
 from utnet.sources import fingerprint, open_data, open_validation
+from utnet.starting_weights import load_backbone
 from utnet.storage import write_json
 from utnet.types import Batch, Prediction
 
@@ -60,13 +61,19 @@ def train(
     inputs = scorable_inputs(validation)
     source = open_data(config.data, config, train=True)
     loader = make_loader(source, config, train=True)
-    model = UTNet(config.model).to(device).train()
+    model, init = UTNet(config.model), None
+    if config.train.init_from:
+        init = load_backbone(model, config.train.init_from, kind=config.train.init_kind)
+        print(init)
+    model = model.to(device).train()
     loss_function = loss_function or UTNetLoss.from_config(config.loss)
     optimiser = make_optimiser(model, config)
 
     workdir.mkdir(parents=True, exist_ok=True)
     config.save(workdir / "config.yaml")
     about = {**run_info(), "config": to_tree(config), "data": fingerprint(source), "val": fingerprint(validation)}
+    if init is not None:
+        about["init"] = str(init).splitlines()
     write_json(workdir / "run.json", about)
     start, lowest, scores, best, seen = time.monotonic(), math.inf, {}, {}, 0
     stream, step, share, recent = iter(loader), 0, 0.0, []
