@@ -162,7 +162,7 @@ def synth(
     from utnet.synth.write_ho3d import write_ho3d
     from utnet.synth.write_tars import write_tars
 
-    writers = {
+    writers: dict[str, Callable[..., None]] = {
         "dexycb": write_dexycb,
         "ho3d": write_ho3d,
         "ho3d_v2": partial(write_ho3d, version="v2"),

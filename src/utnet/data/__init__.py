@@ -41,7 +41,7 @@ def open_source(name: str, root: str | Path, **options: Any) -> Any:
     if name not in SOURCES:
         raise InputError(f"no dataset is called {name!r}; expected one of {', '.join(SOURCES)}")
     if not str(root):
-        raise InputError(f"data.root is empty; give the folder of {name}")
+        raise InputError(f"no folder is given for {name}: --root FOLDER, or data.root in a config")
     module, reader_name = _READERS[name]
     reader = getattr(importlib.import_module(module), reader_name)
     known = reader_options(name)
