@@ -14,9 +14,10 @@ from utnet import metrics
 from utnet.conventions import MANO21_TO_OPENPOSE
 
 GOLDEN = Path(__file__).parent / "golden"
-JOINTS = np.load(GOLDEN / "metrics_joints.npz")
-SCORES = json.loads((GOLDEN / "metrics_joints.json").read_text())
-PRED, GT = JOINTS["pred_joints"], JOINTS["gt_joints"]
+with np.load(GOLDEN / "metrics_official.npz") as arrays:
+    PRED, GT = arrays["pred_joints"], arrays["gt_joints"]
+    PRED_MESH, GT_MESH = arrays["pred_vertices"], arrays["gt_vertices"]
+SCORES = json.loads((GOLDEN / "metrics_official.json").read_text())
 
 
 def hands(seed: int, num: int = 6) -> tuple[np.ndarray, np.ndarray]:
@@ -149,7 +150,7 @@ def test_median_is_numpys(num):
 def test_what_is_not_finite_is_an_error(value, side, align):
     arrays = {"pred_m": PRED.copy(), "gt_m": GT.copy()}
     arrays[side][5, 7, 1] = value
-    with pytest.raises(ValueError, match=f"{side} is NaN or inf in 1 of 24 samples, first in sample 5"):
+    with pytest.raises(ValueError, match=f"{side} is NaN or inf in sample 5"):
         metrics.joint_errors_mm(**arrays, align=align)
 
 
@@ -168,8 +169,6 @@ def test_wrong_shapes_and_names_are_errors():
         metrics.mpjpe_mm(PRED[:0], GT[:0])
     with pytest.raises(ValueError, match="'procrustes'"):
         metrics.joint_errors_mm(PRED, GT, align="pa")
-    with pytest.raises(ValueError, match="no scale"):
-        metrics.joint_errors_mm(np.zeros_like(GT), GT, align="scale_translation")
 
 
 @pytest.mark.parametrize("align", metrics.ALIGNMENTS)

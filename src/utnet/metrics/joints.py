@@ -1,8 +1,7 @@
-"""Errors of joints in millimetres, equal to HO3D's published evaluation. Arrays or tensors in, float64 tensors out.
+"""Errors of joints and of vertices in millimetres, equal to HO3D's published evaluation.
 
-Everything starts from `joint_errors_mm`, one number per sample and joint. The errors of a sample depend on nothing but
-that sample, so parts of a data set are scored apart and put together with `torch.cat`. A coordinate that is not finite
-is a ValueError: it is never counted as 0.
+Everything starts from `joint_errors_mm`, one number per sample and point. The errors of a sample depend on nothing but
+that sample, so parts of a data set are scored apart and put together with `torch.cat`.
 """
 
 from __future__ import annotations
@@ -20,15 +19,26 @@ ALIGNMENTS = ("none", "root", "scale_translation", "procrustes")
 _WRIST, _MIDDLE_MCP = JOINT_NAMES.index("wrist"), JOINT_NAMES.index("middle_mcp")
 
 
-def joint_errors_mm(pred_m: Array, gt_m: Array, *, align: str = "none", root_id: int = _WRIST) -> Tensor:
-    """Euclidean distance of every joint after an alignment.
+def joint_errors_mm(
+    pred_m: Array,
+    gt_m: Array,
+    *,
+    align: str = "none",
+    root_id: int = _WRIST,
+    scale_joint: int = _MIDDLE_MCP,
+    allow_reflection: bool = True,
+) -> Tensor:
+    """Euclidean distance of every joint (or vertex) after an alignment.
 
     Args:
         pred_m: (B, N, 3) metres.
         gt_m: (B, N, 3) metres.
         align: "none" (absolute), "root" (both relative to `root_id`), "scale_translation" (`align_scale_translation`)
-            or "procrustes" (the best similarity, `geometry.align_similarity`; as in the official code it may mirror).
+            or "procrustes" (the best similarity, `geometry.align_similarity`).
         root_id: the joint that "root" takes as origin.
+        scale_joint: the far end of the bone that "scale_translation" makes as long as the true one; it starts at
+            joint 0. The middle knuckle: 9 here, 4 in HO3D's own joint order.
+        allow_reflection: "procrustes" may mirror, as in the official code; False is strict, rotations only.
 
     Returns:
         (B, N) float64, millimetres, on the CPU.
@@ -36,7 +46,7 @@ def joint_errors_mm(pred_m: Array, gt_m: Array, *, align: str = "none", root_id:
     Raises:
         ValueError: wrong shapes, no sample, or a coordinate that is NaN or inf.
     """
-    pred, gt = _checked("pred_m", pred_m), _checked("gt_m", gt_m)
+    pred, gt = checked("pred_m", pred_m), checked("gt_m", gt_m)
     if pred.shape != gt.shape:
         raise ValueError(
             f"pred_m has shape {tuple(pred.shape)} and gt_m {tuple(gt.shape)}, expected one shape (B, N, 3)"
@@ -44,9 +54,9 @@ def joint_errors_mm(pred_m: Array, gt_m: Array, *, align: str = "none", root_id:
     if align == "root":
         pred, gt = root_relative(pred, root_id), root_relative(gt, root_id)
     elif align == "scale_translation":
-        pred = align_scale_translation(pred, gt)
+        pred = align_scale_translation(pred, gt, joints=(_WRIST, scale_joint))
     elif align == "procrustes":
-        pred = align_similarity(pred, gt)
+        pred = align_similarity(pred, gt, allow_reflection=allow_reflection)
     elif align != "none":
         raise ValueError(f"align is {align!r}, expected one of {', '.join(map(repr, ALIGNMENTS))}")
     return (pred - gt).norm(dim=-1) * MM_PER_M
@@ -59,9 +69,9 @@ def mpjpe_mm(pred_m: Array, gt_m: Array, *, root_id: int | None = _WRIST) -> Ten
     return joint_errors_mm(pred_m, gt_m, align="root", root_id=root_id).mean(1)
 
 
-def pa_mpjpe_mm(pred_m: Array, gt_m: Array) -> Tensor:
+def pa_mpjpe_mm(pred_m: Array, gt_m: Array, *, allow_reflection: bool = True) -> Tensor:
     """Mean per-joint position error of each sample after Procrustes alignment, (B,) mm."""
-    return joint_errors_mm(pred_m, gt_m, align="procrustes").mean(1)
+    return joint_errors_mm(pred_m, gt_m, align="procrustes", allow_reflection=allow_reflection).mean(1)
 
 
 def root_relative(points_m: Array, root_id: int = _WRIST) -> Array:
@@ -77,15 +87,14 @@ def align_scale_translation(pred_m: Tensor, gt_m: Tensor, *, joints: tuple[int, 
         gt_m: (B, N, 3).
         joints: the bone: wrist and middle knuckle, 0 and 9 here (0 and 4 in HO3D's own joint order).
 
-    Raises:
-        ValueError: a predicted bone has no length.
+    A predicted bone without length counts as one metre long: HO3D's evaluation leaves such a hand unscaled before it
+    multiplies by the true length.
     """
     first, second = joints
     bone_pred = (pred_m[:, second] - pred_m[:, first]).norm(dim=-1)
     bone_gt = (gt_m[:, second] - gt_m[:, first]).norm(dim=-1)
-    if (bone_pred == 0).any():
-        raise ValueError(f"pred_m has joints {first} and {second} at one place in a sample: no scale can align it")
-    return root_relative(pred_m, first) * (bone_gt / bone_pred)[:, None, None] + gt_m[:, first, None]
+    scale = bone_gt / bone_pred.where(bone_pred > 0, torch.ones_like(bone_pred))
+    return root_relative(pred_m, first) * scale[:, None, None] + gt_m[:, first, None]
 
 
 def pck_curve(errors_mm: Array, *, max_mm: float = 50.0, num: int = 100) -> tuple[Tensor, Tensor]:
@@ -94,7 +103,7 @@ def pck_curve(errors_mm: Array, *, max_mm: float = 50.0, num: int = 100) -> tupl
     Returns:
         thresholds (num,) in mm and fractions (num,).
     """
-    errors = _checked("errors_mm", errors_mm, (None, None)).flatten().sort().values
+    errors = checked("errors_mm", errors_mm, (None, None)).flatten().sort().values
     thresholds = torch.linspace(0.0, max_mm, num, dtype=torch.float64)
     return thresholds, torch.searchsorted(errors, thresholds, right=True) / errors.new_tensor(len(errors))
 
@@ -107,14 +116,18 @@ def auc(errors_mm: Array, *, max_mm: float = 50.0, num: int = 100) -> float:
 
 def summary(errors_mm: Array) -> dict[str, float]:
     """The official scores of (B, N) errors: `mean_mm`, `median_mm` (each joint's median, then their mean), `auc`."""
-    errors = _checked("errors_mm", errors_mm, (None, None))
+    errors = checked("errors_mm", errors_mm, (None, None))
     ordered, num = errors.sort(0).values, len(errors)
     median = (ordered[(num - 1) // 2] + ordered[num // 2]) / 2  # torch's own median takes the lower of the two
     return {"mean_mm": errors.mean().item(), "median_mm": median.mean().item(), "auc": auc(errors)}
 
 
-def _checked(name: str, values: Array, shape: tuple[int | None, ...] = (None, None, 3)) -> Tensor:
-    """`values` as a float64 tensor on the CPU, finite, of the given shape and not empty."""
+def checked(name: str, values: Array, shape: tuple[int | None, ...] = (None, None, 3), *, first: int = 0) -> Tensor:
+    """`values` as a float64 tensor on the CPU, finite, of the given shape and not empty.
+
+    Raises:
+        ValueError: it is none of that; a sample that is NaN or inf is named by its index, counted from `first`.
+    """
     if isinstance(values, Tensor):
         tensor = values.detach().to("cpu", torch.float64)
     else:
@@ -124,6 +137,5 @@ def _checked(name: str, values: Array, shape: tuple[int | None, ...] = (None, No
         raise ValueError(f"{name} is empty, shape {tuple(tensor.shape)}: there is nothing to score")
     bad = ~tensor.isfinite().flatten(1).all(1)
     if bad.any():
-        first = int(bad.int().argmax())
-        raise ValueError(f"{name} is NaN or inf in {int(bad.sum())} of {len(tensor)} samples, first in sample {first}")
+        raise ValueError(f"{name} is NaN or inf in sample {first + int(bad.int().argmax())}")
     return tensor
