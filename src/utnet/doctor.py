@@ -10,7 +10,11 @@ import sys
 
 import utnet
 
-_EXTRAS = {"dev": ("pytest", "hypothesis", "ruff", "mypy", "body_models")}
+_EXTRAS = {
+    "dev": ("pytest", "hypothesis", "ruff", "mypy", "body_models"),
+    "export": ("onnx", "onnxscript", "onnxruntime"),
+    "openvino": ("openvino",),
+}
 _PACKAGES = ("torch", "numpy", "opencv-python-headless", "numba", "roma", "safetensors", "trimesh", "tyro")
 
 

@@ -11,10 +11,12 @@ from torch import Tensor, nn
 from utnet.conventions import MANO21_TO_OPENPOSE, MANO_PARENTS, NUM_BETAS, SIDES
 from utnet.geometry import axis_angle_to_matrix, matrix_to_axis_angle
 from utnet.hand.arrays import HandArrays, load_open_hand
+from utnet.hand.skinning import skin
 from utnet.types import HandMesh, HandParams, check_shape
 
-_LEVELS = ((1, 4, 7, 10, 13), (2, 5, 8, 11, 14), (3, 6, 9, 12, 15))
-"""Joints by distance from the root: forward kinematics needs three steps, not fifteen."""
+_FINGERS = (5, 3)
+"""MANO's joints 1 to 15 are five chains of three from the root: kinematics needs three steps, not fifteen."""
+assert all(MANO_PARENTS[j] == (0 if j % 3 == 1 else j - 1) for j in range(1, 16))
 
 
 class HandModel(nn.Module):
@@ -22,7 +24,7 @@ class HandModel(nn.Module):
 
     One class for two sources of numbers: `HandModel.open()` and `HandModel.from_mano(path)`. It has no trainable
     parameters. Joints come straight from betas (blendshapes of the joints), kinematics runs level by level, and
-    vertices are skinned only where they are asked for.
+    vertices are skinned only where they are asked for. Autocast does not lower its precision.
 
     Attributes:
         side: "right" or "left".
@@ -42,6 +44,14 @@ class HandModel(nn.Module):
     faces: Tensor
     tip_vertices: Tensor
     to_openpose: Tensor
+    identity_pose: Tensor
+    rest_dirs: Tensor
+    skin_template: Tensor
+    skin_dirs: Tensor
+    skin_weights: Tensor
+    tips_template: Tensor
+    tips_dirs: Tensor
+    tips_weights: Tensor
 
     def __init__(self, arrays: HandArrays, *, side: str = "right", name: str = "open"):
         super().__init__()
@@ -66,6 +76,18 @@ class HandModel(nn.Module):
         keep("faces", arrays.faces, torch.int64)
         keep("tip_vertices", arrays.tip_vertices, torch.int64)
         keep("to_openpose", MANO21_TO_OPENPOSE, torch.int64)
+        self._lay_out()
+
+    def _lay_out(self) -> None:
+        """The same numbers as `forward` reads them: blendshapes as matrices, coordinate by coordinate."""
+        dirs = self.shapedirs if self.posedirs is None else torch.cat([self.shapedirs, self.posedirs], 2)
+        laid = {"identity_pose": torch.eye(3).flatten().repeat(15), "rest_dirs": self.J_shapedirs.flatten(0, 1).T}
+        for name, which in (("skin", slice(None)), ("tips", self.tip_vertices)):
+            laid[f"{name}_template"] = self.v_template[which].T.flatten()
+            laid[f"{name}_dirs"] = dirs[which].permute(2, 1, 0).flatten(1)
+            laid[f"{name}_weights"] = self.weights[which].T
+        for name, tensor in laid.items():
+            self.register_buffer(name, tensor.contiguous(), persistent=False)
 
     @classmethod
     def open(cls, side: str = "right") -> HandModel:
@@ -98,6 +120,8 @@ class HandModel(nn.Module):
         other = "left" if self.side == "right" else "right"
         return HandModel(self._arrays.mirrored(), side=other, name=self.name).to(self.v_template)
 
+    @torch.autocast("cpu", enabled=False)
+    @torch.autocast("cuda", enabled=False)
     def forward(
         self, global_orient: Tensor, hand_pose: Tensor, betas: Tensor, *, with_vertices: bool = True
     ) -> HandMesh:
@@ -116,23 +140,24 @@ class HandModel(nn.Module):
         Raises:
             ValueError: a wrong shape, with what came and what is expected.
         """
-        num = len(global_orient)
+        num = global_orient.shape[0]
         check_shape("global_orient", global_orient, (num, 1, 3, 3))
         check_shape("hand_pose", hand_pose, (num, 15, 3, 3))
         check_shape("betas", betas, (num, NUM_BETAS))
         if self.pose_mean is not None:
             hand_pose = axis_angle_to_matrix(matrix_to_axis_angle(hand_pose) + self.pose_mean.view(15, 3))
-        rest = self.J_template + torch.einsum("jck,bk->bjc", self.J_shapedirs, betas)
-        R, joints = self._kinematics(torch.cat([global_orient, hand_pose], 1), rest)
-        # A skinned vertex is sum_j w_j (R_j (v - rest_j) + joint_j): rotation and offset of each joint, blended.
-        offset = joints - (R @ rest[..., None])[..., 0]
-        transforms = torch.cat([R.flatten(2), offset], 2)
+        rest = torch.addmm(self.J_template.flatten(), betas, self.rest_dirs).unflatten(1, (-1, 3))
+        transforms, joints = self._kinematics(torch.cat([global_orient, hand_pose], 1), rest)
+        code = betas
+        if self.posedirs is not None:
+            code = torch.cat([betas, hand_pose.flatten(1) - self.identity_pose], 1)
         if with_vertices:
-            vertices = self._skin(transforms, hand_pose, betas, slice(None))
-            tips = vertices[:, self.tip_vertices]
+            vertices = skin(transforms, torch.addmm(self.skin_template, code, self.skin_dirs), self.skin_weights)
+            tips = vertices.index_select(1, self.tip_vertices)
         else:
-            vertices, tips = None, self._skin(transforms, hand_pose, betas, self.tip_vertices)
-        joints21 = torch.cat([joints, tips], 1)[:, self.to_openpose]
+            vertices = None
+            tips = skin(transforms, torch.addmm(self.tips_template, code, self.tips_dirs), self.tips_weights)
+        joints21 = torch.cat([joints, tips], 1).index_select(1, self.to_openpose)
         return HandMesh(joints_m=joints21, mano_joints_m=joints, vertices_m=vertices)
 
     def decode(self, params: HandParams, *, with_vertices: bool = True) -> HandMesh:
@@ -149,26 +174,16 @@ class HandModel(nn.Module):
         return coefficients @ self.pose_basis[: coefficients.shape[1]]
 
     def _kinematics(self, R_local: Tensor, rest: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, 16, 3, 3) local rotations, (B, 16, 3) rest joints -> world rotations and posed joints."""
-        R = [R_local[:, :1]]
-        p = [rest[:, :1]]
-        order = [0]
-        parents_R, parents_p = R[0], p[0]
-        for level in _LEVELS:
-            parents = [MANO_PARENTS[j] for j in level]
-            bone = rest[:, level] - rest[:, parents]
-            p.append(parents_p + (parents_R @ bone[..., None])[..., 0])
-            R.append(parents_R @ R_local[:, level])
-            order.extend(level)
-            parents_R, parents_p = R[-1], p[-1]
-        back = torch.tensor([order.index(j) for j in range(len(order))], device=rest.device)
-        return torch.cat(R, 1)[:, back], torch.cat(p, 1)[:, back]
-
-    def _skin(self, transforms: Tensor, hand_pose: Tensor, betas: Tensor, which) -> Tensor:
-        """Vertices `which` (a slice or indices) under (B, 16, 12) blended transforms."""
-        v = self.v_template[which] + torch.einsum("vck,bk->bvc", self.shapedirs[which], betas)
-        if self.posedirs is not None:
-            feature = (hand_pose - torch.eye(3).to(hand_pose)).flatten(1)
-            v = v + torch.einsum("vck,bk->bvc", self.posedirs[which], feature)
-        blended = torch.einsum("vj,bjt->bvt", self.weights[which], transforms)
-        return (blended[..., :9].unflatten(-1, (3, 3)) @ v[..., None])[..., 0] + blended[..., 9:]
+        """(B, 16, 3, 3) local rotations, (B, 16, 3) rest joints -> what each joint does to a point of the rest pose,
+        [R | t] (B, 16, 3, 4), and the posed joints (B, 16, 3)."""
+        root, fingers = rest[:, :1], rest[:, 1:].unflatten(1, _FINGERS)
+        bones = torch.cat([fingers[:, :, :1] - root[:, None], fingers[:, :, 1:] - fingers[:, :, :-1]], 2)
+        local = torch.cat([R_local[:, 1:].unflatten(1, _FINGERS), bones[..., None]], -1)
+        world, levels = R_local[:, :1], []
+        for level in local.unbind(2):  # [R | bone] of the joint turned by its parent
+            world = world[..., :3] @ level
+            levels.append(world)
+        turned = torch.stack(levels, 2)
+        joints = torch.cat([root, (root[:, None] + turned[..., 3].cumsum(2)).flatten(1, 2)], 1)
+        R = torch.cat([R_local[:, :1], turned[..., :3].flatten(1, 2)], 1)
+        return torch.cat([R, joints[..., None] - R @ rest[..., None]], -1), joints
