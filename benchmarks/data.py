@@ -1,8 +1,9 @@
 """How fast samples come from files: `python benchmarks/data.py [--num 256] [--size 256] [--memory]`.
 
 Writes a tree in DexYCB's layout (640x480 JPEG and 16-bit PNG) to a temporary folder and prints a table and one JSON
-line: decoding the two files alone (`cv2.imdecode` of files in the page cache), whole samples (read, labels, crop,
-augmentation, batch), and the loader with one and two workers, from files and from shards. Decoding and samples take
+line: decoding the two files alone (`cv2.imdecode` of files in the page cache; the reader's own way with depth,
+`utnet.data.png`, is faster), whole samples (read, labels, crop, augmentation, batch) from files and from shards, and
+the loader with one and two workers, from files and from shards. Decoding and samples take
 turns in blocks of 32 in one process that is set up as a data worker is, in processor time (one thread, nothing to wait
 for), so that other programs disturb them little; the median of the blocks' ratios counts.
 
@@ -29,8 +30,8 @@ import numpy as np
 BLOCK = 32
 
 
-def decode_and_sample(root: Path, size_px: int, rounds: int) -> dict[str, list[float]]:
-    """Seconds a frame of each block, in turns."""
+def decode_and_sample(root: Path, shards: Path, size_px: int, rounds: int) -> dict[str, list[float]]:
+    """Seconds a frame of each block, in turns: decoding alone, samples from files, samples from shards."""
     from utnet.config import Config, ModelConfig
     from utnet.data import open_source
     from utnet.data.augment import augment
@@ -40,6 +41,7 @@ def decode_and_sample(root: Path, size_px: int, rounds: int) -> dict[str, list[f
 
     init_worker()
     source, config = open_source("dexycb", root), Config(model=ModelConfig(size_px=size_px))
+    packed = open_source("shards", shards)
     places = [root / source.key(i) for i in range(len(source))]
     files = [(p.with_name(f"color_{p.name}.jpg"), p.with_name(f"aligned_depth_to_color_{p.name}.png")) for p in places]
 
@@ -49,7 +51,7 @@ def decode_and_sample(root: Path, size_px: int, rounds: int) -> dict[str, list[f
             cv2.imdecode(np.frombuffer(color.read_bytes(), np.uint8), cv2.IMREAD_COLOR)
             cv2.imdecode(np.frombuffer(depth.read_bytes(), np.uint8), cv2.IMREAD_UNCHANGED)
 
-    def sample(block: range) -> None:
+    def sample(block: range, source=source) -> None:
         samples = []
         for i in block:
             rng = np.random.default_rng((0, i))
@@ -57,10 +59,11 @@ def decode_and_sample(root: Path, size_px: int, rounds: int) -> dict[str, list[f
             samples.append(augment(cropped, config.augment, rng))
         collate(samples)
 
-    seconds: dict[str, list[float]] = {"decode": [], "sample": []}
+    works = {"decode": decode, "sample": sample, "shard": lambda block: sample(block, packed)}
+    seconds: dict[str, list[float]] = {name: [] for name in works}
     for turn in range(rounds + 1):
         block = range(turn * BLOCK, (turn + 1) * BLOCK)
-        for name, work in (("decode", decode), ("sample", sample)):
+        for name, work in works.items():
             start = time.thread_time()
             work(block)
             if turn > 0:  # the first turn warms up
@@ -128,14 +131,11 @@ def in_process(function, *arguments):
         return pool.submit(function, *arguments).result()
 
 
-def shards_of(root: Path, out: Path) -> Path | None:
-    """The tree as shards of crops, or None where this version cannot write them."""
+def shards_of(root: Path, out: Path) -> Path:
+    """The tree as shards of crops."""
     from utnet.data import open_source
+    from utnet.data.write_shards import write_shards
 
-    try:
-        from utnet.data.write_shards import write_shards
-    except ImportError:
-        return None
     write_shards(open_source("dexycb", root), out, progress=False)
     return out
 
@@ -159,21 +159,26 @@ def main() -> None:
             memory(root, arguments.samples)
             return
         size = arguments.size
-        blocks = in_process(decode_and_sample, root, size, arguments.rounds)
+        shards = shards_of(root, Path(folder) / "shards")
+        blocks = in_process(decode_and_sample, root, shards, size, arguments.rounds)
         medians = {name: statistics.median(values) for name, values in blocks.items()}
         ratio = statistics.median(d / s for d, s in zip(blocks["decode"], blocks["sample"], strict=True))
         rates = {name: 1 / seconds for name, seconds in medians.items()}
         print(f"640x480 JPEG + 16-bit PNG -> {size} px RGB-D, augmented   per second   ms")
-        for name, text in (("decode", "decoding alone, one process"), ("sample", "whole sample, one process")):
+        texts = {
+            "decode": "decoding alone, one process",
+            "sample": "whole sample from files, one process",
+            "shard": "whole sample from shards, one process",
+        }
+        for name, text in texts.items():
             print(f"{text:54s}{rates[name]:13.0f}{1000 * medians[name]:6.2f}")
         print(f"{'whole sample / decoding alone':54s}{ratio:13.2f}")
-        sources = {"files": ("dexycb", root), "shards": ("shards", shards_of(root, Path(folder) / "shards"))}
+        sources = {"files": ("dexycb", root), "shards": ("shards", shards)}
         for kind, (name, place) in sources.items():
             for workers in (1, 2):
-                if place is not None:
-                    rate = in_process(loader_rate, name, place, size, workers, arguments.loaded)
-                    rates[f"{kind}_{workers}"] = rate
-                    print(f"{f'loader, {workers} worker(s), from {kind}':54s}{rate:13.0f}")
+                rate = in_process(loader_rate, name, place, size, workers, arguments.loaded)
+                rates[f"{kind}_{workers}"] = rate
+                print(f"{f'loader, {workers} worker(s), from {kind}':54s}{rate:13.0f}")
         rounded = {name: round(rate, 1) for name, rate in rates.items()}
         print(json.dumps({"benchmark": "data", "size_px": size, "ratio": round(ratio, 3), **rounded}))
 

@@ -59,6 +59,9 @@ def prediction(seed: int, num: int = 4, coarse: bool = True) -> Prediction:
         coarse=prediction(seed + 20, num, coarse=False) if coarse else None,
         joint_map=normal(seed + 8, num, 21, 3) * 0.1,
         joint_heat=normal(seed + 9, num, 21, 6, 8).flatten(2).log_softmax(-1).unflatten(-1, (6, 8)),
+        root_z_m=0.6 + normal(seed + 10, num) * 0.1,
+        joint_scale_mm=normal(seed + 11, num, 21).exp() * 60,
+        error_shape=1 + normal(seed + 12, num, 2).abs(),
     )
 
 
@@ -460,6 +463,8 @@ def test_switches_take_their_term_out():
         ({"use_aux_loss": True}, "coarse", "predictions.coarse is None.*use_aux_loss"),
         ({"w_joint_map": 1.0}, "joint_map", "predictions.joint_map is None.*w_joint_map"),
         ({"w_joint_heat": 1.0}, "joint_heat", "predictions.joint_heat is None.*w_joint_heat"),
+        ({"w_root_z": 1.0}, "root_z_m", "predictions.root_z_m is None.*w_root_z"),
+        ({"w_uncertainty": 1.0}, "joint_scale_mm", "predictions.joint_scale_mm is None.*w_uncertainty"),
     ],
 )
 def test_a_missing_input_is_an_error_with_its_remedy(options, without, message):

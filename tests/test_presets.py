@@ -59,7 +59,7 @@ def inputs(model, num=3):
 
 def terms(out):
     """Everything that a loss can see."""
-    parts = [out.joints_m, out.joints_crop, out.betas, out.cam]
+    parts = [out.joints_m, out.joints_crop, out.betas, out.cam, out.root_z_m.nan_to_num()]
     parts += [out.joint_map] if out.joint_map is not None else []
     return parts + ([out.coarse.joints_m, out.coarse.cam] if out.coarse is not None else [])
 

@@ -5,6 +5,7 @@ Rotations are matrices; every conversion to or from another form is named `a_to_
 
 from __future__ import annotations
 
+import math
 from typing import overload
 
 import numpy as np
@@ -81,21 +82,22 @@ def crop_affine(
     """
     x0, y0, x1, y1 = (float(v) for v in box_px)
     side = max((x1 - x0) / aspect, y1 - y0) * expand
-    if not (np.isfinite(side) and x1 > x0 and y1 > y0):
+    if not (math.isfinite(side) and x1 > x0 and y1 > y0):
         raise ValueError(f"box {[x0, y0, x1, y1]} is empty or not finite; expected x0 < x1 and y0 < y1 in pixels")
-    centre = np.array([(x0 + x1) / 2 + shift[0] * side, (y0 + y1) / 2 + shift[1] * side])
-    cos, sin = np.cos(rotation_rad) * size_px / side, np.sin(rotation_rad) * size_px / side
-    x, y = (size_px - 1) / 2 - np.array([[cos, -sin], [sin, cos]]) @ centre
+    centre_x, centre_y = (x0 + x1) / 2 + shift[0] * side, (y0 + y1) / 2 + shift[1] * side
+    cos, sin = math.cos(rotation_rad) * size_px / side, math.sin(rotation_rad) * size_px / side
+    x = (size_px - 1) / 2 - (cos * centre_x - sin * centre_y)
+    y = (size_px - 1) / 2 - (sin * centre_x + cos * centre_y)
     return np.array([[cos, -sin, x], [sin, cos, y], [0.0, 0.0, 1.0]])
 
 
 def jittered_crop_affine(box_px: np.ndarray, size_px: int, config: CropConfig, rng: np.random.Generator) -> np.ndarray:
     """`crop_affine` with a random scale, shift and rotation within the half-widths of `config`."""
-    scale = np.exp(rng.uniform(-1, 1) * np.log1p(config.scale_jitter))
-    shift = rng.uniform(-1, 1, 2) * config.shift_jitter
-    angle = np.deg2rad(rng.uniform(-1, 1) * config.rotation_jitter_deg)
-    expand = config.expand * scale
-    return crop_affine(box_px, size_px, expand=expand, aspect=config.aspect, rotation_rad=angle, shift=tuple(shift))
+    log_scale, shift_x, shift_y, turn = rng.uniform(-1, 1, 4).tolist()
+    expand = config.expand * math.exp(log_scale * math.log1p(config.scale_jitter))
+    shift = (shift_x * config.shift_jitter, shift_y * config.shift_jitter)
+    angle = math.radians(turn * config.rotation_jitter_deg)
+    return crop_affine(box_px, size_px, expand=expand, aspect=config.aspect, rotation_rad=angle, shift=shift)
 
 
 @overload
@@ -116,8 +118,8 @@ def crop_camera(A: np.ndarray, K_px: np.ndarray | None) -> tuple[np.ndarray | No
         K' (3, 3) of the crop (None without K) and R (3, 3), camera of the full image to camera of the crop, such that
         `project(points @ R.T, K') == A(project(points, K))`.
     """
-    angle = np.arctan2(A[1, 0], A[0, 0])
-    cos, sin = np.cos(angle), np.sin(angle)
+    angle = math.atan2(A[1, 0], A[0, 0])
+    cos, sin = math.cos(angle), math.sin(angle)
     R = np.array([[cos, -sin, 0.0], [sin, cos, 0.0], [0.0, 0.0, 1.0]])
     return None if K_px is None else A @ K_px @ R.T, R
 

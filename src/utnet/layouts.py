@@ -130,6 +130,10 @@ class DexYcbNumbering:
         return int(self._starts[sequence] + camera * self.num_frames[sequence]) + frame
 
 
+DEPTH_MM_M = 0.001
+"""Metres of one unit of depth in millimetres."""
+
+
 def depth_mm_encode(depth_m: np.ndarray) -> np.ndarray:
     """Metres to uint16 millimetres; what does not fit (65.5 m and more) becomes 0, no reading."""
     mm = np.rint(np.asarray(depth_m, np.float64) * 1000.0)
@@ -138,7 +142,7 @@ def depth_mm_encode(depth_m: np.ndarray) -> np.ndarray:
 
 def depth_mm_decode(depth_mm: np.ndarray) -> np.ndarray:
     """uint16 millimetres to float32 metres, 0 = no reading."""
-    return np.multiply(depth_mm, np.float32(0.001), dtype=np.float32)
+    return np.multiply(depth_mm, np.float32(DEPTH_MM_M), dtype=np.float32)
 
 
 # ----------------------------------------------------------------------------------------------------------------- HO3D

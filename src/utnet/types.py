@@ -54,6 +54,8 @@ def check_shape(name: str, array: Array, expected: tuple[int | None, ...], where
         where: the file or key it came from, for the message.
     """
     shape = tuple(array.shape)
+    if shape == expected:
+        return
     if len(shape) != len(expected) or any(e is not None and e != s for s, e in zip(shape, expected, strict=True)):
         wanted = "(" + ", ".join("any" if e is None else str(e) for e in expected) + ")"
         raise ValueError(f"{where + ': ' if where else ''}{name} has shape {shape}, expected {wanted}")

@@ -1,5 +1,6 @@
 """What training changes in a crop's pixels: colours, sharpness and noise of the picture; noise, rounding and holes of
-the depth. Labels stay. It is cheap beside decoding: one colour matrix, and noise cut from pools that are drawn once."""
+the depth. Labels stay. It is cheap beside decoding: one colour matrix, two loops over the depth, and noise cut from
+pools that are drawn once."""
 
 from __future__ import annotations
 
@@ -8,6 +9,7 @@ from dataclasses import replace
 from functools import lru_cache
 
 import cv2
+import numba
 import numpy as np
 
 from utnet.config import AugmentConfig
@@ -18,6 +20,8 @@ _POOL_STD = 32.0
 
 _GREY = np.array([0.299, 0.587, 0.114])
 """Luma of R, G, B (ITU-R BT.601)."""
+
+_EYE = np.eye(3)
 
 _EDGE_M = 0.03
 """Neighbouring readings that differ by more belong to two surfaces."""
@@ -79,34 +83,52 @@ def augment_depth(depth_m: np.ndarray, config: AugmentConfig, rng: np.random.Gen
         A new (H, W) float32.
     """
     noise, step, edges, holes = rng.random(4) * (config.depth_noise, config.depth_step_m, 1.0, 1.0)
-    out = depth_m
-    if noise > 0:
-        squared = cv2.multiply(depth_m, depth_m)
-        out = cv2.add(depth_m, cv2.multiply(squared, _cut(_depth_noise, depth_m.shape, rng), dst=squared, scale=noise))
-        np.maximum(out, 0, out=out)
-    if step > 1e-5:
-        out = out * np.float32(1 / step)
-        np.rint(out, out)
-        out *= np.float32(step)
-    if out is depth_m:
-        out = depth_m.copy()
+    out = np.empty_like(depth_m)
+    window = _cut(_depth_noise, depth_m.shape, rng)
+    _read_again(depth_m, window, np.float32(noise / _POOL_STD), np.float32(step if step > 1e-5 else 0), out)
     if edges < config.depth_edges_p:
-        nearest, farthest = cv2.erode(depth_m, _SQUARE), cv2.dilate(depth_m, _SQUARE)
-        out[(farthest - nearest) > _EDGE_M] = 0
+        _lose_edges(depth_m, np.float32(_EDGE_M), out)
     if holes < config.depth_holes_p and config.depth_holes > 0:
         _punch(out, int(rng.integers(1, config.depth_holes + 1)), rng)
     return out
 
 
-_SQUARE = np.ones((3, 3), np.uint8)
+@numba.njit(cache=True, nogil=True)
+def _read_again(depth_m, noise, strength, step, out):
+    """Every reading with its noise (`strength` times the distance squared), rounded to whole steps (0: not rounded)."""
+    height, width = depth_m.shape
+    for y in range(height):
+        for x in range(width):
+            z = depth_m[y, x]
+            out[y, x] = max(z + z * z * (np.float32(noise[y, x]) * strength), np.float32(0))
+        if step > 0:
+            per_step = np.float32(1) / step
+            for x in range(width):
+                out[y, x] = np.rint(out[y, x] * per_step) * step
+
+
+@numba.njit(cache=True, nogil=True)
+def _lose_edges(depth_m, edge_m, out):
+    """No reading where those of the 3 x 3 around differ by more than `edge_m`, holes included."""
+    height, width = depth_m.shape
+    low, high = np.empty(width, np.float32), np.empty(width, np.float32)
+    for y in range(height):
+        above, here, below = depth_m[max(y - 1, 0)], depth_m[y], depth_m[min(y + 1, height - 1)]
+        for x in range(width):
+            low[x] = min(above[x], here[x], below[x])
+            high[x] = max(above[x], here[x], below[x])
+        for x in range(width):
+            left, right = max(x - 1, 0), min(x + 1, width - 1)
+            if max(high[left], high[x], high[right]) - min(low[left], low[x], low[right]) > edge_m:
+                out[y, x] = 0
 
 
 def _color_turn(saturation: float, hue_rad: float) -> np.ndarray:
     """(3, 3) matrix that moves colours away from grey and turns them about the grey axis; grey stays grey."""
-    M = np.eye(3)
+    M = _EYE
     if hue_rad:
         axis = np.full(3, 3**-0.5)
-        cross = np.cross(np.eye(3), axis)
+        cross = np.cross(_EYE, axis)
         M = np.cos(hue_rad) * M + np.sin(hue_rad) * cross + (1 - np.cos(hue_rad)) * np.outer(axis, axis)
     return saturation * M + (1 - saturation) * _GREY
 
@@ -139,7 +161,8 @@ def _cut(draw_pool: Callable[[int], np.ndarray], shape: tuple[int, ...], rng: np
     """A window of (H, W) at a random place of a pool half as large again."""
     height, width = shape[:2]
     pool = draw_pool(max(height, width) * 3 // 2)  # small enough to stay in the processor's cache
-    y, x = rng.integers(0, (len(pool) - height + 1, len(pool) - width + 1))
+    u, v = rng.random(2).tolist()
+    y, x = int(u * (len(pool) - height + 1)), int(v * (len(pool) - width + 1))
     return pool[y : y + height, x : x + width]
 
 
@@ -152,6 +175,7 @@ def _color_noise(side: int) -> np.ndarray:
 
 @lru_cache(maxsize=4)
 def _depth_noise(side: int) -> np.ndarray:
-    """(side, side) float32 normal noise of deviation 1, a little smooth: neighbouring readings share their window."""
+    """(side, side) int8 normal noise of deviation `_POOL_STD`, a little smooth: neighbouring readings share their
+    window. Bytes, so that it stays in the cache beside the pictures."""
     noise = cv2.GaussianBlur(np.random.default_rng(1).standard_normal((side, side), np.float32), (3, 3), 0.6)
-    return noise / noise.std()
+    return np.clip(np.rint(noise * (_POOL_STD / noise.std())), -127, 127).astype(np.int8)

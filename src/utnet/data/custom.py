@@ -5,14 +5,13 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-import cv2
 import numpy as np
 from tqdm import tqdm
 
 from utnet.conventions import MANO_TIP_VERTICES, SIDES
 from utnet.data.cache import cached_arrays
 from utnet.data.custom_line import HAND_MODELS, LINE_SPLITS, Line
-from utnet.data.files import read_image
+from utnet.data.files import decode_rgb, read_bytes, read_depth_png
 from utnet.data.source import check_depth, clip_box, evenly_spaced, ground_truth_box
 from utnet.errors import InputError
 from utnet.geometry import box_of
@@ -111,7 +110,7 @@ class Custom:
     def __getitem__(self, index: int) -> Sample:
         line = self._line(index)
         image_path = line.file("image", self.root)
-        rgb = cv2.cvtColor(read_image(image_path), cv2.COLOR_BGR2RGB)
+        rgb = decode_rgb(read_bytes(image_path), where=str(image_path))
         size_wh = (rgb.shape[1], rgb.shape[0])
         K = line.camera()
         joints, conf_3d = line.joints("joints_3d", 3)
@@ -233,12 +232,10 @@ def _box(
 
 
 def _read_depth(path: Path, size_wh: tuple[int, int], scale: float) -> np.ndarray:
-    depth = read_image(path, flags=cv2.IMREAD_UNCHANGED)
-    if depth.dtype != np.uint16 or depth.ndim != 2:
-        raise InputError(f"{path}: {depth.dtype} with shape {depth.shape}; expected {_DEPTH_EXPECTED}")
+    depth = read_depth_png(path, scale, _DEPTH_EXPECTED)
     if depth.shape[::-1] != size_wh:
         raise InputError(
             f"{path}: {depth.shape[1]}x{depth.shape[0]} pixels, the picture has {size_wh[0]}x{size_wh[1]}; expected "
             "depth of the picture's own camera, pixel by pixel"
         )
-    return depth.astype(np.float32) * np.float32(scale)
+    return depth

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 from utnet import layouts
 from utnet.conventions import SIDES
 from utnet.data.dexycb_hands import DexYcbHands
 from utnet.data.dexycb_index import NO_HAND, UNREADABLE, open_index
-from utnet.data.files import check_size, read_image, read_rgb, read_yaml
+from utnet.data.files import check_size, read_depth_png, read_rgb, read_yaml
 from utnet.data.npz import read_members
 from utnet.data.source import check_depth, evenly_spaced, ground_truth_box
 from utnet.errors import InputError
@@ -134,6 +133,7 @@ class DexYcb:
         pose, joints, mask = _read_labels(folder / layouts.dexycb_labels(frame), with_mask=self._with_mask)
         params = self._hands.params(pose, side, self._betas[self._index.calibrations[sequence][0]])
         depth_path = folder / layouts.dexycb_depth(frame)
+        depth_m = _read_depth(depth_path) if self._with_depth else None
         sample = Sample(
             key=key,
             rgb=read_rgb(folder / layouts.dexycb_color(frame), layouts.DEXYCB_SIZE_WH),
@@ -143,7 +143,7 @@ class DexYcb:
             joints_cam_m=joints,
             joints_2d_conf=(joints[:, 2] > 0).astype(np.float32),
             joints_3d_conf=np.ones(21, np.float32),
-            depth_m=_read_depth(depth_path) if self._with_depth else None,
+            depth_m=depth_m,
             params=params,
             betas_ok=self._hands.name == "open" or side == "right",
             hand_model=self._hands.name,
@@ -238,11 +238,9 @@ def _read_extrinsics(root: Path, name: str, sequence: str) -> dict[str, np.ndarr
 
 
 def _read_depth(path: Path) -> np.ndarray:
-    depth = read_image(path, flags=cv2.IMREAD_UNCHANGED)
-    if depth.dtype != np.uint16 or depth.ndim != 2:
-        raise InputError(f"{path}: {depth.dtype} with shape {depth.shape}; expected {_DEPTH_EXPECTED}")
-    check_size(path, depth, layouts.DEXYCB_SIZE_WH)
-    return layouts.depth_mm_decode(depth)
+    depth_m = read_depth_png(path, layouts.DEPTH_MM_M, _DEPTH_EXPECTED)
+    check_size(path, depth_m, layouts.DEXYCB_SIZE_WH)
+    return depth_m
 
 
 def _hand_model(is_open: np.ndarray, wanted: str, root: Path) -> str:

@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 import yaml
 
+from utnet.data.png import decode_depth_png
 from utnet.errors import InputError
 
 _SAFE_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml's is ten times faster where it is there
@@ -18,7 +19,8 @@ _SAFE_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml's is ten
 def read_bytes(path: Path, remedy: str = "check the dataset's folder or extract it again") -> bytes:
     """The file's bytes, or InputError with the path and `remedy`."""
     try:
-        return path.read_bytes()
+        with open(path, "rb", buffering=0) as file:  # half the time of `path.read_bytes()`
+            return file.readall()
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file; {remedy}") from error
     except OSError as error:
@@ -56,17 +58,30 @@ def decode_image(data: bytes, *, where: str, flags: int = cv2.IMREAD_COLOR) -> n
 
 def decode_rgb(data: bytes, *, where: str) -> np.ndarray:
     """`decode_image` to (H, W, 3) uint8 in the order red, green, blue."""
-    if hasattr(cv2, "IMREAD_COLOR_RGB"):  # OpenCV 4.11 and later decode into that order at no cost
-        return decode_image(data, where=where, flags=cv2.IMREAD_COLOR_RGB)
-    bgr = decode_image(data, where=where)
-    return cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB, dst=bgr)
+    return decode_image(data, where=where, flags=cv2.IMREAD_COLOR_RGB)  # in that order at no cost: OpenCV >= 4.11
 
 
 def read_rgb(path: Path, size_wh: tuple[int, int]) -> np.ndarray:
     """(H, W, 3) uint8 in the order red, green, blue; InputError unless it is `size_wh` large."""
-    image = read_image(path, flags=cv2.IMREAD_COLOR_RGB)
+    image = decode_rgb(read_bytes(path), where=str(path))
     check_size(path, image, size_wh)
     return image
+
+
+def read_depth_png(path: Path, unit_m: float, expected: str) -> np.ndarray:
+    """(H, W) float32 metres of a 16-bit grey image whose unit is `unit_m`.
+
+    Raises:
+        InputError: missing, damaged, or other pixels than the `expected` ones (words for the message).
+    """
+    data = read_bytes(path)
+    depth_m = decode_depth_png(data, unit_m)
+    if depth_m is not None:
+        return depth_m
+    depth = decode_image(data, where=str(path), flags=cv2.IMREAD_UNCHANGED)
+    if depth.dtype != np.uint16 or depth.ndim != 2:
+        raise InputError(f"{path}: {depth.dtype} with shape {depth.shape}; expected {expected}")
+    return np.multiply(depth, np.float32(unit_m), dtype=np.float32)
 
 
 def check_size(path: Path, image: np.ndarray, size_wh: tuple[int, int]) -> None:

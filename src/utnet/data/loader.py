@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import ctypes
 import os
+import signal
 import sys
 import zlib
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import cv2
@@ -87,6 +89,14 @@ class _Fatal(BadSample):
     """A stream that cannot go on."""
 
 
+@dataclass(frozen=True)
+class _Placed:
+    """What a stream gave, and where: the worker's number, the pass, and how many came in this pass up to here."""
+
+    item: Sample | BadSample
+    place: tuple[int, int, int]
+
+
 class CropStream(IterableDataset):
     """Crops of a stream: this worker's part of one pass, or of endless passes.
 
@@ -98,6 +108,8 @@ class CropStream(IterableDataset):
         epoch: the first pass.
         rank: this process among `world_size`.
         world_size: processes.
+        turn: the worker whose batch comes first.
+        places: (pass, samples of it that were given already) by worker, where it goes on.
     """
 
     def __init__(
@@ -110,26 +122,33 @@ class CropStream(IterableDataset):
         epoch: int = 0,
         rank: int = 0,
         world_size: int = 1,
+        turn: int = 0,
+        places: dict[int, tuple[int, int]] | None = None,
     ):
         self._source, self._crops, self._seed, self._endless = source, crops, seed, endless
         self._epoch, self._rank, self._world_size = epoch, rank, world_size
+        self._turn, self._places = turn, places or {}
 
-    def __iter__(self) -> Iterator[Sample | BadSample]:
+    def __iter__(self) -> Iterator[_Placed]:
         info = get_worker_info()
-        worker, workers = (info.id, info.num_workers) if info else (0, 1)
-        part, num_parts, epoch = self._rank * workers + worker, self._world_size * workers, self._epoch
+        worker, workers = ((info.id + self._turn) % info.num_workers, info.num_workers) if info else (0, 1)
+        part, num_parts = self._rank * workers + worker, self._world_size * workers
+        epoch, num = self._places.get(worker, (self._epoch, 0))
         while True:
-            num_good = 0
+            num_good = num
+            going_on = {"skip": num} if num else {}
             try:
-                for item in self._source.stream(seed=self._seed, epoch=epoch, part=part, num_parts=num_parts):
+                stream = self._source.stream(seed=self._seed, epoch=epoch, part=part, num_parts=num_parts, **going_on)
+                for item in stream:
                     if isinstance(item, Sample):
                         item = self._crops(item, epoch, zlib.crc32(item.key.encode()))
                     num_good += isinstance(item, Sample)
-                    yield item
+                    num += 1
+                    yield _Placed(item, (worker, epoch, num))
             except InputError as error:  # as an exception it would reach the main process wrapped in a traceback
-                yield _Fatal(self._source.name, str(error))
+                yield _Placed(_Fatal(self._source.name, str(error)), (worker, epoch, num))
                 return
-            epoch += 1
+            epoch, num = epoch + 1, 0
             if not self._endless or num_good == 0:  # nothing of this part can be read: another pass would not end
                 return
 
@@ -170,11 +189,13 @@ class Loader:
     Attributes:
         source: where the samples come from.
         bad: message of every sample that could not be read so far, by key (training skips them).
+        position: how far it is, in plain numbers; `make_loader` goes on from there.
     """
 
-    def __init__(self, source: Source | StreamSource, loader: DataLoader, *, train: bool, max_bad: int):
+    def __init__(self, source: Source | StreamSource, loader: DataLoader, *, train: bool, max_bad: int, position: dict):
         self.source, self._loader, self._train, self._max_bad = source, loader, train, max_bad
         self.bad: dict[str, str] = {}
+        self.position = position
 
     def __len__(self) -> int:
         """Batches of one pass (of this process); TypeError for a stream, whose length is not known."""
@@ -190,7 +211,8 @@ class Loader:
         """
         batches, barren = iter(self._loader), 0
         try:
-            for batch, bad in batches:
+            for batch, bad, num, place in batches:
+                self._move(num, place)
                 barren = barren + len(bad) if batch is None else 0
                 for sample in bad:
                     self._count(sample, barren)
@@ -201,6 +223,14 @@ class Loader:
         if self._train:
             last = f"; the last: {next(reversed(self.bad.values()))}" if self.bad else ""
             raise InputError(f"{self.source.name}: no sample can be read{last}")
+
+    def _move(self, num: int, place: tuple[int, int, int] | None) -> None:
+        """`num` more samples are taken, good and bad; a stream's worker is at `place`."""
+        position = {**self.position, "drawn": self.position["drawn"] + num}
+        if place is not None:
+            position["turn"] = (place[0] + 1) % position["workers"]
+            position["places"] = {**position["places"], str(place[0]): place[1:]}
+        self.position = position
 
     def _count(self, sample: BadSample, barren: int) -> None:
         """Notes a bad sample. `barren`: samples since the last good one."""
@@ -226,14 +256,21 @@ class _Collate:
     def __init__(self, hand_model: str, root_id: int):
         self._hand_model, self._root_id = hand_model, root_id
 
-    def __call__(self, items: list[Any]) -> tuple[Batch | None, list[BadSample]]:
+    def __call__(self, items: list[Any]) -> tuple[Batch | None, list[BadSample], int, tuple[int, int, int] | None]:
+        """The good ones, the bad ones, how many they are, and where the stream that they come from is."""
+        place = items[-1].place if isinstance(items[-1], _Placed) else None
+        items = [item.item if isinstance(item, _Placed) else item for item in items]
         good = [item for item in items if isinstance(item, Sample)]
         bad = [item for item in items if isinstance(item, BadSample)]
-        return (collate(good, hand_model=self._hand_model, root_id=self._root_id) if good else None), bad
+        batch = collate(good, hand_model=self._hand_model, root_id=self._root_id) if good else None
+        return batch, bad, len(items), place
 
 
 def init_worker(_: int = 0) -> None:
     """One thread a worker: the workers are the threads. And memory is kept for the next picture."""
+    if get_worker_info() is not None:  # a request to stop is for the main process, which ends its workers
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
     if sys.platform == "linux":
@@ -255,6 +292,7 @@ def make_loader(
     *,
     train: bool,
     start: int = 0,
+    position: dict | None = None,
     augment: bool | None = None,
     hand_model: str = "open",
     rank: int = 0,
@@ -270,6 +308,9 @@ def make_loader(
         train: endless, shuffled, jittered and augmented; otherwise every sample once, in its fixed crop.
         start: samples that training has seen already in all processes (to go on where a run stopped). A stream cannot
             be entered in its middle: it goes on with a pass of another number.
+        position: `Loader.position` of this process where training stopped: it goes on to the sample, bad ones counted.
+            A stream is passed through up to there, with as many workers as before; with others it goes on with another
+            pass.
         augment: change pixels; by default in training.
         hand_model: the model that is learnt (see `collate`).
         rank: this process among `world_size`.
@@ -280,11 +321,20 @@ def make_loader(
     changes = config.augment if (train if augment is None else augment) else None
     crops = _Crops(config.model.size_px, config.crop, changes, config.seed if train else None)
     num_workers, share = config.train.num_workers, {"rank": rank, "world_size": world_size}
+    position = position or {"drawn": 0, "workers": max(1, num_workers), "turn": 0, "places": {}}
     dataset: Dataset
     if is_stream(source):
         sampler = None
-        dataset = CropStream(source, crops, seed=config.seed, endless=train, epoch=start, **share)
+        places = {int(worker): tuple(place) for worker, place in position["places"].items()}
+        if position["workers"] != max(1, num_workers):
+            start = max((epoch for epoch, _ in places.values()), default=start) + 1
+            places, position = {}, {**position, "workers": max(1, num_workers), "turn": 0, "places": {}}
+        turn = position["turn"]
+        dataset = CropStream(
+            source, crops, seed=config.seed, endless=train, epoch=start, turn=turn, places=places, **share
+        )
     else:
+        start += position["drawn"] * world_size
         sampler = _Order(len(source), endless=train, seed=config.seed, start=start, **share)  # type: ignore[arg-type]
         dataset = CropDataset(source, crops)  # type: ignore[arg-type]
     loader: DataLoader = DataLoader(
@@ -294,7 +344,8 @@ def make_loader(
         num_workers=num_workers,
         collate_fn=_Collate(hand_model, config.loss.root_id),
         worker_init_fn=init_worker,
+        generator=None if train else torch.Generator(),  # validation must not move training's random state
         prefetch_factor=_PREFETCH if num_workers else None,
         pin_memory=pin_memory,
     )
-    return Loader(source, loader, train=train, max_bad=config.train.max_bad_samples)
+    return Loader(source, loader, train=train, max_bad=config.train.max_bad_samples, position=position)

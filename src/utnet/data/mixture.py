@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
@@ -40,7 +41,9 @@ class Mixture:
         self.tips = tips.pop() if len(tips) == 1 else ""
         self.counts = {f"{i}-{s.name}": int(getattr(s, "__len__", lambda: 0)()) for i, s in enumerate(self.parts)}
 
-    def stream(self, *, seed: int, epoch: int, part: int, num_parts: int) -> Iterator[Sample | BadSample]:
+    def stream(
+        self, *, seed: int, epoch: int, part: int, num_parts: int, skip: int = 0
+    ) -> Iterator[Sample | BadSample]:
         """Samples without end; `epoch` gives other draws (a part's own epochs start at 0 in each)."""
         rng = np.random.default_rng((seed, epoch, part))
         seeds = [int(np.random.SeedSequence((seed, epoch, i)).generate_state(1)[0]) for i in range(len(self.parts))]
@@ -49,40 +52,64 @@ class Mixture:
         ]
         while True:
             for i in rng.choice(len(streams), 1024, p=self.shares).tolist():
-                yield next(streams[i])
+                read = next(streams[i])
+                if skip:
+                    skip -= 1
+                    continue
+                yield read()
 
 
 def _endless(
     source: Source | StreamSource, name: str, seed: int, part: int, num_parts: int
-) -> Iterator[Sample | BadSample]:
-    """This loader part's share of a source, epoch after epoch, with keys that start with `name`."""
+) -> Iterator[Callable[[], Sample | BadSample]]:
+    """This loader part's share of a source, epoch after epoch: calls that read a sample, with keys that start with
+    `name`."""
     epoch, alone = 0, False
+    bad: list[BadSample] = []
+
+    def read(call: Callable[[], Sample | BadSample]) -> Sample | BadSample:
+        item = call()
+        if isinstance(item, BadSample):
+            bad.append(item)
+        return replace(item, key=f"{name}/{item.key}")
+
     while True:
-        good, last = 0, None
+        num = 0
+        bad.clear()
         share = (0, 1) if alone else (part, num_parts)
-        for item in _one_pass(source, seed + (part if alone else 0), epoch, *share):
-            good += isinstance(item, Sample)
-            last = item
-            yield replace(item, key=f"{name}/{item.key}")
-        if last is None and not alone:
+        for call in _one_pass(source, seed + (part if alone else 0), epoch, *share):
+            num += 1
+            yield partial(read, call)
+        if num == 0 and not alone:
             alone = True  # fewer samples than loader parts: each goes through all of them
             continue
-        if not good:
-            message = last.message if isinstance(last, BadSample) else "it is empty"
+        if len(bad) == num:
+            message = bad[-1].message if bad else "it is empty"
             raise InputError(f"{name} of the mixture gives no sample ({message}); take it out, or mend it")
         epoch += 1
 
 
 def _one_pass(
     source: Source | StreamSource, seed: int, epoch: int, part: int, num_parts: int
-) -> Iterator[Sample | BadSample]:
+) -> Iterator[Callable[[], Sample | BadSample]]:
     if is_stream(source):
-        yield from source.stream(seed=seed, epoch=epoch, part=part, num_parts=num_parts)
+        share = {"seed": seed, "epoch": epoch, "part": part, "num_parts": num_parts}
+        if hasattr(source, "calls"):
+            yield from source.calls(**share)
+        else:
+            yield from (partial(_given, item) for item in source.stream(**share))
         return
     num = len(source)  # type: ignore[arg-type]
     order = np.random.default_rng((seed, epoch)).permutation(num) if num <= _SHUFFLED else range(num)
-    for index in order[part::num_parts]:
-        try:
-            yield source[int(index)]  # type: ignore[index]
-        except InputError as error:
-            yield BadSample(source.key(int(index)), str(error))  # type: ignore[union-attr]
+    yield from (partial(_read, source, int(index)) for index in order[part::num_parts])  # type: ignore[arg-type]
+
+
+def _read(source: Source, index: int) -> Sample | BadSample:
+    try:
+        return source[index]
+    except InputError as error:
+        return BadSample(source.key(index), str(error))
+
+
+def _given(item: Sample | BadSample) -> Sample | BadSample:
+    return item

@@ -98,7 +98,8 @@ class Shards:
 
     def __del__(self):
         for descriptor in getattr(self, "_open", {}).values():
-            os.close(descriptor)
+            if os is not None:  # None when the interpreter is ending
+                os.close(descriptor)
 
     def verify(self) -> list[str]:
         """Compares every byte and count with the description; the result is one line a fault, empty for a sound set."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,6 @@ from typing import Protocol, TypeGuard
 import numpy as np
 
 from utnet.errors import InputError
-from utnet.geometry import box_of, project
 from utnet.types import Sample
 
 DEPTH_FACTOR = 4.0
@@ -60,12 +60,15 @@ class StreamSource(Protocol):
 
     `stream` yields this part's share of one pass (`epoch`), shuffled by (seed, epoch); the parts together give every
     sample once. A mixture never ends. Keys are unique within the source and do not depend on the number of parts.
+    The first `skip` of the share are passed over, undecoded, to go on where a run stopped.
     """
 
     name: str
     tips: str
 
-    def stream(self, *, seed: int, epoch: int, part: int, num_parts: int) -> Iterator[Sample | BadSample]: ...
+    def stream(
+        self, *, seed: int, epoch: int, part: int, num_parts: int, skip: int = 0
+    ) -> Iterator[Sample | BadSample]: ...
 
 
 def is_stream(source: Source | StreamSource) -> TypeGuard[StreamSource]:
@@ -90,13 +93,22 @@ def ground_truth_box(
     This is the ground-truth-box protocol: crops of these sources do not depend on a detector. The box is clipped to
     the picture's edges, as a detector's would be, unless nothing would be left of it.
     """
-    ahead = joints_cam_m[:, 2] > MIN_JOINT_Z_M
-    if not ahead.any():
+    points = _image_points(joints_cam_m, K_px)
+    ahead = [point for point, z in zip(points, joints_cam_m[:, 2].tolist(), strict=True) if z > MIN_JOINT_Z_M]
+    if not ahead:
         raise InputError(f"{where}: every joint lies behind the camera; the labels are not of this layout")
-    box = box_of(project(joints_cam_m[ahead], K_px))
-    if not (box[2:] > box[:2]).all():
+    columns, rows = zip(*ahead, strict=True)
+    box = np.array([min(columns), min(rows), max(columns), max(rows)])
+    if not (box[2] > box[0] and box[3] > box[1]):
         raise InputError(f"{where}: all joints lie on one pixel; the labels are not of this layout")
     return clip_box(box, size_wh)
+
+
+def _image_points(joints_cam_m: np.ndarray, K_px: np.ndarray) -> list[tuple[float, float]]:
+    """`geometry.project` in plain numbers: for one hand, numpy's calls take longer than their arithmetic."""
+    (fx, skew, cx), (_, fy, cy) = K_px[:2].tolist()
+    joints = ((x, y, z or math.nan) for x, y, z in joints_cam_m.tolist())
+    return [((fx * x + skew * y) / z + cx, fy * y / z + cy) for x, y, z in joints]
 
 
 def clip_box(box_px: np.ndarray, size_wh: tuple[int, int]) -> np.ndarray:
@@ -108,9 +120,9 @@ def clip_box(box_px: np.ndarray, size_wh: tuple[int, int]) -> np.ndarray:
     return np.array([x0, y0, x1, y1]) if x1 - x0 >= 2.0 and y1 - y0 >= 2.0 else box_px
 
 
-def _middle(values: np.ndarray) -> float:
-    """The (upper) median; numpy's own costs ten times as much for a handful."""
-    return float(np.sort(values)[len(values) // 2])
+def _middle(values: list[float]) -> float:
+    """The (upper) median."""
+    return sorted(values)[len(values) // 2]
 
 
 def check_depth(sample: Sample, path: Path, expected: str) -> None:
@@ -127,18 +139,22 @@ def check_depth(sample: Sample, path: Path, expected: str) -> None:
     Raises:
         InputError: the depth is `DEPTH_FACTOR` times too near or too far.
     """
-    labelled = (sample.joints_3d_conf > 0) & (sample.joints_cam_m[:, 2] > MIN_JOINT_Z_M)
-    joints = sample.joints_cam_m if labelled.all() else sample.joints_cam_m[labelled]
-    if sample.depth_m is None or not len(joints):
+    if sample.depth_m is None or sample.K_px is None:
         return
-    x, y = np.rint(project(joints, sample.K_px)).T
     height, width = sample.depth_m.shape
-    inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)
-    read = sample.depth_m[y[inside].astype(int), x[inside].astype(int)]
-    there = read > 0
-    if np.count_nonzero(there) < max(1, len(joints) // 4):
+    points, z_labelled = _image_points(sample.joints_cam_m, sample.K_px), sample.joints_cam_m[:, 2].tolist()
+    num, read, z_there = 0, [], []
+    for (column, row), z, conf in zip(points, z_labelled, sample.joints_3d_conf.tolist(), strict=True):
+        if conf > 0 and z > MIN_JOINT_Z_M:
+            num += 1
+            if -0.5 <= column < width - 0.5 and -0.5 <= row < height - 0.5:
+                reading = sample.depth_m.item(round(row), round(column))
+                if reading > 0:
+                    read.append(reading)
+                    z_there.append(z)
+    if len(read) < max(1, num // 4):
         return
-    seen, labelled_z = _middle(read[there]), _middle(joints[inside, 2][there])
+    seen, labelled_z = _middle(read), _middle(z_there)
     if not labelled_z / DEPTH_FACTOR < seen < labelled_z * DEPTH_FACTOR:
         raise InputError(
             f"{path}: depth says that the hand is {seen:.3g} m away, the labels say {labelled_z:.3g} m; "

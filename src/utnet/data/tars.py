@@ -14,6 +14,7 @@ The `webdataset` library opens the tars and groups their members; its decoders, 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -87,8 +88,15 @@ class Tars:
         self.tips = _peek_tips(self.urls[0])
         self.counts = {"tars": len(self.urls)}
 
-    def stream(self, *, seed: int, epoch: int, part: int, num_parts: int) -> Iterator[Sample | BadSample]:
+    def stream(
+        self, *, seed: int, epoch: int, part: int, num_parts: int, skip: int = 0
+    ) -> Iterator[Sample | BadSample]:
         """This part's share of one pass, see `StreamSource`."""
+        for decode in islice(self.calls(seed=seed, epoch=epoch, part=part, num_parts=num_parts), skip, None):
+            yield decode()
+
+    def calls(self, *, seed: int, epoch: int, part: int, num_parts: int) -> Iterator[Callable[[], Sample | BadSample]]:
+        """`stream`, each sample as a call that decodes it."""
         order = np.arange(len(self.urls))
         if self._limit is None:  # else always the same hands: the first ones
             order = np.random.default_rng((seed, epoch)).permutation(order)
@@ -97,8 +105,7 @@ class Tars:
         else:
             turn = (part, num_parts)
         rng = np.random.default_rng((seed, epoch, part))
-        for decode in _shuffled(self._hands(order.tolist(), *turn), rng):
-            yield decode()
+        yield from _shuffled(self._hands(order.tolist(), *turn), rng)
 
     def _hands(self, order: list[int], part: int, num_parts: int) -> Iterator[tuple[int, Callable]]:
         """Every hand of this part: the bytes that it holds on to, and a call that decodes it."""

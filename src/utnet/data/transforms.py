@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -119,12 +120,14 @@ def _mirrored_labels(sample: Sample) -> dict[str, Any]:
 def _turned_labels(sample: Sample, A: np.ndarray) -> dict[str, Any]:
     """Everything of `warp` but the pictures. Labels that are NaN stay NaN."""
     K, R = crop_camera(A, sample.K_px)
-    x0, y0, x1, y1 = sample.box_px
-    corners = apply_affine(A, np.array([[x0, y0], [x1, y0], [x1, y1], [x0, y1]]))
+    x0, y0, x1, y1 = sample.box_px.tolist()
+    (a, b, x), (c, d, y) = A[:2].tolist()
+    columns = [a * u + b * v + x for u in (x0, x1) for v in (y0, y1)]
+    rows = [c * u + d * v + y for u in (x0, x1) for v in (y0, y1)]
     joints, vertices, points, params = sample.joints_cam_m, sample.vertices_cam_m, sample.joints_px, sample.params
     return {
         "K_px": K,
-        "box_px": np.concatenate([corners.min(0), corners.max(0)]),
+        "box_px": np.array([min(columns), min(rows), max(columns), max(rows)]),
         "joints_cam_m": (joints @ R.T).astype(joints.dtype),
         "joints_px": None if points is None else apply_affine(A, points).astype(points.dtype),
         "vertices_cam_m": None if vertices is None else (vertices @ R.T).astype(vertices.dtype),
@@ -153,8 +156,9 @@ def _warp_rgb(rgb: np.ndarray, A: np.ndarray, size_px: int) -> np.ndarray:
     Against exact averaging that is 54 dB on our renderings, at half the cost of sampling twice finer (56 dB). OpenCV
     warps four channels more than twice as fast as three.
     """
-    shrink = 1.0 / np.sqrt(abs(A[0, 0] * A[1, 1] - A[0, 1] * A[1, 0]))
-    halvings = max(0, int(np.log2(shrink / _HALVED)))
+    (p, q), (r, s) = A[:2, :2].tolist()
+    shrink = 1.0 / math.sqrt(abs(p * s - q * r))
+    halvings = max(0, int(math.log2(shrink / _HALVED)))
     k = 2**halvings
     part, x0, y0 = _needed_part(rgb, A, size_px, k)
     for _ in range(halvings):
@@ -162,7 +166,7 @@ def _warp_rgb(rgb: np.ndarray, A: np.ndarray, size_px: int) -> np.ndarray:
     if shrink >= _SHARP:
         taps = 3 if shrink < 2.8 * k else 5
         # 0.1 + 0.3 shrink was found best by trial; averaging k x k pixels has a variance of (k^2 - 1) / 12 already.
-        part = cv2.GaussianBlur(part, (taps, taps), np.sqrt((0.1 + 0.3 * shrink) ** 2 - (k * k - 1) / 12) / k)
+        part = cv2.GaussianBlur(part, (taps, taps), math.sqrt((0.1 + 0.3 * shrink) ** 2 - (k * k - 1) / 12) / k)
     part = cv2.cvtColor(part, cv2.COLOR_RGB2RGBA)
     # Pixel centres: the k x k pixels under pixel x of the part are centred at x0 + k x + (k - 1) / 2.
     from_part = np.array([[k, 0.0, x0 + (k - 1) / 2], [0.0, k, y0 + (k - 1) / 2], [0.0, 0.0, 1.0]])
@@ -172,7 +176,10 @@ def _warp_rgb(rgb: np.ndarray, A: np.ndarray, size_px: int) -> np.ndarray:
 
 def _needed_part(rgb: np.ndarray, A: np.ndarray, size_px: int, multiple: int) -> tuple[np.ndarray, int, int]:
     """The part of the picture that the crop shows, its sides multiples of `multiple`, and its first column and row."""
-    (a, b, x), (c, d, y) = np.linalg.inv(A)[:2].tolist()
+    (p, q, u), (r, s, v) = A[:2].tolist()
+    det = p * s - q * r
+    a, b, c, d = s / det, -q / det, -r / det, p / det  # the inverse, from the crop to the picture
+    x, y = -(a * u + b * v), -(c * u + d * v)
     height, width = rgb.shape[:2]
     low, high = -1.0, float(size_px)  # the outermost pixels and one more
 

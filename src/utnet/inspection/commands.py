@@ -143,6 +143,7 @@ def shard(
     data: Choice,
     out: Path,
     workers: int = 1,
+    size_px: int = 384,
     shard_mb: float = 256.0,
     max_bad: int = 50,
     vertices: bool = False,
@@ -153,14 +154,16 @@ def shard(
         data: what to pack.
         out: a new folder.
         workers: processes that read and encode.
+        size_px: longest side of a stored picture. A crop at expand 2.0 has 0.58 of it: 224 px; 440 gives 256 px.
         shard_mb: size of a shard in MiB.
         max_bad: samples that cannot be read and are left out (the description names them) before it stops.
         vertices: keep labelled meshes, too.
     """
-    from utnet.data.write_shards import write_shards
+    from utnet.data.write_shards import ShardOptions, write_shards
 
+    options = ShardOptions(size_px=size_px)
     source = data.open(*(("with_vertices",) if vertices else ()))
-    about = write_shards(source, out, workers=workers, shard_mb=shard_mb, max_bad=max_bad)
+    about = write_shards(source, out, options=options, workers=workers, shard_mb=shard_mb, max_bad=max_bad)
     skipped = f", {about['num_skipped']} skipped (named in {out / 'shards.json'})" if about["num_skipped"] else ""
     print(f"{out}: {about['num']} samples in {len(about['shards'])} shards{skipped}")
 

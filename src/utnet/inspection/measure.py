@@ -62,7 +62,7 @@ class Measure:
             "outside": np.count_nonzero(conf_2d & np.isfinite(points).all(1) & ~inside),
             "box_cut": bool(x0 < -0.5 or y0 < -0.5 or x1 > width - 0.5 or y1 > height - 0.5),
             "on_mask": _share_on_mask(sample, points, conf_2d & inside),
-            "behind_depth_m": _depth_difference(sample, points, conf_3d & inside),
+            "behind_depth_m": depth_difference(sample, points, conf_3d & inside),
             "in_depth": np.count_nonzero(conf_3d & inside) if sample.depth_m is not None else 0,
             "size_mm": np.linalg.norm(labelled[9] - labelled[0]) * MM_PER_M,
             "bones_mm": np.float32(MM_PER_M)
@@ -107,7 +107,7 @@ def _pixels(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return y, x
 
 
-def _depth_difference(sample: Sample, points: np.ndarray, usable: np.ndarray) -> np.ndarray:
+def depth_difference(sample: Sample, points: np.ndarray, usable: np.ndarray) -> np.ndarray:
     """(21,) float32 depth at the joints minus their z: a few mm negative where the skin lies before the joint.
 
     Of the 3 x 3 pixels around a joint the reading nearest to it is taken: fingertips lie on the hand's outline, where

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from utnet.conventions import NUM_BETAS, NUM_JOINTS, NUM_MANO_JOINTS, OPENPOSE_TO_MANO21
+from utnet.conventions import JOINT_NAMES, NUM_BETAS, NUM_JOINTS, NUM_MANO_JOINTS, OPENPOSE_TO_MANO21, PARENTS, TIPS
+from utnet.likelihood import HAND_SHAPE
 from utnet.model.encoder import Block
 
 _UNITS = (0.25, 0.25, 0.1)
@@ -52,7 +53,79 @@ class ParameterHead(nn.Module):
             nn.init.normal_(layer.weight, std=0.01)
             nn.init.zeros_(layer.bias)
 
+    @torch.autocast("cpu", enabled=False)
+    @torch.autocast("cuda", enabled=False)
     def forward(self, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        x = self.norm(tokens)
+        """In float32 always: these few products decide the last fractions of a millimetre."""
+        x = self.norm(tokens.float())
         pose, betas, cam = self.pose(x[:, :NUM_MANO_JOINTS]), self.betas(x[:, -2]), self.cam(x[:, -1])
-        return pose.float(), betas.float(), torch.cat([cam[:, :1], cam[:, 1:] * self.shift_unit_m], 1).float()
+        return pose, betas, torch.cat([cam[:, :1], cam[:, 1:] * self.shift_unit_m], 1)
+
+
+_ROOT_UNIT_M = 0.1
+
+
+class RootHead(nn.Module):
+    """How far the wrist is: the robust distance of the depth in the box, and a residual that is learnt.
+
+    The residual is linear in the camera token and starts at zero.
+    """
+
+    def __init__(self, dim: int):
+        super().__init__()
+        self.offset = nn.Linear(dim, 1)
+        for parameter in self.offset.parameters():
+            nn.init.zeros_(parameter)
+
+    def forward(self, tokens: Tensor, distance_m: Tensor, depth_ok: Tensor) -> Tensor:
+        """tokens (B, 18, dim), distance (B,) in m, which samples have one (B,) -> (B,) m, NaN for those that do not."""
+        token = F.layer_norm(tokens[:, -1], tokens.shape[-1:])
+        offset = self.offset(token)[:, 0].float() * _ROOT_UNIT_M
+        return torch.where(depth_ok, distance_m + offset, torch.nan)
+
+
+_SCALE_DIM = 64
+_START_MM = 40.0
+_PACE = 10.0
+"""Levels and shapes are single numbers that all the joints wait for: they learn this much faster than a weight."""
+_JOINT_UNIT_M = 0.1
+
+# Every joint's token is that of the joint that moves it; a fingertip's that of the last joint before it.
+_TOKEN_OF_JOINT = [OPENPOSE_TO_MANO21.index(PARENTS[j] if j in TIPS else j) for j in range(NUM_JOINTS)]
+
+
+class ScaleHead(nn.Module):
+    """The error to expect of each joint relative to the wrist, and the shape of its distribution (`utnet.likelihood`).
+
+    It sees the network's tokens and hand without being able to change them: no gradient goes back. It is told whether
+    there is depth, and has a level of its own for every joint of either input: tokens alone tell that too slowly
+    (without, a short training states RGB's errors too small and RGB-D's too large). The shape is two numbers for all
+    RGB hands and two for all RGB-D hands.
+    """
+
+    def __init__(self, dim: int):
+        super().__init__()
+        self.own, self.all = nn.Linear(dim, _SCALE_DIM), nn.Linear(2 * dim, _SCALE_DIM)
+        self.place = nn.Linear(3, _SCALE_DIM)
+        self.joint = nn.Parameter(torch.randn(NUM_JOINTS, _SCALE_DIM) * 0.02)
+        self.mix, self.out = nn.Linear(_SCALE_DIM, _SCALE_DIM), nn.Linear(_SCALE_DIM, 1)
+        nn.init.zeros_(self.out.weight)
+        nn.init.zeros_(self.out.bias)
+        self.kind = nn.Parameter(torch.randn(2, _SCALE_DIM) * 0.02)
+        self.level = nn.Parameter(torch.zeros(2, NUM_JOINTS))
+        # One axis, so that weight decay leaves it alone: (k, p) of RGB, then of RGB-D.
+        self.log_shape = nn.Parameter(torch.tensor(HAND_SHAPE * 2).log() / _PACE)
+
+    def forward(self, tokens: Tensor, joints_m: Tensor, depth_ok: Tensor) -> tuple[Tensor, Tensor]:
+        """tokens (B, 18, dim), joints (B, 21, 3), which samples have depth (B,) -> (B, 21) mm and (B, 2)."""
+        tokens, joints_m = tokens.detach(), joints_m.detach()
+        tokens = F.layer_norm(tokens, tokens.shape[-1:])
+        place = (joints_m - joints_m[:, :1]) / _JOINT_UNIT_M
+        x = self.own(tokens[:, _TOKEN_OF_JOINT]) + self.place(place) + self.joint
+        kind = depth_ok.long()
+        x = x + (self.all(torch.cat([tokens[:, 0], tokens.mean(1)], -1)) + self.kind[kind])[:, None]
+        log_scale = self.out(F.gelu(self.mix(F.gelu(x))))[..., 0].float() + self.level[kind] * _PACE
+        scale_mm = log_scale.exp() * _START_MM
+        wrist = torch.arange(NUM_JOINTS, device=scale_mm.device) == JOINT_NAMES.index("wrist")
+        shape = (self.log_shape * _PACE).exp().view(2, 2)
+        return torch.where(wrist, 0.0, scale_mm), shape[kind]

@@ -144,8 +144,10 @@ class MaxPoolRefiner(nn.Module):
             nn.init.normal_(layer.weight, std=0.01)
             nn.init.zeros_(layer.bias)
 
+    @torch.autocast("cpu", enabled=False)
+    @torch.autocast("cuda", enabled=False)
     def forward(self, tokens: Tensor, maps: list[Tensor], coarse: Prediction) -> Residuals:
-        """[(B, C, h, w), ...] and the coarse hand with its vertices; the hand tokens are not used."""
+        """[(B, C, h, w), ...] and the coarse hand with its vertices; the hand tokens are not used. Float32 always."""
         vertices_m, cam = _vertices(coarse), coarse.cam
         largest = []
         for feature_map in maps:
@@ -157,7 +159,7 @@ class MaxPoolRefiner(nn.Module):
             largest.append(F.grid_sample(feature_map.float(), grid[:, None], align_corners=True)[:, :, 0].amax(-1))
         features = torch.cat(largest, 1)
         pose = self.pose(features).unflatten(-1, (NUM_MANO_JOINTS, 6))
-        return pose.float(), self.betas(features).float(), self.cam(features).float()
+        return pose, self.betas(features), self.cam(features)
 
 
 def _vertices(coarse: Prediction) -> Tensor:

@@ -14,7 +14,7 @@ from utnet.geometry import matrix_to_rotation_6d, rotation_6d_to_matrix
 from utnet.hand import HandModel
 from utnet.model.camera import crop_camera_translation, project_crop
 from utnet.model.encoder import Encoder
-from utnet.model.heads import JointReadout, ParameterHead
+from utnet.model.heads import JointReadout, ParameterHead, RootHead, ScaleHead
 from utnet.model.presets import resolve_preset
 from utnet.model.refiner import make_refiner
 from utnet.model.stems import make_stem
@@ -38,7 +38,8 @@ class UTNet(nn.Module):
         super().__init__()
         self.config = config or ModelConfig()
         self.preset = preset = resolve_preset(self.config)
-        self.hand = hand or HandModel.open()
+        mano = self.config.mano
+        self.hand = hand or (HandModel.from_mano(mano, tips="smplx") if mano else HandModel.open())
         self.width_px = round(self.config.size_px * preset.width_share)
         num_tokens = (self.config.size_px // preset.patch_px) * (self.width_px // preset.patch_px)
         self.stem = make_stem(preset)
@@ -58,6 +59,9 @@ class UTNet(nn.Module):
         self.readout = JointReadout(preset.dim, map_dims[0], preset.num_heads) if preset.joint_maps else None
         self.coarse_head = ParameterHead(preset.dim, plain=preset.wilor_head)
         self.refiner = make_refiner(preset, self.hand, map_dims)
+        with torch.random.fork_rng(devices=[]):  # these draw nothing that would change what is drawn after them
+            self.root_head = RootHead(preset.dim)
+            self.scale_head = ScaleHead(preset.dim) if self.config.uncertainty else None
 
     def forward(
         self,
@@ -82,11 +86,11 @@ class UTNet(nn.Module):
         size = self.config.size_px
         if rgb.ndim != 4 or tuple(rgb.shape[1:]) != (3, size, size):
             raise ValueError(f"rgb has shape {tuple(rgb.shape)}, expected (B, 3, {size}, {size})")
-        depth, depth_ok = self._prepare_depth(rgb, depth_m, K_px, depth_ok)
+        depth, depth_ok, distance = self._prepare_depth(rgb, depth_m, K_px, depth_ok)
 
         image, skips = self.stem(self._seen(normalise_rgb(rgb)), self._seen(depth), depth_ok)
         grid = image.shape[-2:]
-        tokens = torch.cat([self.hand_tokens(len(rgb)), image.flatten(2).transpose(1, 2) + self.pos_embed], 1)
+        tokens = torch.cat([self.hand_tokens(rgb.shape[0]), image.flatten(2).transpose(1, 2) + self.pos_embed], 1)
         tokens = self.encoder(tokens)
         hand, image = tokens[:, : NUM_MANO_JOINTS + 2], tokens[:, NUM_MANO_JOINTS + 2 :]
 
@@ -106,7 +110,19 @@ class UTNet(nn.Module):
             d_pose, d_betas, d_cam = self.refiner(hand, maps, coarse)
             final = self._decode(pose + d_pose, betas + d_betas, cam + d_cam, with_vertices=with_vertices)
             coarse = replace(coarse, vertices_m=None)
-        return replace(final, coarse=coarse, joint_map=joint_map, joint_heat=heat)
+        seen = torch.zeros(rgb.shape[0], dtype=torch.bool, device=rgb.device) if depth_ok is None else depth_ok
+        scale = shape = None
+        if self.scale_head is not None:
+            scale, shape = self.scale_head(hand, final.joints_m, seen)
+        return replace(
+            final,
+            coarse=coarse,
+            joint_map=joint_map,
+            joint_heat=heat,
+            root_z_m=self.root_head(hand, distance, seen),
+            joint_scale_mm=scale,
+            error_shape=shape,
+        )
 
     def forward_batch(self, batch: Batch, *, use_depth: bool = True, with_vertices: bool = True) -> Prediction:
         """`forward` of a Batch; `use_depth=False` hides its depth."""
@@ -116,9 +132,12 @@ class UTNet(nn.Module):
         return self(rgb, batch.depth_m, batch.K_px, batch.depth_ok, with_vertices)
 
     def _prepare_depth(self, rgb, depth_m, K_px, depth_ok):
-        """(B, 4, H, W) channels and (B,) which samples have depth; some lose theirs in training (`p_drop`)."""
+        """(B, 4, H, W) channels, (B,) which samples have depth, (B,) robust distances in m (1 without depth).
+
+        Some samples lose their depth in training (`p_drop`).
+        """
         if depth_m is None:
-            return None, None
+            return None, None, rgb.new_ones(rgb.shape[0])
         if depth_m.ndim == 4:
             depth_m = depth_m[:, 0]
         if depth_m.shape != rgb.shape[:1] + rgb.shape[2:]:
@@ -131,9 +150,9 @@ class UTNet(nn.Module):
         if depth_ok is not None:
             ok = ok & depth_ok
         if self.training and self.config.p_drop > 0:
-            ok = ok & (torch.rand(len(rgb), device=rgb.device) >= self.config.p_drop)
+            ok = ok & (torch.rand(rgb.shape[0], device=rgb.device) >= self.config.p_drop)
         distance = torch.where(ok, distance, 1.0)
-        return depth_channels(torch.where(ok[:, None, None], depth_m, 0.0), distance, K_px), ok
+        return depth_channels(torch.where(ok[:, None, None], depth_m, 0.0), distance, K_px), ok, distance
 
     def _seen(self, square):
         """The columns of a square crop that the network looks at: (..., H, H) -> (..., H, width_px), None -> None."""

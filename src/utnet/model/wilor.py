@@ -3,7 +3,8 @@
 Only the names and shapes of its state dict are known here; no code of it is used. Differences of layout that are folded
 in: WiLoR adds its class token's position embedding to that of every patch, its mean pose is one row of 96 numbers, and
 its joints come from a regressor over the vertices. What UTNet has beside it (the depth path's last layer, the
-placeholder, the embedding of each hand token) is zero, so it has no effect on the outputs until it is trained.
+placeholder, the embedding of each hand token, the root's residual) is zero, so it has no effect on the outputs until it
+is trained.
 """
 
 from __future__ import annotations
@@ -89,7 +90,7 @@ _UNUSED = (
     "mano.vertex_joint_selector.extra_joints_idxs",
 )
 """Entries without an effect on the outputs (WiLoR's rotations have no mean pose added); they may be there or not."""
-_OWN = ("hand_tokens.embed_slot", "stem.placeholder", "stem.embed_depth.0", "stem.embed_depth.2")
+_OWN = ("hand_tokens.embed_slot", "stem.placeholder", "stem.embed_depth.0", "stem.embed_depth.2", "root_head")
 """What UTNet has beside WiLoR; all zero but the depth path's first layer."""
 
 

@@ -1,0 +1,252 @@
+"""Terms of the loss: sums as WiLoR has them (Potamias et al. 2024, after HMR 2.0 and HaMeR), means for regularisers.
+
+Rules that hold everywhere here
+    - Inputs are never changed.
+    - A label with confidence 0 adds exactly nothing, gradient included, even if it is NaN or inf. A label that is
+      not finite under a positive confidence makes the loss not finite: it is not hidden.
+    - Half-precision inputs are computed in float32, float64 stays float64.
+    - A wrong shape or a confidence that is negative or not finite is a ValueError that says what came.
+
+`utnet.losses` weighs them and adds them up.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from utnet.types import Batch, Prediction, check_shape
+
+LOSS_TYPES = ("l1", "l2")
+REDUCTIONS = ("sum", "batch_mean")
+
+HEAT_SIGMA_CELLS = 0.8
+"""Width of the joint heat maps' targets: narrower than a cell's neighbours, wide enough to tell where in the cell."""
+
+
+class Keypoint2DLoss(nn.Module):
+    """Sum over batch, joints and axes of `conf * |pred - gt|` ("l1") or `conf * (pred - gt)^2` ("l2").
+
+    Args:
+        loss_type: "l1" or "l2".
+        reduction: "sum" (WiLoR's; grows with the batch) or "batch_mean" (the sum divided by B; not WiLoR's).
+    """
+
+    num_axes = 2
+
+    def __init__(self, loss_type: str = "l1", *, reduction: str = "sum"):
+        super().__init__()
+        _check_choice("loss_type", loss_type, LOSS_TYPES)
+        _check_choice("reduction", reduction, REDUCTIONS)
+        self.loss_type, self.reduction = loss_type, reduction
+
+    def forward(self, pred: Tensor, gt: Tensor, mask: Tensor | None = None) -> Tensor:
+        """A scalar.
+
+        Args:
+            pred: (B, N, 2), in crop units.
+            gt: (B, N, 2), or (B, N, 3) with the confidence in the last channel.
+            mask: (B, N) confidence for a `gt` without that channel (with it, the channel is what counts). Default 1.
+
+        Raises:
+            ValueError: a wrong shape, or a confidence that is negative or not finite.
+        """
+        pred, gt, conf = split_labels(pred, gt, mask, self.num_axes)
+        return reduced(keypoint_sums(pred, gt, conf, self.loss_type), self.reduction)
+
+
+class Keypoint3DLoss(nn.Module):
+    """`Keypoint2DLoss` in three dimensions, both sides first taken relative to their own joint `root_id`.
+
+    So it is unchanged by translating either side. A root with confidence 0 and a finite label is still subtracted, as
+    WiLoR does; a root label that is not finite drops its sample from the loss.
+
+    Args:
+        loss_type: "l1" or "l2".
+        root_id: the joint that both sides are relative to; 0 is the wrist.
+        reduction: as in `Keypoint2DLoss`.
+    """
+
+    num_axes = 3
+
+    def __init__(self, loss_type: str = "l1", root_id: int = 0, *, reduction: str = "sum"):
+        super().__init__()
+        _check_choice("loss_type", loss_type, LOSS_TYPES)
+        _check_choice("reduction", reduction, REDUCTIONS)
+        self.loss_type, self.root_id, self.reduction = loss_type, root_id, reduction
+
+    def forward(self, pred: Tensor, gt: Tensor, mask: Tensor | None = None) -> Tensor:
+        """A scalar.
+
+        Args:
+            pred: (B, N, 3) in metres, any frame that is not turned against the labels'.
+            gt: (B, N, 3), or (B, N, 4) with the confidence in the last channel.
+            mask: (B, N) confidence for a `gt` without that channel. Default 1.
+
+        Raises:
+            ValueError: a wrong shape, no joint `root_id`, or a confidence that is negative or not finite.
+        """
+        pred, gt, conf = split_labels(pred, gt, mask, self.num_axes)
+        if not 0 <= self.root_id < pred.shape[1]:
+            raise ValueError(f"root_id is {self.root_id}, expected 0 to {pred.shape[1] - 1} for {pred.shape[1]} joints")
+        root_gt = gt[:, self.root_id, None]
+        conf = torch.where(root_gt.isfinite().all(-1, keepdim=True), conf, 0.0)
+        relative = pred - pred[:, self.root_id, None]
+        return reduced(keypoint_sums(relative, gt - root_gt, conf, self.loss_type), self.reduction)
+
+
+class ParameterLoss(nn.Module):
+    """Sum of squared errors of the samples that are labelled, each times its `has_param` (WiLoR's definition).
+
+    Args:
+        reduction: as in `Keypoint2DLoss`.
+    """
+
+    def __init__(self, *, reduction: str = "sum"):
+        super().__init__()
+        _check_choice("reduction", reduction, REDUCTIONS)
+        self.reduction = reduction
+
+    def forward(self, pred: Tensor, gt: Tensor, has_param: Tensor) -> Tensor:
+        """A scalar.
+
+        Args:
+            pred: (B, ...) parameters; rotations as matrices.
+            gt: the same shape.
+            has_param: (B,) bool, or a weight that is not negative.
+        """
+        difference, has_param = _labelled_difference(pred, gt, has_param)
+        return reduced((has_param[:, None] * difference.square()).sum(1), self.reduction)
+
+
+class VertexLoss(nn.Module):
+    """Mean of `|pred - gt|` over the labelled samples, their vertices and the three axes; 0 when none is labelled."""
+
+    def forward(self, pred: Tensor, gt: Tensor, ok: Tensor) -> Tensor:
+        """A scalar, from (B, V, 3) vertices (hand frame, m) twice and (B,) bool: the sample's mesh is labelled."""
+        check_shape("vertices", pred, (None, None, 3))
+        difference, ok = _labelled_difference(pred, gt, ok)
+        return _labelled_mean(difference.abs(), ok)
+
+
+def shape_prior(betas: Tensor) -> Tensor:
+    """Mean of the squared betas, (B, 10) -> scalar."""
+    (betas,) = at_least_float32(betas)
+    return betas.square().mean()
+
+
+def pose_prior(hand_pose: Tensor) -> Tensor:
+    """Mean over batch and joints of |R - I|^2 (Frobenius), (B, J, 3, 3) -> scalar."""
+    check_shape("hand_pose", hand_pose, (None, None, 3, 3))
+    (hand_pose,) = at_least_float32(hand_pose)
+    return (hand_pose - torch.eye(3).to(hand_pose)).square().sum((-1, -2)).mean()
+
+
+def auxiliary(coarse: Prediction, targets: Batch) -> Tensor:
+    """MSE of the coarse pose (16 rotation matrices) + MSE of the coarse betas, each over the labelled samples."""
+    # One dtype before joining: autocast on the CPU refuses to join float16 with float32.
+    pose = torch.cat(at_least_float32(coarse.global_orient, coarse.hand_pose), 1)
+    pose_gt = torch.cat(at_least_float32(targets.params.global_orient, targets.params.hand_pose), 1)
+    difference, ok = _labelled_difference(pose, pose_gt, targets.params_ok)
+    difference_betas, ok_betas = _labelled_difference(coarse.betas, targets.params.betas, targets.betas_ok)
+    return _labelled_mean(difference.square(), ok) + _labelled_mean(difference_betas.square(), ok_betas)
+
+
+def heat_cross_entropy(log_heat: Tensor, joints_2d: Tensor) -> Tensor:
+    """Cross-entropy between a Gaussian round each labelled joint and the network's heat map, summed over the joints.
+
+    The Gaussian has a standard deviation of `HEAT_SIGMA_CELLS` and is normalised over the map; a joint outside the crop
+    has no cell and does not count.
+
+    Args:
+        log_heat: (B, N, h, w) logarithms of each joint's probability over the cells.
+        joints_2d: (B, N, 3) x, y in crop units, confidence.
+
+    Returns:
+        (B,), each joint weighted by its confidence.
+    """
+    height, width = log_heat.shape[-2:]
+    check_shape("joints_2d", joints_2d, (*log_heat.shape[:2], 3))
+    log_heat, joints_2d = at_least_float32(log_heat, joints_2d)
+    conf = _checked_confidence("confidence", joints_2d[..., 2])
+    inside = (joints_2d[..., :2].abs() <= 0.5).all(-1)  # False where the label is NaN
+    conf = torch.where((conf > 0) & inside, conf, 0.0)
+    x, y = torch.where(inside[..., None], joints_2d[..., :2], 0.0).unbind(-1)
+    columns = (torch.arange(width, device=x.device, dtype=x.dtype) + 0.5) - (x[..., None] + 0.5) * width
+    rows = (torch.arange(height, device=x.device, dtype=x.dtype) + 0.5) - (y[..., None] + 0.5) * height
+    squares = rows.square()[..., :, None] + columns.square()[..., None, :]
+    target = (-squares / (2 * HEAT_SIGMA_CELLS**2)).flatten(2).softmax(-1)
+    return -(conf * (target * log_heat.flatten(2)).sum(-1)).sum(-1)
+
+
+# ------------------------------------------------------------------------------------------------------------ building
+
+
+def keypoint_sums(pred: Tensor, gt: Tensor, conf: Tensor, loss_type: str) -> Tensor:
+    """(B, N, D) twice and (B, N, 1) confidence -> (B,) weighted sums of |pred - gt| or its square."""
+    # Masked before the norm, not after: 0 * NaN is NaN, and so would the gradient be.
+    difference = torch.where(conf > 0, pred - gt, 0.0)
+    deviation = difference.abs() if loss_type == "l1" else difference.square()
+    return (conf * deviation).sum((1, 2))
+
+
+def split_labels(pred: Tensor, gt: Tensor, mask: Tensor | None, num_axes: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Checked pred (B, N, D), gt (B, N, D) and confidence (B, N, 1), in one dtype."""
+    check_shape("pred", pred, (None, None, num_axes))
+    if gt.ndim != 3 or gt.shape[:2] != pred.shape[:2] or gt.shape[2] not in (num_axes, num_axes + 1):
+        wanted = f"{(*pred.shape[:2], num_axes)}, or {(*pred.shape[:2], num_axes + 1)} with a confidence"
+        raise ValueError(f"gt has shape {tuple(gt.shape)}, expected {wanted}")
+    if mask is not None:
+        check_shape("mask", mask, tuple(pred.shape[:2]))
+    if gt.shape[2] > num_axes:
+        gt, mask = gt[..., :num_axes], gt[..., num_axes]
+    elif mask is None:
+        mask = torch.ones_like(gt[..., 0])
+    pred, gt, conf = at_least_float32(pred, gt, mask)
+    return pred, gt, _checked_confidence("confidence", conf)[..., None]
+
+
+def _labelled_difference(pred: Tensor, gt: Tensor, ok: Tensor) -> tuple[Tensor, Tensor]:
+    """pred - gt of the labelled samples and 0 of the others, (B, D) flattened, and `ok` (B,) as a number."""
+    if pred.shape != gt.shape or pred.ndim < 2:
+        raise ValueError(f"pred has shape {tuple(pred.shape)} and gt {tuple(gt.shape)}, expected one shape (B, ...)")
+    check_shape("the mask of labelled samples", ok, (len(pred),))
+    if ok.dtype != torch.bool:
+        _checked_confidence("the mask of labelled samples", ok)
+    pred, gt, weight = at_least_float32(pred.flatten(1), gt.flatten(1), ok)
+    return torch.where(weight[:, None] > 0, pred - gt, 0.0), weight
+
+
+def _labelled_mean(deviation: Tensor, ok: Tensor) -> Tensor:
+    """Mean of (B, D) over the samples that are `ok`; `deviation` is 0 in the others."""
+    return deviation.sum() / ((ok > 0).sum().clamp(min=1) * deviation.shape[1])
+
+
+def reduced(per_sample: Tensor, reduction: str) -> Tensor:
+    total = per_sample.sum()
+    return total if reduction == "sum" else total / max(len(per_sample), 1)
+
+
+def at_least_float32(*tensors: Tensor) -> tuple[Tensor, ...]:
+    """The tensors in their common dtype, float32 or wider."""
+    dtype = torch.float32
+    for tensor in tensors:
+        dtype = torch.promote_types(dtype, tensor.dtype)
+    return tuple(tensor.to(dtype) for tensor in tensors)
+
+
+def _checked_confidence(name: str, conf: Tensor) -> Tensor:
+    """`conf` itself. On a GPU this is the only place where the losses wait for it."""
+    fine = (conf >= 0) & (conf < math.inf)
+    if not fine.all():
+        raise ValueError(
+            f"{name} is {conf[~fine][0].item():g} somewhere, expected finite numbers that are not negative"
+        )
+    return conf
+
+
+def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise ValueError(f"{name} is {value!r}, expected one of {', '.join(map(repr, choices))}")
