@@ -35,6 +35,7 @@ test-long: env
 bench: env
 	$(BIN)/python benchmarks/synth.py
 	$(BIN)/python benchmarks/data.py
+	$(BIN)/python benchmarks/sources.py
 
 clean:
 	rm -rf .venv build

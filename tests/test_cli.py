@@ -15,6 +15,7 @@ from utnet.cli import main
 from utnet.config import Config, ModelConfig, override
 from utnet.errors import InputError
 from utnet.model import UTNet
+from utnet.model.presets import resolve_preset
 from utnet.viz import save_picture
 
 ROOT = Path(__file__).parents[1]
@@ -105,7 +106,7 @@ def test_bad_input_is_one_line_and_exit_code_2(checkpoint, tmp_path, capsys):
     assert "no box was given" in fails(capsys, "predict", str(photo), *weights)
     assert "no weights ship" in fails(capsys, "predict", "photo.png", "--box", "0,0,9,9")
     eval_ = ["eval", str(checkpoint), "--data", "dexycb"]
-    assert "data.root is empty" in fails(capsys, *eval_)
+    assert "no folder is given for dexycb" in fails(capsys, *eval_)
     assert "no such folder" in fails(capsys, *eval_, "--root", str(tmp_path / "none"))
     assert "name it, too: --data" in fails(capsys, "eval", str(checkpoint), "--root", str(tmp_path))
     assert "in a folder that exists" in fails(
@@ -136,7 +137,7 @@ def test_every_config_in_config_loads_and_survives_a_round_trip(tmp_path):
         config = Config.load(path)
         config.save(tmp_path / path.name)
         assert Config.load(tmp_path / path.name) == config
-        UTNet(config.model)
+        resolve_preset(config.model)
 
 
 def test_overrides_are_strict():

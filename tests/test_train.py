@@ -2,20 +2,25 @@
 
 import csv
 import json
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
+from mano_files import random_mano, write_mano
 from utnet.checkpoint import load_checkpoint
 from utnet.config import Config, DataConfig, LossConfig, ModelConfig, TrainConfig, override
 from utnet.data import open_source
 from utnet.data.loader import make_loader
+from utnet.ema import WeightMean
 from utnet.errors import InputError
 from utnet.evaluate import constant_hand, evaluate, predict_joints
 from utnet.losses import UTNetLoss
@@ -181,7 +186,7 @@ def test_validation_belongs_to_the_training_data(tree):
     assert open_validation(Config(data=data)).name == "dexycb"
     assert open_validation(Config(data=data)).split == "val"
     assert open_validation(Config()).name == "synth"
-    with pytest.raises(InputError, match="no validation split of its own"):
+    with pytest.raises(InputError, match="no official validation split"):
         open_validation(Config(data=DataConfig(name="ho3d", root=str(tree))))
     with pytest.raises(InputError, match="belongs to no data set"):
         open_data(DataConfig(root=str(tree)), Config(), train=True)
@@ -234,3 +239,107 @@ def test_schedule_warms_up_and_ends_low():
 def test_selection_is_the_mean_of_both_errors_over_both_inputs():
     scores = {"rgb": {"mpjpe_mm": 40.0, "pa_mpjpe_mm": 20.0}, "rgbd": {"mpjpe_mm": 20.0, "pa_mpjpe_mm": 10.0}}
     assert selection_score(scores) == 22.5
+
+
+def test_a_running_mean_of_the_weights_is_what_is_scored_and_kept(tmp_path):
+    config = with_train(SMALL, steps=4, ema=0.9)
+    result = train(config, tmp_path / "mean", progress=False)
+    best, _ = load_checkpoint(tmp_path / "mean" / "best")
+    last, _ = load_checkpoint(tmp_path / "mean" / "last")
+    kept = load_file(tmp_path / "mean" / "last" / "training.safetensors")
+    assert evaluate(best, open_validation(config), config) == result["metrics"]
+    for name, parameter in best.named_parameters():
+        assert torch.equal(parameter, kept[f"mean/{name}"])
+    train(with_train(SMALL, steps=4), tmp_path / "plain", progress=False)
+    plain, _ = load_checkpoint(tmp_path / "plain" / "last")
+    for name, parameter in plain.named_parameters():  # the mean is watched, it changes nothing
+        assert torch.equal(parameter, last.get_parameter(name))
+
+
+def test_the_mean_is_what_its_rule_says():
+    layer = torch.nn.Linear(2, 1, bias=False)
+    torch.nn.init.constant_(layer.weight, 1.0)
+    mean, expected = WeightMean(layer, 0.5), 1.0
+    for step in range(1, 30):
+        torch.nn.init.constant_(layer.weight, float(step))
+        mean.update(step)
+        decay = min(0.5, (1 + step) / (10 + step))
+        expected = decay * expected + (1 - decay) * step
+    assert mean.mean["weight"].tolist() == [pytest.approx([expected] * 2, rel=1e-5)]
+    with mean.in_place():
+        assert layer.weight[0, 0].item() == pytest.approx(expected, rel=1e-5)
+    assert layer.weight[0, 0].item() == 29.0
+
+
+def test_a_run_starts_from_a_checkpoint_of_the_same_network(run, tmp_path):
+    start = tmp_path / "start"
+    shutil.copytree(run[0] / "best", start)
+    config = with_train(SMALL, steps=1, lr=1e-9, init_from=str(start))
+    result = train(config, tmp_path / "run", progress=False)
+    assert result["metrics"]["rgbd"]["mpjpe_mm"] == pytest.approx(run[1]["best"]["rgbd"]["mpjpe_mm"], rel=1e-3)
+    assert "entries loaded" in json.loads((tmp_path / "run" / "run.json").read_text())["init"][0]
+    other = replace(config, model=ModelConfig(size_px=96, uncertainty=True), loss=LossConfig(w_uncertainty=0.1))
+    with pytest.raises(
+        InputError, match=r"another network: .*size_px is 96, there it is 64; model.uncertainty is True"
+    ):
+        train(other, tmp_path / "other", progress=False)
+
+
+def test_a_network_with_manos_hand_learns_manos_parameters(tmp_path):
+    """From its file, and from a checkpoint that holds it; the loader gives the labels of that hand."""
+    mano = write_mano(tmp_path / "MANO_RIGHT.pkl", random_mano())
+    config = replace(with_train(SMALL, steps=1), model=ModelConfig(size_px=64, mano=str(mano)))
+    train(config, tmp_path / "run", progress=False)
+    model, _ = load_checkpoint(tmp_path / "run" / "best")
+    assert (model.hand.name, model.hand.num_vertices) == ("mano", 778)
+    mano.unlink()
+    again = replace(SMALL, train=replace(config.train, init_from=str(tmp_path / "run" / "best")))
+    train(again, tmp_path / "again", progress=False)
+    assert load_checkpoint(tmp_path / "again" / "last")[0].hand.name == "mano"
+    assert curve(tmp_path / "again", "loss_hand_pose") == [0.0]  # synthetic hands are labelled with the open hand's
+    with pytest.raises(InputError, match=r"MANO_RIGHT\.pkl"):
+        train(config, tmp_path / "gone", progress=False)
+
+
+@pytest.mark.parametrize("collapse", [0.0, 1e-12])
+def test_a_degenerate_network_gets_numbers_or_a_named_error(collapse, monkeypatch):
+    """All joints in one point, or nearly; and joints that are no numbers."""
+    model, source = UTNet(SMALL.model), open_validation(SMALL)
+    whole = UTNet.forward_batch
+
+    def changed(factor):
+        def forward_batch(self, *args, **options):
+            out = whole(self, *args, **options)
+            return replace(out, joints_m=out.joints_m * factor)
+
+        monkeypatch.setattr(UTNet, "forward_batch", forward_batch)
+
+    changed(collapse)
+    scores = evaluate(model, source, SMALL)
+    for name in ("rgb", "rgbd"):
+        row = scores[name]
+        assert all(np.isfinite(value) for value in row.values())
+        assert row["mpjpe_mm"] > 20
+        assert row["pa_mpjpe_mm"] > 5
+    assert np.isfinite(selection_score(scores))
+    changed(torch.nan)
+    with pytest.raises(FloatingPointError, match=r"^synth/\d+/0: the network's joints are NaN or inf \(rgb\)"):
+        evaluate(model, source, SMALL)
+
+
+def test_tensorboard_has_curves_and_pictures(run):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(run[0])).Reload()
+    assert {"train/total_loss", "train/lr", "val/rgbd/mpjpe_mm"} <= set(events.Tags()["scalars"])
+    (picture,) = events.Images("val/predictions")
+    image = cv2.imdecode(np.frombuffer(picture.encoded_image_string, np.uint8), cv2.IMREAD_COLOR)
+    assert image.shape == (picture.height, picture.width, 3)
+    assert image.shape[0] > 8 * 160
+    assert image.std() > 10
+
+
+@pytest.mark.long
+def test_a_compiled_network_trains_alike(run, tmp_path):
+    train(with_train(SMALL, compile=True, steps=5), tmp_path / "run", progress=False)
+    assert curve(tmp_path / "run") == pytest.approx(curve(run[0])[:5], rel=0.01)

@@ -11,6 +11,7 @@ import platform
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
 
@@ -33,21 +34,32 @@ WEIGHTS, RUN = "weights.safetensors", "run.json"
 _HAND = "hand."
 
 
-def save_checkpoint(folder: str | Path, model: UTNet, config: Config, **info) -> None:
+def save_checkpoint(
+    folder: str | Path,
+    model: UTNet,
+    config: Config,
+    *,
+    weights: Mapping[str, Tensor] | None = None,
+    beside: Mapping[str, Mapping[str, Tensor]] | None = None,
+    **info,
+) -> None:
     """Writes a checkpoint; a reader sees the old one or the new one, never a part.
 
     Args:
         folder: its place; an older checkpoint there is replaced.
         model: the network; a hand of another kind than the open one is kept with it (see above).
         config: the whole run's, so that the checkpoint needs no other file.
+        weights: what stands for `model.state_dict()`, where the network holds only parts of it (FSDP).
+        beside: further files of tensors by their names, such as what resuming needs (`utnet.run_state`).
         **info: anything JSON, such as `step` and `metrics`.
     """
     folder = Path(folder)
     fresh, old = folder.with_name(folder.name + ".new"), folder.with_name(folder.name + ".old")
     shutil.rmtree(fresh, ignore_errors=True)
     fresh.mkdir(parents=True)
-    state = {**model.state_dict(), **_hand_entries(model.hand)}
-    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}, fresh / WEIGHTS)
+    state = {**(model.state_dict() if weights is None else weights), **_hand_entries(model.hand)}
+    for file, tensors in {WEIGHTS: state, **(beside or {})}.items():
+        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, fresh / file)
     write_json(fresh / RUN, {**run_info(), "config": to_tree(config), **info})
     if folder.exists():
         shutil.rmtree(old, ignore_errors=True)  # only now: until here it may be the one whole checkpoint
@@ -63,10 +75,7 @@ def load_checkpoint(folder: str | Path, *, device: str = "cpu") -> tuple[UTNet, 
         InputError: the folder, one of its files or an entry is missing, damaged or of another version.
     """
     folder = Path(folder)
-    if folder.name == WEIGHTS:
-        folder = folder.parent
-    if not (folder / WEIGHTS).is_file() and folder.with_name(folder.name + ".old").is_dir():
-        folder = folder.with_name(folder.name + ".old")  # the writer was stopped between its two renames
+    folder = whole_folder(folder.parent if folder.name == WEIGHTS else folder)
     for name in (WEIGHTS, RUN):
         if not (folder / name).is_file():
             better = folder / "best" if (folder / "best" / name).is_file() else "RUN/best"
@@ -97,6 +106,13 @@ def load_checkpoint(folder: str | Path, *, device: str = "cpu") -> tuple[UTNet, 
         raise InputError(f"{folder / WEIGHTS}: {broken[0]} holds NaN or inf; the file is damaged")
     model.load_state_dict(state)
     return model.to(device).eval(), config
+
+
+def whole_folder(folder: str | Path) -> Path:
+    """The checkpoint's folder, or where the one before it stands if the writer was stopped between its two renames."""
+    folder = Path(folder)
+    old = folder.with_name(folder.name + ".old")
+    return old if not (folder / WEIGHTS).is_file() and (old / WEIGHTS).is_file() else folder
 
 
 def _hand_entries(hand: HandModel) -> dict[str, Tensor]:

@@ -14,7 +14,8 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import tyro
 
 from utnet.errors import InputError
-from utnet.inspection import commands
+from utnet.inspection import commands as inspection
+from utnet.scoring import commands as scoring
 
 
 def demo(
@@ -39,62 +40,37 @@ def demo(
 
 
 def train(
-    config: Annotated[Path, tyro.conf.Positional] = Path("config/config.yaml"),
+    config: Annotated[Path | None, tyro.conf.Positional] = None,
     out: Path | None = None,
     set: Annotated[tuple[str, ...], tyro.conf.arg(metavar="KEY=VALUE")] = (),
+    resume: Annotated[Path | None, tyro.conf.arg(metavar="RUN")] = None,
 ) -> None:
-    """Trains the run that a YAML file describes.
+    """Trains the run that a YAML file describes; several processes: torchrun --nproc-per-node=N -m utnet train ...
 
     Args:
-        config: the run.
+        config: the run (default: config/config.yaml).
         out: a new folder (default: runs/ and the config's name).
         set: changed knobs, such as train.lr=1e-4.
+        resume: a run's folder to go on with, by the config that it holds.
     """
     from utnet.config import Config, override
+    from utnet.stopping import Stopped
     from utnet.train import train as run
 
-    folder = out or Path("runs") / config.stem
-    result = run(override(Config.load(config), set), folder)
-    print(f"{folder / 'best'} of {result['step']} steps, on validation:")
-    _print_scores(result["best"])
-
-
-def evaluate(
-    checkpoint: Annotated[Path, tyro.conf.Positional],
-    data: Literal["synth", "dexycb", "ho3d", "freihand", "custom", "shards"] = "synth",
-    root: str = "",
-    split: str | None = None,
-    setup: str = "s0",
-    limit: int | None = None,
-    json: Path | None = None,
-) -> None:
-    """Scores a checkpoint with RGB and, where there is depth, RGB-D input; crops come from the labelled boxes.
-
-    Args:
-        checkpoint: a folder such as RUN/best.
-        data: what to score on; "synth": held-out synthetic hands.
-        root: the data set's folder.
-        split: default: test for DexYCB and custom, evaluation for HO3D and FreiHAND.
-        setup: DexYCB's s0, s1, s2 or s3.
-        limit: at most this many samples, evenly spaced.
-        json: also write the scores there.
-    """
-    from utnet.checkpoint import load_checkpoint, pick_device
-    from utnet.config import DataConfig
-    from utnet.evaluate import evaluate as run
-    from utnet.evaluate import scorable_inputs
-    from utnet.sources import open_data
-    from utnet.storage import write_json
-
-    if json and (json.is_dir() or not json.parent.is_dir()):
-        raise InputError(f"{json}: cannot be written; give a file in a folder that exists")
-    model, config = load_checkpoint(checkpoint, device=str(pick_device("auto")))
-    split = split or _TEST_SPLITS.get(data, "")
-    source = open_data(DataConfig(name=data, root=root, split=split, setup=setup, limit=limit), config, train=False)
-    scores = run(model, source, config, inputs=scorable_inputs(source), progress=True)
-    _print_scores(scores)
-    if json:
-        write_json(json, scores)
+    if resume and (config or out):
+        raise InputError(f"--resume {resume} goes on in that folder by its own config; leave out {config or '--out'}")
+    config = config or (resume / "config.yaml" if resume else Path("config/config.yaml"))
+    folder = resume or out or Path("runs") / config.stem
+    if resume and not config.is_file():
+        raise InputError(f"{config}: no such file; give --resume the folder of a run")
+    try:
+        result = run(override(Config.load(config), set), folder, resume=resume is not None)
+    except Stopped as stop:
+        print(f"utnet: {stop}", file=sys.stderr)
+        sys.exit(stop.exit_code)
+    if os.environ.get("RANK", "0") == "0":
+        print(f"{folder / 'best'} of {result['step']} steps, on validation:")
+        _print_scores(result["best"])
 
 
 def predict(
@@ -214,12 +190,12 @@ def doctor() -> None:
     print(report())
 
 
-_TEST_SPLITS = {"dexycb": "test", "ho3d": "evaluation", "freihand": "evaluation", "custom": "test"}
-
 _COMMANDS: dict[str, Callable[..., None]] = {
     "demo": demo,
     "train": train,
-    "eval": evaluate,
+    "eval": scoring.evaluate,
+    "compare": scoring.compare,
+    "submit": scoring.submit,
     "predict": predict,
     "data": data,
     "synth": synth,
@@ -227,7 +203,12 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "doctor": doctor,
 }
 _GROUPS: dict[str, dict[str, Callable[..., None]]] = {
-    "data": {"check": commands.check, "preview": commands.preview, "stats": commands.stats, "shard": commands.shard},
+    "data": {
+        "check": inspection.check,
+        "preview": inspection.preview,
+        "stats": inspection.stats,
+        "shard": inspection.shard,
+    },
     "import": {"wilor": import_wilor},
 }
 """Commands with commands of their own."""

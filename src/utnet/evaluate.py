@@ -15,6 +15,8 @@ from utnet.errors import InputError
 from utnet.geometry import align_similarity
 from utnet.metrics import joint_errors_mm, mpjpe_mm, pa_mpjpe_mm, root_relative, summary
 from utnet.model import UTNet
+from utnet.parallel import in_parts_again, is_part, this_world
+from utnet.types import Batch, Sample
 
 INPUTS = ("rgb", "rgbd")
 
@@ -52,6 +54,7 @@ def evaluate(
 
     Raises:
         InputError: unreadable samples, or samples without depth where "rgbd" is asked for.
+        FloatingPointError: a network whose joints are NaN or inf, with the first such sample's key.
     """
     joints = predict_joints(model, source, config, inputs=inputs, progress=progress)
     truth = joints[inputs[0]]
@@ -104,14 +107,24 @@ def constant_hand(gt_m: Tensor) -> dict[str, float]:
 def predict_joints(
     model: UTNet, source: Source, config: Config, *, inputs: tuple[str, ...] = INPUTS, progress: bool = False
 ) -> dict[str, Joints]:
-    """The network's joints for each of `inputs` and every sample, in the source's order; the data are read once."""
+    """The network's joints for each of `inputs` and every sample, in the source's order; the data are read once.
+
+    Under several processes each takes its turn with a whole batch, so that every batch is the one that a single process
+    would have and the joints are the same to the bit; all processes get all of them.
+    """
+    world = this_world()
     device = next(model.parameters()).device
-    loader = make_loader(source, config, train=False)
+    size, num = config.train.batch_size, len(source)
+    starts = range(world.rank * size, num, world.size * size)
+    share = _Share(source, [i for start in starts for i in range(start, min(start + size, num))])
+    loader = make_loader(share, config, train=False)
     was_training = model.training
     model.eval()
     pred: dict[str, list[Tensor]] = {name: [] for name in inputs}
-    gt, keys = [], []
-    with torch.inference_mode():
+    gt: list[Tensor] = []
+    keys: list[str] = []
+    batch = None
+    with torch.no_grad():
         for batch in tqdm(loader, total=len(loader), desc="score", disable=not progress, leave=False):
             if "rgbd" in inputs and not bool(batch.depth_ok.all()):
                 raise InputError(f"{batch.keys[0]}: no depth image; score this source with RGB input")
@@ -119,11 +132,63 @@ def predict_joints(
                 raise InputError(f"{batch.keys[0]}: joints without a 3D label cannot be scored")
             gt.append(batch.joints_3d[..., :3].double())
             keys.extend(batch.keys)
-            batch = batch.to(device)
-            for name in inputs:
-                out = model.forward_batch(batch, use_depth=name == "rgbd", with_vertices=False)
-                pred[name].append(out.joints_m.double().cpu())
+            for name, joints in _forward(model, batch, inputs, device).items():
+                pred[name].append(joints)
+        if any(map(is_part, model.parameters())):  # a network in parts is put together by all processes at once
+            spare = batch or next(iter(make_loader(_Share(source, [0]), config, train=False)))
+            for _ in range(-(-num // (world.size * size)) - len(loader)):
+                _forward(model, spare, inputs, device)
     model.train(was_training)
-    if len(keys) != len(source):
-        raise InputError(f"{len(keys)} of {len(source)} samples were read; a mean over a part is not reported")
-    return {name: Joints(torch.cat(pred[name]), torch.cat(gt), tuple(keys)) for name in inputs}
+    in_parts_again(model)
+    return _in_order(world.gather((share.indices, keys, gt, pred)), num, inputs)
+
+
+def _forward(model: UTNet, batch: Batch, inputs: tuple[str, ...], device: torch.device) -> dict[str, Tensor]:
+    """(B, 21, 3) float64 joints on the CPU for each of `inputs`."""
+    batch = batch.to(device)
+    return {
+        name: model.forward_batch(batch, use_depth=name == "rgbd", with_vertices=False).joints_m.double().cpu()
+        for name in inputs
+    }
+
+
+def _in_order(parts: list[tuple], num: int, inputs: tuple[str, ...]) -> dict[str, Joints]:
+    """What the processes found -> the whole source, every sample once, in its order."""
+    indices = [index for part in parts for index in part[0]]
+    keys = [key for part in parts for key in part[1]]
+    if len(keys) != len(indices) or sorted(indices) != list(range(num)):
+        raise InputError(f"{len(keys)} of {num} samples were read; a mean over a part is not reported")
+    order = torch.tensor(indices).argsort()
+    in_order = tuple(keys[i] for i in order.tolist())
+    gt = torch.cat([batch for part in parts for batch in part[2]])[order]
+    result = {}
+    for name in inputs:
+        joints = torch.cat([batch for part in parts for batch in part[3][name]])[order]
+        broken = ~joints.isfinite().flatten(1).all(1)
+        if broken.any():
+            raise FloatingPointError(
+                f"{in_order[int(broken.int().argmax())]}: the network's joints are NaN or inf ({name}), as they are of "
+                f"{int(broken.sum())} of {num} samples"
+            )
+        result[name] = Joints(joints, gt, in_order)
+    return result
+
+
+class _Share:
+    """Some samples of a source, as a source."""
+
+    def __init__(self, source: Source, indices: list[int]):
+        self._source, self.indices = source, indices
+        self.name, self.tips, self.counts = source.name, source.tips, source.counts
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, index: int) -> Sample:
+        return self._source[self.indices[index]]
+
+    def key(self, index: int) -> str:
+        return self._source.key(self.indices[index])
+
+    def sequence(self, index: int) -> str:
+        return self._source.sequence(self.indices[index])

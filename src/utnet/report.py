@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import csv
 import html
 import io
@@ -22,22 +21,11 @@ from utnet.errors import InputError
 from utnet.geometry import crop_to_px, project
 from utnet.metrics import mpjpe_mm, pa_mpjpe_mm
 from utnet.model import UTNet
+from utnet.pages import picture, write_page
 from utnet.predict.camera import measure_distance, solve_translation
-from utnet.storage import write_whole
 from utnet.viz import color_depth, contact_sheet, draw_skeleton, label, overlay_mesh
 
 _SHOWN_PX = 224
-_STYLE = """
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 1180px; margin: 2rem auto; padding: 0 1rem; color: #1c2430; }
-h1, h2 { line-height: 1.2; } h2 { margin-top: 2.2rem; }
-table { border-collapse: collapse; margin: 1rem 0; }
-td, th { padding: .35rem .9rem; border-bottom: 1px solid #d8dee6; text-align: right; }
-td { font-variant-numeric: tabular-nums; }
-td:first-child, th:first-child, td:nth-child(2), th:nth-child(2) { text-align: left; }
-tr.reference td { color: #68778a; } tr.after td { font-weight: 600; }
-img { max-width: 100%; } code { background: #eef1f5; padding: .1rem .35rem; border-radius: 4px; }
-p.note { color: #4b5a6b; }
-"""
 
 
 def score_rows(name: str, before: dict, after: dict) -> list[tuple[str, str, str, float, float]]:
@@ -145,10 +133,6 @@ def write_report(
     links: dict[str, str],
 ) -> None:
     """Writes the page, whole or not at all. `rows` are `score_rows`; `links` are name -> file beside the page."""
-
-    def picture(png: bytes, alt: str) -> str:
-        return f'<img alt="{html.escape(alt)}" src="data:image/png;base64,{base64.b64encode(png).decode()}">'
-
     constant = {data: mpjpe for kind, data, _, mpjpe, _ in rows if kind == "reference"}
     table = "".join(
         f'<tr class="{kind}"><td>{html.escape(data)}</td><td>{html.escape(row)}</td><td>{mpjpe:.1f}</td>'
@@ -156,7 +140,6 @@ def write_report(
         for kind, data, row, mpjpe, pa in rows
     )
     body = [
-        f"<h1>{html.escape(title)}</h1>",
         "".join(f"<p class='note'>{html.escape(fact)}</p>" for fact in facts),
         "<h2>Scores on held-out trees</h2>",
         "<table><tr><th>data</th><th>input</th><th>MPJPE [mm]</th><th>of constant</th><th>PA-MPJPE [mm]</th></tr>",
@@ -175,6 +158,4 @@ def write_report(
             f'<li><a href="{html.escape(file)}">{html.escape(name)}</a></li>' for name, file in links.items()
         )
         body += ["<h2>Files</h2>", f"<ul>{items}</ul>"]
-    head = f'<meta charset="utf-8"><title>{html.escape(title)}</title><style>{_STYLE}</style>'
-    page = f'<!doctype html><html lang="en">{head}{"".join(body)}</html>\n'
-    write_whole(path, page)
+    write_page(path, title, body)

@@ -18,6 +18,16 @@ _HELD_OUT_SEED = 1_000_003
 _NUM_HELD_OUT = 256
 _HELD_OUT_SPLIT = ("ho3d", "freihand", "custom")
 """Data sets without an official validation split: `train_fit` and `val` part their training data by recording."""
+_OWN_VALIDATION = {("dexycb", "train"), *((name, "train_fit") for name in _HELD_OUT_SPLIT)}
+"""Training splits beside which `val` is the validation split."""
+_HELD_OUT_PAIRS = [{"train_fit", "val"}] + [
+    {a, b} for a in ("train", "train_fit", "val") for b in ("evaluation", "test")
+]
+_DISJOINT = {
+    "dexycb": [{"train", "val"}, {"train", "test"}, {"val", "test"}],
+    **dict.fromkeys(_HELD_OUT_SPLIT, _HELD_OUT_PAIRS),
+}
+"""Pairs of splits that share no sample."""
 
 
 def open_data(data: DataConfig, config: Config, *, train: bool) -> Any:
@@ -74,7 +84,7 @@ def open_validation(config: Config) -> Source:
     data, val = config.data, config.val
     if val is None and data.name == "synth":
         val = DataConfig()
-    if val is None and (data.name == "dexycb" or (data.name in _HELD_OUT_SPLIT and data.split == "train_fit")):
+    if val is None and (data.name, data.split) in _OWN_VALIDATION:
         val = replace(data, split="val")
     if val is None and data.name in _HELD_OUT_SPLIT:
         raise InputError(
@@ -83,4 +93,33 @@ def open_validation(config: Config) -> Source:
         )
     if val is None:
         raise InputError(f"{data.name} has no validation split of its own; name one in the config's val section")
-    return open_data(val, config, train=False)
+    for part in data.mixture or (data,):
+        if part.name == val.name and part.root == val.root and part.name in _DISJOINT:
+            _refuse_overlap(part, val)
+    source = open_data(val, config, train=False)
+    if is_stream(source):
+        raise InputError(
+            f"{val.name} cannot be validated on: it is only read in passing; name a data set in files, or shards"
+        )
+    return source
+
+
+def _refuse_overlap(train: DataConfig, val: DataConfig) -> None:
+    """InputError where two splits of one data set share samples: the best of them would be chosen by heart."""
+    apart = {train.split, val.split} in _DISJOINT[train.name]
+    if train.name == "dexycb" and train.setup != val.setup:
+        apart = False
+    if train.name == "custom" and {train.split, val.split} == {"train", "val"}:
+        # Apart where the lines say what is for validation; else `val` is a part of `train`.
+        keys = [set(_keys(open_source("custom", data.root, split=data.split))) for data in (train, val)]
+        apart = not keys[0] & keys[1]
+    if not apart:
+        setups = f" ({train.setup}, {val.setup})" if train.name == "dexycb" else ""
+        raise InputError(
+            f"training on {train.name} {train.split} and validating on its {val.split}{setups} shares samples; "
+            f"train on {'train_fit' if train.name in _HELD_OUT_SPLIT else 'train'} and validate on val"
+        )
+
+
+def _keys(source: Source) -> list[str]:
+    return [source.key(i) for i in range(len(source))]

@@ -2,44 +2,58 @@
 
 from __future__ import annotations
 
-import csv
 import math
 import time
-from collections.abc import Callable
-from contextlib import closing
-from dataclasses import replace
+from collections.abc import Iterable, Iterator
+from contextlib import closing, nullcontext
+from dataclasses import dataclass
+from itertools import chain, islice
 from pathlib import Path
+from signal import SIGINT, SIGTERM
 
 import torch
-from torch import Tensor
-from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
-from utnet.checkpoint import pick_device, run_info, save_checkpoint
+from utnet.checkpoint import load_checkpoint, pick_device, run_info, whole_folder
 from utnet.config import Config, to_tree
-from utnet.data.loader import make_loader
+from utnet.data.loader import Loader, make_loader
+from utnet.data.source import Source
+from utnet.ema import WeightMean
 from utnet.errors import InputError
 from utnet.evaluate import INPUTS, evaluate, scorable_inputs
 from utnet.losses import UTNetLoss
 from utnet.model import UTNet
+from utnet.parallel import Engine, LossFunction, World, is_restart, joined, own_device, summed_terms
+from utnet.run_log import RunLog, prediction_pictures
+from utnet.run_state import Progress, Run, check_same_network, read_progress
 from utnet.sources import fingerprint, open_data, open_validation
 from utnet.starting_weights import load_backbone
+from utnet.stopping import Stopped, StopRequests
 from utnet.storage import write_json
-from utnet.types import Batch, Prediction
+from utnet.types import Batch
 
 _BAR = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining}{postfix}"
-
-LossFunction = Callable[[Prediction, Batch], dict[str, Tensor]]
+_SHOWN = ("loss_2d", "loss_3d_joint")
+"""Terms of the loss beside the progress bar."""
 
 
 def train(
-    config: Config, workdir: str | Path, *, loss_function: LossFunction | None = None, progress: bool = True
+    config: Config,
+    workdir: str | Path,
+    *,
+    resume: bool = False,
+    loss_function: LossFunction | None = None,
+    progress: bool = True,
 ) -> dict:
-    """Trains a network.
+    """Trains a network, in this process alone or in all those that torchrun started.
+
+    SIGTERM and Ctrl-C end it after the step that it is at, with a checkpoint; after anything worse it goes on from the
+    last checkpoint. On the same machine a resumed run gives the same weights, to the bit, as an undisturbed one.
 
     Args:
         config: the whole run.
         workdir: a new folder; it gets config.yaml, run.json, metrics.csv, TensorBoard events, last/ and best/.
+        resume: go on with the run in `workdir`; a process that torchrun started anew does so by itself.
         loss_function: (Prediction, Batch) -> terms with "total_loss"; default `UTNetLoss` of the config.
         progress: show a bar.
 
@@ -47,105 +61,255 @@ def train(
         {"step", "seconds", "metrics", "best"}: the last and the best validation scores (see `evaluate`).
 
     Raises:
-        InputError: the folder holds a run already, or the data cannot be read.
+        InputError: the folder holds a run already (or none to resume), or the data cannot be read.
         FloatingPointError: a loss that is not finite; the batch's keys are in bad_batch.json.
+        Stopped: a signal asked for it; `workdir` can be resumed.
     """
     workdir = Path(workdir)
-    if (workdir / "last").exists():  # a run that ended before its first checkpoint is no loss
-        raise InputError(f"{workdir}: holds a run already; give another folder or remove it")
-    device = pick_device(config.device)
+    with joined() as world, StopRequests() as stop:
+        exists = whole_folder(workdir / "last").exists()  # a run that ended before its first checkpoint is no loss
+        resume = resume or (exists and is_restart())
+        if exists and not resume:
+            raise InputError(
+                f"{workdir}: holds a run already; go on with it by --resume {workdir}, give another folder or remove it"
+            )
+        job, about = _set_up(config, workdir, world, stop, resume, loss_function)
+        if world.is_first:
+            workdir.mkdir(parents=True, exist_ok=True)
+            config.save(workdir / "config.yaml")
+            write_json(workdir / "run.json", about)
+        _loop(job, progress=progress and world.is_first)
+        done = job.run.progress
+        result = {"step": done.step, "seconds": done.seconds, "metrics": done.scores, "best": done.best}
+        bad = {key: message for loader in done.loaders for key, message in loader["bad"].items()}
+        if world.is_first:
+            write_json(workdir / "run.json", {**about, **result, "bad_samples": bad})
+        return result
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What the loop works with."""
+
+    config: Config
+    workdir: Path
+    world: World
+    stop: StopRequests
+    engine: Engine
+    run: Run
+    loader: Loader
+    batches: Iterator[Batch]
+    validation: Source
+    inputs: tuple[str, ...]
+
+
+def _set_up(
+    config: Config, workdir: Path, world: World, stop: StopRequests, resume: bool, loss_function: LossFunction | None
+) -> tuple[_Job, dict]:
+    """Everything before the first step, and what run.json says of it. Nothing is written: bad input shows first."""
+    done = read_progress(workdir / "last") if resume else Progress()
+    done.share = progress_of(done.step, done.seconds, config)  # of a run that may have become a longer one
+    device = own_device(pick_device(config.device), world)
     if config.train.num_threads:
         torch.set_num_threads(config.train.num_threads)
     torch.manual_seed(config.seed)
-    validation = open_validation(config)  # opened first: bad input must show before anything is written
-    inputs = scorable_inputs(validation)
-    source = open_data(config.data, config, train=True)
-    loader = make_loader(source, config, train=True)
-    model, init = UTNet(config.model), None
-    if config.train.init_from:
-        init = load_backbone(model, config.train.init_from, kind=config.train.init_kind)
-        print(init)
+    with world.first_alone():
+        validation = open_validation(config)
+        inputs = scorable_inputs(validation)
+        source = open_data(config.data, config, train=True)
+    model, init = make_model(config)
     model = model.to(device).train()
-    loss_function = loss_function or UTNetLoss.from_config(config.loss)
+    engine = Engine(model, loss_function or UTNetLoss.from_config(config.loss), config, world)
     optimiser = make_optimiser(model, config)
-
-    workdir.mkdir(parents=True, exist_ok=True)
-    config.save(workdir / "config.yaml")
+    run = Run(model, optimiser, WeightMean(model, config.train.ema) if config.train.ema else None, done)
+    before = done.loader_of(world) if resume else {"position": None, "bad": {}}
+    loader = make_loader(
+        source,
+        config,
+        train=True,
+        position=before["position"],
+        hand_model=model.hand.name,
+        rank=world.rank,
+        world_size=world.size,
+        pin_memory=device.type == "cuda",
+    )
+    loader.bad.update(before["bad"])
+    if world.rank:  # the processes hold equal networks, and each drops depth by draws of its own
+        torch.manual_seed(config.seed + 1_000_003 * world.rank)
+    batches = _started(loader)
+    if resume:
+        run.restore(workdir / "last", config)
+        run.restore_random(workdir / "last", world)
     about = {**run_info(), "config": to_tree(config), "data": fingerprint(source), "val": fingerprint(validation)}
-    if init is not None:
-        about["init"] = str(init).splitlines()
-    write_json(workdir / "run.json", about)
-    start, lowest, scores, best, seen = time.monotonic(), math.inf, {}, {}, 0
-    stream, step, share, recent = iter(loader), 0, 0.0, []
+    about |= {"processes": world.size, "parallel": engine.kind, "resumed_at": done.step if resume else None}
+    if init:
+        about["init"] = init.splitlines()
+        if world.is_first:
+            print(init)
+    return _Job(config, workdir, world, stop, engine, run, loader, batches, validation, inputs), about
+
+
+def _loop(job: _Job, *, progress: bool) -> None:
+    """Step, checkpoint, validate, until the run ends or is asked to."""
+    config, done, workdir = job.config, job.run.progress, job.workdir
+    start, saved, asked = time.monotonic() - done.seconds, done.step, 0
     # Per cent of the run, because it may end by time as well as by steps.
-    bar = tqdm(total=100.0, desc="train", bar_format=_BAR, disable=not progress)
-    with bar, closing(_Log(workdir)) as log:  # an error, too, then starts on a line of its own
-        while share < 1:  # looked at once a step, so that the step that ends the run is known to be the last
-            lr = learning_rate(share, step, config)
-            for group in optimiser.param_groups:
-                group["lr"] = lr
-            batch = next(stream).to(device)
-            terms = train_step(model, batch, optimiser, loss_function, config, workdir)
-            recent.append(terms)
-            step, seen = step + 1, seen + len(batch)
-            share = progress_of(step, time.monotonic() - start, config)
-            bar.update(min(100.0, 100 * share) - bar.n)
-            last = share >= 1
-            if step % config.train.log_every == 0 or last:
-                seconds = time.monotonic() - start
-                means = {name: sum(terms[name] for terms in recent) / len(recent) for name in terms}
-                recent.clear()
-                log.write(
-                    "train", {"step": step, "seconds": seconds, "lr": lr, "samples_per_s": seen / seconds, **means}
-                )
-                loss = means["total_loss"] / (len(batch) if config.loss.reduction == "sum" else 1)
-                bar.set_postfix({"step": step, "loss": f"{loss:.4f}", "samples/s": f"{seen / seconds:.0f}"})
-            if step % config.train.eval_every == 0 or last:
-                scores = evaluate(model, validation, config, inputs=inputs)
-                log.write("val", {"step": step, "seconds": time.monotonic() - start, **_flat(scores)})
-                save_checkpoint(workdir / "last", model, config, step=step, metrics=scores)
-                if selection_score(scores) < lowest:
-                    lowest, best = selection_score(scores), scores
-                    save_checkpoint(workdir / "best", model, config, step=step, metrics=scores)
-    result = {"step": step, "seconds": time.monotonic() - start, "metrics": scores, "best": best}
-    write_json(workdir / "run.json", {**about, **result, "bad_samples": loader.bad})
-    return result
+    bar = tqdm(total=100.0, desc="train", bar_format=_BAR, disable=not progress, initial=100 * min(1.0, done.share))
+    with bar, closing(RunLog(workdir, after=done.step, scored=done.scored, active=job.world.is_first)) as log:
+        while True:
+            ended = done.share >= 1
+            unscored = done.step > done.scored and (ended or done.step % config.train.eval_every == 0)
+            if done.step > saved and (asked or unscored or done.step % config.train.save_every == 0):
+                job.run.save(workdir / "last", config, job.loader, job.world)
+                saved = done.step
+            if asked:
+                raise Stopped(f"stopped after step {done.step}; go on by utnet train --resume {workdir}", asked)
+            if unscored:
+                _validate(job, log)
+                job.run.save(workdir / "last", config, job.loader, job.world)
+            if ended:
+                return
+
+            for group in job.run.optimiser.param_groups:
+                group["lr"] = learning_rate(done.share, done.step, config)
+            batches = (batch.to(job.engine.device) for batch in islice(job.batches, config.train.accumulate))
+            step = train_step(job.engine, batches, job.run.optimiser, config, workdir, start=start, stop=job.stop)
+            done.add(step.terms, step.num_samples)
+            done.seconds, asked = step.seconds, step.asked
+            done.share = progress_of(done.step, done.seconds, config)
+            if job.run.mean is not None:
+                job.run.mean.update(done.step)
+            bar.update(min(100.0, 100 * done.share) - bar.n)
+            if done.step % config.train.log_every == 0 or done.share >= 1:
+                means, speed = done.take_means(), done.samples / done.seconds
+                lr = job.run.optimiser.param_groups[0]["lr"]
+                log.write("train", done.step, done.seconds, {"lr": lr, "samples_per_s": speed, **means})
+                bar.set_postfix(_shown(done.step, means, step.num_samples, speed, config))
+
+
+def _validate(job: _Job, log: RunLog) -> None:
+    """Scores the network (the mean of its weights, with `train.ema`), draws it, and keeps it in best/ if it is."""
+    done, config = job.run.progress, job.config
+    with job.run.mean.in_place() if job.run.mean is not None else nullcontext():
+        done.scores = evaluate(job.engine.model, job.validation, config, inputs=job.inputs)
+        log.write("val", done.step, done.seconds, _flat(done.scores))
+        if config.train.pictures:
+            sheet = prediction_pictures(job.engine.model, job.validation, config, inputs=job.inputs)
+            log.picture("val/predictions", done.step, sheet)
+        done.scored = done.step
+        if done.lowest is None or selection_score(done.scores) < done.lowest:
+            done.lowest, done.best = selection_score(done.scores), done.scores
+            job.run.save_best(job.workdir / "best", config, job.world)
+
+
+@dataclass(frozen=True)
+class Step:
+    """What a step gave, of all processes together.
+
+    Attributes:
+        terms: every term of the loss over the step's samples.
+        num_samples: how many those were.
+        seconds: the first process's time.
+        asked: a signal that asked one of them to stop, or 0.
+    """
+
+    terms: dict[str, float]
+    num_samples: int
+    seconds: float = 0.0
+    asked: int = 0
 
 
 def train_step(
-    model: UTNet,
-    batch: Batch,
+    engine: Engine,
+    batches: Iterable[Batch],
     optimiser: torch.optim.Optimizer,
-    loss_function: LossFunction,
     config: Config,
     workdir: Path,
-) -> dict[str, float]:
-    """One update; returns every loss term as a number."""
-    device = batch.rgb.device.type
-    wants_vertices = config.loss.use_vertex_loss
-    if wants_vertices:
-        with torch.no_grad():
-            batch = replace(batch, vertices_m=model.hand.decode(batch.params).vertices_m)
-    with torch.autocast(device, torch.bfloat16, enabled=config.train.precision == "bf16"):
-        prediction = model.forward_batch(batch, with_vertices=wants_vertices)
-    terms = loss_function(prediction, batch)
-    total = terms["total_loss"]
-    if not torch.isfinite(total):
-        write_json(
-            workdir / "bad_batch.json",
-            {"keys": list(batch.keys), "terms": {k: float(v.detach()) for k, v in terms.items()}},
-        )
-        raise FloatingPointError(
-            f"the loss is {float(total.detach())}; the samples' keys are in {workdir / 'bad_batch.json'}"
-        )
+    *,
+    start: float = 0.0,
+    stop: StopRequests | None = None,
+) -> Step:
+    """One update from `train.accumulate` batches a process. The processes agree on what they saw, in one message.
+
+    Args:
+        engine: the network and its loss.
+        batches: as many as that.
+        optimiser: of the engine's network.
+        config: the run.
+        workdir: for bad_batch.json.
+        start: when training began, on the monotonic clock.
+        stop: requests to stop, to tell the other processes of.
+
+    Raises:
+        FloatingPointError: in every process, where one's loss is not finite; nothing is updated.
+    """
     optimiser.zero_grad(set_to_none=True)
-    total.backward()
+    keys: list[tuple[str, ...]] = []
+    results = engine.backward(_noting(batches, keys))
+    world, names = engine.world, list(results[0][1])
+    sums = [sum(terms[name] for _, terms in results) for name in names]
+    broken = [i for i, (objective, _) in enumerate(results) if not math.isfinite(objective)]
+    total, num = sum(objective for objective, _ in results), sum(map(len, keys))
+    asked = 0 if stop is None else stop.asked
+    seconds = time.monotonic() - start if world.is_first else 0.0
+    told = [len(broken), asked == SIGINT, asked == SIGTERM, seconds, num, total, *sums]
+    num_broken, by_key, by_term, seconds, samples, total, *sums = world.sum([float(value) for value in told])
+    if num_broken:
+        _report_broken(engine, [(keys[i], results[i][1]) for i in broken], workdir)
     if config.train.clip_grad > 0:
-        # Summed losses grow with the batch, and so does the norm that is still ordinary.
-        scale = len(batch) if config.loss.reduction == "sum" else 1
-        torch.nn.utils.clip_grad_norm_(model.parameters(), config.train.clip_grad * scale)
+        # Summed losses grow with the samples of a step, and so does the norm that is still ordinary.
+        size = config.train.batch_size * config.train.accumulate * world.size
+        scale = size if config.loss.reduction == "sum" else 1
+        torch.nn.utils.clip_grad_norm_(engine.model.parameters(), config.train.clip_grad * scale)
     optimiser.step()
-    return {name: float(value.detach()) for name, value in terms.items()}
+    parts, added = len(results) * world.size, summed_terms(engine.loss_function)
+    means = {name: value if name in added else value / parts for name, value in zip(names, sums, strict=True)}
+    means["total_loss"] = total / world.size
+    return Step(means, int(samples), seconds, SIGTERM if by_term else SIGINT if by_key else 0)
+
+
+def _noting(batches: Iterable[Batch], keys: list[tuple[str, ...]]) -> Iterator[Batch]:
+    for batch in batches:
+        keys.append(batch.keys)
+        yield batch
+
+
+def _report_broken(engine: Engine, broken: list[tuple[tuple[str, ...], dict[str, float]]], workdir: Path) -> None:
+    """Writes bad_batch.json and raises; `broken`: keys and terms of this process's batches without a finite loss."""
+    everyone = [found for process in engine.world.gather(broken) for found in process]
+    keys, terms = [key for found, _ in everyone for key in found], everyone[0][1]
+    if engine.world.is_first:
+        write_json(workdir / "bad_batch.json", {"keys": keys, "terms": terms})
+    raise FloatingPointError(
+        f"the loss is {terms['total_loss']}; the samples' keys are in {workdir / 'bad_batch.json'}"
+    )
+
+
+def make_model(config: Config) -> tuple[UTNet, str]:
+    """The network at its start, and what `train.init_from` put into it.
+
+    Raises:
+        InputError: weights that do not fit the network, with what differs.
+    """
+    where = Path(config.train.init_from)
+    if not config.train.init_from:
+        return UTNet(config.model), ""
+    if not where.is_dir():
+        model = UTNet(config.model)
+        return model, str(load_backbone(model, where, kind=config.train.init_kind))
+    saved, of = load_checkpoint(where)
+    check_same_network(config, of, where)
+    model = UTNet(config.model, None if config.model.mano else saved.hand)
+    if model.hand.name != saved.hand.name:
+        raise InputError(f"{where}: learnt the {saved.hand.name} hand, model.mano gives the {model.hand.name} one")
+    model.load_state_dict(saved.state_dict())
+    return model, f"{where}: all {len(saved.state_dict())} entries loaded (a checkpoint of UTNet's)"
+
+
+def _started(loader: Loader) -> Iterator[Batch]:
+    """The loader's batches. Starting it draws a random number, so it is started before a resumed run sets its own."""
+    batches = iter(loader)
+    return chain([next(batches)], batches)
 
 
 def make_optimiser(model: UTNet, config: Config) -> torch.optim.AdamW:
@@ -180,23 +344,9 @@ def _flat(scores: dict) -> dict[str, float]:
     return {f"{name}/{key}": value for name in INPUTS if name in scores for key, value in scores[name].items()}
 
 
-class _Log:
-    """TensorBoard events, and metrics.csv with a row (step, split, name, value) a number."""
-
-    def __init__(self, workdir: Path):
-        self._file = (workdir / "metrics.csv").open("w", newline="", encoding="utf-8")
-        self._rows = csv.writer(self._file)
-        self._rows.writerow(["step", "seconds", "split", "name", "value"])
-        self._board = SummaryWriter(workdir)
-
-    def write(self, split: str, row: dict) -> None:
-        step, seconds = row["step"], row["seconds"]
-        for name, value in row.items():
-            if name not in ("step", "seconds"):
-                self._rows.writerow([step, f"{seconds:.2f}", split, name, f"{value:.6g}"])
-                self._board.add_scalar(f"{split}/{name}", value, step)
-        self._file.flush()
-
-    def close(self) -> None:
-        self._file.close()
-        self._board.close()
+def _shown(step: int, means: dict[str, float], num: int, speed: float, config: Config) -> dict[str, str]:
+    """What stands beside the progress bar: losses of a sample, and samples a second."""
+    scale = num if config.loss.reduction == "sum" else 1
+    shown = {"step": str(step), "loss": f"{means['total_loss'] / scale:.4f}"}
+    shown |= {name.removeprefix("loss_"): f"{means[name] / scale:.3f}" for name in _SHOWN if name in means}
+    return {**shown, "samples/s": f"{speed:.0f}"}

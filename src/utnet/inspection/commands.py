@@ -74,7 +74,7 @@ Choice = Annotated[SourceChoice, tyro.conf.arg(name="")]
 
 
 def check(data: Choice, workers: int = 1, json: Path | None = None) -> None:
-    """Reads every file of a split and says whether it is whole and right.
+    """Reads every file of a split that training reads, and says whether it is whole and right.
 
     Exit code: 0 all is well, 1 something would make training wrong, 2 the request itself was bad.
 
@@ -147,8 +147,9 @@ def shard(
     shard_mb: float = 256.0,
     max_bad: int = 50,
     vertices: bool = False,
+    masks: bool = False,
 ) -> None:
-    """Turns a split into tar shards of crops with everything in them: read at random here, streamed from anywhere.
+    """Turns a split into tar shards of crops with their labels: read at random here, streamed from anywhere.
 
     Args:
         data: what to pack.
@@ -158,11 +159,19 @@ def shard(
         shard_mb: size of a shard in MiB.
         max_bad: samples that cannot be read and are left out (the description names them) before it stops.
         vertices: keep labelled meshes, too.
+        masks: keep labelled masks, too.
     """
     from utnet.data.write_shards import ShardOptions, write_shards
 
     options = ShardOptions(size_px=size_px)
-    source = data.open(*(("with_vertices",) if vertices else ()))
+    wanted = {"with_vertices": vertices, "with_mask": masks}
+    source = data.open(*(name for name, on in wanted.items() if on))
+    first = source[0]
+    for name, absent in (("vertices", first.vertices_cam_m is None), ("masks", first.hand_mask is None)):
+        if {"vertices": vertices, "masks": masks}[name] and absent:
+            raise InputError(f"--{name}: {data.source} gives none here; leave it out")
+    if first.params is None:
+        print("hand parameters are not kept: the labels are MANO's, name your MANO folder with --mano to decode them")
     about = write_shards(source, out, options=options, workers=workers, shard_mb=shard_mb, max_bad=max_bad)
     skipped = f", {about['num_skipped']} skipped (named in {out / 'shards.json'})" if about["num_skipped"] else ""
     print(f"{out}: {about['num']} samples in {len(about['shards'])} shards{skipped}")

@@ -119,7 +119,7 @@ class GraphRefiner(nn.Module):
         vertices_m = _vertices(coarse)
         vertices_crop = project_crop(vertices_m, coarse.cam_t)[:, self.centres]
         # Crop units to grid_sample's [-1, 1] at the map's outer edges.
-        grid = (2 * vertices_crop / vertices_crop.new_tensor([self.width_share, 1.0]))[:, None]
+        grid = _safe_grid(2 * vertices_crop / vertices_crop.new_tensor([self.width_share, 1.0]))[:, None]
         x = self.embed_vertex + self.embed_position(vertices_m[:, self.centres] * 10)
         for read, feature_map in zip(self.read, maps, strict=True):
             sampled = F.grid_sample(read(feature_map).float(), grid, align_corners=False, padding_mode="border")
@@ -156,10 +156,17 @@ class MaxPoolRefiner(nn.Module):
             points = vertices_m + torch.stack([cam[:, 1], cam[:, 2], z], -1)[:, None]
             xy = _WILOR_FOCAL_PX / height * points[..., :2] / points[..., 2:]
             grid = xy / xy.new_tensor([width - 1, height - 1]) * 2 - 1
+            grid = _safe_grid(grid)
             largest.append(F.grid_sample(feature_map.float(), grid[:, None], align_corners=True)[:, :, 0].amax(-1))
         features = torch.cat(largest, 1)
         pose = self.pose(features).unflatten(-1, (NUM_MANO_JOINTS, 6))
         return pose, self.betas(features), self.cam(features)
+
+
+def _safe_grid(grid: Tensor) -> Tensor:
+    """The same reads (beyond 3 there is nothing but the padding), by numbers that grid_sample's backward survives: with
+    NaN or very large ones, as a run that diverges makes them, it writes outside its memory."""
+    return grid.nan_to_num(nan=3.0).clamp(-3.0, 3.0)
 
 
 def _vertices(coarse: Prediction) -> Tensor:

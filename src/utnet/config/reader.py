@@ -1,0 +1,144 @@
+"""Strict YAML in and out: an unknown key, a wrong type or a missing file is an `InputError` that names the file, the
+key and the nearest right one."""
+
+from __future__ import annotations
+
+import difflib
+import types
+import typing
+from collections.abc import Sequence
+from dataclasses import asdict, fields, is_dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import yaml
+
+from utnet.errors import InputError
+
+Section = TypeVar("Section")
+
+
+def read_yaml(path: str | Path) -> object:
+    """What a YAML file holds; {} for an empty one.
+
+    Raises:
+        InputError: no such file, or not YAML.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(
+            f"{path}: no such config file; complete runs are in config/, the default is config/config.yaml"
+        )
+    try:
+        tree = yaml.load(path.read_text(encoding="utf-8"), Loader=_StrictLoader)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: not a YAML file: {str(error).splitlines()[0]}") from error
+    return {} if tree is None else tree
+
+
+def to_yaml(config) -> str:
+    """Every knob of a config dataclass, defaults included."""
+    return yaml.safe_dump(to_tree(config), sort_keys=False)
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """Safe YAML in which a key that stands twice is an error, not the last one's victory."""
+
+    def construct_mapping(self, node, deep=False):
+        keys = [key.value for key, _ in node.value]
+        for key in keys:
+            if keys.count(key) > 1:
+                raise yaml.YAMLError(f"the key {key!r} stands twice in one mapping")
+        return super().construct_mapping(node, deep)
+
+
+def require(name: str, ok: bool, value, expected: str) -> None:
+    if not ok:
+        raise InputError(f"{name} is {value!r}; expected {expected}")
+
+
+def override(config: Section, changes: Sequence[str]) -> Section:
+    """The config with some knobs changed.
+
+    Args:
+        config: a run.
+        changes: "train.lr=1e-4" and the like; values are read as YAML.
+
+    Raises:
+        InputError: not KEY=VALUE, an unknown key or a wrong type.
+    """
+    tree = to_tree(config)
+    for change in changes:
+        path, equals, value = change.partition("=")
+        if not equals:
+            raise InputError(f"--set {change!r}: expected KEY=VALUE, such as train.lr=1e-4")
+        *parents, last = path.split(".")
+        branch = tree
+        for name in parents:
+            if not isinstance(branch.get(name), dict):
+                branch[name] = {}
+            branch = branch[name]
+        try:
+            branch[last] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise InputError(f"--set {change!r}: the value is not YAML") from error
+    return from_tree(type(config), tree, where="--set")
+
+
+def to_tree(config) -> dict:
+    """Plain dicts, lists and scalars of a config dataclass."""
+
+    def plain(value):
+        if isinstance(value, dict):
+            return {key: plain(item) for key, item in value.items()}
+        return [plain(item) for item in value] if isinstance(value, tuple) else value
+
+    return plain(asdict(config))
+
+
+def from_tree(cls: type, tree: object, *, where: str = "config"):
+    """Builds the dataclass `cls` from plain YAML values, strictly.
+
+    Raises:
+        InputError: unknown key or wrong type; the message starts with `where` and the dotted key.
+    """
+    if not isinstance(tree, dict):
+        raise InputError(f"{where}: expected a mapping of {cls.__name__} keys, found {tree!r}")
+    hints = typing.get_type_hints(cls)
+    known = [f.name for f in fields(cls)]
+    for key in tree:
+        if key not in known:
+            near = difflib.get_close_matches(str(key), known, n=1, cutoff=0.4)
+            hint = f"; did you mean {near[0]!r}?" if near else f"; known keys: {', '.join(known)}"
+            raise InputError(f"{where}: unknown key {key!r}{hint}")
+    return cls(**{key: _convert(hints[key], value, f"{where}: {key}") for key, value in tree.items()})
+
+
+def _convert(hint, value, where: str):
+    """`value` as the annotated type; int is taken for float, a list for a tuple, nothing else is bent."""
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        if value is None and type(None) in args:
+            return None
+        (hint,) = (a for a in args if a is not type(None))
+        return _convert(hint, value, where)
+    if is_dataclass(hint):
+        return from_tree(typing.cast(type, hint), value, where=where)
+    if origin is tuple and args[-1] is Ellipsis:
+        if not isinstance(value, list):
+            raise InputError(f"{where}: expected a list, found {value!r}")
+        return tuple(_convert(args[0], v, f"{where}[{i}]") for i, v in enumerate(value))
+    if origin is tuple:
+        if not isinstance(value, list) or len(value) != len(args):
+            raise InputError(f"{where}: expected a list of {len(args)} values, found {value!r}")
+        return tuple(_convert(a, v, f"{where}[{i}]") for i, (a, v) in enumerate(zip(args, value, strict=True)))
+    if hint is float and isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    if hint is float and isinstance(value, str):  # YAML 1.1 reads 1e-3 (no dot) as text
+        try:
+            return float(value)
+        except ValueError:
+            pass
+    if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
+        raise InputError(f"{where}: expected {hint.__name__}, found {value!r}")
+    return value

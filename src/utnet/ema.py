@@ -1,0 +1,45 @@
+"""A running mean of the weights, which is often better than the weights themselves (Polyak and Juditsky 1992)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+
+class WeightMean:
+    """mean <- d mean + (1 - d) weights after every step, with d = min(decay, (1 + n) / (10 + n)) at step n.
+
+    The smaller decay of the first steps lets the mean forget where training started.
+
+    Attributes:
+        mean: by parameter name; parts of parameters under FSDP.
+    """
+
+    def __init__(self, model: nn.Module, decay: float):
+        self._model, self._decay = model, decay
+        self.mean: dict[str, Tensor] = {name: p.detach().clone() for name, p in model.named_parameters()}
+
+    @torch.no_grad()
+    def update(self, step: int) -> None:
+        """After step `step` (1 is the first)."""
+        decay = min(self._decay, (1 + step) / (10 + step))
+        torch._foreach_lerp_(list(self.mean.values()), list(self._model.parameters()), 1 - decay)
+
+    @contextmanager
+    def in_place(self) -> Iterator[None]:
+        """The network has the mean for its weights."""
+        self._swap()
+        try:
+            yield
+        finally:
+            self._swap()
+
+    @torch.no_grad()
+    def _swap(self) -> None:
+        for name, parameter in self._model.named_parameters():
+            kept = parameter.detach().clone()
+            parameter.copy_(self.mean[name])
+            self.mean[name].copy_(kept)

@@ -1,0 +1,218 @@
+"""What a run needs to go on as if it had never stopped, and where it is kept: in last/, beside the weights.
+
+- run.json: `Progress`, plain numbers.
+- training.safetensors: `optimiser/KEY/PARAMETER` (AdamW's moments and step), `mean/PARAMETER` (the running mean of the
+  weights, with `train.ema`), `random/cpu/RANK` and `random/cuda/RANK` (states of torch's random numbers).
+
+Everything goes by the parameters' names and is whole, so that a run may go on with another number of processes, or with
+DDP instead of FSDP. Only with the same number is it equal to the bit.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from utnet.checkpoint import RUN, load_checkpoint, save_checkpoint, whole_folder
+from utnet.config import Config
+from utnet.data.loader import Loader
+from utnet.ema import WeightMean
+from utnet.errors import InputError
+from utnet.model.presets import resolve_preset
+from utnet.parallel import World, is_part, put, whole
+
+TRAINING = "training.safetensors"
+
+
+@dataclass
+class Progress:
+    """How far a run is.
+
+    Attributes:
+        step: steps done.
+        seconds: of all sittings.
+        samples: that were learnt from, in all processes.
+        share: of the run that is done.
+        scored: the step of the last validation.
+        lowest: the best selection score, or None.
+        scores: of the last validation.
+        best: of the best one.
+        sums: each term of the loss, added up since the last row of the log.
+        num_sums: how many were added.
+        loaders: `Loader.position` and `Loader.bad` of every process.
+    """
+
+    step: int = 0
+    seconds: float = 0.0
+    samples: int = 0
+    share: float = 0.0
+    scored: int = 0
+    lowest: float | None = None
+    scores: dict = field(default_factory=dict)
+    best: dict = field(default_factory=dict)
+    sums: dict[str, float] = field(default_factory=dict)
+    num_sums: int = 0
+    loaders: list[dict] = field(default_factory=list)
+
+    def add(self, terms: dict[str, float], num_samples: int) -> None:
+        """One more step, with its terms of the loss."""
+        self.step, self.samples, self.num_sums = self.step + 1, self.samples + num_samples, self.num_sums + 1
+        self.sums = {name: self.sums.get(name, 0.0) + value for name, value in terms.items()}
+
+    def take_means(self) -> dict[str, float]:
+        """Each term's mean since the last time."""
+        means = {name: value / self.num_sums for name, value in self.sums.items()}
+        self.sums, self.num_sums = {}, 0
+        return means
+
+    def loader_of(self, world: World) -> dict:
+        """This process's {"position", "bad"}; with another number of processes what all of them took, shared out."""
+        if len(self.loaders) == world.size:
+            return self.loaders[world.rank]
+        drawn = sum(loader["position"]["drawn"] for loader in self.loaders)
+        epochs = [epoch for loader in self.loaders for epoch, _ in loader["position"]["places"].values()]
+        # No number of workers is 0: a stream cannot be entered where other processes left it, and takes another pass.
+        position = {"drawn": -(-drawn // world.size), "workers": 0, "turn": 0}
+        position["places"] = {"0": [max(epochs), 0]} if epochs else {}
+        bad = {key: message for loader in self.loaders for key, message in loader["bad"].items()}
+        return {"position": position, "bad": bad if world.is_first else {}}
+
+
+@dataclass
+class Run:
+    """Everything that changes while a network is trained."""
+
+    model: torch.nn.Module
+    optimiser: torch.optim.Optimizer
+    mean: WeightMean | None
+    progress: Progress
+
+    def save(self, folder: Path, config: Config, loader: Loader, world: World) -> None:
+        """Writes last/; all processes call it, the first one writes."""
+        self.progress.loaders = world.gather({"position": loader.position, "bad": loader.bad})
+        tensors = {**self._optimiser_tensors(), **self._random_tensors(world)}
+        if self.mean is not None:
+            tensors |= {f"mean/{name}": whole(tensor) for name, tensor in self.mean.mean.items()}
+        self._write(folder, config, world, {TRAINING: tensors}, metrics=self.progress.scores, full=True)
+
+    def save_best(self, folder: Path, config: Config, world: World) -> None:
+        """Writes best/: the weights as they are now."""
+        self._write(folder, config, world, {}, metrics=self.progress.scores)
+
+    def restore(self, folder: Path, config: Config) -> None:
+        """Puts the weights, the optimiser's moments and the running mean of a last/ folder in their places.
+
+        Raises:
+            InputError: no checkpoint that training can go on from, or one of another network.
+        """
+        folder = whole_folder(folder)
+        saved, of = load_checkpoint(folder)
+        check_same_network(config, of, folder)
+        tensors = _read(folder / TRAINING)
+        if bool(self.mean) != any(name.startswith("mean/") for name in tensors):
+            raise InputError(f"{folder}: train.ema was {'off' if self.mean else 'on'}; resume with what it was")
+        ours = self.model.state_dict()
+        for name, tensor in saved.state_dict().items():
+            put(ours[name], tensor)
+        parameters = dict(self.model.named_parameters())
+        for entry, tensor in tensors.items():
+            kind, _, name = entry.partition("/")
+            if kind == "mean" and self.mean is not None:
+                put(self.mean.mean[name], tensor)
+            elif kind == "optimiser":
+                key, _, name = name.partition("/")
+                self.optimiser.state[parameters[name]][key] = _like(parameters[name], tensor)
+
+    def restore_random(self, folder: Path, world: World) -> None:
+        """Sets torch's random numbers to where this process was; with other processes than then they start anew."""
+        tensors = _read(whole_folder(folder) / TRAINING)
+        same = f"random/cpu/{world.size}" not in tensors and f"random/cpu/{world.size - 1}" in tensors
+        if not same:
+            torch.manual_seed(torch.initial_seed() + 1_000 * self.progress.step + world.rank)
+            return
+        torch.set_rng_state(tensors[f"random/cpu/{world.rank}"])
+        cuda = tensors.get(f"random/cuda/{world.rank}")
+        if cuda is not None and torch.cuda.is_available():
+            torch.cuda.set_rng_state(cuda)
+
+    def _write(self, folder: Path, config: Config, world: World, beside: dict, *, metrics: dict, full=False) -> None:
+        """`full`: with the progress."""
+        parts = any(map(is_part, self.model.parameters()))
+        weights = {name: whole(tensor) for name, tensor in self.model.state_dict().items()} if parts else None
+        if world.is_first:
+            info = {"step": self.progress.step, "metrics": metrics}
+            if full:
+                info["progress"] = asdict(self.progress)
+            save_checkpoint(folder, self.model, config, weights=weights, beside=beside, **info)  # type: ignore[arg-type]
+        world.wait()
+
+    def _optimiser_tensors(self) -> dict[str, Tensor]:
+        state = self.optimiser.state
+        return {
+            f"optimiser/{key}/{name}": whole(tensor)
+            for name, parameter in self.model.named_parameters()
+            for key, tensor in state.get(parameter, {}).items()
+        }
+
+    def _random_tensors(self, world: World) -> dict[str, Tensor]:
+        states = {"cpu": torch.get_rng_state()}
+        if next(self.model.parameters()).is_cuda:
+            states["cuda"] = torch.cuda.get_rng_state()
+        everyone = world.gather(states)
+        return {f"random/{kind}/{rank}": s[kind] for rank, s in enumerate(everyone) for kind in s}
+
+
+def read_progress(folder: str | Path) -> Progress:
+    """The progress in a last/ folder.
+
+    Raises:
+        InputError: no checkpoint there, or one that training cannot go on from.
+    """
+    folder = whole_folder(folder)
+    path = folder / RUN
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; give a run's folder that holds last/")
+    try:
+        tree = json.loads(path.read_text(encoding="utf-8"))["progress"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path}: holds no progress to go on from; train.init_from takes its weights") from error
+    known = {f.name for f in fields(Progress)}
+    if not isinstance(tree, dict) or set(tree) != known:
+        raise InputError(f"{path}: its progress is of another version of utnet; train.init_from takes its weights")
+    return Progress(**tree)
+
+
+def check_same_network(config: Config, of: Config, where: Path) -> None:
+    """InputError unless both describe a network of the same entries; it names what differs."""
+
+    def sizes(config: Config) -> dict[str, object]:
+        preset = asdict(resolve_preset(config.model))
+        preset["width_px"] = round(preset.pop("width_share") * config.model.size_px)
+        return {**preset, "size_px": config.model.size_px, "uncertainty": config.model.uncertainty}
+
+    wanted, had = sizes(config), sizes(of)
+    differing = [f"model.{key} is {wanted[key]}, there it is {had[key]}" for key in wanted if wanted[key] != had[key]]
+    if differing:
+        raise InputError(f"{where}: is of another network: {'; '.join(differing)}")
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{path}: not a readable safetensors file ({error})") from error
+
+
+def _like(parameter: Tensor, tensor: Tensor) -> Tensor:
+    """`tensor` where the optimiser keeps it for `parameter`: its numbers of steps are whole everywhere."""
+    if tensor.ndim == 0 and parameter.ndim > 0:
+        return tensor.to(parameter.device)
+    target = torch.zeros_like(parameter, requires_grad=False)
+    put(target, tensor)
+    return target

@@ -1,0 +1,88 @@
+"""What a score was measured under: said with every result, because the same network scores differently otherwise."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from utnet.errors import InputError
+
+INPUTS = {"rgb": "RGB", "rgbd": "RGB-D"}
+JOINTS = {"own": "own 21", "benchmark": "benchmark's tips"}
+GROUND_TRUTH, MIDDLE = "ground-truth", "middle of the picture"
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """The switches of a row of scores.
+
+    Attributes:
+        depth: the network sees the depth image, and the hand's distance is measured by it.
+        boxes: "ground-truth" (labelled or published), "middle of the picture" (FreiHAND without labels), or the
+            name of the file with a detector's.
+        joints: "own": the 21 joints of the network's hand; "benchmark": fingertips are the vertices of its MANO mesh
+            that the benchmark takes.
+        flips: always "none". Averaging with the flipped picture makes no sense here: the flip of a right hand's crop
+            is a left hand's, which a network for right hands (left ones are mirrored before it) never sees.
+    """
+
+    depth: bool
+    boxes: str = GROUND_TRUTH
+    joints: str = "own"
+    flips: str = "none"
+
+    @property
+    def input(self) -> str:
+        """ "rgb" or "rgbd"."""
+        return "rgbd" if self.depth else "rgb"
+
+    @property
+    def label(self) -> str:
+        """One line that names every switch."""
+        boxes = self.boxes if self.boxes in (GROUND_TRUTH, MIDDLE) else f"detected ({self.boxes})"
+        depth = "with" if self.depth else "without"
+        return f"boxes: {boxes}; joints: {JOINTS[self.joints]}; depth: {depth}; flips: {self.flips}"
+
+    @property
+    def short(self) -> str:
+        """For legends: the input, and what is not as usual."""
+        unusual = [] if self.boxes == GROUND_TRUTH else [f"boxes of {self.boxes}"]
+        unusual += [] if self.joints == "own" else [JOINTS[self.joints]]
+        return ", ".join([INPUTS[self.input], *unusual])
+
+    def to_tree(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def read_boxes(path: str | Path) -> dict[str, np.ndarray]:
+    """A detector's boxes: JSON, sample key -> [x0, y0, x1, y1] in pixels of the whole picture, null for no detection.
+
+    Raises:
+        InputError: no such file, or an entry that is no box.
+    """
+    try:
+        tree = json.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(
+            f"{path}: cannot be read ({error.strerror}); give a JSON file of boxes by sample key"
+        ) from error
+    except ValueError as error:
+        raise InputError(f"{path}: not JSON ({error}); expected boxes by sample key") from error
+    if not isinstance(tree, dict):
+        raise InputError(f"{path}: expected {{sample key: [x0, y0, x1, y1], ...}} in pixels of the whole pictures")
+    boxes = {}
+    for key, value in tree.items():
+        if value is None:
+            continue
+        try:
+            box = np.asarray(value, np.float64)
+        except (TypeError, ValueError):
+            box = np.empty(0)
+        if box.shape != (4,) or not np.isfinite(box).all() or not (box[2:] > box[:2]).all():
+            raise InputError(f"{path}: {key} is {value}, expected [x0, y0, x1, y1] with x0 < x1 and y0 < y1, or null")
+        boxes[key] = box
+    return boxes
