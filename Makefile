@@ -27,7 +27,7 @@ lint: env
 	$(BIN)/mypy
 
 test: env
-	$(BIN)/python -m pytest -m 'not long'
+	$(BIN)/python -m pytest -m 'not long' -n 2 --dist loadfile
 
 test-long: env
 	$(BIN)/python -m pytest -m long --timeout=3600
