@@ -199,6 +199,16 @@ def test_lines_without_a_split_are_divided_by_recording(tmp_path):
         open_source("custom", tmp_path, split="test")
 
 
+@pytest.mark.parametrize("large", ["a", "b", "c"])
+def test_the_largest_recording_stays_in_training(large, tmp_path):
+    """Whatever the order of the names' hashes: of 18, 1 and 1 hands validation takes the two small recordings."""
+    write(tmp_path, [line_of(image=f"{n}/{i}.png") for n in "abc" for i in range(18 if n == large else 1)])
+    fit, val = (open_source("custom", tmp_path, split=split) for split in ("train_fit", "val"))
+    assert len(fit) + len(val) == 20
+    assert len(val) == 2
+    assert large not in {val.sequence(i) for i in range(len(val))}
+
+
 def test_splits_that_the_lines_name_are_kept(tmp_path):
     said = ["train", None, "val", "test", "test"]
     write(tmp_path, [line_of(image=f"{i}.png", split=split) for i, split in enumerate(said)])

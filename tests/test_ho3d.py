@@ -17,6 +17,7 @@ from utnet.conventions import MANO21_NAMES, MANO21_TO_OPENPOSE, SIDES
 from utnet.data import ho3d_index, open_source
 from utnet.data.ho3d_index import held_out
 from utnet.data.loader import make_loader
+from utnet.data.source import hold_out
 from utnet.data.transforms import crop, to_right
 from utnet.errors import InputError
 from utnet.evaluate import scorable_inputs
@@ -153,6 +154,18 @@ def test_validation_takes_whole_recordings():
     assert held_out({"A1": 5, "A2": 5, "A3": 5}) in ({"A1"}, {"A2"}, {"A3"})  # one recording: by sequence
     assert held_out({"A1": 95, "B1": 3, "B2": 2}) == {"B1", "B2"}  # never most of the frames
     assert held_out({"A1": 1, "B1": 1}) in ({"A1"}, {"B1"})  # never all
+
+
+def test_validation_never_holds_more_than_half():
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        sizes = {
+            str(i): int(n) for i, n in enumerate(rng.integers(1, 1 + 10 ** rng.integers(1, 4), rng.integers(2, 6)))
+        }
+        taken = sum(sizes[name] for name in hold_out(sizes, 0.1))
+        assert 0 < taken <= sum(sizes.values()) / 2
+    with pytest.raises(ValueError, match="at least two"):
+        hold_out({"a": 5}, 0.1)
 
 
 @pytest.mark.parametrize("version", ["v3", "h2o3d"])

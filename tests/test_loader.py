@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
+import signal
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -12,7 +16,7 @@ from test_transforms import sample_at, with_everything
 from trees import copy_of, dexycb_tree, ho3d_tree
 from utnet.config import AugmentConfig, Config, ModelConfig, TrainConfig
 from utnet.data import open_source
-from utnet.data.loader import collate, make_loader
+from utnet.data.loader import _Crops, collate, make_loader
 from utnet.data.source import BadSample
 from utnet.data.transforms import crop, right_crop, to_right
 from utnet.errors import InputError
@@ -148,6 +152,55 @@ def test_the_endless_synthetic_source_is_taken_as_it_is():
     assert torch.equal(changed[0].joints_2d, a.joints_2d)
 
 
+# ------------------------------------------------------------------------------------------------ depth that is dropped
+
+
+def dropping(p_drop, num_workers=0, batch_size=4, seed=0):
+    return Config(
+        seed=seed,
+        model=ModelConfig(size_px=64, p_drop=p_drop),
+        train=TrainConfig(batch_size=batch_size, num_workers=num_workers),
+    )
+
+
+def depth_of(batches_seen) -> list[tuple[str, bool]]:
+    return [pair for batch in batches_seen for pair in zip(batch.keys, batch.depth_ok.tolist(), strict=True)]
+
+
+def test_the_same_samples_lose_their_depth_whatever_the_workers_batches_and_processes(dexycb):
+    alone = depth_of(batches(dexycb, 12, dropping(0.4))[0])
+    assert len(alone) == 48
+    assert {ok for _, ok in alone} == {True, False}
+    assert depth_of(batches(dexycb, 12, dropping(0.4, num_workers=2))[0]) == alone
+    assert depth_of(batches(dexycb, 8, dropping(0.4, batch_size=6))[0]) == alone
+    shares = [batches(dexycb, 6, dropping(0.4), rank=rank, world_size=2)[0] for rank in range(2)]
+    turns = [depth_of(share) for share in shares]
+    assert [pair for both in zip(*turns, strict=True) for pair in both] == alone
+    assert [ok for _, ok in depth_of(batches(dexycb, 12, dropping(0.4, seed=1))[0])] != [ok for _, ok in alone]
+
+
+def test_losing_its_depth_changes_nothing_else_of_a_sample(dexycb):
+    (kept,), (dropped,) = (batches(dexycb, 1, dropping(p, batch_size=16))[0] for p in (0.0, 1.0))
+    assert kept.depth_ok.all()
+    assert not dropped.depth_ok.any()
+    assert not dropped.depth_m.any()
+    for name in ("rgb", "joints_2d", "joints_3d", "K_px"):
+        assert torch.equal(getattr(kept, name), getattr(dropped, name)), name
+
+
+def test_the_share_without_depth_is_p_drop_and_differs_from_epoch_to_epoch():
+    crops = _Crops(64, CONFIG.crop, None, 0, 0.4)
+    lost = np.array([[crops._drops(epoch, number) for number in range(500)] for epoch in range(4)])
+    assert np.abs(lost.mean(1) - 0.4).max() < 0.07
+    assert 0.42 < (lost[0] != lost[1]).mean() < 0.54  # 2 * 0.4 * 0.6 where they are independent
+
+
+def test_ready_crops_lose_their_depth_too_and_evaluation_keeps_it():
+    source = SyntheticHands(seed=2, size_px=64, num=8)
+    assert not any(ok for _, ok in depth_of(batches(source, 2, dropping(1.0))[0]))
+    assert all(ok for _, ok in depth_of(make_loader(source, dropping(1.0), train=False)))
+
+
 # ----------------------------------------------------------------------------------------------- labels that are absent
 
 
@@ -241,6 +294,35 @@ def test_a_batch_can_be_pinned():
     finally:
         torch.Tensor.pin_memory = fake
     assert len(seen) == 12
+
+
+KEPT = []
+
+
+def signal_workers(source, config):
+    """For a process of its own: its workers get SIGTERM, go on all the same, and end with it."""
+    loader = make_loader(source, config, train=True)
+    seen = iter(loader)
+    next(seen)
+    workers = multiprocessing.active_children()
+    assert len(workers) == 2
+    for worker in workers:
+        os.kill(worker.pid, signal.SIGTERM)
+    for _ in range(8):
+        next(seen)
+    assert all(worker.is_alive() for worker in workers)
+    KEPT.append(seen)  # so that nothing but the process's end ends them
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="workers are forked on Linux")
+def test_workers_pass_over_sigterm_and_end_with_their_process(ho3d):
+    process = multiprocessing.get_context("fork").Process(target=signal_workers, args=(ho3d, workers(2)))
+    process.start()
+    process.join(60)
+    alive = process.is_alive()
+    process.kill()
+    assert not alive, "its workers hold it back"
+    assert process.exitcode == 0
 
 
 # -------------------------------------------------------------------------------------------------------------- streams

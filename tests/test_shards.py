@@ -13,8 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from laws import assert_labels_agree
-from utnet.config import CropConfig
+from utnet.config import Config, CropConfig, ModelConfig, TrainConfig
 from utnet.data import open_source
+from utnet.data.loader import make_loader
 from utnet.data.shard_format import MEMBERS, decode_depth, decode_sample, encode_depth, encode_sample
 from utnet.data.shards import Shards
 from utnet.data.source import BadSample
@@ -409,6 +410,97 @@ def test_a_missing_or_cut_off_file_of_the_set_is_named(folder, tmp_path):
     keys = np.load(copy / "keys.npy")
     np.save(copy / "keys.npy", keys[::-1])
     assert [line.split(": ")[0] for line in Shards(copy).verify()] == [str(copy / "keys.npy")]
+
+
+def set_at(path, value):
+    def change(about):
+        *way, last = path
+        for step in way:
+            about = about[step]
+        about[last] = value
+
+    return change
+
+
+DESCRIPTIONS = {
+    "no shards": (set_at(["shards"], []), "shards is not a list"),
+    "numbers for shards": (set_at(["shards"], [1]), "shard 0 is not described"),
+    "text for bytes": (set_at(["shards", 0, "bytes"], "1"), "shard 0 is not described"),
+    "another folder": (set_at(["shards", 1, "file"], "../shard-000001.tar"), "shard 1 is the file"),
+    "no name": (set_at(["shards", 1, "file"], ""), "shard 1 is the file"),
+    "text for a number": (set_at(["num"], "9"), "num is '9'"),
+    "true for a number": (set_at(["num_skipped"], True), "num_skipped is True"),
+    "null tips": (set_at(["tips"], None), "tips is None"),
+    "tables elsewhere": (set_at(["tables_sha256"], {"/etc/x": ""}), "tables_sha256"),
+}
+
+
+@pytest.mark.parametrize("what", DESCRIPTIONS)
+def test_a_description_of_other_types_is_refused(what, folder, tmp_path):
+    change, message = DESCRIPTIONS[what]
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    about = json.loads((copy / "shards.json").read_text())
+    change(about)
+    (copy / "shards.json").write_text(json.dumps(about))
+    with pytest.raises(InputError, match=rf"shards\.json: {message}"):
+        Shards(copy)
+
+
+@pytest.mark.parametrize(("column", "value"), [(0, 99), (0, -1), (1, -512), (2, 2**40), (2, -1)])
+def test_an_index_that_points_beyond_the_shards_is_named(column, value, folder, tmp_path):
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    index = np.load(copy / "index.npy")
+    index[3, column] = value
+    np.save(copy / "index.npy", index)
+    shards = Shards(copy)
+    with pytest.raises(InputError, match=r"index\.npy: row 3 points beyond the shards"):
+        shards[3]
+    assert shards[4].key == shards.key(4)
+    assert any("index.npy" in line for line in shards.verify())
+    np.save(copy / "index.npy", index.astype(np.float64))
+    with pytest.raises(InputError, match="float64"):
+        Shards(copy)
+
+
+NULLS = {
+    "box_px": "the box is not finite",
+    "K_px": "K is not finite",
+    "joints_3d_conf": "a confidence is not finite",
+    "hand_pose": "a rotation is not finite",
+    "global_orient": "a rotation is not finite",
+    "betas": "betas is not finite",
+    "transl_m": None,
+}
+
+
+@pytest.mark.parametrize("name", NULLS)
+def test_null_labels_never_reach_a_batch(name, folder, tmp_path):
+    """Null is NaN. Where the shard's reader takes it, training skips the sample by name (a translation may be NaN)."""
+
+    def nulled(data):
+        tree = json.loads(data)
+        place = tree if name in tree else tree["params"]
+        first = place[name]
+        while isinstance(first[0], list):
+            first = first[0]
+        first[0] = None
+        return json.dumps(tree | {"sequence": ""}, separators=(",", ":")).encode().ljust(len(data))  # keeps its size
+
+    copy, _ = damaged(folder, tmp_path, 0, "json", nulled)
+    shards = Shards(copy)
+    config = Config(model=ModelConfig(size_px=64), train=TrainConfig(batch_size=NUM, num_workers=0))
+    loader = make_loader(shards, config, train=True)
+    (batch, _) = next(iter(zip(loader, range(1), strict=False)))
+    bad = {key: message for key, message in loader.bad.items() if key != shards.key(2)}  # it lacks a labelled joint
+    if NULLS[name] is None:
+        assert not bad
+        return
+    assert bad == {shards.key(0): f"{shards.key(0)}: {NULLS[name]}; mend or leave out the label"}
+    assert len(batch) == NUM - 2
+    for tensor in (batch.joints_2d, batch.joints_3d, batch.params.hand_pose, batch.params.betas):
+        assert tensor.isfinite().all()
+    with pytest.raises(InputError, match=NULLS[name]):
+        list(make_loader(shards, config, train=False))
 
 
 def test_a_stream_does_not_lose_a_member_in_silence(folder):

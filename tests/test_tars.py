@@ -3,6 +3,7 @@
 import functools
 import http.server
 import io
+import itertools
 import os
 import pickle
 import re
@@ -17,10 +18,12 @@ import numpy as np
 import pytest
 
 from laws import assert_labels_agree
-from utnet.config import Config, CropConfig, DataConfig
+from utnet.config import Config, CropConfig, DataConfig, ModelConfig, TrainConfig
 from utnet.data import open_source
+from utnet.data.loader import make_loader
 from utnet.data.mixture import Mixture
 from utnet.data.source import BadSample
+from utnet.data.tar_streams import expand_root
 from utnet.data.tars import Tars, parse_hands
 from utnet.data.transforms import crop, to_right
 from utnet.errors import InputError
@@ -213,6 +216,17 @@ def test_a_root_may_be_a_file_a_folder_a_glob_braces_a_command_or_a_url(tree, se
         assert not [item for item in items if isinstance(item, BadSample)], root
         assert sorted(keys_of(items)) == everything, root
     assert Tars("s3://bucket/a b/{0..1}.tar").urls[1] == "pipe:aws s3 cp 's3://bucket/a b/1.tar' -"
+
+
+def test_in_a_command_only_ranges_of_numbers_are_expanded():
+    for command, expected in {
+        "cat {08..10}.tar": ["cat 08.tar", "cat 09.tar", "cat 10.tar"],
+        "cat {8..10}.tar": ["cat 8.tar", "cat 9.tar", "cat 10.tar"],
+        "cat {2..1}-{0..1}.tar": [f"cat {a}-{b}.tar" for a in (2, 1) for b in (0, 1)],
+        "cat ${DIR}/{a,b}.tar | awk '{print}' {": ["cat ${DIR}/{a,b}.tar | awk '{print}' {"],
+        "cat ${DIR:-{1,2}}/{1..2}.tar": ["cat ${DIR:-{1,2}}/1.tar", "cat ${DIR:-{1,2}}/2.tar"],
+    }.items():
+        assert expand_root(f"pipe:{command}") == [f"pipe:{each}" for each in expected]
 
 
 def test_a_wrong_root_is_explained(tree, tmp_path):
@@ -422,6 +436,61 @@ def test_bad_samples_of_a_mixture_are_passed_on_and_an_empty_part_ends_it(sample
         draw(Mixture([(Numbers("a", 4, sample), 1.0), (Numbers("b", 2, sample, bad=[0, 1]), 1.0)]), 99)
     with pytest.raises(InputError, match="above 0"):
         Mixture([(Numbers("a", 4, sample), 0.0)])
+
+
+def test_parts_read_in_passing_share_one_buffer(sample, tree):
+    few = Mixture([(Tars(tree), 1.0), (Numbers("a", 4, sample), 1.0)], buffer_bytes=100)
+    many = Mixture([(Tars(tree), 1.0)] * 14 + [(Numbers("a", 4, sample), 1.0)], buffer_bytes=1400)
+    assert (few.buffer_bytes, many.buffer_bytes) == (100, 100)
+    assert Mixture([(Numbers("a", 4, sample), 1.0)]).buffer_bytes > 0
+    assert 14 * Mixture([(Tars(tree), 1.0)] * 14).buffer_bytes <= 2**28
+    in_order = [call().key for call in Tars(tree).calls(seed=0, epoch=0, part=0, num_parts=1, buffer_bytes=0)]
+    tars = [key.split("/")[0] for key in in_order]
+    assert sorted(set(tars), key=tars.index) == [tar for tar, _ in itertools.groupby(tars)]  # nothing is held back
+
+
+def test_passes_of_a_mixture_are_numbered(sample):
+    def numbered(mixture, num, part=0, num_parts=1, **options):
+        stream = mixture.passes(**{"seed": 0, "epoch": 0, "part": part, "num_parts": num_parts} | options)
+        return [(number, item.key) for (number, item), _ in zip(stream, range(num), strict=False)]
+
+    mixture = Mixture([(Numbers("a", 4, sample), 1.0), (Numbers("b", 6, sample), 2.0)])
+    drawn = numbered(mixture, 60)
+    assert len(set(drawn)) == 60  # no sample comes twice in a pass
+    assert {number for number, key in drawn if key == "0-a/1"} >= {0, 1, 2}
+    assert numbered(mixture, 50, skip=10) == drawn[10:]
+    assert not {number for number, _ in numbered(mixture, 60, epoch=1)} & {number for number, _ in drawn}
+    tiny = Mixture([(Numbers("a", 2, sample), 1.0)])  # each loader part goes through all, in passes of its own
+    parts = [numbered(tiny, 8, part=part, num_parts=5) for part in range(5)]
+    assert len({each for part in parts for each in part}) == 40
+
+
+def both_ways(tree, sample):
+    return {
+        "tars": Tars(tree),
+        "mixture": Mixture([(Tars(tree), 1.0), (Numbers("a", 5, sample), 1.0)]),
+    }
+
+
+@pytest.mark.parametrize("what", ["tars", "mixture"])
+def test_a_sample_of_a_stream_looks_different_each_time_it_comes(what, tree, sample):
+    """And the looks do not depend on the workers: whichever of them reads it, its first look is the same."""
+
+    def looks(num_workers):
+        source = both_ways(tree, sample)[what]
+        config = Config(model=ModelConfig(size_px=64), train=TrainConfig(batch_size=8, num_workers=num_workers))
+        seen: dict[str, list[bytes]] = {}
+        for batch, _ in zip(make_loader(source, config, train=True), range(14), strict=False):
+            for key, rgb in zip(batch.keys, batch.rgb, strict=True):
+                seen.setdefault(key, []).append(rgb.numpy().tobytes())
+        return seen
+
+    alone, shared = looks(0), looks(2)
+    for key, pictures in alone.items():
+        assert len(pictures) > 1
+        assert len(set(pictures)) == len(pictures), key
+    common = [len(set(pictures) & set(alone[key])) for key, pictures in shared.items()]
+    assert min(common) >= 2
 
 
 def test_a_config_names_a_mixture_with_synthetic_hands(tree):

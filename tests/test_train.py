@@ -340,6 +340,10 @@ def test_tensorboard_has_curves_and_pictures(run):
 
 
 @pytest.mark.long
-def test_a_compiled_network_trains_alike(run, tmp_path):
-    train(with_train(SMALL, compile=True, steps=5), tmp_path / "run", progress=False)
-    assert curve(tmp_path / "run") == pytest.approx(curve(run[0])[:5], rel=0.01)
+@pytest.mark.timeout(3600)  # a C++ compiler has minutes to do, and more on a busy machine
+def test_a_compiled_network_trains_alike(tmp_path):
+    """Without dropped depth: compiled code has random numbers of its own."""
+    config = replace(with_train(SMALL, steps=4), model=ModelConfig(size_px=64, p_drop=0.0))
+    train(config, tmp_path / "eager", progress=False)
+    train(with_train(config, compile=True), tmp_path / "compiled", progress=False)
+    assert curve(tmp_path / "compiled") == pytest.approx(curve(tmp_path / "eager"), rel=1e-3)

@@ -46,7 +46,7 @@ class ModelConfig:
     size_px: int = 128
     """Side of the square crop."""
     p_drop: float = 0.4
-    """Probability that a training sample's depth is dropped."""
+    """Probability that a training sample's depth is dropped, by the loader (`utnet.data.loader.make_loader`)."""
     refiner: str | None = None
     """"graph", "maxpool" (WiLoR's) or "none" (the coarse hand is the result); here and below null is the preset's."""
     width_px: int | None = None

@@ -61,6 +61,33 @@ def collate(samples: Sequence[Sample], *, hand_model: str = "open", root_id: int
     )
 
 
+def label_fault(sample: Sample) -> str:
+    """Which label of a sample is no number though something would be learnt or cut by it; "" where all is well.
+
+    What is not labelled may be NaN: joints without confidence, and `params.transl_m`.
+    """
+    points, params, box = sample.joints_px, sample.params, sample.box_px
+    conf_2d, conf_3d = sample.joints_2d_conf, sample.joints_3d_conf
+    checked = [
+        ("the box", box),
+        ("a confidence", conf_2d),
+        ("a confidence", conf_3d),
+        ("a labelled joint", sample.joints_cam_m[conf_3d > 0]),
+    ]
+    if points is not None:
+        checked.append(("a labelled joint", points[conf_2d > 0]))
+    if sample.K_px is not None:
+        checked.append(("K", sample.K_px))
+    if params is not None:
+        checked += [("a rotation", params.global_orient), ("a rotation", params.hand_pose), ("betas", params.betas)]
+    for name, values in checked:
+        if not np.isfinite(values).all():
+            return f"{sample.key}: {name} is not finite; mend or leave out the label"
+    if not (box[2] > box[0] and box[3] > box[1]):
+        return f"{sample.key}: the box {np.round(box, 1).tolist()} is empty; mend or leave out the label"
+    return ""
+
+
 def _tensor(array: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(np.ascontiguousarray(array, np.float32))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +11,7 @@ from utnet.conventions import MANO_TIP_VERTICES, SIDES
 from utnet.data.cache import cached_arrays
 from utnet.data.custom_line import HAND_MODELS, LINE_SPLITS, Line
 from utnet.data.files import decode_rgb, read_bytes, read_depth_png
-from utnet.data.source import check_depth, clip_box, evenly_spaced, ground_truth_box
+from utnet.data.source import check_depth, clip_box, evenly_spaced, ground_truth_box, hold_out
 from utnet.errors import InputError
 from utnet.geometry import box_of
 from utnet.types import Sample
@@ -31,8 +30,8 @@ class Custom:
     """Whole pictures of any size, one hand a line.
 
     Splits: lines say `"split": "train" | "val" | "test"`, and no such key means train. Where no line says val, `val` is
-    a tenth of the training hands, by recording (`sequence`; a line without one belongs to its picture's folder), and
-    `train_fit` the rest of them.
+    about a tenth of the training hands, by recording (`sequence`; a line without one belongs to its picture's folder;
+    most hands stay in training, see `hold_out`), and `train_fit` the rest of them.
 
     Labels: joints in 3D and in 2D are labels of their own. Where a line has `joints_2d` these are the image points
     (`Sample.joints_px`); where it has not, they are the projected 3D joints. Joints that are null are NaN with
@@ -166,18 +165,17 @@ class Custom:
         return train & (held_out if self.split == "val" else ~held_out)
 
     def _held_out(self, train: np.ndarray) -> np.ndarray:
-        """(N,) bool: lines of the recordings that are validated on, taken in the order of their names' hashes."""
+        """(N,) bool: lines of the recordings that are validated on."""
         names, sequence = self._index["sequence_names"], self._index["sequence"]
-        sizes = np.bincount(sequence[train], minlength=len(names))
-        order = sorted(np.flatnonzero(sizes), key=lambda i: hashlib.sha256(bytes(names[i])).digest())
-        if len(order) < 2:
+        counts = np.bincount(sequence[train], minlength=len(names)).tolist()
+        sizes = {name.decode(): num for name, num in zip(names.tolist(), counts, strict=True) if num}
+        if len(sizes) < 2:
             raise InputError(
                 f"{self.path}: all training hands belong to one recording, so none can be held out; give lines a "
                 "'sequence' or a 'split'"
             )
-        before = np.cumsum(sizes[order]) - sizes[order]
-        taken = [i for i, num in zip(order[:-1], before[:-1], strict=True) if num < VAL_SHARE * train.sum()]
-        return np.isin(sequence, taken)
+        taken = [name.encode() for name in hold_out(sizes, VAL_SHARE)]
+        return np.isin(names, taken)[sequence]
 
 
 def _read_index(path: Path) -> dict[str, np.ndarray]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from utnet import layouts
 from utnet.conventions import SIDES
 from utnet.data.cache import cached_arrays
 from utnet.data.files import read_bytes
+from utnet.data.source import hold_out
 from utnet.errors import InputError
 from utnet.safe_pickle import load_pickle
 
@@ -163,10 +163,7 @@ def lines_of_split(index: FrameIndex, split: str, where: Path) -> np.ndarray:
 
 
 def held_out(sizes: dict[str, int]) -> set[str]:
-    """The sequences that validation takes: whole recordings, so that no validation frame neighbours a training frame.
-
-    Recordings in the order of their names' hashes, until they have 5 % of the frames; one of more than half of the
-    frames stays in training, and so does at least one in any case.
+    """The sequences that validation takes: whole recordings with 5 % of the frames (`hold_out`).
 
     Args:
         sizes: frames of each of at least two sequences.
@@ -177,11 +174,4 @@ def held_out(sizes: dict[str, int]) -> set[str]:
     if len(groups) == 1:
         groups = {name: [name] for name in sizes}
     frames = {group: sum(sizes[name] for name in names) for group, names in groups.items()}
-    total, taken = sum(frames.values()), list[str]()
-    for group in sorted(groups, key=lambda name: hashlib.sha256(name.encode()).hexdigest()):
-        enough = sum(frames[name] for name in taken) >= _HELD_OUT_SHARE * total
-        if enough or len(taken) == len(groups) - 1:
-            break
-        if 2 * frames[group] <= total:
-            taken.append(group)
-    return {name for group in taken for name in groups[group]}
+    return {name for group in hold_out(frames, _HELD_OUT_SHARE) for name in groups[group]}

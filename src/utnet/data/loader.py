@@ -1,34 +1,28 @@
 """Sources -> batches: crops of right hands, the same for a seed whatever the number of workers and processes.
 
-What a sample looks like depends on (seed, epoch, index), or in a stream on (seed, epoch, key), alone.
+What a sample looks like depends on (seed, epoch, index), or in a stream on (seed, pass, key), alone.
 """
 
 from __future__ import annotations
 
-import ctypes
 import os
-import signal
-import sys
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler, get_worker_info
 
 from utnet.config import AugmentConfig, Config, CropConfig
 from utnet.data.augment import augment as augment_sample
-from utnet.data.collate import collate
-from utnet.data.source import BadSample, Source, StreamSource, is_stream
+from utnet.data.collate import collate, label_fault
+from utnet.data.source import BadSample, Source, StreamSource, epoch_order, is_stream
 from utnet.data.transforms import right_crop
+from utnet.data.workers import init_worker, worker_context
 from utnet.errors import InputError
 from utnet.types import Batch, Sample
-
-_SHUFFLED = 2**24
-"""Longer sources are endless ones, whose items are random already: they are read in their own order."""
 
 _PREFETCH = 2
 """Batches that a worker has ready."""
@@ -42,29 +36,31 @@ class _Crops:
         config: how crops are cut.
         augment: how their pixels are changed, or None.
         seed: of the jitters; None gives the fixed crops of evaluation.
+        p_drop: probability that a sample loses its depth; not in evaluation.
     """
 
-    def __init__(self, size_px: int, config: CropConfig, augment: AugmentConfig | None, seed: int | None):
+    def __init__(
+        self, size_px: int, config: CropConfig, augment: AugmentConfig | None, seed: int | None, p_drop: float = 0.0
+    ):
         self._size_px, self._config, self._augment, self._seed = size_px, config, augment, seed
+        self._p_drop = p_drop
 
     def __call__(self, sample: Sample, epoch: int, number: int) -> Sample | BadSample:
         """`number`: index of the sample, or a hash of its key."""
-        if not _finite(sample):
-            return BadSample(sample.key, f"{sample.key}: a labelled joint is not finite; mend or leave out the label")
+        fault = label_fault(sample)
+        if fault:
+            return BadSample(sample.key, fault)
         rng = None if self._seed is None else np.random.default_rng((self._seed, epoch, number))
         out = right_crop(sample, self._size_px, self._config, rng)
         if self._augment is not None and rng is not None and (self._augment.crops or not sample.is_crop):
             out = augment_sample(out, self._augment, rng)
-        return out
+        return replace(out, depth_m=None) if self._drops(epoch, number) else out  # last: the rest is drawn as with it
 
-
-def _finite(sample: Sample) -> bool:
-    """Whether every label with a confidence is a number."""
-    points, seen = sample.joints_px, sample.joints_2d_conf > 0
-    return bool(
-        np.isfinite(sample.joints_cam_m[sample.joints_3d_conf > 0]).all()
-        and (points is None or np.isfinite(points[seen]).all())
-    )
+    def _drops(self, epoch: int, number: int) -> bool:
+        """Whether a sample loses its depth: a draw of its own, which leaves the others as they are."""
+        if self._seed is None or self._p_drop == 0:
+            return False
+        return np.random.default_rng((self._seed, epoch, number, 1)).random() < self._p_drop
 
 
 class CropDataset(Dataset):
@@ -138,10 +134,10 @@ class CropStream(IterableDataset):
             num_good = num
             going_on = {"skip": num} if num else {}
             try:
-                stream = self._source.stream(seed=self._seed, epoch=epoch, part=part, num_parts=num_parts, **going_on)
-                for item in stream:
+                share = {"seed": self._seed, "epoch": epoch, "part": part, "num_parts": num_parts, **going_on}
+                for number, item in _passes(self._source, **share):
                     if isinstance(item, Sample):
-                        item = self._crops(item, epoch, zlib.crc32(item.key.encode()))
+                        item = self._crops(item, number, zlib.crc32(item.key.encode()))
                     num_good += isinstance(item, Sample)
                     num += 1
                     yield _Placed(item, (worker, epoch, num))
@@ -151,6 +147,13 @@ class CropStream(IterableDataset):
             epoch, num = epoch + 1, 0
             if not self._endless or num_good == 0:  # nothing of this part can be read: another pass would not end
                 return
+
+
+def _passes(source: StreamSource, *, epoch: int, **share: int) -> Iterator[tuple[int, Sample | BadSample]]:
+    """What a stream gives, each with the number of its pass."""
+    if hasattr(source, "passes"):
+        return source.passes(epoch=epoch, **share)
+    return ((epoch, item) for item in source.stream(epoch=epoch, **share))
 
 
 class _Order(Sampler):
@@ -174,8 +177,7 @@ class _Order(Sampler):
             return
         epoch, place = divmod(self._start, self._num)
         while True:
-            shuffled = self._num <= _SHUFFLED
-            order = np.random.default_rng((self._seed, epoch)).permutation(self._num) if shuffled else range(self._num)
+            order = epoch_order(self._num, seed=self._seed, epoch=epoch)
             while place < self._num:
                 yield epoch, int(order[place])
                 place += self._world_size
@@ -266,26 +268,6 @@ class _Collate:
         return batch, bad, len(items), place
 
 
-def init_worker(_: int = 0) -> None:
-    """One thread a worker: the workers are the threads. And memory is kept for the next picture."""
-    if get_worker_info() is not None:  # a request to stop is for the main process, which ends its workers
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    cv2.setNumThreads(0)
-    torch.set_num_threads(1)
-    if sys.platform == "linux":
-        # By default glibc gives a picture's memory back when it is freed, and the kernel hands it out again page by
-        # page: that costs half of what decoding the picture costs.
-        mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-        if mallopt is not None:
-            mallopt(_M_MMAP_THRESHOLD, 2**25)
-            mallopt(_M_TRIM_THRESHOLD, 2**28)
-            mallopt(_M_TOP_PAD, 2**24)
-
-
-_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3  # malloc.h
-
-
 def make_loader(
     source: Source | StreamSource,
     config: Config,
@@ -303,9 +285,10 @@ def make_loader(
 
     Args:
         source: whole images, or crops of right hands where a sample's `is_crop` is True; map-style, or a stream.
-        config: `seed`, `crop`, `augment`, `model.size_px`, `loss.root_id` and `train.{batch_size, num_workers,
-            max_bad_samples}`.
-        train: endless, shuffled, jittered and augmented; otherwise every sample once, in its fixed crop.
+        config: `seed`, `crop`, `augment`, `model.{size_px, p_drop}`, `loss.root_id` and
+            `train.{batch_size, num_workers, max_bad_samples}`.
+        train: endless, shuffled, jittered, augmented, some without their depth; otherwise every sample once, in its
+            fixed crop.
         start: samples that training has seen already in all processes (to go on where a run stopped). A stream cannot
             be entered in its middle: it goes on with a pass of another number.
         position: `Loader.position` of this process where training stopped: it goes on to the sample, bad ones counted.
@@ -319,7 +302,7 @@ def make_loader(
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # workers that spin slow a small machine by up to 100 times
     changes = config.augment if (train if augment is None else augment) else None
-    crops = _Crops(config.model.size_px, config.crop, changes, config.seed if train else None)
+    crops = _Crops(config.model.size_px, config.crop, changes, config.seed if train else None, config.model.p_drop)
     num_workers, share = config.train.num_workers, {"rank": rank, "world_size": world_size}
     position = position or {"drawn": 0, "workers": max(1, num_workers), "turn": 0, "places": {}}
     dataset: Dataset
@@ -344,6 +327,7 @@ def make_loader(
         num_workers=num_workers,
         collate_fn=_Collate(hand_model, config.loss.root_id),
         worker_init_fn=init_worker,
+        multiprocessing_context=worker_context(num_workers),
         generator=None if train else torch.Generator(),  # validation must not move training's random state
         prefetch_factor=_PREFETCH if num_workers else None,
         pin_memory=pin_memory,

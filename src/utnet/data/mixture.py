@@ -5,15 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
+from typing import TypeAlias
 
 import numpy as np
 
-from utnet.data.source import BadSample, Source, StreamSource, is_stream
+from utnet.data.source import BadSample, Source, StreamSource, epoch_order, is_stream
 from utnet.errors import InputError
 from utnet.types import Sample
 
-_SHUFFLED = 2**24
-"""Longer sources are endless ones, whose items are random already: they are read in their own order."""
+_Call: TypeAlias = Callable[[], Sample | BadSample]
+"""Reads one sample."""
+
+_BUFFER_BYTES = 256 * 2**20
+"""What the shuffle buffers of all parts together hold, in each worker."""
 
 
 class Mixture:
@@ -25,11 +29,13 @@ class Mixture:
     Attributes:
         shares: weights over their sum.
         tips: the parts' tips where they agree, else "".
+        buffer_bytes: what the shuffle buffer of a part that is read in passing may hold.
     """
 
     name = "mixture"
 
-    def __init__(self, parts: Sequence[tuple[Source | StreamSource, float]]):
+    def __init__(self, parts: Sequence[tuple[Source | StreamSource, float]], *, buffer_bytes: int = _BUFFER_BYTES):
+        """Parts with their weights, and what their shuffle buffers together may hold in each worker."""
         if not parts:
             raise InputError("a mixture needs at least one part")
         weights = np.array([weight for _, weight in parts], np.float64)
@@ -37,6 +43,7 @@ class Mixture:
             raise InputError(f"the weights of a mixture are {weights.tolist()}; expected numbers above 0")
         self.parts = [source for source, _ in parts]
         self.shares = weights / weights.sum()
+        self.buffer_bytes = buffer_bytes // max(1, sum(map(is_stream, self.parts)))
         tips = {source.tips for source in self.parts}
         self.tips = tips.pop() if len(tips) == 1 else ""
         self.counts = {f"{i}-{s.name}": int(getattr(s, "__len__", lambda: 0)()) for i, s in enumerate(self.parts)}
@@ -45,29 +52,38 @@ class Mixture:
         self, *, seed: int, epoch: int, part: int, num_parts: int, skip: int = 0
     ) -> Iterator[Sample | BadSample]:
         """Samples without end; `epoch` gives other draws (a part's own epochs start at 0 in each)."""
+        for _, item in self.passes(seed=seed, epoch=epoch, part=part, num_parts=num_parts, skip=skip):
+            yield item
+
+    def passes(
+        self, *, seed: int, epoch: int, part: int, num_parts: int, skip: int = 0
+    ) -> Iterator[tuple[int, Sample | BadSample]]:
+        """`stream`, before each sample the number of the pass: the mixture's `epoch` and the part's in one."""
         rng = np.random.default_rng((seed, epoch, part))
         seeds = [int(np.random.SeedSequence((seed, epoch, i)).generate_state(1)[0]) for i in range(len(self.parts))]
         streams = [
-            _endless(source, f"{i}-{source.name}", seeds[i], part, num_parts) for i, source in enumerate(self.parts)
+            _endless(source, f"{i}-{source.name}", seeds[i], part, num_parts, self.buffer_bytes)
+            for i, source in enumerate(self.parts)
         ]
         while True:
             for i in rng.choice(len(streams), 1024, p=self.shares).tolist():
-                read = next(streams[i])
+                number, read = next(streams[i])
                 if skip:
                     skip -= 1
                     continue
-                yield read()
+                yield (epoch << 32) + number, read()
 
 
 def _endless(
-    source: Source | StreamSource, name: str, seed: int, part: int, num_parts: int
-) -> Iterator[Callable[[], Sample | BadSample]]:
-    """This loader part's share of a source, epoch after epoch: calls that read a sample, with keys that start with
-    `name`."""
-    epoch, alone = 0, False
+    source: Source | StreamSource, name: str, seed: int, part: int, num_parts: int, buffer_bytes: int
+) -> Iterator[tuple[int, _Call]]:
+    """This loader part's share of a source, pass after pass: the pass's number, and a call that reads a sample, whose
+    key starts with `name`."""
+    # Fewer samples than loader parts: each part goes through all of them.
+    epoch, alone = 0, not is_stream(source) and len(source) < num_parts  # type: ignore[arg-type]
     bad: list[BadSample] = []
 
-    def read(call: Callable[[], Sample | BadSample]) -> Sample | BadSample:
+    def read(call: _Call) -> Sample | BadSample:
         item = call()
         if isinstance(item, BadSample):
             bad.append(item)
@@ -77,11 +93,12 @@ def _endless(
         num = 0
         bad.clear()
         share = (0, 1) if alone else (part, num_parts)
-        for call in _one_pass(source, seed + (part if alone else 0), epoch, *share):
+        number = epoch * num_parts + part if alone else epoch  # alone, every loader part makes passes of its own
+        for call in _one_pass(source, seed + (part if alone else 0), epoch, *share, buffer_bytes):
             num += 1
-            yield partial(read, call)
+            yield number, partial(read, call)
         if num == 0 and not alone:
-            alone = True  # fewer samples than loader parts: each goes through all of them
+            alone = True  # a stream with fewer samples than loader parts
             continue
         if len(bad) == num:
             message = bad[-1].message if bad else "it is empty"
@@ -90,17 +107,16 @@ def _endless(
 
 
 def _one_pass(
-    source: Source | StreamSource, seed: int, epoch: int, part: int, num_parts: int
-) -> Iterator[Callable[[], Sample | BadSample]]:
+    source: Source | StreamSource, seed: int, epoch: int, part: int, num_parts: int, buffer_bytes: int
+) -> Iterator[_Call]:
     if is_stream(source):
         share = {"seed": seed, "epoch": epoch, "part": part, "num_parts": num_parts}
         if hasattr(source, "calls"):
-            yield from source.calls(**share)
+            yield from source.calls(**share, buffer_bytes=buffer_bytes)
         else:
             yield from (partial(_given, item) for item in source.stream(**share))
         return
-    num = len(source)  # type: ignore[arg-type]
-    order = np.random.default_rng((seed, epoch)).permutation(num) if num <= _SHUFFLED else range(num)
+    order = epoch_order(len(source), seed=seed, epoch=epoch)  # type: ignore[arg-type]
     yield from (partial(_read, source, int(index)) for index in order[part::num_parts])  # type: ignore[arg-type]
 
 

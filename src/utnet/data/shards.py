@@ -24,6 +24,8 @@ _MAX_OPEN = 128
 """Shards that a process keeps open."""
 _CHUNK = 2**22
 _REMEDY = "copy the set again, or write it again"
+_SHARD = {"file": str, "num": int, "bytes": int, "sha256": str}
+"""What the description says of a shard."""
 
 
 class Shards:
@@ -45,9 +47,12 @@ class Shards:
         self.tips: str = about["tips"]
         self._index, self._keys, self._sequences = (_table(self.root, name) for name in (INDEX, KEYS, SEQUENCES))
         num, columns = about["num"], 1 + 2 * len(MEMBERS)
-        shapes = [self._index.shape, self._keys.shape, self._sequences.shape]
+        tables = (self._index, self._keys, self._sequences)
+        shapes = [table.shape for table in tables]
         if shapes != [(num, columns), (num,), (num,)]:
             raise InputError(f"{self.root}: tables of {shapes}, {DESCRIPTION} says {num} samples; {_REMEDY}")
+        if "".join(table.dtype.kind for table in tables) not in ("iSS", "uSS"):
+            raise InputError(f"{self.root}: tables of {[str(t.dtype) for t in tables]}, not those of a set; {_REMEDY}")
         for shard in about["shards"]:
             path = self.root / shard["file"]
             size = path.stat().st_size if path.is_file() else None
@@ -71,9 +76,15 @@ class Shards:
         number = int(self._ids[index])
         shard, *places = self._index[number].tolist()
         starts, sizes = places[::2], places[1::2]
-        path = self.root / self.description["shards"][shard]["file"]
+        shards, first, end = (
+            self.description["shards"],
+            starts[0],
+            max(a + n for a, n in zip(starts, sizes, strict=True)),
+        )
+        if not (0 <= shard < len(shards) and min(places) >= 0 and first <= end <= shards[shard]["bytes"]):
+            raise InputError(f"{self.root / INDEX}: row {number} points beyond the shards; {_REMEDY}")
+        path = self.root / shards[shard]["file"]
         where = f"{path}: {number:08d} ({self.key(index)})"
-        first, end = starts[0], max(a + n for a, n in zip(starts, sizes, strict=True))
         try:
             data = os.pread(self._file(shard, path), end - first, first)
         except OSError as error:
@@ -107,8 +118,12 @@ class Shards:
         for name, expected in self.description["tables_sha256"].items():
             if _sha256(self.root / name) != expected:
                 faults.append(f"{self.root / name}: is not the file that was written; {_REMEDY}")
-        counted = np.bincount(np.asarray(self._index[:, 0]), minlength=len(self.description["shards"])).tolist()
-        for shard, num in zip(self.description["shards"], counted, strict=False):
+        column, num_shards = np.asarray(self._index[:, 0]), len(self.description["shards"])
+        inside = column[(column >= 0) & (column < num_shards)]
+        if len(inside) < len(column):
+            faults.append(f"{self.root / INDEX}: {len(column) - len(inside)} rows name no shard; {_REMEDY}")
+        counted = np.bincount(inside.astype(np.int64), minlength=num_shards).tolist()
+        for shard, num in zip(self.description["shards"], counted, strict=True):
             path = self.root / shard["file"]
             if num != shard["num"]:
                 faults.append(f"{path}: {num} samples in the index, {shard['num']} in {DESCRIPTION}; {_REMEDY}")
@@ -130,7 +145,35 @@ def _read_description(root: Path) -> dict:
     missing = {"num", "tips", "shards", "tables_sha256", "num_skipped"} - about.keys()
     if missing:
         raise InputError(f"{path}: has no {', '.join(sorted(missing))}; {_REMEDY}")
+    fault = _fault_of(about)
+    if fault:
+        raise InputError(f"{path}: {fault}; {_REMEDY}")
     return about
+
+
+def _fault_of(about: dict) -> str:
+    """What is of another type than `write_shards` writes, "" where all is well."""
+    for name in ("num", "num_skipped"):
+        if type(about[name]) is not int or about[name] < 0:
+            return f"{name} is {about[name]!r}, expected a number of samples"
+    if not isinstance(about["tips"], str):
+        return f"tips is {about['tips']!r}, expected a name"
+    shards, tables = about["shards"], about["tables_sha256"]
+    if not isinstance(shards, list) or not shards:
+        return "shards is not a list of shards"
+    for i, shard in enumerate(shards):
+        if not isinstance(shard, dict) or any(type(shard.get(name)) is not kind for name, kind in _SHARD.items()):
+            return f"shard {i} is not described by {', '.join(_SHARD)}"
+        if not _is_name(shard["file"]):
+            return f"shard {i} is the file {shard['file']!r}, expected a name within the folder"
+    if not isinstance(tables, dict) or not all(_is_name(name) for name in tables):
+        return "tables_sha256 is not a table of names within the folder"
+    return ""
+
+
+def _is_name(file: str) -> bool:
+    """Whether it names something directly within a folder."""
+    return file not in ("", ".", "..") and not set("/\\\0") & set(file)
 
 
 def _table(root: Path, name: str) -> np.ndarray:

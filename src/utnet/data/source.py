@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, TypeGuard
@@ -61,6 +62,9 @@ class StreamSource(Protocol):
     `stream` yields this part's share of one pass (`epoch`), shuffled by (seed, epoch); the parts together give every
     sample once. A mixture never ends. Keys are unique within the source and do not depend on the number of parts.
     The first `skip` of the share are passed over, undecoded, to go on where a run stopped.
+
+    A stream that counts passes of its own (a mixture's parts do) also has `passes`: `stream` with the number of the
+    pass before each item, so that a sample is jittered in another way each time it comes.
     """
 
     name: str
@@ -83,6 +87,35 @@ def evenly_spaced(num: int, limit: int | None) -> np.ndarray:
     if limit is None or limit >= num:
         return np.arange(num)
     return np.unique(np.rint(np.linspace(0, num - 1, limit)).astype(np.int64))
+
+
+_SHUFFLED = 2**24
+"""Longer sources are endless ones, whose items are random already: they are read in their own order."""
+
+
+def epoch_order(num: int, *, seed: int, epoch: int) -> Sequence[int] | np.ndarray:
+    """In which order an epoch goes through the `num` samples of a map-style source."""
+    return np.random.default_rng((seed, epoch)).permutation(num) if num <= _SHUFFLED else range(num)
+
+
+def hold_out(sizes: dict[str, int], share: float) -> set[str]:
+    """The recordings that validation takes: whole ones, so that no validation frame neighbours a training frame.
+
+    Recordings in the order of their names' hashes until they hold `share` of the frames. What would bring them over
+    half of the frames is passed over, so most of them stay in training.
+
+    Args:
+        sizes: frames (at least one) of each of at least two recordings.
+        share: of the frames.
+    """
+    if len(sizes) < 2:
+        raise ValueError(f"recordings {sorted(sizes)}; expected at least two, or none can be held out")
+    total, taken, num = sum(sizes.values()), set[str](), 0
+    for name in sorted(sizes, key=lambda name: hashlib.sha256(name.encode()).digest()):
+        if num < share * total and 2 * (num + sizes[name]) <= total:
+            taken.add(name)
+            num += sizes[name]
+    return taken
 
 
 def ground_truth_box(

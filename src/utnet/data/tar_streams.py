@@ -28,13 +28,16 @@ _FAULTS = (OSError, EOFError, ValueError, AssertionError, tarfile.TarError, zlib
 def expand_root(root: str) -> list[str]:
     """What a root stands for: absolute paths of local tars, URLs, `pipe:` commands.
 
+    In a command only ranges of numbers, {000..099}, are expanded: its other braces are the shell's.
+
     Raises:
         InputError: a local file that is not there, nothing that matches, or a scheme that cannot be opened.
     """
     import braceexpand
 
     try:
-        parts = list(braceexpand.braceexpand(root)) if root else []
+        expanded = _numbered(root) if root.startswith("pipe:") else braceexpand.braceexpand(root)
+        parts = list(expanded) if root else []
     except ValueError as error:
         raise InputError(f"{root}: the braces do not match ({error}); expected names with {{000..099}}") from error
     urls: list[str] = []
@@ -51,6 +54,20 @@ def expand_root(root: str) -> list[str]:
     if not urls:
         raise InputError(f"{root or 'data.root'}: names no tar; give a path, a folder, a glob, a URL or pipe:command")
     return urls
+
+
+def _numbered(command: str) -> Iterator[str]:
+    """The command with every number of its ranges {000..099}, with zeros in front where the range has them."""
+    found = re.search(r"\{(\d+)\.\.(\d+)\}", command)
+    if found is None:
+        yield command
+        return
+    first, last = int(found[1]), int(found[2])
+    padded = any(len(text) > 1 and text[0] == "0" for text in found.groups())
+    width = max(map(len, found.groups())) if padded else 1
+    for number in range(first, last + 1) if first <= last else range(first, last - 1, -1):
+        for rest in _numbered(command[found.end() :]):
+            yield f"{command[: found.start()]}{number:0{width}d}{rest}"
 
 
 def _local(path: str) -> list[str]:

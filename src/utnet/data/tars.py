@@ -95,8 +95,10 @@ class Tars:
         for decode in islice(self.calls(seed=seed, epoch=epoch, part=part, num_parts=num_parts), skip, None):
             yield decode()
 
-    def calls(self, *, seed: int, epoch: int, part: int, num_parts: int) -> Iterator[Callable[[], Sample | BadSample]]:
-        """`stream`, each sample as a call that decodes it."""
+    def calls(
+        self, *, seed: int, epoch: int, part: int, num_parts: int, buffer_bytes: int = _BUFFER_BYTES
+    ) -> Iterator[Callable[[], Sample | BadSample]]:
+        """`stream`, each sample as a call that decodes it; the shuffle buffer holds up to `buffer_bytes`."""
         order = np.arange(len(self.urls))
         if self._limit is None:  # else always the same hands: the first ones
             order = np.random.default_rng((seed, epoch)).permutation(order)
@@ -105,7 +107,7 @@ class Tars:
         else:
             turn = (part, num_parts)
         rng = np.random.default_rng((seed, epoch, part))
-        yield from _shuffled(self._hands(order.tolist(), *turn), rng)
+        yield from _shuffled(self._hands(order.tolist(), *turn), rng, min(buffer_bytes, _BUFFER_BYTES))
 
     def _hands(self, order: list[int], part: int, num_parts: int) -> Iterator[tuple[int, Callable]]:
         """Every hand of this part: the bytes that it holds on to, and a call that decodes it."""
@@ -293,14 +295,14 @@ def _or_bad(key: str, decode: Callable[[], Sample]) -> Callable[[], Sample | Bad
     return call
 
 
-def _shuffled(items: Iterator[tuple[int, Callable]], rng: np.random.Generator) -> Iterator[Callable]:
+def _shuffled(items: Iterator[tuple[int, Callable]], rng: np.random.Generator, buffer_bytes: int) -> Iterator[Callable]:
     """Items (size, call) in random order, as far as a buffer of limited size goes."""
     buffer: list[tuple[int, Callable]] = []
     held = 0
     for item in items:
         buffer.append(item)
         held += item[0]
-        while buffer and (len(buffer) > _BUFFER_HANDS or held > _BUFFER_BYTES):
+        while buffer and (len(buffer) > _BUFFER_HANDS or held > buffer_bytes):
             place = int(rng.integers(len(buffer)))
             buffer[place], buffer[-1] = buffer[-1], buffer[place]
             size, call = buffer.pop()

@@ -2,11 +2,11 @@
 
 The cut is a window of whole pixels round the box, wide enough for every jittered crop of the default `CropConfig`
 (expand 2.0, scale 0.15, shift 0.06, rotation 30 degrees): its side over the box's longer side is
-2 * 1.15 * (cos 30 + sin 30 + 2 * 0.06) = 3.418, rounded up to `EXPAND` (for another `crop.expand` E give 1.71 E; what
-a window lacks is black in the crop). It ends where the picture ends. Only windows
-larger than `SIZE_PX` are shrunk: the unjittered crop at expand 2.0 then has 2.0 / 3.42 of it, 224 pixels, enlarged by
-1.14 for a crop of 256 (440 keeps all 256 and takes a tenth longer to read). The others keep theirs, and the loader's
-crops equal those of the source but for JPEG's loss.
+2 * 1.15 * (cos 30 + sin 30 + 2 * 0.06) = 3.418, rounded up to `EXPAND`. For another `crop.expand` E, or a `crop.aspect`
+below 1 (WiLoR's 0.75 makes the crops of wide boxes larger), give 1.71 E / aspect: what a window lacks is black in the
+crop. It ends where the picture ends. Only windows larger than `SIZE_PX` are shrunk: the unjittered crop at expand 2.0
+then has 2.0 / 3.42 of it, 224 pixels, enlarged by 1.14 for a crop of 256 (440 keeps all 256 and takes a tenth longer to
+read). The others keep theirs, and the loader's crops equal those of the source but for JPEG's loss.
 """
 
 from __future__ import annotations

@@ -132,10 +132,7 @@ class UTNet(nn.Module):
         return self(rgb, batch.depth_m, batch.K_px, batch.depth_ok, with_vertices)
 
     def _prepare_depth(self, rgb, depth_m, K_px, depth_ok):
-        """(B, 4, H, W) channels, (B,) which samples have depth, (B,) robust distances in m (1 without depth).
-
-        Some samples lose their depth in training (`p_drop`).
-        """
+        """(B, 4, H, W) channels, (B,) which samples have depth, (B,) robust distances in m (1 without depth)."""
         if depth_m is None:
             return None, None, rgb.new_ones(rgb.shape[0])
         if depth_m.ndim == 4:
@@ -149,8 +146,6 @@ class UTNet(nn.Module):
         ok = distance.isfinite()
         if depth_ok is not None:
             ok = ok & depth_ok
-        if self.training and self.config.p_drop > 0:
-            ok = ok & (torch.rand(rgb.shape[0], device=rgb.device) >= self.config.p_drop)
         distance = torch.where(ok, distance, 1.0)
         return depth_channels(torch.where(ok[:, None, None], depth_m, 0.0), distance, K_px), ok, distance
 

@@ -11,10 +11,10 @@ from torch.utils.data import DataLoader, Dataset
 
 from utnet.config import Config
 from utnet.conventions import NUM_JOINTS
-from utnet.data.collate import collate
-from utnet.data.loader import init_worker
+from utnet.data.collate import collate, label_fault
 from utnet.data.source import BadSample, Source
 from utnet.data.transforms import right_crop
+from utnet.data.workers import init_worker, worker_context
 from utnet.errors import InputError
 from utnet.inspection.check import HIDDEN_M
 from utnet.inspection.decode import image_points
@@ -84,6 +84,9 @@ class Crops(Dataset):
             if sample.key not in self._boxes:
                 return index, BadSample(sample.key, f"{sample.key}: the detector found no hand")
             sample = replace(sample, box_px=self._boxes[sample.key])
+        fault = label_fault(sample)
+        if fault:
+            return index, BadSample(sample.key, fault)
         cropped = right_crop(sample, self._config.model.size_px, self._config.crop)
         return Crop(index, _light(cropped), sample.side, visibility(sample))
 
@@ -113,6 +116,7 @@ def parts(crops: Crops, config: Config, *, rank: int = 0, world_size: int = 1) -
         num_workers=workers,
         collate_fn=_part,
         worker_init_fn=init_worker,
+        multiprocessing_context=worker_context(workers),
         generator=torch.Generator(),  # scoring must not move the random state of whoever calls it
     )
     batches = iter(loader)

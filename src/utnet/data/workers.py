@@ -1,0 +1,73 @@
+"""The processes that read samples: how they start, what they set up, and how they end."""
+
+from __future__ import annotations
+
+import ctypes
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+from functools import cache
+from multiprocessing.context import BaseContext
+from multiprocessing.util import Finalize
+
+import cv2
+import torch
+
+_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3  # malloc.h
+
+if sys.platform == "linux":
+    from multiprocessing.context import ForkContext, ForkProcess
+
+    class _Worker(ForkProcess):
+        """A process that its parent ends by SIGKILL, because it passes over SIGTERM."""
+
+        def terminate(self) -> None:
+            self.kill()
+
+    class _WorkerContext(ForkContext):
+        Process = _Worker
+
+    @cache
+    def _end_workers_at_exit(pid: int) -> None:
+        """Once a process: at its exit multiprocessing would send SIGTERM to the workers, and wait for them forever."""
+        Finalize(None, _end_workers, exitpriority=0)
+
+    def _end_workers() -> None:
+        workers = [child for child in multiprocessing.active_children() if isinstance(child, _Worker)]
+        if workers and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch's handler would take their end for a fault
+        for worker in workers:
+            worker.kill()
+
+
+def worker_context(num_workers: int) -> BaseContext | None:
+    """How a DataLoader starts its workers (`multiprocessing_context`).
+
+    On Linux they are forked and share the source with its indices; a pickled source would be a copy in each of them,
+    mapped arrays and all. Elsewhere forking is not safe, and the platform's way (None) is taken.
+    """
+    if not num_workers or sys.platform != "linux":
+        return None
+    _end_workers_at_exit(os.getpid())
+    return _WorkerContext()
+
+
+def init_worker(_: int = 0) -> None:
+    """One thread a worker: the workers are the threads. And memory is kept for the next picture."""
+    if sys.platform == "linux":
+        if isinstance(multiprocessing.current_process(), _Worker):
+            # A request to stop reaches the whole group of processes. It is for the main process, which may need its
+            # workers a little longer, and ends them.
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        # By default glibc gives a picture's memory back when it is freed, and the kernel hands it out again page by
+        # page: that costs half of what decoding the picture costs.
+        mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+        if mallopt is not None:
+            mallopt(_M_MMAP_THRESHOLD, 2**25)
+            mallopt(_M_TRIM_THRESHOLD, 2**28)
+            mallopt(_M_TOP_PAD, 2**24)
+    cv2.setNumThreads(0)
+    torch.set_num_threads(1)
