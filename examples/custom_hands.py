@@ -71,6 +71,8 @@ def made_up_recordings(num: int) -> list[dict]:
 
 def main() -> None:
     folder = Path(sys.argv[1] if len(sys.argv) > 1 else "my_hands")
+    if folder.exists():
+        sys.exit(f"{folder}: exists already; give a new folder")
     write_hands(folder, made_up_recordings(6))
 
     from utnet.data import open_source

@@ -218,6 +218,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """`utnet ...`; exits with 2 on bad input."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
+        if words.count("--set") > 1:
+            raise InputError("--set stands twice and the last would win; write --set KEY=VALUE KEY=VALUE once")
         if words and words[0] in _GROUPS:
             tyro.extras.subcommand_cli_from_dict(
                 _GROUPS[words[0]],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import fields, replace
+from pathlib import Path
 from typing import Any
 
 from utnet.config import Config, DataConfig
@@ -94,7 +95,7 @@ def open_validation(config: Config) -> Source:
     if val is None:
         raise InputError(f"{data.name} has no validation split of its own; name one in the config's val section")
     for part in data.mixture or (data,):
-        if part.name == val.name and part.root == val.root and part.name in _DISJOINT:
+        if part.name == val.name and Path(part.root).resolve() == Path(val.root).resolve() and part.name in _DISJOINT:
             _refuse_overlap(part, val)
     source = open_data(val, config, train=False)
     if is_stream(source):

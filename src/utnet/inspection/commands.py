@@ -165,16 +165,32 @@ def shard(
 
     options = ShardOptions(size_px=size_px)
     wanted = {"with_vertices": vertices, "with_mask": masks}
+    if data.source == "tars":
+        raise InputError("tars are read in passing and are tars already; shard the data set that they were made of")
     source = data.open(*(name for name, on in wanted.items() if on))
-    first = source[0]
-    for name, absent in (("vertices", first.vertices_cam_m is None), ("masks", first.hand_mask is None)):
-        if {"vertices": vertices, "masks": masks}[name] and absent:
-            raise InputError(f"--{name}: {data.source} gives none here; leave it out")
-    if first.params is None:
-        print("hand parameters are not kept: the labels are MANO's, name your MANO folder with --mano to decode them")
+    first = _first_readable(source)
+    if first is not None:
+        for name, asked, found in (
+            ("vertices", vertices, first.vertices_cam_m),
+            ("masks", masks, first.hand_mask),
+        ):
+            if asked and found is None:
+                raise InputError(f"--{name}: {data.source} gives none here; leave it out")
+        if first.params is None:
+            print("no hand parameters are kept; where the labels are MANO's, --mano FOLDER decodes them")
     about = write_shards(source, out, options=options, workers=workers, shard_mb=shard_mb, max_bad=max_bad)
     skipped = f", {about['num_skipped']} skipped (named in {out / 'shards.json'})" if about["num_skipped"] else ""
     print(f"{out}: {about['num']} samples in {len(about['shards'])} shards{skipped}")
+
+
+def _first_readable(source: Any, tries: int = 50) -> Any:
+    """A sample, to see what the source gives; None where the first ones are damaged, which the writer will name."""
+    for index in range(min(tries, len(source))):
+        try:
+            return source[index]
+        except InputError:
+            continue
+    return None
 
 
 def _finish(lines: Any, tree: dict, json: Path | None) -> None:
