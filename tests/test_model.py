@@ -40,6 +40,18 @@ def assert_same(a, b, rows_a=slice(None), rows_b=slice(None), atol=2e-5):
         torch.testing.assert_close(getattr(a, name)[rows_a], getattr(b, name)[rows_b], atol=atol, rtol=1e-4, msg=name)
 
 
+def test_inputs_of_another_kind_are_refused():
+    model, rgb = UTNet(ModelConfig(size_px=64)).eval(), torch.rand(3, 3, 64, 64)
+    depth = torch.full((3, 64, 64), 0.5)
+    with pytest.raises(ValueError, match="divide uint8 pictures by 255"):
+        model((rgb * 255).byte())
+    with pytest.raises(ValueError, match=r"K_px has shape \(1, 3, 3\)"):
+        model(rgb, depth, torch.eye(3)[None])
+    with pytest.raises(ValueError, match=r"depth_ok has shape \(1,\)"):
+        model(rgb, depth, depth_ok=torch.tensor([True]))
+    assert torch.equal(model(rgb, depth.double()).joints_m, model(rgb, depth).joints_m)
+
+
 def test_shapes_and_size_of_ti(model):
     rgb, depth, K = inputs()
     with torch.inference_mode():

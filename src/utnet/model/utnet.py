@@ -86,6 +86,8 @@ class UTNet(nn.Module):
         size = self.config.size_px
         if rgb.ndim != 4 or tuple(rgb.shape[1:]) != (3, size, size):
             raise ValueError(f"rgb has shape {tuple(rgb.shape)}, expected (B, 3, {size}, {size})")
+        if not rgb.is_floating_point():
+            raise ValueError(f"rgb is {rgb.dtype}, expected float in [0, 1]: divide uint8 pictures by 255")
         depth, depth_ok, distance = self._prepare_depth(rgb, depth_m, K_px, depth_ok)
 
         image, skips = self.stem(self._seen(normalise_rgb(rgb)), self._seen(depth), depth_ok)
@@ -141,7 +143,11 @@ class UTNet(nn.Module):
             raise ValueError(
                 f"depth_m has shape {tuple(depth_m.shape)}, expected {tuple(rgb.shape[:1] + rgb.shape[2:])}"
             )
-        depth_m = torch.nan_to_num(depth_m, nan=0.0, posinf=0.0, neginf=0.0)
+        if K_px is not None and K_px.shape != (rgb.shape[0], 3, 3):
+            raise ValueError(f"K_px has shape {tuple(K_px.shape)}, expected ({rgb.shape[0]}, 3, 3)")
+        if depth_ok is not None and depth_ok.shape != rgb.shape[:1]:
+            raise ValueError(f"depth_ok has shape {tuple(depth_ok.shape)}, expected ({rgb.shape[0]},)")
+        depth_m = torch.nan_to_num(depth_m.float(), nan=0.0, posinf=0.0, neginf=0.0)
         distance = hand_distance(depth_m)
         ok = distance.isfinite()
         if depth_ok is not None:
