@@ -163,7 +163,7 @@ def cut(sample: Sample, options: ShardOptions) -> Sample:
 
 
 _SHARED: list[Any] = []
-"""Source and options of the processes forked for a set: they share the source's index instead of copying it."""
+"""Source and options of a process that encodes."""
 
 
 def _encode(index: int) -> tuple[str, str, dict[str, bytes]] | BadSample:
@@ -187,14 +187,16 @@ def _encoded(
         if workers == 1:
             yield from map(_encode, range(len(source)))
             return
-        with multiprocessing.get_context("fork").Pool(workers, _one_thread) as pool:
+        # Not forked: a copy of a process whose libraries run threads can wait for ever for a lock that one of them held.
+        with multiprocessing.get_context("spawn").Pool(workers, _start, (source, options)) as pool:
             yield from pool.imap(_encode, range(len(source)), chunksize=8)
     finally:
         _SHARED.clear()
 
 
-def _one_thread() -> None:
-    """The processes are the threads."""
+def _start(source: Any, options: ShardOptions) -> None:
+    """In each process; the processes are the threads."""
+    _SHARED[:] = [source, options]
     cv2.setNumThreads(0)
 
 
