@@ -187,7 +187,7 @@ def _encoded(
         if workers == 1:
             yield from map(_encode, range(len(source)))
             return
-        # Not forked: a copy of a process whose libraries run threads can wait for ever for a lock that one of them held.
+        # Not forked: a copy of a process that runs threads can wait for ever for a lock that one of them held.
         with multiprocessing.get_context("spawn").Pool(workers, _start, (source, options)) as pool:
             yield from pool.imap(_encode, range(len(source)), chunksize=8)
     finally:
