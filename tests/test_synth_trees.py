@@ -21,8 +21,9 @@ from utnet.errors import InputError
 from utnet.geometry import axis_angle_to_matrix, mirror_params, project
 from utnet.hand import HandModel
 from utnet.raster import rasterize
+from utnet.storage import new_folder
 from utnet.synth.appearance import Appearance
-from utnet.synth.motion import Motion, whole_folder
+from utnet.synth.motion import Motion
 from utnet.synth.pair import PairRenderer
 from utnet.synth.poses import JOINT_LIMITS_RAD
 from utnet.synth.scene import SceneRenderer
@@ -319,7 +320,7 @@ def test_a_folder_that_is_in_use_is_refused(write, tmp_path):
 
 def test_a_write_that_fails_leaves_nothing(tmp_path):
     def fail():
-        with whole_folder(tmp_path / "tree") as folder:
+        with new_folder(tmp_path / "tree") as folder:
             (folder / "half").write_text("written")
             raise RuntimeError("the disk is full")
 

@@ -13,11 +13,8 @@ from __future__ import annotations
 
 import hashlib
 import multiprocessing
-import os
-import shutil
 import tarfile
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -29,7 +26,7 @@ from tqdm import tqdm
 from utnet.data.shard_format import MEMBERS, encode_sample
 from utnet.data.source import BadSample
 from utnet.errors import InputError
-from utnet.storage import write_json
+from utnet.storage import new_folder, write_json
 from utnet.types import Sample
 
 EXPAND = 3.42
@@ -102,7 +99,7 @@ def write_shards(
         raise InputError(f"{source.name} is read in passing; shards are made of map-style sources")
     if not (shard_mb > 0 and workers >= 1):
         raise InputError(f"shard_mb is {shard_mb} and workers is {workers}; expected more than 0 and at least 1")
-    with _whole_folder(Path(out)) as folder:
+    with new_folder(out) as folder:
         writer = _Writer(folder, shard_mb * 2**20)
         bad: list[BadSample] = []
         with tqdm(total=len(source), desc=f"{source.name} to shards", unit="hand", disable=not progress) as bar:
@@ -288,21 +285,3 @@ def _describe(source: Any, options: ShardOptions, bad: list[BadSample]) -> dict:
         "num_skipped": len(bad),
         "skipped": skipped,
     }
-
-
-@contextmanager
-def _whole_folder(out: Path) -> Iterator[Path]:
-    """A folder to write into, which becomes `out` when the block ends and vanishes if it fails."""
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise InputError(f"{out}: is not empty; give a new folder, nothing is overwritten")
-    partial = out.parent / f".{out.name}.partial-{os.getpid()}"
-    try:
-        partial.mkdir(parents=True)
-    except OSError as error:
-        raise InputError(f"{out}: cannot be made ({error.strerror}); give a folder that can be written") from error
-    try:
-        yield partial
-        os.replace(partial, out)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise

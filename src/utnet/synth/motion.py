@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -128,26 +124,3 @@ def check_request(num: int, seed: int, split: str | None, splits: tuple[str, ...
         raise InputError(f"--seed is {seed}; expected 0 or more")
     if split is not None and split not in splits:
         raise InputError(f"--split is {split!r}; expected one of {', '.join(splits)}, or none for all of them")
-
-
-@contextmanager
-def whole_folder(out: str | Path) -> Iterator[Path]:
-    """A folder to write into, which becomes `out` when the block ends and vanishes if it fails.
-
-    Raises:
-        InputError: `out` is there and not an empty folder, or it cannot be made.
-    """
-    out = Path(out)
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise InputError(f"{out}: is not empty; give a new folder, nothing is overwritten")
-    partial = out.parent / f".{out.name}.partial-{os.getpid()}"
-    try:
-        partial.mkdir(parents=True)
-    except OSError as error:
-        raise InputError(f"{out}: cannot be made ({error.strerror}); give a folder that can be written") from error
-    try:
-        yield partial
-        os.replace(partial, out)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise

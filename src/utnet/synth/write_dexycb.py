@@ -20,6 +20,7 @@ from utnet import layouts
 from utnet.config import SynthConfig
 from utnet.conventions import SIDES
 from utnet.geometry import axis_angle_to_matrix, matrix_to_axis_angle, mirror_params, project
+from utnet.storage import new_folder
 from utnet.synth.appearance import Appearance
 from utnet.synth.motion import (
     Motion,
@@ -29,7 +30,6 @@ from utnet.synth.motion import (
     sample_camera,
     spread,
     times,
-    whole_folder,
     write_image,
 )
 from utnet.synth.poses import sample_betas
@@ -116,7 +116,7 @@ def write_dexycb(
     check_request(num, seed, split, layouts.DEXYCB_SPLITS)
     config = synth_config or SynthConfig()
     plan = _plan(-(-num // _NUM_CAMERAS), split)
-    with whole_folder(out) as root:
+    with new_folder(out) as root:
         cameras = _write_calibration(root, seed, config)
         renderers = {side: SceneRenderer(side, forearm=config.forearm) for side in SIDES}
         tree = _Tree(root, seed, config, cameras, renderers)

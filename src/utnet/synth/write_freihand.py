@@ -18,6 +18,7 @@ from tqdm import tqdm
 from utnet import layouts
 from utnet.config import SynthConfig
 from utnet.geometry import box_of, crop_affine, crop_camera, matrix_to_axis_angle, project, unproject
+from utnet.storage import new_folder
 from utnet.synth.appearance import Appearance
 from utnet.synth.motion import (
     Motion,
@@ -27,7 +28,6 @@ from utnet.synth.motion import (
     sample_camera,
     spread,
     times,
-    whole_folder,
     write_image,
 )
 from utnet.synth.poses import sample_betas
@@ -78,7 +78,7 @@ def write_freihand(
     num_evaluation = {"train": 0, "evaluation": num}.get(split or "", -(-num // 3))
     counts = {"training": num - num_evaluation, "evaluation": num_evaluation}
     renderer = SceneRenderer("right", forearm=config.forearm)
-    with whole_folder(out) as root, tqdm(total=num, desc="FreiHAND layout", unit="hand", disable=not progress) as bar:
+    with new_folder(out) as root, tqdm(total=num, desc="FreiHAND layout", unit="hand", disable=not progress) as bar:
         about = {layouts.HAND_MODEL_KEY: layouts.OPEN_HAND}
         (root / layouts.FREIHAND_HAND_MODEL).write_text(json.dumps(about) + "\n", encoding="utf-8")
         for kind, which in enumerate(layouts.FREIHAND_SETS):

@@ -23,6 +23,7 @@ from utnet.config import SynthConfig
 from utnet.conventions import OPENPOSE_TO_MANO21
 from utnet.errors import InputError
 from utnet.geometry import box_of, matrix_to_axis_angle, mirror_params, project, rotate_params, unproject
+from utnet.storage import new_folder
 from utnet.synth.appearance import Appearance
 from utnet.synth.motion import (
     Motion,
@@ -32,7 +33,6 @@ from utnet.synth.motion import (
     sample_camera,
     spread,
     times,
-    whole_folder,
     write_image,
 )
 from utnet.synth.pair import PairRenderer
@@ -102,7 +102,7 @@ def write_ho3d(
     two_hands = version == _TWO_HANDS
     renderer = PairRenderer(forearm=config.forearm) if two_hands else SceneRenderer("right", forearm=config.forearm)
     truth = _Truth()
-    with whole_folder(out) as root, tqdm(total=num, desc="HO3D layout", unit="frame", disable=not progress) as bar:
+    with new_folder(out) as root, tqdm(total=num, desc="HO3D layout", unit="frame", disable=not progress) as bar:
         for kind, name in enumerate(layouts.HO3D_SPLITS):
             (root / name).mkdir()
             frames: list[str] = []

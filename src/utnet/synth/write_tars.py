@@ -19,8 +19,9 @@ from utnet import layouts
 from utnet.config import SynthConfig
 from utnet.conventions import SIDES
 from utnet.geometry import box_of, matrix_to_axis_angle, mirror_camera, mirror_params, mirror_points, project, unproject
+from utnet.storage import new_folder
 from utnet.synth.appearance import Appearance
-from utnet.synth.motion import check_request, sample_camera, whole_folder
+from utnet.synth.motion import check_request, sample_camera
 from utnet.synth.poses import PALM_M, angles_to_pose, sample_angles, sample_betas, sample_orientation
 from utnet.synth.scene import SceneRenderer
 from utnet.synth.write_ho3d import pickle_for_all
@@ -59,7 +60,7 @@ def write_tars(
     check_request(num, seed, None, ())
     config = synth_config or SynthConfig()
     renderer = SceneRenderer("right", forearm=config.forearm)
-    with whole_folder(out) as root, tqdm(total=num, desc="training tars", unit="picture", disable=not progress) as bar:
+    with new_folder(out) as root, tqdm(total=num, desc="training tars", unit="picture", disable=not progress) as bar:
         for first in range(0, num, per_tar):
             with tarfile.open(root / f"{first // per_tar:06d}.tar", "w", format=tarfile.USTAR_FORMAT) as tar:
                 for index in range(first, min(first + per_tar, num)):
