@@ -1,0 +1,252 @@
+"""`HandDetector`: a picture in, its hands out."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+import cv2
+import numpy as np
+
+from utnet.conventions import SIDES
+from utnet.detect.boxes import contained, covered, overlap
+from utnet.detect.detection import Detection
+from utnet.detect.landmark import LandmarkNetwork, Landmarks
+from utnet.detect.palm import PalmDetector, whole
+from utnet.detect.regions import Palm, Region, region_of_landmarks, region_of_palm
+from utnet.detect.second import SecondDetector
+from utnet.errors import InputError
+from utnet.geometry import box_of
+
+_PRESENT = 0.5
+"""Lowest presence of a hand. Of 600 random regions of pictures without hands the network finds none that likely."""
+_SURE_PALM = 0.5
+"""Palms above this score are hands of their own even where they overlap another hand; other places are only hints."""
+_SURE_HINT = 0.85
+"""Lowest presence of a hand that was found by a hint."""
+_BOX_SCALE = 1.6
+"""Side of the region in which a hand is looked for over the longer side of its tight box."""
+_TURNS = tuple(k * math.pi / 2 for k in range(4))
+_FARTHER = 1.5
+"""The palm detector misses hands that fill the picture, so it also sees the picture with a margin around it."""
+_TILED_FROM_PX = 960
+"""A picture with a longer side than this is also looked at in tiles of half that side."""
+_PALM_JOINTS = (0, 5, 9, 13, 17)
+_LARGEST_PX = 2048
+"""Larger pictures are shrunk to this before hands are looked for."""
+_SAME_HAND = 0.3
+"""Two answers are one hand where their landmarks are on average nearer than this share of the hand's size."""
+_PART = 0.25
+"""A hand in the box of another that has less than this share of its area is a part of it."""
+_EXPLAINED = 0.6
+"""A box of the second detector of which more than this share lies in a found hand's box is not looked at again."""
+_CONTAINED = 0.65
+"""A hint's hand with more than this share of its box (or the other's) in common with a found hand is that hand."""
+
+
+class HandDetector:
+    """Hands of a picture: MediaPipe's palm detector and landmark network, and a second detector for the rest.
+
+    The palm detector looks at the whole picture (and at tiles of a large one); what it says is only a place to look
+    at, as are the boxes of the second detector. The landmark network decides whether a hand is there, twice: in that
+    place, and in the tighter region of its own landmarks. Calls from several threads at once are safe.
+
+    Args:
+        threads: of ONNX Runtime; None: the cores this process may use, at most 4.
+
+    Raises:
+        InputError: a network's file is missing.
+    """
+
+    def __init__(self, *, threads: int | None = None):
+        self._palms = PalmDetector(threads=threads)
+        self._landmarks = LandmarkNetwork(threads=threads)
+        self._second = SecondDetector(threads=threads)
+
+    def __call__(self, image_rgb: np.ndarray) -> list[Detection]:
+        """The hands of (H, W, 3) uint8, best first; an empty list where there are none.
+
+        Raises:
+            ValueError: a picture of another shape or type.
+        """
+        return [as_detection(hand) for hand in self.find(image_rgb)]
+
+    def find(self, image_rgb: np.ndarray, *, quick: bool = False) -> list[Landmarks]:
+        """What `__call__` finds, as the landmark network says it; `quick`: only palms in the whole picture."""
+        _check_picture(image_rgb)
+        height, width = image_rgb.shape[:2]
+        scale = min(1.0, _LARGEST_PX / max(height, width))
+        if scale == 1:
+            return self._find(image_rgb, quick)
+        size = max(round(width * scale), 1), max(round(height * scale), 1)
+        hands = self._find(cv2.resize(image_rgb, size, interpolation=cv2.INTER_AREA), quick)
+        return [hand.resized(width / size[0], height / size[1]) for hand in hands]
+
+    def _find(self, image_rgb: np.ndarray, quick: bool) -> list[Landmarks]:
+        """The hands, best first."""
+        squares = [whole(image_rgb)] if quick else _squares(image_rgb)
+        palms = [
+            palm for square in squares for palm in self._palms(image_rgb, square) if _counts(palm, square, image_rgb)
+        ]
+        found: list[Landmarks] = []
+        for palm in palms:
+            if palm.score >= _SURE_PALM and not any(_accounts(hand, palm) for hand in found):
+                self._add_palm(image_rgb, palm, found)
+        if not quick:
+            self._find_more(image_rgb, palms, found)
+        return sorted(found, key=lambda hand: -hand.presence)
+
+    def _find_more(self, image_rgb: np.ndarray, palms: list[Palm], found: list[Landmarks]) -> None:
+        """Adds hands where there are only hints: weak palms, the second detector's boxes, the whole picture."""
+        for palm in palms:
+            if palm.score < _SURE_PALM and not any(_accounts(hand, palm) for hand in found):
+                self._add_hints(image_rgb, [region_of_palm(palm)], found)
+        for box in self._second(image_rgb)[0]:
+            if all(covered(box, box_of(hand.joints_px)) < _EXPLAINED for hand in found):
+                self._add_hints(image_rgb, _turned(box), found)
+        if not found:  # a hand that fills the picture is too large for both
+            height, width = image_rgb.shape[:2]
+            self._add_hints(image_rgb, _turned(np.array([0, 0, width, height]) - 0.5, 1.0), found)
+
+    def in_boxes(
+        self, image_rgb: np.ndarray, boxes: Sequence[Sequence[float]], sides: Sequence[str] | None = None
+    ) -> list[Detection]:
+        """The hand in each box, whatever its score (the presence of a hand), in the boxes' order.
+
+        Args:
+            image_rgb: (H, W, 3) uint8.
+            boxes: tight boxes x0, y0, x1, y1 in pixels.
+            sides: "right" or "left" for each box; None: as the network says.
+
+        Raises:
+            InputError: an empty box, or sides that are not one for each box.
+            ValueError: a picture of another shape or type.
+        """
+        _check_picture(image_rgb)
+        corners = np.asarray(boxes, float).reshape(-1, 4)
+        for box in corners:
+            if not (np.isfinite(box).all() and (box[:2] < box[2:]).all()):
+                raise InputError(
+                    f"box {box.tolist()} is empty or not finite; give x0,y0,x1,y1 in pixels, x0 < x1, y0 < y1"
+                )
+        if sides is not None and (len(sides) != len(boxes) or not set(sides) <= set(SIDES)):
+            raise InputError(f"sides {list(sides)} for {len(boxes)} boxes; give right or left for each box")
+        pairs = zip(corners, sides or (None,) * len(boxes), strict=True)
+        return [as_detection(self._in_box(image_rgb, box, side), side=side) for box, side in pairs]
+
+    def follow(self, image_rgb: np.ndarray, joints_px: np.ndarray) -> Landmarks | None:
+        """The hand whose landmarks (21, 2) were about here a moment ago; None where there is none."""
+        hand = self._landmarks(image_rgb, region_of_landmarks(joints_px))
+        return hand if hand.presence >= _PRESENT else None
+
+    def in_region(self, image_rgb: np.ndarray, region: Region) -> Landmarks | None:
+        """The hand in a region, seen again in the region of its own landmarks; None where there is none."""
+        first = self._landmarks(image_rgb, region)
+        if first.presence < _PRESENT:
+            return None
+        return self.follow(image_rgb, first.joints_px)
+
+    def _in_box(self, image_rgb: np.ndarray, box: np.ndarray, side: str | None = None) -> Landmarks:
+        """The most likely hand in a box: its turn is not known, so four are tried, and the palm detector is asked."""
+        upright, *turned = _turned(box)
+        regions = [upright, *turned, *(region_of_palm(palm) for palm in self._palms(image_rgb, upright))]
+        first = max((self._landmarks(image_rgb, r) for r in regions), key=lambda hand: _fit(hand, box, side))
+        again = self._landmarks(image_rgb, region_of_landmarks(first.joints_px))
+        return max(first, again, key=lambda hand: _fit(hand, box, side))
+
+    def _add_palm(self, image_rgb: np.ndarray, palm: Palm, found: list[Landmarks]) -> None:
+        """Adds the hand of a palm. Where hands are folded into each other the landmarks may slip to the other hand;
+        then the region is turned a little, until they stay."""
+        region = region_of_palm(palm)
+        for turn in (0.0, math.pi / 6, -math.pi / 6):
+            hand = self.in_region(image_rgb, replace(region, angle_rad=region.angle_rad + turn))
+            if hand and _accounts(hand, palm) and not any(_repeats(hand, other) for other in found):
+                found.append(hand)
+                return
+
+    def _add_hints(self, image_rgb: np.ndarray, regions: Sequence[Region], found: list[Landmarks]) -> None:
+        """Adds hands of regions that may or may not show one, the likeliest first."""
+        hands = [hand for region in regions if (hand := self.in_region(image_rgb, region))]
+        for hand in sorted(hands, key=lambda hand: -hand.presence):
+            box = box_of(hand.joints_px)
+            if hand.presence >= _SURE_HINT and all(
+                contained(box, box_of(other.joints_px)) < _CONTAINED for other in found
+            ):
+                found.append(hand)
+
+
+def _check_picture(image_rgb: np.ndarray) -> None:
+    if image_rgb.ndim != 3 or image_rgb.shape[2] != 3 or image_rgb.dtype != np.uint8 or image_rgb.size == 0:
+        raise ValueError(f"picture of shape {image_rgb.shape}, {image_rgb.dtype}; expected (H, W, 3) uint8")
+
+
+def as_detection(hand: Landmarks, *, side: str | None = None, track: int | None = None) -> Detection:
+    """What the landmark network said, with its side or the one that the user knows."""
+    return Detection(
+        side=side or ("right" if hand.right >= 0.5 else "left"),
+        score=hand.presence,
+        box_px=box_of(hand.joints_px),
+        joints_px=hand.joints_px,
+        joints_m=hand.joints_m,
+        track=track,
+    )
+
+
+def same_hand(a: np.ndarray, b: np.ndarray) -> bool:
+    """Whether two sets of landmarks (21, 2) lie on one hand: near to each other for their size."""
+    size = min(float(np.sqrt(np.prod(np.ptp(joints, 0)))) for joints in (a, b))
+    return float(np.linalg.norm(a - b, axis=1).mean()) < _SAME_HAND * size
+
+
+def _counts(palm: Palm, square: Region, image_rgb: np.ndarray) -> bool:
+    """Tiles show much texture: only sure palms count there."""
+    return palm.score >= _SURE_PALM or square.side_px >= max(image_rgb.shape[:2])
+
+
+def _accounts(hand: Landmarks, palm: Palm) -> bool:
+    """Whether a hand is the hand of a palm: its own palm's middle lies in the palm's box."""
+    x, y = hand.joints_px[list(_PALM_JOINTS)].mean(0)
+    x0, y0, x1, y1 = palm.box_px
+    return bool(x0 < x < x1 and y0 < y < y1)
+
+
+def _repeats(hand: Landmarks, other: Landmarks) -> bool:
+    """Whether a hand is a found one again, or only a part of it (a fingertip may look like a fist)."""
+    box, found = box_of(hand.joints_px), box_of(other.joints_px)
+    part = np.prod(np.ptp(hand.joints_px, 0)) < _PART * np.prod(np.ptp(other.joints_px, 0))
+    return same_hand(hand.joints_px, other.joints_px) or bool(part and covered(box, found) > 0.5)
+
+
+def _fit(hand: Landmarks, box: np.ndarray, side: str | None) -> float:
+    """How well a hand answers for a box that a user gave."""
+    likely = {"right": hand.right, "left": 1 - hand.right, None: 1.0}[side]
+    return hand.presence * overlap(box_of(hand.joints_px), box) * likely
+
+
+def _turned(box: np.ndarray, scale: float = _BOX_SCALE) -> list[Region]:
+    """Four regions round a tight box of a hand that may point anywhere."""
+    x, y = (float(v) for v in (box[:2] + box[2:]) / 2)
+    side = float((box[2:] - box[:2]).max()) * scale
+    return [Region(x, y, side, angle) for angle in _TURNS]
+
+
+def _squares(image_rgb: np.ndarray) -> Iterator[Region]:
+    """Where the palm detector looks: at the picture, at tiles of a large one, and from farther away."""
+    height, width = image_rgb.shape[:2]
+    picture = whole(image_rgb)
+    yield picture
+    side = picture.side_px / 2
+    if picture.side_px > _TILED_FROM_PX:
+        for x, y in itertools.product(_middles(width, side), _middles(height, side)):
+            yield Region(x, y, side)
+    yield replace(picture, side_px=picture.side_px * _FARTHER)
+
+
+def _middles(length: int, side: float) -> list[float]:
+    """Middles of the tiles along one axis of the picture: overlapping by at least a quarter, all inside."""
+    if length <= side:
+        return [(length - 1) / 2]
+    count = 1 + math.ceil((length - side) / (0.75 * side))
+    return list(np.linspace(side / 2, length - side / 2, count) - 0.5)

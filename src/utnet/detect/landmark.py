@@ -1,0 +1,60 @@
+"""MediaPipe's hand landmark network: a region of a picture -> 21 landmarks, presence and side."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from utnet.detect.networks import open_network, run
+from utnet.detect.regions import Region
+
+SIZE_PX = 224
+
+
+@dataclass(frozen=True)
+class Landmarks:
+    """What the network says of one region.
+
+    Attributes:
+        joints_px: (21, 2) in the picture, OpenPose-21.
+        joints_m: (21, 3) metres round the hand's middle, axes as the picture's (x right, y down, z forward).
+        presence: in [0, 1], that the region shows a hand.
+        right: in [0, 1], that it is a right hand (in an ordinary picture, not a mirror's).
+    """
+
+    joints_px: np.ndarray
+    joints_m: np.ndarray
+    presence: float
+    right: float
+
+    def resized(self, x: float, y: float) -> Landmarks:
+        """The same hand in the picture made x times wider and y times higher: edges stay edges."""
+        scale = np.array([x, y])
+        return replace(self, joints_px=(self.joints_px + 0.5) * scale - 0.5)
+
+
+class LandmarkNetwork:
+    """Landmarks of the hand in a region.
+
+    Args:
+        threads: of ONNX Runtime.
+    """
+
+    def __init__(self, *, threads: int | None = None):
+        self._session = open_network("landmark", threads=threads)
+
+    def __call__(self, image_rgb: np.ndarray, region: Region) -> Landmarks:
+        """Landmarks in (H, W, 3) uint8, whether there is a hand (`presence`) or not."""
+        picture = region.cut(image_rgb, SIZE_PX).astype(np.float32) / 255
+        points, presence, right, world = run(self._session, picture)
+        A = region.to_picture(SIZE_PX)
+        joints = points.reshape(21, 3)[:, :2].astype(float) - 0.5  # edges at 0 -> pixel centres at 0
+        turn = np.eye(3)
+        turn[:2, :2] = A[:, :2] * (SIZE_PX / region.side_px)
+        return Landmarks(
+            joints_px=joints @ A[:, :2].T + A[:, 2],
+            joints_m=world.reshape(21, 3).astype(float) @ turn.T,
+            presence=float(presence[0]),
+            right=float(right[0]),
+        )

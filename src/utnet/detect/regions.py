@@ -1,0 +1,118 @@
+"""Turned squares of a picture: where a network looks, and the way back.
+
+A region's square has its hand upright: the direction from the wrist to the fingers points to the top of its crop.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+_PALM_SCALE, _PALM_SHIFT = 2.6, -0.5
+_LANDMARK_SCALE, _LANDMARK_SHIFT = 2.0, -0.1
+"""MediaPipe's regions: side over the longer side of the box that they are made of, and how far the centre moves, in
+heights of that box (negative: to the fingers)."""
+_STEADY = (0, 1, 2, 3, 5, 6, 9, 10, 13, 14, 17, 18)
+"""OpenPose-21 joints that say where a hand is: without the last two of each finger, as MediaPipe takes them."""
+_SHRINK_BELOW = 0.5
+"""Scale below which bilinear samples would skip pixels, so the picture is shrunk by areas first."""
+
+
+@dataclass(frozen=True)
+class Region:
+    """A turned square.
+
+    Attributes:
+        x: centre in pixels of the picture, pixel (0, 0) centred at 0.0.
+        y: the same.
+        side_px: length of its sides.
+        angle_rad: of the turn from the picture's axes to the region's, positive from x towards y.
+    """
+
+    x: float
+    y: float
+    side_px: float
+    angle_rad: float = 0.0
+
+    def to_picture(self, size_px: int) -> np.ndarray:
+        """(2, 3) affine from the pixels of the region's crop (`size_px` square) to the picture's."""
+        scale = self.side_px / size_px
+        cos, sin = math.cos(self.angle_rad) * scale, math.sin(self.angle_rad) * scale
+        middle = (size_px - 1) / 2
+        return np.array([[cos, -sin, self.x - (cos - sin) * middle], [sin, cos, self.y - (sin + cos) * middle]], float)
+
+    def cut(self, image_rgb: np.ndarray, size_px: int, *, border: int = cv2.BORDER_REPLICATE) -> np.ndarray:
+        """(S, S, 3) uint8: what the region shows; outside the picture by OpenCV's `border`."""
+        to_picture = self.to_picture(size_px)
+        scale = size_px / self.side_px
+        if scale < _SHRINK_BELOW:
+            image_rgb, shrunk = _shrunk_around(self, image_rgb, scale)
+            to_picture = shrunk @ np.vstack([to_picture, [0, 0, 1]])
+        flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+        return cv2.warpAffine(image_rgb, to_picture, (size_px, size_px), flags=flags, borderMode=border)
+
+
+@dataclass(frozen=True)
+class Palm:
+    """A palm (without the fingers) as the palm detector sees it.
+
+    Attributes:
+        box_px: (4,) x0, y0, x1, y1, a square.
+        keypoints_px: (7, 2): wrist, index, middle, ring and little knuckle, thumb's base and knuckle.
+        score: in [0, 1].
+    """
+
+    box_px: np.ndarray
+    keypoints_px: np.ndarray
+    score: float
+
+
+def _shrunk_around(region: Region, image_rgb: np.ndarray, scale: float) -> tuple[np.ndarray, np.ndarray]:
+    """The part of the picture that a region can see, shrunk by areas to about the crop's resolution, and the (2, 3)
+    affine from the picture's pixels to its."""
+    height, width = image_rgb.shape[:2]
+    half = region.side_px * math.sqrt(0.5) + 1 / scale
+    x0, x1 = (int(np.clip(region.x + sign * half, 0, width - 1)) for sign in (-1, 1))
+    y0, y1 = (int(np.clip(region.y + sign * half, 0, height - 1)) for sign in (-1, 1))
+    part = image_rgb[y0 : y1 + 1, x0 : x1 + 1]
+    size = max(round(part.shape[1] * scale), 1), max(round(part.shape[0] * scale), 1)
+    sx, sy = size[0] / part.shape[1], size[1] / part.shape[0]
+    part = cv2.resize(part, size, interpolation=cv2.INTER_AREA)
+    # Edges map to edges: x' + 0.5 = s (x - x0 + 0.5).
+    return part, np.array([[sx, 0, sx * (0.5 - x0) - 0.5], [0, sy, sy * (0.5 - y0) - 0.5]])
+
+
+def region_of_palm(palm: Palm) -> Region:
+    """Where the landmark network looks for the hand of a palm."""
+    angle = _upright(palm.keypoints_px[0], palm.keypoints_px[2])
+    low, high = palm.box_px[:2], palm.box_px[2:]
+    return _grown((low + high) / 2, high - low, angle, scale=_PALM_SCALE, shift=_PALM_SHIFT)
+
+
+def region_of_landmarks(joints_px: np.ndarray) -> Region:
+    """Where the landmark network looks for a hand whose landmarks (21, 2) are known, from before or from another
+    region."""
+    knuckles = (joints_px[5] + joints_px[13]) / 4 + joints_px[9] / 2
+    angle = _upright(joints_px[0], knuckles)
+    cos, sin = math.cos(angle), math.sin(angle)
+    turn = np.array([[cos, -sin], [sin, cos]])
+    upright = joints_px[list(_STEADY)] @ turn  # the picture's axes to the region's
+    low, high = upright.min(0), upright.max(0)
+    centre = turn @ ((low + high) / 2)
+    return _grown(centre, high - low, angle, scale=_LANDMARK_SCALE, shift=_LANDMARK_SHIFT)
+
+
+def _grown(centre: np.ndarray, size: np.ndarray, angle: float, *, scale: float, shift: float) -> Region:
+    along = shift * float(size[1])
+    x = float(centre[0]) - math.sin(angle) * along
+    y = float(centre[1]) + math.cos(angle) * along
+    return Region(x, y, max(float(size.max()), 1.0) * scale, angle)
+
+
+def _upright(wrist: np.ndarray, knuckle: np.ndarray) -> float:
+    """The turn (rad) of the region in which the knuckle is above the wrist."""
+    x, y = knuckle - wrist
+    return math.atan2(x, -y)

@@ -1,0 +1,40 @@
+"""handtrack.js's SSD: boxes of hands in any pose, for those that the palm detector misses."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+from utnet.detect.boxes import suppress
+from utnet.detect.networks import open_network, run
+
+SIZE_PX = 320
+_FACE = 4
+"""Classes: open hand, fist, pinch, point, face, tip, pinched tip."""
+
+
+class SecondDetector:
+    """Boxes of hands.
+
+    Args:
+        threads: of ONNX Runtime.
+        threshold: lowest score.
+    """
+
+    def __init__(self, *, threads: int | None = None, threshold: float = 0.2):
+        self._session = open_network("second", threads=threads)
+        self.threshold = threshold
+
+    def __call__(self, image_rgb: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Boxes (N, 4) x0, y0, x1, y1 in pixels of (H, W, 3) uint8 and scores (N,), best first; faces are left out."""
+        height, width = image_rgb.shape[:2]
+        area = cv2.INTER_AREA if max(height, width) > SIZE_PX else cv2.INTER_LINEAR
+        picture = cv2.resize(image_rgb, (SIZE_PX, SIZE_PX), interpolation=area).astype(np.float32)
+        boxes, scores = run(self._session, picture / 127.5 - 1)
+        hand = np.delete(scores, _FACE, 1).max(1)
+        hand[scores[:, _FACE] > hand] = 0
+        found = np.flatnonzero(hand >= self.threshold)
+        y0, x0, y1, x1 = boxes[found, 0].T.astype(float)
+        corners = np.stack([x0 * width, y0 * height, x1 * width, y1 * height], 1) - 0.5  # edges at 0 -> centres at 0
+        kept = suppress(corners, hand[found], iou=0.4)
+        return corners[kept], hand[found][kept]

@@ -1,0 +1,152 @@
+"""`HandTracker`: the hands of a video, frame by frame, with numbers that stay."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.optimize import linear_sum_assignment
+
+from utnet.detect.boxes import contained
+from utnet.detect.detection import Detection
+from utnet.detect.detector import HandDetector, as_detection, same_hand
+from utnet.detect.landmark import Landmarks
+from utnet.geometry import box_of
+
+_RETRY = 3
+"""Frames between two looks of the detector while a hand is missing."""
+_FULL = 3
+"""One look in so many is a full one while there are hands."""
+_STEADY = 0.5
+"""Share of the newest movement in a track's velocity."""
+_OTHER_SIDE = 1.0
+"""What another side than the track's costs, in sizes of the hand, when a hand comes back."""
+_FARTHEST = 2.5
+"""A hand that comes back farther from where it is expected than this, in sizes of the hand, is another one."""
+_OVERLAP = 0.65
+"""A detection whose box has more than this share in common with a followed hand's is that hand."""
+
+
+@dataclass
+class _Track:
+    """A hand through time.
+
+    Attributes:
+        number: never used again.
+        hand: where it was seen last.
+        velocity_px: (2,) a frame.
+        votes: sum over frames of P(right) - 0.5.
+        unseen: frames since it was seen.
+    """
+
+    number: int
+    hand: Landmarks
+    velocity_px: np.ndarray
+    votes: float
+    unseen: int = 0
+
+    @property
+    def side(self) -> str:
+        return "right" if self.votes >= 0 else "left"
+
+    @property
+    def expected_px(self) -> np.ndarray:
+        """(21, 2) landmarks in the next frame, if the hand moves on as it did; a lost hand slows down."""
+        steps = 2 * (1 - 0.5 ** (self.unseen + 1))
+        return self.hand.joints_px + self.velocity_px * steps
+
+    def cost(self, hand: Landmarks) -> float:
+        """How unlikely it is that this is the hand: its distance in sizes, and its side."""
+        size = float(np.sqrt(np.prod(np.ptp(self.hand.joints_px, 0))))
+        distance = float(np.linalg.norm(hand.joints_px.mean(0) - self.expected_px.mean(0))) / max(size, 1.0)
+        return distance + _OTHER_SIDE * ((hand.right >= 0.5) != (self.votes >= 0))
+
+    def see(self, hand: Landmarks) -> None:
+        moved = (hand.joints_px.mean(0) - self.hand.joints_px.mean(0)) / (self.unseen + 1)
+        self.velocity_px = (1 - _STEADY) * self.velocity_px + _STEADY * moved
+        self.hand, self.votes, self.unseen = hand, self.votes + hand.right - 0.5, 0
+
+
+class HandTracker:
+    """Follows hands by their landmarks and detects anew only now and then; call it once a frame, in order.
+
+    A hand is followed by the landmark network in the region where the last frame's landmarks, moved on, expect it. The
+    detector runs every few frames, and at once when a hand is lost. A lost hand keeps its number for a while: what
+    comes back near where it is expected, on the same side, is the same hand. A hand's side is the majority of its
+    frames.
+
+    Args:
+        detector: finds hands.
+        every: frames between two looks of the detector while all hands are followed.
+        patience: frames for which a lost hand is remembered (15: half a second at 30 a second).
+
+    Raises:
+        ValueError: `every` or `patience` below 1.
+    """
+
+    def __init__(self, detector: HandDetector, *, every: int = 10, patience: int = 15):
+        if every < 1 or patience < 1:
+            raise ValueError(f"every {every}, patience {patience}: expected at least 1 frame")
+        self._detector, self._every, self._patience = detector, every, patience
+        self._tracks: list[_Track] = []
+        self._since_look, self._since_full = 0, _FULL * every  # frames since the detector ran, and in full
+        self._numbers = 0
+
+    def __call__(self, image_rgb: np.ndarray) -> list[Detection]:
+        """The hands of the next frame (H, W, 3) uint8, by their numbers; `track` is set."""
+        followed = self._follow(image_rgb)
+        self._look(image_rgb, followed)
+        self._tracks = [track for track in self._tracks if track.unseen <= self._patience]
+        seen = [track for track in self._tracks if track.unseen == 0]
+        return [as_detection(track.hand, side=track.side, track=track.number) for track in seen]
+
+    def _look(self, image_rgb: np.ndarray, followed: list[_Track]) -> None:
+        """Runs the detector if it is time to: in full once in a while, quickly in between and for lost hands."""
+        self._since_look += 1
+        self._since_full += 1
+        just_lost = any(track.unseen == 1 for track in self._tracks)
+        lost = len(followed) < len(self._tracks)
+        full = self._since_full >= (_FULL * self._every if self._tracks else self._every)
+        if full or just_lost or self._since_look >= (_RETRY if lost else self._every):
+            self._since_look = 0
+            self._since_full = 0 if full else self._since_full
+            self._detect(image_rgb, followed, quick=not full)
+
+    def _follow(self, image_rgb: np.ndarray) -> list[_Track]:
+        """The tracks that are seen without detection; where two end on one hand, the likelier keeps it."""
+        found: list[tuple[float, _Track, Landmarks]] = []
+        for track in self._tracks:
+            hand = self._detector.follow(image_rgb, track.expected_px) if track.unseen == 0 else None
+            track.unseen += 1
+            if hand:
+                found.append((track.cost(hand), track, hand))
+        kept: list[_Track] = []
+        for _, track, hand in sorted(found, key=lambda entry: entry[0]):
+            if not any(same_hand(hand.joints_px, other.hand.joints_px) for other in kept):
+                track.unseen -= 1
+                track.see(hand)
+                kept.append(track)
+        return kept
+
+    def _detect(self, image_rgb: np.ndarray, followed: list[_Track], *, quick: bool) -> None:
+        """Adds what the detector finds beside the followed hands: lost hands that are back, and new ones."""
+        hands = [
+            hand
+            for hand in self._detector.find(image_rgb, quick=quick)
+            if not any(_is(hand, track) for track in followed)
+        ]
+        lost = [track for track in self._tracks if track not in followed]
+        cost = np.array([[track.cost(hand) for hand in hands] for track in lost]).reshape(len(lost), len(hands))
+        back = {j: lost[i] for i, j in zip(*linear_sum_assignment(cost), strict=True) if cost[i, j] <= _FARTHEST}
+        for j, hand in enumerate(hands):
+            if j in back:
+                back[j].see(hand)
+            else:
+                self._numbers += 1
+                self._tracks.append(_Track(self._numbers, hand, np.zeros(2), hand.right - 0.5))
+
+
+def _is(hand: Landmarks, track: _Track) -> bool:
+    """Whether a detected hand is one that is followed already."""
+    a, b = hand.joints_px, track.hand.joints_px
+    return same_hand(a, b) or contained(box_of(a), box_of(b)) > _OVERLAP
