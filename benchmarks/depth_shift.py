@@ -22,7 +22,7 @@ from short_training import HELD_OUT_SEED, arguments, predictions, root_relative_
 from utnet.config import Config
 from utnet.geometry import crop_to_px
 from utnet.model import UTNet
-from utnet.predict.camera import measure_distance, solve_translation
+from utnet.placement import measure_distance, solve_translation
 from utnet.synth import SyntheticHands
 from utnet.types import Batch, Prediction
 

@@ -1,0 +1,325 @@
+"""`HandFitter`: landmarks (and depth) in, hand parameters out, by least squares on a hand model."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import torch
+
+from utnet.conventions import MANO21_TO_OPENPOSE, MANO_PARENTS, NUM_BETAS, NUM_JOINTS, NUM_MANO_JOINTS
+from utnet.fit.angles import pose_to_angles
+from utnet.fit.landmarks import MEDIAPIPE_OFFSETS_M, View, bone_directions, first_pose, look_at
+from utnet.fit.priors import angle_prior
+from utnet.fit.solver import NUM_UNKNOWNS, pose_joints, solve_hand
+from utnet.fit.surface import Surface, no_surface, read_surface
+from utnet.geometry import axis_angle_to_matrix, matrix_to_axis_angle
+from utnet.hand import HandModel
+from utnet.hand.anatomy import anatomical_axes
+from utnet.placement import measure_distance
+from utnet.types import HandParams, check_shape
+
+_LANDMARK_M = 0.003
+"""Standard deviation of a 2D landmark at the hand's distance."""
+_BONE_RAD = 0.25
+"""Of a bone's direction by the relative 3D landmarks: their z is rough, and their lengths are not used at all."""
+_COARSE, _FINE = (30.0, 25), (3.0, 30)
+"""Residuals of more than so many deviations lose their pull, and the most steps: first all landmarks pull, then those
+that do not agree with the others let go."""
+_DEPTH_ROUNDS = 3
+"""Of finding the readings that are the hand's and fitting it to them."""
+_TIP_JOINTS = (15, 3, 6, 12, 9)
+"""MANO's last joint of each finger, thumb to little."""
+_MOST_FRAMES = 10.0
+"""As many as the frames of one person count for in its shape: they err alike."""
+
+
+@dataclass(frozen=True)
+class Fits:
+    """B fitted hands, numpy float64.
+
+    Attributes:
+        params: what `HandModel` decodes, with `transl_m`.
+        measured: (B,) bool, the distance comes from depth; otherwise from the hand's size.
+        cost: (B,) half the sum of squared residuals in standard deviations, outliers bounded: without depth 10 to 60
+            for landmarks that are a hand's, more for those that are not; readings of depth add to it.
+    """
+
+    params: HandParams
+    measured: np.ndarray
+    cost: np.ndarray
+
+
+@dataclass
+class _Hand:
+    """One hand while it is fitted, in its view."""
+
+    view: View
+    wrist: np.ndarray
+    root: np.ndarray
+    angles: np.ndarray
+    betas: np.ndarray
+    offset: np.ndarray
+    free_betas: bool = True
+    measured: bool = False
+    cost: float = np.inf
+    normal: np.ndarray = field(default_factory=lambda: np.zeros((NUM_UNKNOWNS, NUM_UNKNOWNS)))
+
+
+class HandFitter:
+    """Fits a right hand model to landmarks. Left hands come mirrored (x -> W - 1 - x, `geometry.mirror_camera`).
+
+    Least squares over the wrist's place, orientation, 45 joint angles and 10 betas: landmarks in the picture (3 mm at
+    the hand's distance, Cauchy's loss), directions of bones by the relative 3D landmarks (0.25 rad), soft anatomical
+    limits, a wide pull to a relaxed pose, last joints that bend with the middle ones, betas of variance one, and with
+    depth the readings under the mesh. Without depth the distance comes from the hand's size, which a picture hardly
+    says: a hand 10 % larger than the fit's is put 10 % too near, and a focal length 10 % too long puts it 10 % too far.
+
+    Args:
+        hand: a right `HandModel`, open or MANO (default: the open hand).
+        landmarks: "mediapipe": the landmarks are MediaPipe's, which are not the open hand's joints
+            (`MEDIAPIPE_OFFSETS_M`; not known for MANO, whose joints are taken as they are). "joints": they are the
+            model's own 21 joints.
+    """
+
+    def __init__(self, hand: HandModel | None = None, *, landmarks: str = "mediapipe"):
+        hand = HandModel.open() if hand is None else hand
+        if hand.side != "right":
+            raise ValueError("a fit takes the right hand model; mirror the landmarks of left hands")
+        if landmarks not in ("mediapipe", "joints"):
+            raise ValueError(f"landmarks is {landmarks!r}, expected 'mediapipe' or 'joints'")
+        self.hand = copy.deepcopy(hand).cpu().double()
+        self._arrays = _arrays_of(self.hand)
+        arrays = self._arrays
+        self._axes = anatomical_axes(arrays)
+        self._prior = angle_prior()
+        order, tips = list(MANO21_TO_OPENPOSE), list(_TIP_JOINTS)
+        self._joint = np.array([*range(NUM_MANO_JOINTS), *tips])[order]
+        template = np.concatenate([arrays.J_template, arrays.v_template[arrays.tip_vertices]])[order]
+        dirs = np.concatenate([arrays.J_shapedirs, arrays.shapedirs[arrays.tip_vertices]])[order]
+        known = landmarks == "mediapipe" and hand.name == "open"
+        self._shift = MEDIAPIPE_OFFSETS_M if known else np.zeros((NUM_JOINTS, 3))
+        self._rest = template + self._shift
+        self._offset = self._rest - arrays.J_template[self._joint]
+        self._dirs = dirs - arrays.J_shapedirs[self._joint]
+        last = np.diag(arrays.weights[arrays.tip_vertices][:, tips])
+        self._rigid_tips = arrays.posedirs is None and bool((last > 0.999).all())
+
+    def __call__(
+        self,
+        joints_px: np.ndarray,
+        joints_m: np.ndarray,
+        K_px: np.ndarray,
+        *,
+        depth_m: Sequence[np.ndarray | None] | None = None,
+        betas: np.ndarray | None = None,
+        start: HandParams | None = None,
+    ) -> HandParams:
+        """`fit` without the rest: hand parameters with a leading axis B and `transl_m`, numpy float64."""
+        return self.fit(joints_px, joints_m, K_px, depth_m=depth_m, betas=betas, start=start).params
+
+    def fit(
+        self,
+        joints_px: np.ndarray,
+        joints_m: np.ndarray,
+        K_px: np.ndarray,
+        *,
+        depth_m: Sequence[np.ndarray | None] | None = None,
+        betas: np.ndarray | None = None,
+        start: HandParams | None = None,
+    ) -> Fits:
+        """Fits B hands, each for itself.
+
+        Args:
+            joints_px: (B, 21, 2) landmarks in the picture, NaN for those that are not seen.
+            joints_m: (B, 21, 3) relative landmarks in metres (any origin and scale), axes as the picture's, of a camera
+                that looks at the hand, as networks on crops give them; NaN where there are none.
+            K_px: (B, 3, 3) intrinsics; unequal focal lengths, an off-centre principal point and skew are honoured.
+            depth_m: of each hand an (H, W) depth image of the same camera (0: no reading), or None.
+            betas: (10,) or (B, 10) the person's shape where it is known (`shared_betas`); it is then kept.
+            start: (B, ...) parameters to begin with, such as the frame's before.
+
+        Raises:
+            ValueError: wrong shapes, or fewer than three landmarks of a palm.
+        """
+        hands = self._solved(joints_px, joints_m, K_px, depth_m, betas, start)
+        parts = [self._params(hand) for hand in hands]
+        params = HandParams(*(np.stack([getattr(p, name) for p in parts]) for name in _PARAMS))
+        return Fits(params, np.array([h.measured for h in hands], bool), np.array([h.cost for h in hands], float))
+
+    def shared_betas(
+        self,
+        joints_px: np.ndarray,
+        joints_m: np.ndarray,
+        K_px: np.ndarray,
+        *,
+        depth_m: Sequence[np.ndarray | None] | None = None,
+    ) -> np.ndarray:
+        """(10,) the one shape of a person seen B times: each fit's betas, weighed by how much its picture says of them.
+
+        Frames err alike, so however many there are they count as ten at the most against the prior.
+        """
+        hands = self._solved(joints_px, joints_m, K_px, depth_m, None, None)
+        known = np.stack([_betas_precision(hand.normal) for hand in hands])  # prior included
+        num = min(len(hands), _MOST_FRAMES)
+        said = np.mean([P @ hand.betas for P, hand in zip(known, hands, strict=True)], axis=0)
+        return np.linalg.solve(np.eye(NUM_BETAS) + num * (known.mean(0) - np.eye(NUM_BETAS)), num * said)
+
+    def _solved(self, joints_px, joints_m, K_px, depth_m, betas, start) -> list[_Hand]:
+        num = len(joints_px)
+        check_shape("joints_px", joints_px, (num, NUM_JOINTS, 2))
+        check_shape("joints_m", joints_m, (num, NUM_JOINTS, 3))
+        check_shape("K_px", K_px, (num, 3, 3))
+        if depth_m is not None and len(depth_m) != num:
+            raise ValueError(f"{len(depth_m)} depth images for {num} hands; give one (or None) for each")
+        if betas is not None:
+            betas = np.broadcast_to(np.asarray(betas, float), (num, NUM_BETAS))
+        hands = []
+        for i in range(num):
+            view = look_at(np.asarray(joints_px[i], float), np.asarray(joints_m[i], float), np.asarray(K_px[i], float))
+            hand = self._begin(view, None if betas is None else betas[i])
+            if start is not None:
+                hand = self._better(hand, self._resume(hand, start.map(lambda array, i=i: np.asarray(array[i], float))))
+            self._fit_landmarks(hand)
+            if depth_m is not None and depth_m[i] is not None:
+                self._fit_depth(hand, np.asarray(depth_m[i]), np.asarray(K_px[i], float))
+            hands.append(hand)
+        return hands
+
+    # ---------------------------------------------------------------------------------------------------- one hand
+
+    def _begin(self, view: View, betas: np.ndarray | None) -> _Hand:
+        wrist, root, angles = first_pose(view, self._rest, self._prior)
+        shape = np.zeros(NUM_BETAS) if betas is None else betas.copy()
+        return _Hand(view, wrist, root, angles, shape, self._offset.copy(), free_betas=betas is None)
+
+    def _resume(self, hand: _Hand, params: HandParams) -> _Hand:
+        """The same hand, begun from given parameters (one hand, camera frame)."""
+        look = hand.view.look
+        betas = params.betas.copy() if hand.free_betas else hand.betas
+        wrist = look @ (params.transl_m + self._rest_wrist(params.betas))
+        angles = pose_to_angles(self._with_mean(params.hand_pose, 1.0), self._axes)
+        return replace(hand, wrist=wrist, root=look @ params.global_orient[0], angles=angles, betas=betas)
+
+    def _better(self, one: _Hand, other: _Hand) -> _Hand:
+        """The one whose landmarks are nearer as they stand: a hand that moved fast is begun anew."""
+        for hand in (one, other):
+            self._solve(hand, no_surface(), (_FINE[0], 0))
+        return one if one.cost < other.cost else other
+
+    def _fit_landmarks(self, hand: _Hand) -> None:
+        for stage in (_COARSE, _FINE):
+            self._solve(hand, no_surface(), stage)
+        if not self._rigid_tips:
+            self._move_tips(hand)
+            self._solve(hand, no_surface(), _FINE)
+
+    def _fit_depth(self, hand: _Hand, depth_m: np.ndarray, K_px: np.ndarray) -> None:
+        """Measures the distance, then lets the readings under the mesh pull."""
+        params = self._params(hand)
+        joints, vertices = self._decode(params)
+        faces = self._arrays.faces
+        transl = measure_distance(vertices, faces, joints, params.transl_m, depth_m, K_px)
+        if transl is params.transl_m:
+            return
+        hand.measured = True
+        hand.wrist = hand.view.look @ (transl + self._rest_wrist(hand.betas))
+        for _ in range(_DEPTH_ROUNDS):
+            params = self._params(hand)
+            vertices = self._decode(params)[1] + params.transl_m
+            posed = self._pose(hand)[:2]
+            surface = read_surface(
+                vertices, self._arrays, depth_m, K_px, look=hand.view.look, posed=posed, betas=hand.betas
+            )
+            if len(surface.joint) == 0:  # the landmarks alone would pull the hand back to where its size puts it
+                return
+            self._solve(hand, surface, _FINE)
+
+    def _solve(self, hand: _Hand, surface: Surface, stage: tuple[float, int]) -> None:
+        view, (outlier, steps) = hand.view, stage
+        directions, bones_ok = bone_directions(view)
+        num_free = NUM_UNKNOWNS if hand.free_betas else NUM_UNKNOWNS - NUM_BETAS
+        *found, hand.cost, hand.normal = solve_hand(
+            hand.wrist,
+            hand.root,
+            hand.angles,
+            hand.betas,
+            self._arrays.J_template,
+            self._arrays.J_shapedirs,
+            self._axes,
+            np.concatenate([self._joint, surface.joint]),
+            np.concatenate([hand.offset, surface.offset]),
+            np.concatenate([self._dirs, surface.dirs]),
+            np.column_stack([view.points, view.seen * (hand.wrist[2] / _LANDMARK_M)]),
+            np.column_stack([directions, bones_ok / _BONE_RAD]),
+            surface.readings,
+            self._prior,
+            num_free,
+            steps,
+            outlier,
+        )
+        hand.wrist, hand.root, hand.angles, hand.betas = found
+
+    def _pose(self, hand: _Hand):
+        a = self._arrays
+        return pose_joints(hand.wrist, hand.root, hand.angles, hand.betas, a.J_template, a.J_shapedirs, self._axes)
+
+    def _move_tips(self, hand: _Hand) -> None:
+        """Puts the fingertips where the model has them in this pose: MANO's are blended and corrected vertices."""
+        joints, _ = self._decode(self._params(hand))
+        places, R = self._pose(hand)[:2]
+        tips = np.flatnonzero(np.isin(np.arange(NUM_JOINTS), (4, 8, 12, 16, 20)))
+        of = self._joint[tips]
+        at = (joints[tips] - joints[0]) @ hand.view.look.T + hand.wrist
+        local = np.einsum("nba,nb->na", R[of], at - places[of])
+        hand.offset[tips] = local - self._dirs[tips] @ hand.betas + self._shift[tips]
+
+    # ------------------------------------------------------------------------------------------------- in and out
+
+    def _params(self, hand: _Hand) -> HandParams:
+        """One hand out of its view."""
+        look, R = hand.view.look, self._pose(hand)[1]
+        pose = R[list(MANO_PARENTS[1:])].transpose(0, 2, 1) @ R[1:]
+        return HandParams(
+            global_orient=(look.T @ hand.root)[None],
+            hand_pose=self._with_mean(pose, -1.0),
+            betas=hand.betas.copy(),
+            transl_m=look.T @ hand.wrist - self._rest_wrist(hand.betas),
+        )
+
+    def _rest_wrist(self, betas: np.ndarray) -> np.ndarray:
+        return self._arrays.J_template[0] + self._arrays.J_shapedirs[0] @ betas
+
+    def _with_mean(self, pose: np.ndarray, sign: float) -> np.ndarray:
+        """Adds (1) or takes off (-1) the model's mean pose, which it adds to axis-angle vectors."""
+        mean = self._arrays.pose_mean
+        return pose if mean is None else axis_angle_to_matrix(matrix_to_axis_angle(pose) + sign * mean.reshape(15, 3))
+
+    def _decode(self, params: HandParams) -> tuple[np.ndarray, np.ndarray]:
+        """(21, 3) joints and (V, 3) vertices of one hand, before translation."""
+        with torch.inference_mode():
+            mesh = self.hand.decode(params.map(lambda array: torch.from_numpy(array)[None]))
+        return mesh.joints_m[0].numpy(), mesh.vertices_m[0].numpy()
+
+
+_PARAMS = ("global_orient", "hand_pose", "betas", "transl_m")
+
+
+def _arrays_of(hand: HandModel):
+    """The numbers of a double-precision hand model as numpy, contiguous."""
+    arrays = hand._arrays
+    fields = ("v_template", "shapedirs", "J_template", "J_shapedirs", "weights")
+    doubles = {name: np.ascontiguousarray(getattr(arrays, name), np.float64) for name in fields}
+    mean = arrays.pose_mean if arrays.pose_mean is not None and np.any(arrays.pose_mean) else None
+    return replace(arrays, **doubles, pose_mean=mean)
+
+
+def _betas_precision(normal: np.ndarray) -> np.ndarray:
+    """(10, 10) how well one picture and the prior determine the betas, all other unknowns free (Schur's complement of
+    the normal matrix, of which the lower triangle is given)."""
+    full = np.tril(normal) + np.tril(normal, -1).T
+    others = NUM_UNKNOWNS - NUM_BETAS
+    a, b, d = full[:others, :others], full[others:, :others], full[others:, others:]
+    return d - b @ np.linalg.solve(a + 1e-9 * np.eye(others), b.T)

@@ -1,0 +1,36 @@
+"""What a hand can do and how it rests, joint by joint: soft limits and resting angles for the fit.
+
+The limits are those of `utnet.hand.anatomy` (flexion, abduction and twist of 15 joints). The softness says by how many
+degrees a real hand may pass them, in the way of a standard deviation; the joints that are hinges (the outer two of each
+finger, the thumb's last) have limits of 0 to 0 across and about the bone, so they stay hinges within a few degrees.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from utnet.hand.anatomy import JOINT_LIMITS_RAD
+
+_SOFT_DEG = 5.0
+_HINGE_SOFT_DEG = 3.0
+_REST_FLEXION_DEG = (15.0, 25.0, 15.0)
+"""Of a relaxed finger: knuckle, middle joint, last joint."""
+_REST_THUMB_DEG = 10.0
+_WIDE_DEG = np.array([40.0, 10.0, 10.0])
+"""How far from rest flexion, abduction and twist of a finger usually are."""
+_WIDE_THUMB_BASE_DEG = np.array([25.0, 25.0, 12.0])
+_WIDE_THUMB_DEG = 30.0
+
+
+def angle_prior() -> np.ndarray:
+    """(5, 15, 3): lower limit, upper limit (rad), one over the softness of both, resting angle (rad), one over its
+    spread."""
+    lower, upper = JOINT_LIMITS_RAD[..., 0], JOINT_LIMITS_RAD[..., 1]
+    soft = np.where(upper > lower, _SOFT_DEG, _HINGE_SOFT_DEG)
+    rest, wide = np.zeros((15, 3)), np.tile(_WIDE_DEG, (15, 1))
+    rest[:12, 0] = np.tile(_REST_FLEXION_DEG, 4)
+    rest[12:, 0] = _REST_THUMB_DEG
+    rest[12, 1] = _REST_THUMB_DEG
+    wide[12:] = _WIDE_THUMB_DEG
+    wide[12] = _WIDE_THUMB_BASE_DEG
+    return np.stack([lower, upper, 1 / np.deg2rad(soft), np.deg2rad(rest), 1 / np.deg2rad(wide)])

@@ -1,0 +1,368 @@
+"""Levenberg-Marquardt on one hand's joints, with the derivatives written out; compiled by numba, without threads.
+
+Unknowns (61): the wrist's place (3), a turn of the whole hand (3), flexion, abduction and twist of 15 joints (45) and
+betas (10). A point of the hand hangs on one of the 16 joints: x = p_j + R_j (offset + dirs betas). Its derivatives are
+cross products with the joints' axes, and only 25 of the 61 are not zero: those of its own finger.
+
+Everything is in the camera's frame, image points are x / z and y / z, and residuals are in units of what is expected
+of them (their standard deviations), so that a cost of one is one surprise.
+"""
+
+from __future__ import annotations
+
+import numba
+import numpy as np
+
+NUM_UNKNOWNS = 61
+_BETAS = 51  # the first of the 10 betas among the unknowns
+_LOCAL = 25  # of a finger: wrist 3, turn 3, its angles 9, betas 10
+
+_MAX_TURN_RAD = 0.6
+"""Largest step of an angle: linear steps farther than this mean nothing."""
+_TOLERANCE = 1e-4
+"""Share of the cost that a step has to gain for another one to be worth it."""
+
+# Plain loops over scalars: array expressions, products and slices take three times as long to compile on the first run.
+
+
+@numba.njit(cache=True, nogil=True)
+def solve_hand(
+    wrist,
+    root,
+    angles,
+    betas,
+    rest,
+    rest_dirs,
+    axes,
+    joint,
+    offset,
+    dirs,
+    seen,
+    bones,
+    surface,
+    prior,
+    num_free,
+    steps,
+    outlier,
+):
+    """Fits one hand.
+
+    Args:
+        wrist: (3,) place of the wrist to begin with, camera frame.
+        root: (3, 3) hand to camera, to begin with.
+        angles: (15, 3) flexion, abduction, twist in radians.
+        betas: (10,).
+        rest: (16, 3) rest joints, and rest_dirs (16, 3, 10) their blendshapes.
+        axes: (15, 3, 3) unit axes of flexion, abduction and twist, rest frame.
+        joint: (P,) joint of each point; the first 21 are the landmarks, the others points of the skin.
+        offset: (P, 3) from that joint, rest frame, and dirs (P, 3, 10) their blendshapes.
+        seen: (21, 3) x / z and y / z of the landmarks and one over their standard deviation (0: not seen).
+        bones: (20, 4) unit direction to each landmark from its parent's, and one over its standard deviation.
+        surface: (P - 21, 7) measured point, unit normal, one over the standard deviation.
+        prior: (5, 15, 3) lower limit, upper limit, one over the softness of limits, rest angle, one over its deviation.
+        num_free: 61, or 51 to keep the betas.
+        steps: at most so many.
+        outlier: residuals of more than so many standard deviations lose their pull (Cauchy's loss).
+
+    Returns:
+        wrist, root, angles, betas, the cost, and the lower triangle of the (61, 61) normal matrix there.
+    """
+    H, g = np.zeros((NUM_UNKNOWNS, NUM_UNKNOWNS)), np.zeros(NUM_UNKNOWNS)
+    new_H, new_g = np.zeros((NUM_UNKNOWNS, NUM_UNKNOWNS)), np.zeros(NUM_UNKNOWNS)
+    step = np.zeros(NUM_UNKNOWNS)
+    new_wrist, new_root = np.empty(3), np.empty((3, 3))
+    new_angles, new_betas = np.empty((15, 3)), np.empty(betas.size)
+    model = (rest, rest_dirs, axes, joint, offset, dirs)
+    observed = (seen, bones, surface, prior, outlier * outlier)
+    cost = _normal_equations(wrist, root, angles, betas, model, observed, H, g)
+    damping, done = 1e-3, 0
+    while done < steps and damping < 1e6:
+        done += 1
+        _solve(H, g, damping, num_free, step)
+        _move(wrist, root, angles, betas, step, new_wrist, new_root, new_angles, new_betas)
+        new_cost = _normal_equations(new_wrist, new_root, new_angles, new_betas, model, observed, new_H, new_g)
+        if not new_cost < cost:  # NaN too: a hand that went behind the camera
+            damping *= 5.0
+            continue
+        gain, cost = cost - new_cost, new_cost
+        wrist, root, angles, betas = new_wrist, new_root, new_angles, new_betas
+        new_wrist, new_root = np.empty(3), np.empty((3, 3))
+        new_angles, new_betas = np.empty((15, 3)), np.empty(betas.size)
+        H, new_H, g, new_g = new_H, H, new_g, g
+        damping = max(damping * 0.2, 1e-7)
+        if gain < _TOLERANCE * cost + 1e-9:
+            break
+    return wrist, root, angles, betas, cost, H
+
+
+@numba.njit(cache=True, nogil=True)
+def _move(wrist, root, angles, betas, step, new_wrist, new_root, new_angles, new_betas):
+    """One step from the unknowns to new ones, shortened where an angle would turn too far."""
+    largest = 0.0
+    for k in range(3, _BETAS):
+        largest = max(largest, abs(step[k]))
+    share = min(1.0, _MAX_TURN_RAD / (largest + 1e-12))
+    for k in range(3):
+        new_wrist[k] = wrist[k] + share * step[k]
+    _multiply(_rotation(share * step[3], share * step[4], share * step[5]), root, new_root)
+    for j in range(15):
+        for which in range(3):
+            new_angles[j, which] = angles[j, which] + share * step[6 + 3 * j + which]
+    for k in range(betas.size):
+        new_betas[k] = betas[k] + share * step[_BETAS + k]
+
+
+@numba.njit(cache=True, nogil=True)
+def pose_joints(wrist, root, angles, betas, rest, rest_dirs, axes):
+    """Kinematics: places (16, 3), rotations (16, 3, 3), the joints' axes turned into the camera (15, 3, 3), and what a
+    unit of each beta does to the places (16, 3, 10)."""
+    num_betas = betas.size
+    places, R = np.empty((16, 3)), np.empty((16, 3, 3))
+    turned, moves = np.empty((15, 3, 3)), np.zeros((16, 3, num_betas))
+    for c in range(3):
+        places[0, c] = wrist[c]
+        for k in range(3):
+            R[0, c, k] = root[c, k]
+    bone, bone_dirs, between = np.empty(3), np.empty((3, num_betas)), np.empty((2, 3, 3))
+    for j in range(1, 16):
+        parent = 0 if j % 3 == 1 else j - 1
+        for c in range(3):
+            bone[c] = rest[j, c] - rest[parent, c]
+            for k in range(num_betas):
+                bone_dirs[c, k] = rest_dirs[j, c, k] - rest_dirs[parent, c, k]
+                bone[c] += bone_dirs[c, k] * betas[k]
+        before = R[parent]
+        for c in range(3):
+            places[j, c] = places[parent, c] + _dot(before[c], bone)
+            for k in range(num_betas):
+                moved = before[c, 0] * bone_dirs[0, k] + before[c, 1] * bone_dirs[1, k] + before[c, 2] * bone_dirs[2, k]
+                moves[j, c, k] = moves[parent, c, k] + moved
+        for turn in range(3):
+            which = (1, 0, 2)[turn]  # abduction, then flexion, then twist
+            axis, angle = axes[j - 1, which], angles[j - 1, which]
+            for c in range(3):
+                turned[j - 1, which, c] = _dot(before[c], axis)
+            after = R[j] if turn == 2 else between[turn]
+            _multiply(before, _rotation(axis[0] * angle, axis[1] * angle, axis[2] * angle), after)
+            before = after
+    return places, R, turned, moves
+
+
+@numba.njit(cache=True, nogil=True)
+def _normal_equations(wrist, root, angles, betas, model, observed, H, g):
+    """Fills H and g with the sums of J^T J and J^T e, robustly weighted, and returns the cost."""
+    rest, rest_dirs, axes, joint, offset, dirs = model
+    seen, bones, surface, prior, outlier2 = observed
+    H.fill(0.0)
+    g.fill(0.0)
+    posed = pose_joints(wrist, root, angles, betas, rest, rest_dirs, axes)
+    cost = _add_priors(angles, betas, prior, H, g)
+    num = joint.size
+    x, J = np.empty((num, 3)), np.empty((num, 3, _LOCAL))
+    for i in range(num):
+        _place(posed, betas, joint[i], offset[i], dirs[i], x[i], J[i])
+        if not x[i, 2] > 1e-3:
+            return np.nan
+    block, right = np.zeros((6, _LOCAL, _LOCAL)), np.zeros((6, _LOCAL))  # MANO's fingers and one for the wrist
+    row, bone, turn = np.empty(_LOCAL), np.empty(3), np.empty((3, _LOCAL))
+    for i in range(21):
+        of = (joint[i] - 1) // 3 if i > 0 else 5
+        if seen[i, 2] > 0.0:
+            cost += _add_image_point(x[i], J[i], seen[i], outlier2, row, block[of], right[of])
+        if i > 0 and bones[i - 1, 3] > 0.0:
+            parent = 0 if i % 4 == 1 else i - 1
+            for c in range(3):
+                bone[c] = x[i, c] - x[parent, c]
+                for a in range(_LOCAL):
+                    turn[c, a] = J[i, c, a] - J[parent, c, a]
+            cost += _add_bone(bone, turn, bones[i - 1], outlier2, row, block[of], right[of])
+    for i in range(21, num):
+        of = (joint[i] - 1) // 3 if joint[i] > 0 else 5
+        cost += _add_reading(x[i], J[i], surface[i - 21], outlier2, row, block[of], right[of])
+    for of in range(6):
+        _scatter(of, block[of], right[of], H, g)
+    return cost
+
+
+@numba.njit(cache=True, nogil=True)
+def _place(posed, betas, j, offset, dirs, x, J):
+    """Writes a point of joint `j` in the camera into x (3,), and its derivatives into J (3, 25)."""
+    places, R, turned, moves = posed
+    J.fill(0.0)
+    arm = np.empty(3)
+    for c in range(3):
+        arm[c] = offset[c]
+        for k in range(betas.size):
+            arm[c] += dirs[c, k] * betas[k]
+    for c in range(3):
+        x[c] = places[j, c] + _dot(R[j, c], arm)
+        J[c, c] = 1.0
+        for k in range(betas.size):
+            own = R[j, c, 0] * dirs[0, k] + R[j, c, 1] * dirs[1, k] + R[j, c, 2] * dirs[2, k]
+            J[c, 15 + k] = moves[j, c, k] + own
+    a0, a1, a2 = x[0] - places[0, 0], x[1] - places[0, 1], x[2] - places[0, 2]
+    J[0, 4], J[0, 5], J[1, 3], J[1, 5], J[2, 3], J[2, 4] = a2, -a1, -a2, a0, a1, -a0
+    if j == 0:
+        return
+    first = 3 * ((j - 1) // 3) + 1
+    for k in range(first, j + 1):
+        a0, a1, a2 = x[0] - places[k, 0], x[1] - places[k, 1], x[2] - places[k, 2]
+        for which in range(3):
+            axis, column = turned[k - 1, which], 6 + 3 * (k - first) + which
+            J[0, column] = axis[1] * a2 - axis[2] * a1
+            J[1, column] = axis[2] * a0 - axis[0] * a2
+            J[2, column] = axis[0] * a1 - axis[1] * a0
+
+
+@numba.njit(cache=True, nogil=True)
+def _add_image_point(x, J, seen, outlier2, row, block, right):
+    inv_z, weight = 1.0 / x[2], seen[2]
+    u, v = x[0] * inv_z, x[1] * inv_z
+    error_u, error_v = (u - seen[0]) * weight, (v - seen[1]) * weight
+    squared = error_u * error_u + error_v * error_v
+    share, cost = _cauchy(squared, outlier2)
+    scale = weight * inv_z * share
+    for a in range(_LOCAL):
+        row[a] = (J[0, a] - u * J[2, a]) * scale
+    _accumulate(row, error_u * share, block, right)
+    for a in range(_LOCAL):
+        row[a] = (J[1, a] - v * J[2, a]) * scale
+    _accumulate(row, error_v * share, block, right)
+    return cost
+
+
+@numba.njit(cache=True, nogil=True)
+def _add_bone(bone, J, wanted, outlier2, row, block, right):
+    """Direction of a bone: only how it is turned, not how long it is."""
+    length, weight = np.sqrt(_dot(bone, bone)), wanted[3]
+    squared = 0.0
+    for c in range(3):
+        squared += ((bone[c] / length - wanted[c]) * weight) ** 2
+    share, cost = _cauchy(squared, outlier2)
+    for c in range(3):
+        for a in range(_LOCAL):
+            along = (bone[0] * J[0, a] + bone[1] * J[1, a] + bone[2] * J[2, a]) / length
+            row[a] = (J[c, a] - bone[c] / length * along) * (weight / length * share)
+        _accumulate(row, (bone[c] / length - wanted[c]) * weight * share, block, right)
+    return cost
+
+
+@numba.njit(cache=True, nogil=True)
+def _add_reading(x, J, reading, outlier2, row, block, right):
+    """How far the skin is from what the sensor saw, along the skin's normal."""
+    normal, weight = reading[3:6], reading[6]
+    error = (_dot(normal, x) - _dot(normal, reading)) * weight
+    squared = error * error
+    share, cost = _cauchy(squared, outlier2)
+    for a in range(_LOCAL):
+        row[a] = (normal[0] * J[0, a] + normal[1] * J[1, a] + normal[2] * J[2, a]) * (weight * share)
+    _accumulate(row, error * share, block, right)
+    return cost
+
+
+@numba.njit(cache=True, nogil=True)
+def _cauchy(squared, outlier2):
+    """What rows and residuals are multiplied by for Cauchy's loss, and the loss."""
+    return np.sqrt(1.0 / (1.0 + squared / outlier2)), 0.5 * outlier2 * np.log1p(squared / outlier2)
+
+
+@numba.njit(cache=True, nogil=True)
+def _accumulate(row, error, block, right):
+    for a in range(_LOCAL):
+        if row[a] != 0.0:
+            right[a] += row[a] * error
+            for b in range(a + 1):
+                block[a, b] += row[a] * row[b]
+
+
+@numba.njit(cache=True, nogil=True)
+def _scatter(finger, block, right, H, g):
+    """Adds the lower block of a finger (in MANO's order; 5: the wrist, whose angles are all zero) to that of H."""
+    start = 6 + 9 * min(finger, 4)
+    for a in range(_LOCAL):
+        to = a if a < 6 else (start + a - 6 if a < 15 else _BETAS + a - 15)
+        g[to] += right[a]
+        for b in range(a + 1):
+            H[to, b if b < 6 else (start + b - 6 if b < 15 else _BETAS + b - 15)] += block[a, b]
+
+
+@numba.njit(cache=True, nogil=True)
+def _add_priors(angles, betas, prior, H, g):
+    cost = 0.0
+    for j in range(15):
+        for which in range(3):
+            angle, at = angles[j, which], 6 + 3 * j + which
+            weight = prior[2, j, which]
+            over = (max(angle - prior[1, j, which], 0.0) + min(angle - prior[0, j, which], 0.0)) * weight
+            if over != 0.0:
+                cost, g[at], H[at, at] = cost + 0.5 * over * over, g[at] + over * weight, H[at, at] + weight * weight
+            weight = prior[4, j, which]
+            off = (angle - prior[3, j, which]) * weight
+            cost, g[at], H[at, at] = cost + 0.5 * off * off, g[at] + off * weight, H[at, at] + weight * weight
+    for finger in range(4):  # the last joint bends with the middle one
+        pip, dip = 6 + 3 * (3 * finger + 1), 6 + 3 * (3 * finger + 2)
+        off = (angles[3 * finger + 2, 0] - _DIP_PER_PIP * angles[3 * finger + 1, 0]) * _DIP_WEIGHT
+        cost += 0.5 * off * off
+        g[dip] += off * _DIP_WEIGHT
+        g[pip] -= off * _DIP_WEIGHT * _DIP_PER_PIP
+        H[dip, dip] += _DIP_WEIGHT**2
+        H[pip, pip] += (_DIP_WEIGHT * _DIP_PER_PIP) ** 2
+        H[dip, pip] -= _DIP_WEIGHT**2 * _DIP_PER_PIP
+    for k in range(betas.size):
+        cost += 0.5 * betas[k] ** 2
+        g[_BETAS + k] += betas[k]
+        H[_BETAS + k, _BETAS + k] += 1.0
+    return cost
+
+
+_DIP_PER_PIP = 0.66
+_DIP_WEIGHT = 1.0 / np.deg2rad(12.0)
+
+
+@numba.njit(cache=True, nogil=True)
+def _solve(H, g, damping, num_free, step):
+    """step = -(H + damping diag H)^-1 g over the first unknowns, 0 for the others (Cholesky; H's lower triangle)."""
+    L = np.zeros((num_free, num_free))
+    step.fill(0.0)
+    for i in range(num_free):
+        for j in range(i + 1):
+            total = H[i, j] if i != j else H[i, i] * (1.0 + damping) + 1e-9
+            for k in range(j):
+                total -= L[i, k] * L[j, k]
+            L[i, j] = np.sqrt(max(total, 1e-12)) if i == j else total / L[j, j]
+    for i in range(num_free):
+        total = -g[i]
+        for k in range(i):
+            total -= L[i, k] * step[k]
+        step[i] = total / L[i, i]
+    for i in range(num_free - 1, -1, -1):
+        total = step[i]
+        for k in range(i + 1, num_free):
+            total -= L[k, i] * step[k]
+        step[i] = total / L[i, i]
+
+
+@numba.njit(cache=True, nogil=True)
+def _rotation(x, y, z):
+    """(3, 3) of a rotation vector: Rodrigues' formula, finite at 0."""
+    squared = x * x + y * y + z * z
+    angle = np.sqrt(squared)
+    s = np.sin(angle) / angle if angle > 1e-8 else 1.0
+    t = (1.0 - np.cos(angle)) / squared if angle > 1e-4 else 0.5
+    R = np.empty((3, 3))
+    R[0, 0], R[0, 1], R[0, 2] = 1.0 - t * (y * y + z * z), t * x * y - s * z, t * x * z + s * y
+    R[1, 0], R[1, 1], R[1, 2] = t * x * y + s * z, 1.0 - t * (x * x + z * z), t * y * z - s * x
+    R[2, 0], R[2, 1], R[2, 2] = t * x * z - s * y, t * y * z + s * x, 1.0 - t * (x * x + y * y)
+    return R
+
+
+@numba.njit(cache=True, nogil=True)
+def _multiply(A, B, out):
+    for i in range(3):
+        for j in range(3):
+            out[i, j] = A[i, 0] * B[0, j] + A[i, 1] * B[1, j] + A[i, 2] * B[2, j]
+
+
+@numba.njit(cache=True, nogil=True)
+def _dot(a, b):
+    return a[0] * b[0] + a[1] * b[1] + a[2] * b[2]

@@ -1,0 +1,113 @@
+"""Depth readings under the mesh as points for the solver: each holds the skin to what the sensor says along its ray."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from utnet.geometry import unproject
+from utnet.hand.arrays import HandArrays
+from utnet.placement import depth_around
+from utnet.raster import interpolate, rasterize, vertex_normals
+
+_MAX_POINTS = 200
+_SIGMA_M = 0.004
+"""Of a reading against a mesh that is not quite this person's hand."""
+_INDEPENDENT = 50
+"""Neighbouring readings err together: many of them count as so many."""
+_GATE_M = 0.015
+"""Readings farther than this from the mesh are of something else."""
+_FACING = 0.3
+"""Least cosine between the ray and the skin's normal: at a grazing angle a reading says nothing."""
+_EDGE_M = 0.02
+"""Where neighbouring readings differ by more there is an edge, and sensors put readings between the two sides."""
+
+
+@dataclass(frozen=True)
+class Surface:
+    """N points of the skin and where the sensor saw them.
+
+    Attributes:
+        joint: (N,) the articulated joint that moves each most.
+        offset: (N, 3) from that joint, in its rest frame.
+        dirs: (N, 3, 10) what the betas do to the offset.
+        readings: (N, 7) measured point (3), the skin's unit normal (3), both in the view, one over the deviation (m).
+    """
+
+    joint: np.ndarray
+    offset: np.ndarray
+    dirs: np.ndarray
+    readings: np.ndarray
+
+
+def no_surface() -> Surface:
+    """Where there is no depth."""
+    return Surface(np.zeros(0, np.int64), np.zeros((0, 3)), np.zeros((0, 3, 10)), np.zeros((0, 7)))
+
+
+def read_surface(
+    vertices_cam_m: np.ndarray,
+    hand: HandArrays,
+    depth_m: np.ndarray,
+    K_px: np.ndarray,
+    *,
+    look: np.ndarray,
+    posed: tuple[np.ndarray, np.ndarray],
+    betas: np.ndarray,
+) -> Surface:
+    """The readings that belong to the hand where it is now.
+
+    Args:
+        vertices_cam_m: (V, 3) its mesh.
+        hand: the model's numbers.
+        depth_m: (H, W), 0 where there is no reading.
+        K_px: (3, 3).
+        look: (3, 3) rotation, camera to view.
+        posed: the joints' places (16, 3) and rotations (16, 3, 3) in the view.
+        betas: (10,).
+    """
+    depth, K, _ = depth_around(vertices_cam_m, depth_m, K_px)
+    height, width = depth.shape
+    drawn = rasterize(vertices_cam_m, hand.faces, K, (width, height))
+    if not drawn.mask.any():
+        return no_surface()
+    depth = np.ascontiguousarray(depth, np.float32)
+    good = drawn.mask & (np.abs(depth - drawn.depth_m) < _GATE_M)
+    good &= ~_at_edges(depth)
+    normals = interpolate(drawn, hand.faces, vertex_normals(vertices_cam_m, hand.faces))
+    y, x = np.nonzero(good)
+    rays = unproject(np.stack([x, y], 1).astype(float), np.ones(len(x)), K)
+    normal = normals[y, x] / np.maximum(np.linalg.norm(normals[y, x], axis=1, keepdims=True), 1e-9)
+    facing = -(normal * rays).sum(1) / np.linalg.norm(rays, axis=1)
+    kept = np.flatnonzero(facing > _FACING)
+    if len(kept) == 0:
+        return no_surface()
+    kept = kept[np.linspace(0, len(kept) - 1, min(len(kept), _MAX_POINTS)).astype(int)]
+    x, y, rays, normal = x[kept], y[kept], rays[kept], normal[kept]
+    corners, share = hand.faces[drawn.face[y, x]], drawn.weights[y, x]
+    skin = rays * drawn.depth_m[y, x, None] @ look.T
+    joint, offset, dirs = _attach(hand, corners, share, skin, posed, betas)
+    deviation = _SIGMA_M * np.sqrt(max(1.0, len(kept) / _INDEPENDENT))
+    readings = np.concatenate(
+        [rays * depth[y, x, None] @ look.T, normal @ look.T, np.full((len(kept), 1), 1 / deviation)], 1
+    )
+    return Surface(joint, offset, dirs, readings)
+
+
+def _at_edges(depth_m: np.ndarray) -> np.ndarray:
+    """(H, W) bool: the readings among a pixel and its eight neighbours are far apart; holes do not count."""
+    window = np.ones((3, 3), np.uint8)
+    nearest = cv2.erode(np.where(depth_m > 0, depth_m, np.inf).astype(np.float32), window)
+    return cv2.dilate(depth_m, window) - nearest > _EDGE_M
+
+
+def _attach(hand: HandArrays, corners, share, skin, posed, betas):
+    """Joint, offset and blendshapes of skin points given by faces' corners (N, 3) and weights (N, 3)."""
+    joint = np.einsum("nc,ncj->nj", share, hand.weights[corners]).argmax(1)
+    dirs = np.einsum("nc,ncab->nab", share, hand.shapedirs[corners]) - hand.J_shapedirs[joint]
+    places, R = posed
+    # Whatever blends into the skin there, the point is where it is drawn; from there it moves with its joint.
+    offset = np.einsum("nba,nb->na", R[joint], skin - places[joint]) - dirs @ betas
+    return joint, offset, dirs
