@@ -8,7 +8,8 @@ import cv2
 import numpy as np
 
 from utnet.conventions import FINGERS, PARENTS
-from utnet.raster import render_shaded
+from utnet.geometry import project
+from utnet.raster import NEAR_M, render_shaded
 from utnet.storage import write_whole
 
 FINGER_COLORS = dict(
@@ -73,13 +74,36 @@ def draw_points(rgb: np.ndarray, points_px: np.ndarray, color: tuple[int, int, i
 
 
 def overlay_mesh(
-    rgb: np.ndarray, vertices_cam_m: np.ndarray, faces: np.ndarray, K_px: np.ndarray, *, opacity: float = 0.85
+    rgb: np.ndarray,
+    vertices_cam_m: np.ndarray,
+    faces: np.ndarray,
+    K_px: np.ndarray,
+    *,
+    opacity: float = 0.85,
+    color: tuple[float, float, float] = MESH_COLOR,
 ) -> np.ndarray:
-    """A copy with the mesh drawn over the picture by the picture's own camera."""
-    height, width = rgb.shape[:2]
-    color, alpha = render_shaded(vertices_cam_m, faces, K_px, (width, height), color=MESH_COLOR)
-    alpha = alpha[..., None] * opacity
-    return np.clip(rgb * (1 - alpha) + color * 255 * opacity, 0, 255).astype(np.uint8)
+    """A copy with the mesh drawn over the picture by the picture's own camera. Only the mesh's part is worked on."""
+    out = rgb.copy()
+    x0, y0, x1, y1 = _drawn_part(vertices_cam_m, K_px, rgb.shape)
+    if x0 >= x1 or y0 >= y1:
+        return out
+    K_part = np.array([[1.0, 0.0, -x0], [0.0, 1.0, -y0], [0.0, 0.0, 1.0]]) @ K_px
+    shaded, alpha = render_shaded(vertices_cam_m, faces, K_part, (x1 - x0, y1 - y0), color=color)
+    part = out[y0:y1, x0:x1]
+    blended = part * (1 - opacity * alpha[..., None]) + shaded * (255 * opacity)
+    out[y0:y1, x0:x1] = np.clip(blended, 0, 255).astype(np.uint8)
+    return out
+
+
+def _drawn_part(vertices_cam_m: np.ndarray, K_px: np.ndarray, shape: Sequence[int]) -> tuple[int, int, int, int]:
+    """Columns and rows x0, y0, x1, y1 (ends left out) of a picture that a mesh can touch."""
+    seen = vertices_cam_m[vertices_cam_m[:, 2] >= NEAR_M]
+    if not len(seen):
+        return 0, 0, 0, 0
+    points, limits = project(seen, K_px), (shape[1], shape[0])
+    x0, y0 = (int(min(max(np.floor(low) - 1, 0), end)) for low, end in zip(points.min(0), limits, strict=True))
+    x1, y1 = (int(min(max(np.ceil(high) + 2, 0), end)) for high, end in zip(points.max(0), limits, strict=True))
+    return x0, y0, x1, y1
 
 
 def color_depth(depth_m: np.ndarray, centre_m: float, range_m: float = 0.12) -> np.ndarray:

@@ -1,5 +1,21 @@
-"""Pictures in, hands out: the predictor and the files that it writes."""
+"""Pictures in, hands out: the predictor and the files that it writes.
 
-from utnet.predict.predictor import Hand, Predictor
+Names load what they need on first use: the command line imports this package to know its options.
+"""
+
+from importlib import import_module as _import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from utnet.predict.hand import Hand as Hand
+    from utnet.predict.predictor import Predictor as Predictor
+
+_LAZY = {"Hand": "utnet.predict.hand", "Predictor": "utnet.predict.predictor"}
 
 __all__ = ["Hand", "Predictor"]
+
+
+def __getattr__(name: str):
+    if name not in _LAZY:
+        raise AttributeError(f"module 'utnet.predict' has no attribute {name!r}")
+    return getattr(_import_module(_LAZY[name]), name)

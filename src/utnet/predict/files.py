@@ -1,92 +1,209 @@
-"""Pictures read, and hands written: JSON, GLB/OBJ/PLY, overlays."""
+"""What `utnet predict` writes: predictions.json, meshes, arrays. The fields are in docs/predictions.md."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-import cv2
 import numpy as np
 import trimesh
 
+import utnet
 from utnet.errors import InputError
 from utnet.geometry import matrix_to_axis_angle
-from utnet.predict.predictor import Hand
-from utnet.storage import write_json, write_whole
-from utnet.viz import draw_skeleton, overlay_mesh, save_picture
+from utnet.placement import default_intrinsics
+from utnet.predict.drawing import draw_hands
+from utnet.predict.hand import Hand
+from utnet.storage import whole_file, write_whole
+from utnet.viz import save_picture
 
-SCHEMA_VERSION = 1
-
-
-def read_picture(path: str | Path) -> np.ndarray:
-    """(H, W, 3) uint8 RGB; InputError names a file that is missing or no picture."""
-    image = _decode(path, cv2.IMREAD_COLOR)
-    return np.ascontiguousarray(image[..., ::-1])
+SCHEMA, SCHEMA_VERSION = "utnet-hands", 2
+PREDICTIONS = "predictions.json"
+MESH_FORMATS = ("glb", "obj", "ply")
 
 
-def read_depth(path: str | Path, scale: float = 0.001) -> np.ndarray:
-    """(H, W) float32 metres from a 16-bit PNG (`scale` metres a step) or a .npy file in metres."""
-    path = Path(path)
-    if not scale > 0:
-        raise InputError(f"--depth-scale is {scale}; expected metres a step, such as 0.001 for millimetres")
-    if path.suffix == ".npy":
-        if not path.is_file():
-            raise InputError(f"{path}: no such file")
+def hand_record(hand: Hand, mesh: str | None = None) -> dict:
+    """One hand as it is in the JSON: metres, pixels, radians, OpenCV camera.
+
+    Args:
+        hand: the hand.
+        mesh: name of the file that holds its mesh.
+    """
+    return {
+        "side": hand.side,
+        "score": round(hand.score, 4),
+        "track": hand.track,
+        "box_px": _numbers(hand.box_px, 2),
+        "method": hand.method,
+        "distance_from": hand.distance_from,
+        "joints_cam_m": _numbers(hand.joints_cam_m, 6),
+        "joints_px": _numbers(hand.joints_px, 3),
+        "hand_model": hand.hand_model,
+        "global_orient_axis_angle": _numbers(matrix_to_axis_angle(hand.params.global_orient)[0], 6),
+        "hand_pose_axis_angle": _numbers(matrix_to_axis_angle(hand.params.hand_pose), 6),
+        "betas": _numbers(hand.params.betas, 6),
+        "transl_m": _numbers(hand.params.transl_m, 6),
+        "mesh": mesh,
+    }
+
+
+def image_record(
+    file: str,
+    image_rgb: np.ndarray,
+    K_px: np.ndarray,
+    K_from: str,
+    files: Mapping[str, str | None],
+    hands: Sequence[dict] | None = None,
+) -> dict:
+    """One picture, or the head of a video, as it is in the JSON.
+
+    Args:
+        file: the picture, as the user named it.
+        image_rgb: (H, W, 3).
+        K_px: (3, 3) that was used.
+        K_from: "given", "exif" or "default".
+        files: what belongs to it: `depth`, `overlay`, `arrays`.
+        hands: `hand_record` of each.
+    """
+    height, width = image_rgb.shape[:2]
+    record = {"file": file, "width": width, "height": height, "K_px": _numbers(K_px, 4), "K_from": K_from, **files}
+    return record if hands is None else {**record, "hands": list(hands)}
+
+
+class PredictionsFile:
+    """predictions.json, written as the records come, so that a long video needs no memory; use it in `with`.
+
+    The file appears when the block ends, and not at all where it fails. Pictures come first, then videos.
+
+    Args:
+        path: the file.
+        made_by: what made the predictions (method, weights, hand model, ...).
+    """
+
+    def __init__(self, path: str | Path, made_by: dict):
+        self._head = {"schema": SCHEMA, "version": SCHEMA_VERSION, "made_by": {"utnet": utnet.__version__, **made_by}}
+        self._whole = whole_file(path)
+        self._in_videos = False
+        self._empty = True
+        self._problems: list[dict] = []
+
+    def __enter__(self) -> PredictionsFile:
+        self._file = self._whole.__enter__().open("w", encoding="utf-8")
+        self._file.write("{" + _fields(self._head, 0) + ',\n "images": [')
+        return self
+
+    def __exit__(self, *error) -> None:
+        if error[0] is None:
+            self._turn_to_videos()
+            self._file.write(f'\n ],\n "problems": {_text(self._problems, 1)}\n}}\n')
+        self._file.close()
+        self._whole.__exit__(*error)
+
+    def add_image(self, record: dict) -> None:
+        """Appends a picture's `image_record`."""
+        if self._in_videos:
+            raise ValueError("a picture after a video; pictures come first")
+        self._append(_text(record, 2))
+
+    @contextmanager
+    def video(self, record: dict) -> Iterator[Callable[[dict], None]]:
+        """A video with what is known of it; gives the function that appends a frame's record."""
+        self._turn_to_videos()
+        self._append("{" + _fields(record, 2) + ',\n   "frames": [')
+        between = ""
+
+        def add(frame: dict) -> None:
+            nonlocal between
+            self._file.write(f"{between}\n    {_text(frame, 4)}")
+            between = ","
+
         try:
-            depth = np.load(path, allow_pickle=False)
-        except (ValueError, EOFError) as error:
-            raise InputError(f"{path}: not a numpy array ({error})") from error
-        if not isinstance(depth, np.ndarray) or depth.ndim != 2 or depth.dtype.kind not in "fiu":
-            raise InputError(f"{path}: expected one array of (H, W) numbers in metres")
-        return depth.astype(np.float32)
-    depth = _decode(path, cv2.IMREAD_UNCHANGED)
-    if depth.ndim != 2 or depth.dtype != np.uint16:
-        raise InputError(f"{path}: {depth.dtype} of shape {depth.shape}; expected a 16-bit PNG with one channel")
-    return depth * np.float32(scale)
+            yield add
+        finally:  # a video that fails half-way leaves a whole record of its frames
+            self._file.write("\n   ]\n  }")
+
+    def problem(self, file: str, why: str) -> None:
+        """Notes an input that could not be read, or not to its end."""
+        self._problems.append({"file": file, "why": why})
+
+    def _turn_to_videos(self) -> None:
+        if not self._in_videos:
+            self._file.write('\n ],\n "videos": [')
+            self._in_videos = self._empty = True
+
+    def _append(self, text: str) -> None:
+        self._file.write(("" if self._empty else ",") + "\n  " + text)
+        self._empty = False
 
 
 def write_hands(
-    folder: str | Path, stem: str, image_rgb: np.ndarray, hands: Sequence[Hand], *, mesh: str = "glb"
+    folder: str | Path, name: str, image_rgb: np.ndarray, hands: Sequence[Hand], *, mesh: str = "glb"
 ) -> dict[str, list[Path]]:
-    """Writes `stem.json`, `stem_overlay.png` and a mesh for each hand into `folder`; returns their paths by kind."""
-    folder, drawn = Path(folder), draw_hands(image_rgb, hands)  # drawn before anything is written
+    """Writes one picture's `NAME.json` (as predictions.json), `NAME_overlay.jpg` and a mesh for each hand.
+
+    Args:
+        folder: made if it is not there; files of these names are replaced.
+        name: what the files' names begin with.
+        image_rgb: (H, W, 3) uint8.
+        hands: of that picture, by one predictor.
+        mesh: "glb", "obj" or "ply".
+
+    Returns:
+        The paths by kind: json, overlay, mesh.
+    """
+    folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    meshes = []
-    for i, hand in enumerate(hands):
-        path = folder / f"{stem}_{i}_{hand.side}.{mesh}"
-        write_mesh(path, hand)
-        meshes.append(path)
-    overlay = folder / f"{stem}_overlay.png"
-    save_picture(overlay, drawn)
-    text = folder / f"{stem}.json"
-    write_json(text, to_json(hands, image_rgb.shape[1], image_rgb.shape[0]))
+    meshes = write_meshes(folder / name, hands, mesh)
+    overlay, text = folder / f"{name}_overlay.jpg", folder / f"{name}.json"
+    save_picture(overlay, draw_hands(image_rgb, hands))
+    records = [hand_record(hand, path.name) for hand, path in zip(hands, meshes, strict=True)]
+    K_px = hands[0].K_px if hands else default_intrinsics(image_rgb.shape[1], image_rgb.shape[0])
+    with PredictionsFile(text, {}) as file:
+        file.add_image(image_record(name, image_rgb, K_px, "given", {"overlay": overlay.name}, records))
     return {"json": [text], "overlay": [overlay], "mesh": meshes}
 
 
-def to_json(hands: Sequence[Hand], width: int, height: int) -> dict:
-    """The documented JSON of one picture (docs/predictions.md): metres, pixels, radians, OpenCV camera."""
-    return {
-        "schema": "utnet-hands",
-        "version": SCHEMA_VERSION,
-        "image": {"width": width, "height": height},
-        "hands": [
-            {
-                "side": hand.side,
-                "score": hand.score,
-                "box_px": _numbers(hand.box_px, 2),
-                "K_px": _numbers(hand.K_px, 4),
-                "distance_from": hand.distance_from,
-                "joints_cam_m": _numbers(hand.joints_cam_m, 6),
-                "joints_px": _numbers(hand.joints_px, 3),
-                "hand_model": "open",
-                "global_orient_axis_angle": _numbers(matrix_to_axis_angle(hand.params.global_orient)[0], 6),
-                "hand_pose_axis_angle": _numbers(matrix_to_axis_angle(hand.params.hand_pose), 6),
-                "betas": _numbers(hand.params.betas, 6),
-                "transl_m": _numbers(hand.params.transl_m, 6),
-            }
-            for hand in hands
-        ],
-    }
+def remove_earlier(folder: Path, *, allowed: bool) -> None:
+    """Removes what an earlier call wrote into a folder, by what its predictions.json names.
+
+    Raises:
+        InputError: there is such a file and it is not `allowed`, or it is not one of ours.
+    """
+    path = folder / PREDICTIONS
+    if not path.exists():
+        return
+    if not allowed:
+        raise InputError(f"{path}: is there already; give another folder with --out, or --overwrite it")
+    try:
+        tree = json.loads(path.read_text(encoding="utf-8"))
+        names = list(_named_files(tree))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{path}: not written by utnet predict; it is left alone, give another --out") from error
+    for name in names:
+        file = folder / name
+        if file.resolve().is_relative_to(folder.resolve()):  # whatever the JSON says, nothing outside is touched
+            file.unlink(missing_ok=True)
+    path.unlink()
+
+
+def _named_files(tree: dict) -> Iterator[str]:
+    if tree["schema"] != SCHEMA:
+        raise ValueError(tree["schema"])
+    for record in [*tree["images"], *tree["videos"]]:
+        yield from (record[kind] for kind in ("overlay", "arrays") if record.get(kind))
+        for frame in record.get("frames", [record]):
+            yield from (hand["mesh"] for hand in frame["hands"] if hand["mesh"])
+
+
+def write_meshes(start: Path, hands: Sequence[Hand], mesh: str) -> list[Path]:
+    """`START_0_right.glb`, `START_1_left.glb`, ...; returns their paths."""
+    paths = [start.with_name(f"{start.name}_{i}_{hand.side}.{mesh}") for i, hand in enumerate(hands)]
+    for path, hand in zip(paths, hands, strict=True):
+        write_mesh(path, hand)
+    return paths
 
 
 def write_mesh(path: str | Path, hand: Hand) -> None:
@@ -107,26 +224,21 @@ def write_mesh(path: str | Path, hand: Hand) -> None:
     write_whole(path, data if isinstance(data, str) else bytes(data))
 
 
-def draw_hands(image_rgb: np.ndarray, hands: Sequence[Hand]) -> np.ndarray:
-    """Every hand's mesh over the picture, far ones first, and its skeleton on top."""
-    out = image_rgb
-    for hand in sorted(hands, key=lambda h: -float(h.joints_cam_m[:, 2].mean())):
-        out = overlay_mesh(out, hand.vertices_cam_m, hand.faces, hand.K_px)
-    for hand in hands:
-        out = draw_skeleton(out, hand.joints_px)
-    return out
-
-
-def _decode(path: str | Path, flags: int) -> np.ndarray:
-    path = Path(path)
-    if not path.is_file():
-        raise InputError(f"{path}: {'a folder, not a picture' if path.is_dir() else 'no such file'}")
-    data = np.frombuffer(path.read_bytes(), np.uint8)
-    image = cv2.imdecode(data, flags) if data.size else None
-    if image is None:
-        raise InputError(f"{path}: not a picture that OpenCV can read (JPEG, PNG, ...)")
-    return image
-
-
 def _numbers(array: np.ndarray, digits: int) -> list:
     return np.round(np.asarray(array, float), digits).tolist()
+
+
+def _text(value: Any, indent: int) -> str:
+    """JSON with a line for each field, and lists of numbers in one."""
+    if isinstance(value, dict) and value:
+        return "{" + _fields(value, indent) + "\n" + " " * indent + "}"
+    if isinstance(value, list) and any(isinstance(item, dict) for item in value):
+        inner = "\n" + " " * (indent + 1)
+        return "[" + ",".join(inner + _text(item, indent + 1) for item in value) + "\n" + " " * indent + "]"
+    return json.dumps(value, allow_nan=False)
+
+
+def _fields(record: dict, indent: int) -> str:
+    """A record's lines, without its braces."""
+    inner = "\n" + " " * (indent + 1)
+    return ",".join(f"{inner}{json.dumps(key)}: {_text(item, indent + 1)}" for key, item in record.items())

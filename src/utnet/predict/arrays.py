@@ -1,0 +1,56 @@
+"""Predictions as NumPy arrays, one row a hand."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from utnet.geometry import matrix_to_axis_angle
+from utnet.predict.hand import Hand
+from utnet.storage import write_whole
+
+
+class HandRows:
+    """Hands of a picture or a video, gathered into one .npz; the fields are in docs/predictions.md.
+
+    Args:
+        with_vertices: keep meshes; a video's are left out, its parameters decode to them.
+    """
+
+    def __init__(self, *, with_vertices: bool):
+        self._with_vertices = with_vertices
+        self._rows: list[dict[str, np.ndarray]] = []
+        self._faces: dict[str, np.ndarray] = {}
+
+    def add(self, hands: Sequence[Hand], frame: int = 0, time_s: float = 0.0) -> None:
+        """Appends the hands of a frame."""
+        for hand in hands:
+            row = {
+                "frame": np.int32(frame),
+                "time_s": np.float64(time_s),
+                "track": np.int32(-1 if hand.track is None else hand.track),
+                "side": np.array(hand.side, "U5"),
+                "score": np.float32(hand.score),
+                "box_px": hand.box_px.astype(np.float32),
+                "K_px": hand.K_px,
+                "joints_cam_m": hand.joints_cam_m.astype(np.float32),
+                "joints_px": hand.joints_px.astype(np.float32),
+                "global_orient_axis_angle": matrix_to_axis_angle(hand.params.global_orient)[0].astype(np.float32),
+                "hand_pose_axis_angle": matrix_to_axis_angle(hand.params.hand_pose).astype(np.float32),
+                "betas": hand.params.betas.astype(np.float32),
+                "transl_m": hand.params.transl_m.astype(np.float32),
+            }
+            if self._with_vertices:
+                row["vertices_cam_m"] = hand.vertices_cam_m.astype(np.float32)
+                self._faces[f"faces_{hand.side}"] = hand.faces.astype(np.int32)
+            self._rows.append(row)
+
+    def write(self, path: Path) -> None:
+        """Writes the file, whole or not at all. Without any hand it holds no arrays but an empty `frame`."""
+        columns = {name: np.stack([row[name] for row in self._rows]) for name in (self._rows[0] if self._rows else ())}
+        data = io.BytesIO()
+        np.savez_compressed(data, **(columns or {"frame": np.zeros(0, np.int32)}), **self._faces)  # type: ignore[arg-type]
+        write_whole(path, data.getvalue())

@@ -1,0 +1,67 @@
+"""What a user gives besides the picture: boxes, a camera, depth. Refused where it cannot be meant."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from utnet.errors import InputError
+
+_DEPTH_LIMITS_M = (0.1, 10.0)
+"""A hand nearer or farther than this is depth in another unit."""
+_SMALLEST_BOX_PX = 4.0
+
+
+def checked_image(image_rgb: np.ndarray) -> np.ndarray:
+    """The picture; ValueError unless it is (H, W, 3) uint8 with at least one pixel."""
+    if image_rgb.ndim != 3 or image_rgb.shape[2] != 3 or image_rgb.dtype != np.uint8 or 0 in image_rgb.shape:
+        raise ValueError(f"image_rgb is {image_rgb.dtype} of shape {image_rgb.shape}, expected (H, W, 3) uint8")
+    return image_rgb
+
+
+def checked_camera(K_px: np.ndarray, size_px: int) -> np.ndarray:
+    """(3, 3) float64 intrinsics; InputError unless they are a camera's, in pixels of a picture of that longer side."""
+    K = np.asarray(K_px, float)
+    if not (K.shape == (3, 3) and np.isfinite(K).all() and K[0, 0] > 0 and K[1, 1] > 0 and (K[2] == [0, 0, 1]).all()):
+        raise InputError(f"K {K.tolist()} is not a camera matrix; give fx,fy,cx,cy in pixels with fx and fy above 0")
+    if not 0.1 * size_px < K[0, 0] < 200 * size_px:
+        raise InputError(f"K says a focal length of {K[0, 0]:g} px for a picture of {size_px} px; give K in pixels")
+    return K
+
+
+def check_box(box: Sequence[float] | np.ndarray, width: int, height: int) -> None:
+    """InputError unless the box x0, y0, x1, y1 can hold a hand of which something is in the picture."""
+    corners = np.asarray(box, float)
+    if not (
+        corners.shape == (4,) and np.isfinite(corners).all() and corners[0] < corners[2] and corners[1] < corners[3]
+    ):
+        raise InputError(f"box {corners.tolist()} is empty or not finite; give x0,y0,x1,y1 with x0 < x1 and y0 < y1")
+    if (corners[2:] - corners[:2] < _SMALLEST_BOX_PX).any() or np.ptp(corners) > 4 * max(width, height):
+        raise InputError(f"box {corners.tolist()} cannot hold a hand in an image of {width}x{height} px; give pixels")
+    if corners[2] < 0 or corners[3] < 0 or corners[0] >= width or corners[1] >= height:
+        raise InputError(f"box {corners.tolist()} lies outside the image of {width}x{height} px")
+
+
+def checked_depth(depth_m: np.ndarray, image_shape: Sequence[int]) -> np.ndarray:
+    """(H, W) float32 with 0 for what is no number; InputError unless it has the picture's size and any reading."""
+    depth_m = np.nan_to_num(np.asarray(depth_m, np.float32), nan=0.0, posinf=0.0, neginf=0.0)
+    height, width = image_shape[:2]
+    if depth_m.shape != (height, width):
+        size = "x".join(str(side) for side in depth_m.shape[::-1])
+        raise InputError(f"depth is {size}, the image {width}x{height}: give depth aligned to the image")
+    if not (depth_m > 0).any():
+        raise InputError("depth has no reading at all; leave depth out for this picture")
+    return depth_m
+
+
+def check_depth_unit(depth_m: np.ndarray, boxes: np.ndarray) -> None:
+    """InputError where depth puts what is in one of (B, 4) boxes out of a hand's reach. One without readings passes."""
+    for x0, y0, x1, y1 in np.clip(np.rint(boxes), 0, 1e6).astype(int):
+        inside = depth_m[y0 : y1 + 1, x0 : x1 + 1]
+        median = float(np.median(inside[inside > 0])) if (inside > 0).any() else 1.0
+        if not _DEPTH_LIMITS_M[0] < median < _DEPTH_LIMITS_M[1]:
+            raise InputError(
+                f"depth says that the hand is {median:.4g} m away; expected 0.1 to 10 m: "
+                "check the unit (a 16-bit PNG usually holds millimetres: --depth-scale 0.001)"
+            )

@@ -1,0 +1,176 @@
+"""`utnet predict`. Light: what the command line needs to know it, nothing heavy."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import tyro
+
+from utnet.errors import InputError
+
+if TYPE_CHECKING:
+    from utnet.predict.inputs import Input
+    from utnet.predict.run import Summary
+
+
+Flag = Annotated[bool, tyro.conf.FlagCreatePairsOff, tyro.conf.arg(help_behavior_hint="")]
+"""An option that is there or not."""
+
+
+def _left_out(metavar: str):
+    """An option that may be left out, without tyro's own words about that."""
+    return tyro.conf.arg(metavar=metavar, help_behavior_hint="")
+
+
+def predict(
+    inputs: Annotated[tuple[str, ...], tyro.conf.Positional, _left_out("INPUT...")],
+    out: Path = Path("predictions"),
+    overwrite: Flag = False,
+    weights: Annotated[Path | None, _left_out("PATH")] = None,
+    method: Literal["auto", "network", "fit"] = "auto",
+    device: str = "auto",
+    mano: Annotated[Path | None, _left_out("FOLDER")] = None,
+    K: Annotated[str | None, _left_out("FX,FY,CX,CY")] = None,
+    depth: Annotated[str | None, _left_out("FILE|FOLDER|GLOB")] = None,
+    depth_scale: float = 0.001,
+    box: Annotated[tuple[str, ...], _left_out("X0,Y0,X1,Y1")] = (),
+    side: Annotated[tuple[Literal["right", "left"], ...], _left_out("right|left")] = (),
+    mesh: Annotated[Literal["glb", "obj", "ply", "none"] | None, _left_out("glb|obj|ply|none")] = None,
+    npz: Flag = False,
+    no_overlay: Flag = False,
+    raw: Flag = False,
+    seconds: Annotated[float | None, _left_out("SECONDS")] = None,
+    jobs: int = 1,
+) -> None:
+    """Finds the hands in pictures, videos or a camera's view; writes predictions.json, overlays and meshes.
+
+    Exit code: 0 all is done (no hand in view is an answer, too), 1 something could not be read or was cut short and the
+    rest is done, 2 the request itself was bad, 130 stopped by Ctrl-C (what was done until then is written).
+
+    Args:
+        inputs: pictures, folders, globs ("photos/**/*.jpg"), videos, or the number of a camera (Ctrl-C ends it).
+        out: folder to write into.
+        overwrite: remove what an earlier call wrote there.
+        weights: a checkpoint folder such as runs/demo/run/best, or a file of `utnet export`.
+        method: network (trained weights), fit (a hand model fitted to landmarks; needs none), auto: network where
+            there are weights.
+        device: of the network: auto, cpu, cuda, ...
+        mano: folder of your MANO_RIGHT.pkl, to fit MANO instead of the open hand (default: UTNET_MANO_DIR).
+        K: intrinsics in pixels of the upright pictures (default: from EXIF, else f = the longer side, centred).
+        depth: depth images aligned to the pictures: one file, or a folder or glob of files with the pictures' names or
+            numbers. 16-bit PNG or TIFF, or .npy in metres.
+        depth_scale: metres a step of 16-bit depth (0.001: millimetres).
+        box: tight box of each hand of one picture in pixels, instead of the detector's (write --box=-5,... where it
+            begins with a minus).
+        side: which hand is in each box (default: the detector says).
+        mesh: format of the meshes, one file a hand (default: glb for pictures, none for videos).
+        npz: also write arrays: NAME.npz.
+        no_overlay: do not draw the hands over the pictures and videos.
+        raw: do not smooth videos.
+        seconds: stop a video or camera after this long.
+        jobs: pictures worked on at once.
+    """
+    from utnet.predict.inputs import DepthFiles, find_inputs
+    from utnet.predict.predictor import Predictor
+    from utnet.predict.request import Request
+    from utnet.predict.run import run
+
+    found = find_inputs(inputs)
+    _check(found, jobs=jobs, seconds=seconds, depth=depth, depth_scale=depth_scale, box=box, side=side)
+    request = Request(
+        out=out,
+        overwrite=overwrite,
+        K_px=None if K is None else _camera(K),
+        depth=None if depth is None else DepthFiles(depth, len(found)),
+        depth_scale=depth_scale,
+        boxes=[_floats("--box", text, 4) for text in box] or None,
+        sides=side or None,
+        overlay=not no_overlay,
+        mesh=None if mesh == "none" else mesh or "glb",
+        video_mesh=None if mesh == "none" else mesh,
+        arrays=npz,
+        raw=raw,
+        seconds=seconds,
+        jobs=jobs,
+    )
+    fits = method == "fit" or (method == "auto" and weights is None)
+    folder = mano or (os.environ.get("UTNET_MANO_DIR") if fits else None)
+    summary = run(Predictor(weights, method=method, device=device, mano=folder), found, request)
+    for line in _lines(summary, found, out):
+        print(line)
+    if summary.stopped_by:
+        sys.exit(128 + summary.stopped_by)
+    if summary.problems:
+        sys.exit(1)
+
+
+def _check(
+    found: Sequence[Input],
+    *,
+    jobs: int,
+    seconds: float | None,
+    depth: str | None,
+    depth_scale: float,
+    box: Sequence[str],
+    side: Sequence[str],
+) -> None:
+    """InputError for options that do not go with the inputs or with each other."""
+    videos = [item for item in found if item.kind != "picture"]
+    if jobs < 1:
+        raise InputError(f"--jobs is {jobs}; expected at least 1")
+    if seconds is not None and not seconds > 0:
+        raise InputError(f"--seconds is {seconds}; expected more than 0")
+    if not depth_scale > 0:
+        raise InputError(f"--depth-scale is {depth_scale}; expected metres a step, such as 0.001 for millimetres")
+    if depth is not None and videos:
+        raise InputError(f"--depth goes with pictures, and {videos[0].source} is none; give its frames as pictures")
+    if box and (len(found) != 1 or videos):
+        raise InputError(f"--box is of one picture, and there are {len(found)} inputs; leave it out to detect hands")
+    if side and len(side) != len(box):
+        raise InputError(f"{len(side)} sides for {len(box)} boxes; give --side right or left for each --box")
+
+
+def _lines(summary: Summary, found: Sequence[Input], out: Path) -> list[str]:
+    """What the call did, for the terminal."""
+    lines = []
+    if len(found) == 1 and summary.num_pictures:
+        for hand in summary.hands:
+            x, y, z = hand.joints_cam_m.mean(0)
+            lines.append(f"{hand.side} hand at x {x:.3f}, y {y:.3f}, z {z:.3f} m (distance from {hand.distance_from})")
+    done = [
+        _count(summary.num_pictures, "picture"),
+        _count(summary.num_videos, "video") + f" ({_count(summary.num_frames, 'frame')})",
+    ]
+    asked = [any(item.kind == "picture" for item in found), any(item.kind != "picture" for item in found)]
+    text = ", ".join(part for part, wanted in zip(done, asked, strict=True) if wanted)
+    lines.append(f"{text}, {_count(summary.num_hands, 'hand')}: {out / 'predictions.json'}")
+    if summary.problems:
+        lines.append(f"{len(summary.problems)} could not be read, or not to the end: see above, or predictions.json")
+    if summary.stopped_by:
+        lines.append(f"stopped before all {len(found)} inputs were done")
+    return lines
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
+def _camera(text: str):
+    from utnet.geometry import intrinsics
+
+    return intrinsics(*_floats("--K", text, 4))
+
+
+def _floats(option: str, text: str, num: int) -> list[float]:
+    """Numbers between commas."""
+    try:
+        values = [float(word) for word in text.split(",")]
+    except ValueError as error:
+        raise InputError(f"{option} {text!r}: expected {num} numbers between commas") from error
+    if len(values) != num:
+        raise InputError(f"{option} {text!r}: {len(values)} numbers, expected {num} between commas")
+    return values

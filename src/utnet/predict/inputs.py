@@ -1,0 +1,163 @@
+"""What a user means by INPUT and by --depth: files, folders, globs, cameras; and the names of what comes of them."""
+
+from __future__ import annotations
+
+import glob
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from utnet.errors import InputError
+from utnet.media import PICTURE_SUFFIXES, VIDEO_SUFFIXES
+from utnet.media.depth import DEPTH_SUFFIXES
+
+_NUMBER = re.compile(r"(\d+)\D*$")
+
+
+@dataclass(frozen=True)
+class Input:
+    """One picture, video or camera.
+
+    Attributes:
+        kind: "picture", "video" or "camera".
+        source: the file, or the camera's number.
+        name: what the files made of it begin with, unlike every other input's.
+    """
+
+    kind: str
+    source: Path | int
+    name: str
+
+
+def find_inputs(words: Sequence[str]) -> list[Input]:
+    """The pictures, videos and cameras that the words of a command line mean, each once, in their order.
+
+    A word is a file, a folder (its pictures and videos, by name; not those of its folders), a glob (`**` goes into
+    folders) or, if there is no such file, the number of a camera. Of folders and globs, files are taken that are called
+    like a picture or a video; a file that is named itself is taken anyhow, for a picture unless called like a video.
+
+    Raises:
+        InputError: no word, or one that means nothing.
+    """
+    if not words:
+        raise InputError("nothing to look at; give pictures, folders, globs, videos or the number of a camera")
+    found: dict[Path | int, Path | int] = {}
+    for word in words:
+        for source in _expand(word):
+            found.setdefault(source.resolve() if isinstance(source, Path) else source, source)
+    sources = list(found.values())
+    return [Input(_kind(source), source, name) for source, name in zip(sources, _names(sources), strict=True)]
+
+
+class DepthFiles:
+    """Which depth image belongs to a picture.
+
+    Args:
+        word: one file, a folder or a glob.
+        num_pictures: how many pictures there are: one file is for one picture.
+
+    Raises:
+        InputError: no such files, or one file for several pictures.
+    """
+
+    def __init__(self, word: str, num_pictures: int):
+        self._word, self._only = word, None
+        path = Path(word)
+        if path.is_dir():
+            files = sorted(file for file in path.iterdir() if file.suffix.lower() in DEPTH_SUFFIXES)
+        elif glob.has_magic(word) and not path.exists():
+            files = sorted(Path(file) for file in glob.glob(word, recursive=True))
+        elif num_pictures > 1:
+            raise InputError(f"--depth {word}: one depth image for {num_pictures} pictures; give a folder or a glob")
+        else:
+            files, self._only = [path], path
+        if not files:
+            raise InputError(f"--depth {word}: holds no depth image (16-bit PNG, TIFF or .npy)")
+        self._by_stem, self._by_number = _grouped(files, _stem), _grouped(files, _number)
+
+    def of(self, picture: Path) -> Path:
+        """The one of the picture's own name; else the one that ends in the same number, as in color_000012.jpg and
+        aligned_depth_to_color_000012.png.
+
+        Raises:
+            InputError: there is none, or more than one.
+        """
+        if self._only is not None:
+            return self._only
+        number, itself = _number(picture), picture.resolve()
+        groups = (self._by_stem.get(_stem(picture), []), self._by_number.get(number, []) if number else [])
+        named, numbered = ([file for file in group if file.resolve() != itself] for group in groups)
+        files = named or numbered
+        if len(files) != 1:
+            what = f"{files[0].name} and {files[1].name} both fit" if files else "no depth image of its name or number"
+            raise InputError(f"{picture}: {what} in {self._word}; name depth images as their pictures, or leave it out")
+        return files[0]
+
+
+def _expand(word: str) -> Iterable[Path | int]:
+    path = Path(word)
+    if path.is_dir():
+        inside = [file for file in sorted(path.iterdir()) if _known(file)]
+        if not inside:
+            raise InputError(f"{word}: the folder holds no picture or video ({' '.join(PICTURE_SUFFIXES)} ...)")
+        return inside
+    if path.exists():
+        return [path]
+    if word.isdecimal():
+        return [int(word)]
+    if glob.has_magic(word):
+        inside = [file for file in map(Path, sorted(glob.glob(word, recursive=True))) if _known(file)]
+        if not inside:
+            raise InputError(f"{word}: no picture or video has such a name")
+        return inside
+    raise InputError(f"{word}: no such file")
+
+
+def _known(file: Path) -> bool:
+    hidden = file.name.startswith(".")
+    return not hidden and file.suffix.lower() in PICTURE_SUFFIXES + VIDEO_SUFFIXES and file.is_file()
+
+
+def _kind(source: Path | int) -> str:
+    if isinstance(source, int):
+        return "camera"
+    return "video" if source.suffix.lower() in VIDEO_SUFFIXES else "picture"
+
+
+def _names(sources: Sequence[Path | int]) -> list[str]:
+    """The file's stem where no other file has it (small or capital letters are the same to some systems); otherwise the
+    folder's name goes before it, and if need be a number behind it."""
+    plain = [f"camera_{source}" if isinstance(source, int) else source.stem for source in sources]
+    count = Counter(name.casefold() for name in plain)
+    taken = {name for name in count if count[name] == 1}
+    names = []
+    for source, name in zip(sources, plain, strict=True):
+        if count[name.casefold()] > 1:
+            folder = source.resolve().parent.name if isinstance(source, Path) else ""
+            first = name = f"{folder}_{name}" if folder else name
+            number = 1
+            while name.casefold() in taken:
+                number += 1
+                name = f"{first}_{number}"
+            taken.add(name.casefold())
+        names.append(name)
+    return names
+
+
+def _stem(file: Path) -> str:
+    return file.stem
+
+
+def _number(file: Path) -> str:
+    """The last number in a file's name, "" without one."""
+    match = _NUMBER.search(file.stem)
+    return match.group(1).lstrip("0") or "0" if match else ""
+
+
+def _grouped(files: Sequence[Path], key) -> dict[str, list[Path]]:
+    groups: dict[str, list[Path]] = {}
+    for file in files:
+        groups.setdefault(key(file), []).append(file)
+    return groups

@@ -1,0 +1,60 @@
+"""From a picture of hands to their meshes: what the two ways, `network` and `fit`, have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from utnet.hand import HandModel
+from utnet.types import HandParams, Sample
+
+
+@dataclass(frozen=True)
+class RightHands:
+    """B right (or mirrored) hands in the camera of their picture, numpy.
+
+    Attributes:
+        params: with a leading axis B; `joints_cam_m = joints_m + transl_m`.
+        joints_cam_m: (B, 21, 3).
+        vertices_cam_m: (B, V, 3).
+        measured: (B,) bool, the distance was measured by depth, not guessed from the hand's size.
+    """
+
+    params: HandParams
+    joints_cam_m: np.ndarray
+    vertices_cam_m: np.ndarray
+    measured: np.ndarray
+
+
+class Lifter(Protocol):
+    """One way from pictures to meshes.
+
+    Attributes:
+        name: "network" or "fit".
+        needs_landmarks: whether the samples must hold a detector's landmarks.
+        weights: where they are from; None without.
+        faces: (F, 3) of the right hand, counter-clockwise seen from outside.
+        hand_model: "open" or "mano", which decodes the parameters.
+        hand: that model of the right hand; None where it is not at hand (an exported network with MANO's).
+    """
+
+    name: str
+    needs_landmarks: bool
+    weights: str | None
+    faces: np.ndarray
+    hand_model: str
+
+    @property
+    def hand(self) -> HandModel | None: ...
+
+    def __call__(self, samples: Sequence[Sample]) -> RightHands:
+        """Lifts the hands of one picture.
+
+        Args:
+            samples: at least one; right hands (left ones mirrored), each in the whole picture with its box and K_px. Of
+                landmarks, `joints_px` are those in the picture and `joints_cam_m` those in metres, about any origin.
+        """
+        ...

@@ -1,0 +1,63 @@
+"""What a call of `utnet predict` asks for, besides its inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from utnet.placement import default_intrinsics
+from utnet.predict.checks import checked_camera
+from utnet.predict.inputs import DepthFiles
+
+
+@dataclass(frozen=True)
+class Request:
+    """Options of a call.
+
+    Attributes:
+        out: the folder to write into.
+        overwrite: remove what an earlier call wrote there; otherwise that is an error.
+        K_px: (3, 3) of every picture, or None: each picture's EXIF data, else the stated default.
+        depth: the pictures' depth images.
+        depth_scale: metres a step of those with whole numbers.
+        boxes: of the one picture, instead of the detector's.
+        sides: of the boxes.
+        overlay: draw the hands over pictures and videos.
+        mesh: format of the pictures' meshes, None for none.
+        video_mesh: the same for every frame of videos.
+        arrays: write .npz files.
+        raw: videos are not smoothed.
+        seconds: length after which a video or camera is left, None: its end.
+        jobs: pictures that are worked on at once.
+    """
+
+    out: Path
+    overwrite: bool = False
+    K_px: np.ndarray | None = None
+    depth: DepthFiles | None = None
+    depth_scale: float = 0.001
+    boxes: Sequence[Sequence[float]] | None = None
+    sides: Sequence[str] | None = None
+    overlay: bool = True
+    mesh: str | None = "glb"
+    video_mesh: str | None = None
+    arrays: bool = False
+    raw: bool = False
+    seconds: float | None = None
+    jobs: int = 1
+
+    def camera(self, image_rgb: np.ndarray, exif_K_px: np.ndarray | None = None) -> tuple[np.ndarray, str]:
+        """Intrinsics (3, 3) of a picture, and where they are from: "given", "exif" or "default".
+
+        Raises:
+            InputError: those given cannot be of a picture of that size.
+        """
+        height, width = image_rgb.shape[:2]
+        if self.K_px is not None:
+            return checked_camera(self.K_px, max(width, height)), "given"
+        if exif_K_px is not None:
+            return exif_K_px, "exif"
+        return default_intrinsics(width, height), "default"

@@ -1,0 +1,235 @@
+"""Hands of a video made quiet: a One Euro filter on each track's rotations and place, one shape a track.
+
+Casiez, Roussel and Vogel, "1 Euro Filter" (CHI 2012): an exponential mean whose cutoff grows with speed, so that a
+still hand is quiet and a fast one is not late. The channels are those whose errors have little to do with one another:
+
+    rotations   each of MANO's 16 joints on SO(3): steps go along the geodesic, speeds are angular velocities.
+    bearing     the direction from the camera to the middle of the palm; the wrist swings with errors of the rotation.
+    distance    its logarithm, in sizes of the hand: without depth, a frame that takes the hand for larger also puts it
+                farther away. A distance measured by depth is left as it was measured.
+    shape       the mean over the track: a person's hand does not change its bones.
+
+No channel has axes of its own: turning everything about the camera turns the result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from utnet.conventions import JOINT_NAMES, PARENTS
+from utnet.geometry import axis_angle_to_matrix, matrix_to_axis_angle, project
+from utnet.hand import HandModel
+from utnet.predict.hand import Hand
+from utnet.types import HandParams
+
+_Binary = Callable[[np.ndarray, np.ndarray], np.ndarray]
+
+_PALM = [JOINT_NAMES.index(name) for name in ("wrist", "index_mcp", "middle_mcp", "ring_mcp", "little_mcp")]
+_PARENTS = list(PARENTS[1:])
+_GAP_S, _GAP_FRAMES = 0.25, 2.5
+"""A track unseen for longer than both starts anew: what it did in between is not known."""
+
+
+_SPEED_CUTOFF_HZ = 1.0
+"""Of the exponential mean that makes a velocity of differences (the paper's value)."""
+
+
+@dataclass(frozen=True)
+class OneEuro:
+    """The two numbers of a One Euro filter.
+
+    Attributes:
+        min_cutoff_hz: cutoff at rest; lower is quieter and later. Infinity passes everything through.
+        beta: how the cutoff grows with speed, Hz per unit a second.
+    """
+
+    min_cutoff_hz: float
+    beta: float
+
+
+@dataclass(frozen=True)
+class Smoothing:
+    """The filter of each channel, tuned on synthetic motion with errors as the detector's (`benchmarks/video.py`).
+
+    Attributes:
+        rotations: of each of the 16 joints, radians.
+        bearing: of the direction to the middle of the palm, radians.
+        distance: of the logarithm of its distance in sizes of the hand.
+    """
+
+    rotations: OneEuro = OneEuro(1.0, 8.0)
+    bearing: OneEuro = OneEuro(1.0, 160.0)
+    distance: OneEuro = OneEuro(0.7, 20.0)
+
+
+class HandSmoother:
+    """Smooths the hands of a video, frame by frame and track by track. Tracks never touch one another.
+
+    Args:
+        fps: frames a second, about; the filters use the times that they are given.
+        hand: the right hand model that decodes the parameters (None: the open hand); left hands use its mirror image.
+        smoothing: the filters.
+
+    Raises:
+        ValueError: fps is not above 0.
+    """
+
+    def __init__(self, fps: float, *, hand: HandModel | None = None, smoothing: Smoothing | None = None):
+        if not fps > 0:
+            raise ValueError(f"fps is {fps}; expected frames a second above 0")
+        right = HandModel.open() if hand is None else hand
+        self._models = {right.side: right, (left := right.mirrored()).side: left}
+        self._smoothing = smoothing or Smoothing()
+        self._gap_s = max(_GAP_S, _GAP_FRAMES / fps)
+        self._tracks: dict[tuple[int, str], _Track] = {}
+        self._last_s = -np.inf
+
+    def __call__(self, hands: Sequence[Hand], time_s: float) -> list[Hand]:
+        """The hands of the next frame, smoothed, in the same order.
+
+        Args:
+            hands: of one picture, each with its own `track`. A track is one hand: on the other side it starts anew.
+            time_s: when the picture was taken; later than the last.
+
+        Raises:
+            ValueError: a time that is not later than the last, a hand without a track or two of one track, a hand of
+                another hand model.
+        """
+        if not time_s > self._last_s:
+            raise ValueError(f"time_s is {time_s} after {self._last_s}; expected times that grow from frame to frame")
+        keys = [self._key(hand) for hand in hands]
+        if len(set(keys)) < len(keys):
+            raise ValueError(f"tracks {[hand.track for hand in hands]} of one picture; expected each hand once")
+        self._last_s = time_s
+        self._tracks = {key: track for key, track in self._tracks.items() if time_s - track.time_s <= self._gap_s}
+        for key, hand in zip(keys, hands, strict=True):
+            if key in self._tracks:
+                self._tracks[key].follow(hand, time_s, self._smoothing)
+            else:
+                self._tracks[key] = _Track(hand, time_s)
+        return [self._decode(hand, self._tracks[key]) for key, hand in zip(keys, hands, strict=True)]
+
+    def _key(self, hand: Hand) -> tuple[int, str]:
+        if hand.track is None:
+            raise ValueError("a hand has no track number; smoothing needs tracked hands")
+        if hand.hand_model != self._models[hand.side].name:
+            raise ValueError(f"a hand of the {hand.hand_model} model; the smoother has {self._models[hand.side].name}")
+        return hand.track, hand.side
+
+    def _decode(self, hand: Hand, track: _Track) -> Hand:
+        """The hand with everything that follows from the parameters made anew from the track's."""
+        rotations, betas = track.rotations.value, track.betas
+
+        def tensor(array: np.ndarray) -> torch.Tensor:
+            return torch.from_numpy(array.astype(np.float32))[None]
+
+        with torch.inference_mode():
+            mesh = self._models[hand.side](tensor(rotations[:1]), tensor(rotations[1:]), tensor(betas))
+        joints, vertices = (t[0].double().numpy() for t in (mesh.joints_m, mesh.vertices_m))
+        transl = track.palm_cam_m(_size_m(joints)) - joints[_PALM].mean(0)
+        return replace(
+            hand,
+            joints_cam_m=joints + transl,
+            joints_px=project(joints + transl, hand.K_px),
+            vertices_cam_m=vertices + transl,
+            params=HandParams(rotations[:1], rotations[1:], betas, transl),
+        )
+
+
+class _Track:
+    """What is known of one hand.
+
+    Attributes:
+        time_s: when it was seen last.
+        rotations: channel of (16, 3, 3), the root joint first.
+        betas: (10,) mean over the frames.
+    """
+
+    def __init__(self, hand: Hand, time_s: float):
+        self.time_s, self.betas, self._num_frames = time_s, hand.params.betas, 1
+        bearing, self._range_m, log_sizes = _place(hand)
+        self.rotations = _Channel(_rotations(hand), _between, _turned)
+        self._bearing = _Channel(bearing, np.subtract, lambda b, v: _unit(b + v))
+        self._distance = _Channel(log_sizes, np.subtract, np.add)
+        self._measured = hand.distance_from == "depth"
+
+    def follow(self, hand: Hand, time_s: float, smoothing: Smoothing) -> None:
+        """Takes the hand of the next frame."""
+        dt_s, self.time_s = time_s - self.time_s, time_s
+        self._num_frames += 1
+        self.betas = self.betas + (hand.params.betas - self.betas) / self._num_frames
+        bearing, self._range_m, log_sizes = _place(hand)
+        self.rotations.follow(_rotations(hand), dt_s, smoothing.rotations)
+        self._bearing.follow(bearing, dt_s, smoothing.bearing)
+        self._distance.follow(log_sizes, dt_s, smoothing.distance)
+        self._measured = hand.distance_from == "depth"
+
+    def palm_cam_m(self, size_m: float) -> np.ndarray:
+        """(3,) the middle of the palm of a hand of that size."""
+        range_m = self._range_m if self._measured else size_m * np.exp(self._distance.value)
+        return self._bearing.value * range_m
+
+
+class _Channel:
+    """One filtered quantity of one track on its manifold.
+
+    Attributes:
+        value: the filtered value.
+
+    Args:
+        first: its first value, which is taken as it is.
+        minus: (a, b) -> the tangent vector (..., n) at b that leads to a.
+        plus: (b, v) -> where the tangent vector v leads from b.
+    """
+
+    def __init__(self, first: np.ndarray, minus: _Binary, plus: _Binary):
+        self.value = self._raw = first
+        self._minus, self._plus = minus, plus
+        self._velocity = np.zeros_like(minus(first, first))
+
+    def follow(self, raw: np.ndarray, dt_s: float, one_euro: OneEuro) -> None:
+        """Takes the next raw value, `dt_s` after the last."""
+        error, step = self._minus(raw, np.stack([self.value, self._raw]))
+        self._velocity += _weight(_SPEED_CUTOFF_HZ, dt_s) * (step / dt_s - self._velocity)
+        speed = np.linalg.norm(self._velocity, axis=-1, keepdims=True)
+        weight = _weight(one_euro.min_cutoff_hz + one_euro.beta * speed, dt_s)
+        self.value, self._raw = self._plus(self.value, weight * error), raw
+
+
+def _weight(cutoff_hz, dt_s: float):
+    """Weight of the new value in an exponential mean: 1 / (1 + tau / dt) with tau = 1 / (2 pi cutoff)."""
+    return 1 / (1 + 1 / (2 * np.pi * cutoff_hz * dt_s))
+
+
+def _between(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """(..., 3) rotation vectors from rotations b to a, in the frame of b: b exp(v) = a, the short way."""
+    return matrix_to_axis_angle(b.swapaxes(-1, -2) @ a)
+
+
+def _turned(b: np.ndarray, v: np.ndarray) -> np.ndarray:
+    return b @ axis_angle_to_matrix(v)
+
+
+def _unit(v: np.ndarray) -> np.ndarray:
+    return v / np.linalg.norm(v)
+
+
+def _rotations(hand: Hand) -> np.ndarray:
+    """(16, 3, 3), MANO order."""
+    return np.concatenate([hand.params.global_orient, hand.params.hand_pose])
+
+
+def _place(hand: Hand) -> tuple[np.ndarray, float, np.ndarray]:
+    """The palm's direction (3,) from the camera, its distance, and the logarithm (1,) of that in sizes of the hand."""
+    palm = hand.joints_cam_m[_PALM].mean(0)
+    range_m = float(np.linalg.norm(palm))
+    return palm / range_m, range_m, np.log([range_m / _size_m(hand.joints_cam_m)])
+
+
+def _size_m(joints_m: np.ndarray) -> float:
+    """The length of all bones of (21, 3) joints: it says the size of a hand in any pose."""
+    return float(np.linalg.norm(joints_m[1:] - joints_m[_PARENTS], axis=1).sum())

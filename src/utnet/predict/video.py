@@ -1,0 +1,127 @@
+"""A video or camera through the tracker, the predictor, the smoother and the writer, frame by frame."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from tqdm import tqdm
+
+from utnet.detect import HandTracker
+from utnet.errors import InputError
+from utnet.media import Frame, VideoReader, VideoWriter
+from utnet.predict.arrays import HandRows
+from utnet.predict.drawing import draw_hands
+from utnet.predict.files import PredictionsFile, hand_record, image_record, write_meshes
+from utnet.predict.hand import Hand
+from utnet.predict.inputs import Input
+from utnet.predict.predictor import Predictor
+from utnet.predict.request import Request
+from utnet.predict.smooth import HandSmoother
+from utnet.stopping import StopRequests
+
+_REMEMBERED_S = 0.5
+"""A hand that is lost for longer than this comes back as another one."""
+
+
+@dataclass(frozen=True)
+class VideoResult:
+    """What became of a video.
+
+    Attributes:
+        num_frames: that were done.
+        num_hands: in all of them.
+        incomplete: why frames are missing, or None.
+    """
+
+    num_frames: int
+    num_hands: int
+    incomplete: str | None
+
+
+def predict_video(
+    predictor: Predictor, item: Input, request: Request, file: PredictionsFile, stop: StopRequests
+) -> VideoResult:
+    """Adds a video's frames to predictions.json, and writes its overlay, meshes and arrays.
+
+    A request to stop, and a damaged or missing end, leave the frames before it.
+
+    Raises:
+        InputError: not even its first frame can be had; nothing is written.
+    """
+    num_frames = num_hands = 0
+    with VideoReader(item.source) as reader, ExitStack() as stack:
+        frames = iter(reader)
+        first = next(frames)
+        K_px, K_from = request.camera(first.rgb)
+        files: dict[str, str | None] = {
+            "overlay": f"{item.name}_overlay.mp4" if request.overlay else None,
+            "arrays": f"{item.name}.npz" if request.arrays else None,
+        }
+        follow = _Follower(predictor, reader.fps, K_px, smooth=not request.raw)
+        head = image_record(reader.name, first.rgb, K_px, K_from, files)
+        add = stack.enter_context(file.video({**head, "fps": round(reader.fps, 4), "smoothed": not request.raw}))
+        writer = None
+        if files["overlay"]:
+            writer = stack.enter_context(VideoWriter(request.out / files["overlay"], reader.fps))
+        rows = HandRows(with_vertices=False)
+        for frame in _until(first, frames, request.seconds, stop, _bar(reader, item)):
+            hands = follow(frame)
+            meshes = _frame_meshes(request, item, frame, hands)
+            records = [hand_record(hand, mesh) for hand, mesh in zip(hands, meshes, strict=True)]
+            add({"index": frame.index, "time_s": round(frame.time_s, 6), "hands": records})
+            if writer is not None:
+                writer.write(draw_hands(frame.rgb, hands), frame.time_s)
+            if request.arrays:
+                rows.add(hands, frame.index, frame.time_s)
+            num_frames, num_hands = num_frames + 1, num_hands + len(hands)
+        if files["arrays"]:
+            rows.write(request.out / files["arrays"])
+        return VideoResult(num_frames, num_hands, reader.incomplete)
+
+
+class _Follower:
+    """The hands of one video, frame by frame."""
+
+    def __init__(self, predictor: Predictor, fps: float, K_px, *, smooth: bool):
+        self._predictor, self._K_px = predictor, K_px
+        self._track = HandTracker(predictor.detector, patience=max(1, round(_REMEMBERED_S * fps)))
+        self._smooth: HandSmoother | None = None
+        if smooth:
+            if predictor.hand is None:
+                raise InputError("smoothing needs the network's hand model, which this exported file lacks; add --raw")
+            self._smooth = HandSmoother(fps, hand=predictor.hand)
+
+    def __call__(self, frame: Frame) -> list[Hand]:
+        hands = self._predictor.from_detections(frame.rgb, self._track(frame.rgb), K_px=self._K_px)
+        return hands if self._smooth is None else self._smooth(hands, frame.time_s)
+
+
+def _until(
+    first: Frame, rest: Iterator[Frame], seconds: float | None, stop: StopRequests, bar: tqdm
+) -> Iterator[Frame]:
+    """The frames up to a time, or to a request to stop."""
+    with bar:
+        frame: Frame | None = first
+        while frame is not None and (seconds is None or frame.time_s < seconds):
+            yield frame
+            bar.update()
+            if stop.asked:
+                return
+            frame = next(rest, None)
+
+
+def _bar(reader: VideoReader, item: Input) -> tqdm:
+    return tqdm(total=reader.num_frames, desc=item.name, unit="frame", disable=None)
+
+
+def _frame_meshes(request: Request, item: Input, frame: Frame, hands: list[Hand]) -> list[str] | list[None]:
+    """Names of a frame's meshes in the folder of the video's meshes, where they are asked for."""
+    if request.video_mesh is None:
+        return [None] * len(hands)
+    folder = Path(f"{item.name}_meshes")
+    (request.out / folder).mkdir(exist_ok=True)
+    paths = write_meshes(request.out / folder / f"{frame.index:06d}", hands, request.video_mesh)
+    return [(folder / path.name).as_posix() for path in paths]
