@@ -6,6 +6,7 @@ at 0.0, depth is z in metres, and interpolation is perspective-correct.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import cv2
@@ -87,43 +88,50 @@ def render_shaded(
     width, height = size_wh
     scale = np.array([[supersample, 0, (supersample - 1) / 2], [0, supersample, (supersample - 1) / 2], [0, 0, 1]])
     fragments = rasterize(vertices_cam_m, faces, scale @ K_px, (width * supersample, height * supersample))
-    normals = interpolate(fragments, faces, vertex_normals(vertices_cam_m, faces))
-    facing = np.abs(normals[..., 2]) / np.maximum(np.linalg.norm(normals, axis=-1), 1e-6)
-    light = (0.35 + 0.65 * facing) * fragments.mask
-    shaded = light[..., None] * np.asarray(color, np.float32)
-    alpha = fragments.mask.astype(np.float32)
-    rgb = cv2.resize(shaded.astype(np.float32), size_wh, interpolation=cv2.INTER_AREA)
-    return rgb, cv2.resize(alpha, size_wh, interpolation=cv2.INTER_AREA)
+    lit = np.zeros(fragments.face.shape, np.float32)
+    faces = np.ascontiguousarray(faces, np.int32)
+    _light(fragments.face, fragments.weights, faces, vertex_normals(vertices_cam_m, faces), lit)
+    light = cv2.resize(lit, size_wh, interpolation=cv2.INTER_AREA)
+    alpha = cv2.resize(fragments.mask.astype(np.float32), size_wh, interpolation=cv2.INTER_AREA)
+    return light[..., None] * np.asarray(color, np.float32), alpha
 
 
 @numba.njit(cache=True, nogil=True, fastmath=True)
 def _fill(homogeneous, faces, face_out, inverse_depth, weights_out):
     height, width = face_out.shape
+    inverse_z, xs, ys = np.empty((3, homogeneous.shape[0]))
+    for v in range(homogeneous.shape[0]):  # a vertex belongs to six faces: its place in the picture is worked out once
+        z = homogeneous[v, 2]
+        inverse_z[v] = 1.0 / z if z >= NEAR_M else 0.0
+        xs[v], ys[v] = homogeneous[v, 0] * inverse_z[v], homogeneous[v, 1] * inverse_z[v]
     for f in range(faces.shape[0]):
         a, b, c = faces[f, 0], faces[f, 1], faces[f, 2]
-        za, zb, zc = homogeneous[a, 2], homogeneous[b, 2], homogeneous[c, 2]
-        if za < NEAR_M or zb < NEAR_M or zc < NEAR_M:
+        ia, ib, ic = inverse_z[a], inverse_z[b], inverse_z[c]
+        if ia == 0.0 or ib == 0.0 or ic == 0.0:
             continue
-        ia, ib, ic = 1.0 / za, 1.0 / zb, 1.0 / zc
-        xa, ya = homogeneous[a, 0] * ia, homogeneous[a, 1] * ia
-        xb, yb = homogeneous[b, 0] * ib, homogeneous[b, 1] * ib
-        xc, yc = homogeneous[c, 0] * ic, homogeneous[c, 1] * ic
-        area = (xb - xa) * (yc - ya) - (yb - ya) * (xc - xa)
-        if abs(area) < 1e-12:
-            continue
+        xa, ya, xb, yb, xc, yc = xs[a], ys[a], xs[b], ys[b], xs[c], ys[c]
         # Float bounds are clipped before they become integers: a far-off vertex must not overflow.
         left = int(np.ceil(max(min(xa, xb, xc), 0.0)))
         right = int(np.floor(min(max(xa, xb, xc), width - 1.0)))
         top = int(np.ceil(max(min(ya, yb, yc), 0.0)))
         bottom = int(np.floor(min(max(ya, yb, yc), height - 1.0)))
+        if left > right or top > bottom:
+            continue
+        area = (xb - xa) * (yc - ya) - (yb - ya) * (xc - xa)
+        if abs(area) < 1e-12:
+            continue
         inv_area = 1.0 / area
         for y in range(top, bottom + 1):
+            found = False
             for x in range(left, right + 1):
                 wa = ((xb - x) * (yc - y) - (yb - y) * (xc - x)) * inv_area
                 wb = ((xc - x) * (ya - y) - (yc - y) * (xa - x)) * inv_area
                 wc = 1.0 - wa - wb
                 if wa < 0.0 or wb < 0.0 or wc < 0.0:
+                    if found:
+                        break  # a face is convex: it does not come back in this row
                     continue
+                found = True
                 inverse = wa * ia + wb * ib + wc * ic  # 1/z is linear in the picture
                 if inverse > inverse_depth[y, x]:
                     inverse_depth[y, x] = inverse
@@ -148,11 +156,30 @@ def _interpolate(face, weights, faces, values, out):
 
 
 @numba.njit(cache=True, nogil=True, fastmath=True)
+def _light(face, weights, faces, normals, out):
+    """Light of the camera's own lamp on what is drawn: brightest where the surface faces the camera."""
+    height, width = face.shape
+    for y in range(height):
+        for x in range(width):
+            f = face[y, x]
+            if f < 0:
+                continue
+            nx, ny, nz = 0.0, 0.0, 0.0
+            for k in range(3):
+                v, w = faces[f, k], weights[y, x, k]
+                nx += w * normals[v, 0]
+                ny += w * normals[v, 1]
+                nz += w * normals[v, 2]
+            out[y, x] = 0.35 + 0.65 * abs(nz) / max(math.sqrt(nx * nx + ny * ny + nz * nz), 1e-6)
+
+
+@numba.njit(cache=True, nogil=True, fastmath=True)
 def _vertex_normals(vertices, faces, out):
     for f in range(faces.shape[0]):
         a, b, c = faces[f, 0], faces[f, 1], faces[f, 2]
-        ux, uy, uz = vertices[b] - vertices[a]
-        vx, vy, vz = vertices[c] - vertices[a]
+        x, y, z = vertices[a, 0], vertices[a, 1], vertices[a, 2]
+        ux, uy, uz = vertices[b, 0] - x, vertices[b, 1] - y, vertices[b, 2] - z
+        vx, vy, vz = vertices[c, 0] - x, vertices[c, 1] - y, vertices[c, 2] - z
         nx, ny, nz = uy * vz - uz * vy, uz * vx - ux * vz, ux * vy - uy * vx
         for v in (a, b, c):
             out[v, 0] += nx

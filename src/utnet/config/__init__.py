@@ -5,23 +5,28 @@ from utnet.config.knobs import (
     Config,
     CropConfig,
     DataConfig,
+    FactorsConfig,
     LossConfig,
     ModelConfig,
     SynthConfig,
     TrainConfig,
 )
 from utnet.config.reader import from_tree, override, to_tree
+from utnet.config.validation import HELD_OUT_SPLIT, own_validation
 
 __all__ = [
+    "HELD_OUT_SPLIT",
     "AugmentConfig",
     "Config",
     "CropConfig",
     "DataConfig",
+    "FactorsConfig",
     "LossConfig",
     "ModelConfig",
     "SynthConfig",
     "TrainConfig",
     "from_tree",
     "override",
+    "own_validation",
     "to_tree",
 ]

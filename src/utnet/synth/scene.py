@@ -12,6 +12,7 @@ import torch
 from utnet.hand import HandModel
 from utnet.raster import Fragments, interpolate, rasterize, vertex_normals
 from utnet.synth.appearance import Appearance, background, finish, shade, white_noise
+from utnet.synth.forearm import wrist_loop
 from utnet.types import HandParams
 
 _FOREARM_RINGS_M = (0.02, 0.05, 0.11, 0.2)
@@ -64,7 +65,7 @@ class SceneRenderer:
         self.hand = HandModel.open(side)
         self.num_hand_faces = len(self.hand.faces)
         hand_faces = self.hand.faces.numpy()
-        self._loop = _wrist_loop(hand_faces)
+        self._loop = wrist_loop(hand_faces)
         self._forearm = forearm
         faces = _tube_faces(self._loop, self.hand.num_vertices) if forearm else np.empty((0, 3), np.int64)
         self.faces = np.concatenate([hand_faces, faces]).astype(np.int32)
@@ -158,17 +159,6 @@ def sensor_depth(
     depth = np.where(fragments.mask, fragments.depth_m, plane.astype(np.float32))
     depth += white_noise(rng, depth.shape) * (depth * depth * np.float32(noise_m))
     return np.rint(depth * 1000) * np.float32(0.001)  # sensors report whole millimetres
-
-
-def _wrist_loop(faces: np.ndarray) -> np.ndarray:
-    """The open edge at the wrist as a loop of vertex indices, in the order in which its faces run along it."""
-    edges = np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]])
-    forward = {(a, b) for a, b in edges.tolist()}
-    follow = {a: b for a, b in forward if (b, a) not in forward}
-    loop = [next(iter(sorted(follow)))]
-    while len(loop) < len(follow):
-        loop.append(follow[loop[-1]])
-    return np.array(loop)
 
 
 def _tube_faces(loop: np.ndarray, first_new: int) -> np.ndarray:

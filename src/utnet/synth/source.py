@@ -8,13 +8,17 @@ from utnet import layouts
 from utnet.config import CropConfig, SynthConfig
 from utnet.geometry import box_of, crop_affine, crop_camera, jittered_crop_affine, project, rotate_params, unproject
 from utnet.synth.appearance import Appearance
+from utnet.synth.full import FullRenderer
+from utnet.synth.gestures import sample_pose
 from utnet.synth.motion import sample_camera
 from utnet.synth.poses import PALM_M, angles_to_pose, sample_angles, sample_betas, sample_orientation
-from utnet.synth.scene import SceneRenderer
+from utnet.synth.scene import Posed, Render, SceneRenderer
 from utnet.types import HandParams, Sample
 
 _SIZE_WH = layouts.DEXYCB_SIZE_WH
 """The virtual camera's picture, as large as those of the data sets."""
+_LOOK, _ABSENCE = 1, 2
+"""Streams of random numbers of full appearance, apart from the hand's own."""
 
 
 class SyntheticHands:
@@ -42,7 +46,11 @@ class SyntheticHands:
         self.seed, self.size_px, self._num, self._jitter = seed, size_px, num, jitter
         self.synth, self.crop = synth or SynthConfig(), crop or CropConfig()
         self.counts = {"samples": num}
-        self._renderer = SceneRenderer("right", forearm=self.synth.forearm)
+        self._renderer: FullRenderer | SceneRenderer
+        if self.synth.appearance == "full":
+            self._renderer = FullRenderer(self.synth)
+        else:
+            self._renderer = SceneRenderer("right", forearm=self.synth.forearm)
 
     def __len__(self) -> int:
         return self._num
@@ -67,9 +75,7 @@ class SyntheticHands:
             A = crop_affine(box, self.size_px, expand=self.crop.expand, aspect=self.crop.aspect)
         K, R = crop_camera(A, K_full)
         params = rotate_params(params, R, posed.joints_m[0].astype(float))
-        look, noise = Appearance.sample(rng), self.synth.depth_noise_m
-        size_wh = (self.size_px, self.size_px)
-        render = self._renderer.render(posed.turned(R), K, size_wh, look, rng=rng, depth_noise_m=noise)
+        render = self._render(posed.turned(R), K, rng, index)
         return Sample(
             key=self.key(index),
             rgb=render.rgb,
@@ -79,11 +85,28 @@ class SyntheticHands:
             joints_cam_m=render.joints_cam_m,
             joints_2d_conf=np.ones(21, np.float32),
             joints_3d_conf=np.ones(21, np.float32),
-            depth_m=render.depth_m,
+            depth_m=None if self._lacks_depth(index) else render.depth_m,
             params=params,
             hand_model="open",
             is_crop=True,
         )
+
+    def _render(self, posed: Posed, K: np.ndarray, rng: np.random.Generator, index: int) -> Render:
+        size_wh = (self.size_px, self.size_px)
+        if isinstance(self._renderer, FullRenderer):
+            return self._renderer.render(posed, K, size_wh, (self.seed, index, _LOOK))
+        look, noise = Appearance.sample(rng), self.synth.depth_noise_m
+        return self._renderer.render(posed, K, size_wh, look, rng=rng, depth_noise_m=noise)
+
+    def _lacks_depth(self, index: int) -> bool:
+        missing = self.synth.factors.depth_missing
+        return missing > 0 and np.random.default_rng((self.seed, index, _ABSENCE)).random() < missing
+
+    def _sample_angles(self, rng: np.random.Generator) -> np.ndarray:
+        if self.synth.appearance == "plain":
+            return sample_angles(rng)
+        factors = self.synth.factors
+        return sample_pose(rng, gestures=factors.gestures, contact=factors.contact > 0)
 
     def _sample_view(self, rng: np.random.Generator) -> tuple[HandParams, np.ndarray]:
         """A hand somewhere in the view of a random camera: parameters in its frame and its K (640x480)."""
@@ -95,7 +118,7 @@ class SyntheticHands:
         centre = unproject(pixel[None], np.array([z]), K)[0]
         return HandParams(
             global_orient=R[None],
-            hand_pose=angles_to_pose(sample_angles(rng)),
+            hand_pose=angles_to_pose(self._sample_angles(rng)),
             betas=sample_betas(rng, synth.betas_std),
             transl_m=centre - R @ PALM_M,
         ), K

@@ -1,0 +1,105 @@
+"""What a depth camera does to distances: noise, steps, outlines that wander and bleed, holes.
+
+Noise and steps grow with the square of the distance, as triangulation has it. Readings along an outline are taken
+from beside it or lie between both sides (flying pixels); beside the nearer side a stereo pair sees nothing; surfaces
+that are dark or nearly edge-on send too little light back.
+"""
+
+from __future__ import annotations
+
+import cv2
+import numba
+import numpy as np
+
+from utnet.config import FactorsConfig
+from utnet.synth.appearance import white_noise
+
+
+def background_depth(rng: np.random.Generator, size_wh: tuple[int, int], K_px: np.ndarray, hand_m: float) -> np.ndarray:
+    """(H, W) float32 z of what is behind the hand: a tilted plane, half of the time with a nearer one beside it."""
+    inverse = np.linalg.inv(K_px)
+    x = (np.arange(size_wh[0]) * inverse[0, 0] + inverse[0, 2]).astype(np.float32)
+    y = (np.arange(size_wh[1]) * inverse[1, 1] + inverse[1, 2]).astype(np.float32)[:, None]
+
+    def plane(behind_m: float, slopes: np.ndarray) -> np.ndarray:
+        # n . (X - X0) = 0 for the plane through (0, 0, d): z = d / (1 - slope . (x, y))
+        return np.float32(hand_m + 0.1 + behind_m) / np.maximum(1 - slopes[0] * x - slopes[1] * y, np.float32(0.2))
+
+    slopes = rng.normal(0, 0.35, (2, 2)).astype(np.float32)
+    far = float(np.exp(rng.uniform(np.log(0.04), np.log(2.5))))
+    out = plane(far, slopes[0])
+    if rng.random() < 0.5:
+        normal, edge = rng.normal(size=2).astype(np.float32), np.float32(rng.normal(0, 0.15))
+        beside = normal[0] * x > edge - normal[1] * y
+        np.copyto(out, plane(far * rng.uniform(0.2, 0.9), slopes[1]), where=beside)
+    return out
+
+
+def sense_depth(
+    rng: np.random.Generator, depth_m: np.ndarray, light: np.ndarray, factors: FactorsConfig, noise_m: float
+) -> np.ndarray:
+    """(H, W) float32 readings in metres, 0 where there are none.
+
+    Args:
+        rng: of this picture.
+        depth_m: (H, W) float32, the truth.
+        light: (H, W, 3) linear light of the picture.
+        factors: strengths whose names start with `depth_`.
+        noise_m: standard deviation of the noise at 1 m.
+    """
+    shape = depth_m.shape
+    scale = shape[1] / 224
+    coarse = white_noise(rng, (max(shape[0] // 3, 2), max(shape[1] // 3, 2), 2))
+    coarse = coarse * np.float32(1.1 * factors.depth_edges * rng.uniform(0.2, 1.4) * scale)
+    wander = cv2.resize(coarse, shape[::-1], interpolation=cv2.INTER_LINEAR)
+    holes = factors.depth_holes
+    dark = np.float32(holes * rng.uniform(0, 0.02)) if rng.random() < 0.5 else np.float32(0)
+    steep = np.float32(np.tan(np.deg2rad(90 - 14 * holes * rng.uniform(0.2, 1.2)))) if holes > 0 else np.float32(1e9)
+    shade_px = round(factors.depth_holes * rng.uniform(0, 5) * scale) if rng.random() < 0.6 else 0
+    out = np.empty(shape, np.float32)
+    _sense(
+        depth_m, light, white_noise(rng, shape), white_noise(rng, shape), wander,
+        np.float32(noise_m * factors.depth_noise * rng.uniform(0.3, 2.0)),
+        np.float32(factors.depth_steps * rng.choice([0.0, 0.0015, 0.004])),
+        np.float32(0.3 * factors.depth_edges), dark, steep, shade_px, 1 if rng.random() < 0.5 else -1, out,
+    )  # fmt: skip
+    if rng.random() < 0.25 * factors.depth_patches:
+        _drop_patches(rng, out, factors.depth_patches)
+    return out
+
+
+def _drop_patches(rng: np.random.Generator, depth: np.ndarray, strength: float) -> None:
+    """Clouds of lost readings, in place: what shines, drinks or lets the light through."""
+    cells = int(rng.integers(4, 24))
+    field = cv2.resize(white_noise(rng, (cells, cells)), depth.shape[::-1], interpolation=cv2.INTER_CUBIC)
+    depth[field > rng.uniform(1.3, 2.4) / max(strength, 0.3)] = 0
+
+
+@numba.njit(cache=True, nogil=True, fastmath=True)
+def _sense(depth, light, noise, chance, wander, sigma, step, bleed, dark, steep, shade_px, side, out):
+    height, width = depth.shape
+    for y in range(height):
+        for x in range(width):
+            i = min(max(int(y + wander[y, x, 0] + 0.5), 0), height - 1)
+            j = min(max(int(x + wander[y, x, 1] + 0.5), 0), width - 1)
+            z, here = depth[i, j], depth[y, x]
+            if abs(z - here) > 0.015 and chance[y, x] < -1.2 + 2 * bleed:  # a flying pixel, between both sides
+                share = 0.5 + 0.25 * noise[y, x]
+                z = here + min(max(share, np.float32(0)), np.float32(1)) * (z - here)
+            lost = False
+            if shade_px > 0:
+                other = depth[i, min(max(j + side * shade_px, 0), width - 1)]
+                lost = z - other > 0.012 * shade_px + 0.02
+            if steep < 1e8 and 0 < j < width - 1 and 0 < i < height - 1:
+                # Depth per width of a pixel at 60 degrees across: an estimate of how edge-on the surface is.
+                gx, gy = abs(depth[i, j + 1] - depth[i, j - 1]), abs(depth[i + 1, j] - depth[i - 1, j])
+                lost = lost or (max(gx, gy) > steep * z * 2.0 / width and chance[y, x] < 0.3)
+            if dark > 0:
+                value = (light[i, j, 0] + light[i, j, 1] + light[i, j, 2]) * np.float32(1 / 3)
+                lost = lost or value < dark * (1 + 0.5 * chance[y, x])
+            square = z * z
+            z += noise[y, x] * sigma * square
+            if step > 0:
+                bins = step * square
+                z = np.floor(z / bins + np.float32(0.5)) * bins
+            out[y, x] = np.float32(0) if lost else np.floor(z * 1000 + np.float32(0.5)) * np.float32(0.001)

@@ -1,0 +1,209 @@
+"""Meshes with a surface each, put together into one scene, and what every pixel of a picture of it is made of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numba
+import numpy as np
+
+from utnet.raster import Fragments
+from utnet.synth.skin import BLOOD, DERMIS, MELANIN, SURFACE
+from utnet.synth.skin_atlas import ATLAS_MM, NUM_LEVELS, atlases, chart_origin
+from utnet.synth.textures import TEXTURE_PX, textures
+
+SRGB_TO_LINEAR = ((np.arange(256) / 255) ** 2.2).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class Skin:
+    """A person's skin. Amounts are factors on what the atlas holds, 0 is none.
+
+    Attributes:
+        melanin, blood: as in `skin.skin_albedo`.
+        variation: of the palm's and the knuckles' colour and the mottling.
+        nails, veins, creases, freckles, relief: amounts.
+        polish: (3,) linear colour of nail polish, or None.
+        gloss: share of light that the surface mirrors straight on; shininess its exponent.
+        atlas: which picture of the skin.
+    """
+
+    melanin: float
+    blood: float
+    variation: float = 0.0
+    nails: float = 0.0
+    veins: float = 0.0
+    creases: float = 0.0
+    freckles: float = 0.0
+    relief: float = 0.0
+    polish: np.ndarray | None = None
+    gloss: float = 0.0
+    shininess: float = 20.0
+    atlas: int = 0
+
+    def row(self) -> list[float]:
+        polish = (-1.0, 0.0, 0.0) if self.polish is None else self.polish
+        amounts = [self.variation, self.nails, self.veins, self.creases, self.freckles, self.relief]
+        return [0.0, self.atlas, self.gloss, self.shininess, self.melanin, self.blood, *amounts, *polish]
+
+
+@dataclass(frozen=True)
+class Stuff:
+    """Cloth, wood, plastic: two colours mixed by a procedural texture.
+
+    Attributes:
+        dark, bright: (3,) linear colours where the texture is dark and where it is bright.
+        texture: index into `textures.textures`.
+        texels_m: texels of the texture a metre.
+        bump_m: height of the texture's bright places over its dark ones.
+        gloss, shininess: as of the skin.
+    """
+
+    dark: np.ndarray
+    bright: np.ndarray
+    texture: int = 0
+    texels_m: float = 1000.0
+    bump_m: float = 0.0
+    gloss: float = 0.0
+    shininess: float = 20.0
+
+    def row(self) -> list[float]:
+        return [
+            1.0, self.texture, self.gloss, self.shininess, *self.dark, *self.bright, self.texels_m, self.bump_m,
+            0.0, 0.0, 0.0,
+        ]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Part:
+    """One mesh of a scene.
+
+    Attributes:
+        vertices_m: (V, 3) camera frame.
+        faces: (F, 3) counter-clockwise seen from outside.
+        places: (V, 3) where each vertex is on its surface's picture, metres; the third number is the share of palm.
+        surface: what it is made of.
+        bones: (V,) number of the capsule that a vertex belongs to and is not darkened by, -1 for none.
+    """
+
+    vertices_m: np.ndarray
+    faces: np.ndarray
+    places: np.ndarray
+    surface: Skin | Stuff
+    bones: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class Scene:
+    """All parts as one mesh; `part_of_face` tells which part a face belongs to."""
+
+    vertices_m: np.ndarray
+    faces: np.ndarray
+    places: np.ndarray
+    bones: np.ndarray
+    part_of_face: np.ndarray
+    surfaces: np.ndarray = field(repr=False)
+
+    @classmethod
+    def of(cls, parts: list[Part]) -> Scene:
+        """Puts parts together, in their order."""
+        firsts = np.cumsum([0] + [len(part.vertices_m) for part in parts[:-1]])
+        bones = [np.full(len(p.vertices_m), -1, np.int32) if p.bones is None else p.bones for p in parts]
+        return cls(
+            vertices_m=np.concatenate([part.vertices_m for part in parts]).astype(np.float32),
+            faces=np.concatenate([p.faces + np.int32(k) for p, k in zip(parts, firsts, strict=True)]).astype(np.int32),
+            places=np.concatenate([part.places for part in parts]).astype(np.float32),
+            bones=np.concatenate(bones).astype(np.int32),
+            part_of_face=np.repeat(np.arange(len(parts), dtype=np.int32), [len(part.faces) for part in parts]),
+            surfaces=np.array([part.surface.row() for part in parts], np.float32),
+        )
+
+
+def surface_colors(scene: Scene, fragments: Fragments, px_m: float) -> tuple[np.ndarray, np.ndarray]:
+    """What every pixel's surface is like.
+
+    Args:
+        scene: the meshes.
+        fragments: a picture of them.
+        px_m: size of a pixel at the hand, which chooses the level of detail.
+
+    Returns:
+        (H, W, 3) linear albedo and (H, W, 3): height of the relief in metres, gloss, shininess. Where nothing is drawn
+        they hold anything.
+    """
+    level = int(np.clip(np.round(np.log2(max(px_m / (ATLAS_MM / 1000), 1e-6)) - 0.3), 0, NUM_LEVELS - 1))
+    shape = (*fragments.face.shape, 3)
+    albedo, finish = np.empty(shape, np.float32), np.empty(shape, np.float32)
+    _surface_colors(
+        fragments.face, fragments.weights, scene.faces, scene.places, scene.part_of_face, scene.surfaces,
+        atlases()[level], chart_origin(), np.float32(1000 / ATLAS_MM / 2**level), textures(), albedo, finish,
+    )  # fmt: skip
+    return albedo, finish
+
+
+_DERMIS, _MELANIN, _BLOOD = (tuple(float(v) for v in a) for a in (DERMIS, MELANIN, BLOOD))
+_SURFACE = float(SURFACE)
+_CREASE_M, _VEIN_M, _RELIEF_M, _NAIL_M = 4e-4, 5e-4, 4e-4, 2e-4
+"""Depth of a full crease, height of a full vein, of the relief's brightest places and of a nail's rim."""
+
+
+@numba.njit(cache=True, nogil=True, fastmath=True)
+def _surface_colors(
+    face, weights, faces, places, part_of_face, surfaces, atlas, origin, per_m, textures, albedo, finish
+):
+    height, width = face.shape
+    rows, columns = atlas.shape[2], atlas.shape[3]
+    c = np.zeros(8, np.float32)
+    for y in range(height):
+        for x in range(width):
+            f = face[y, x]
+            if f < 0:
+                continue
+            u, v, palm = np.float32(0), np.float32(0), np.float32(0)
+            for k in range(3):
+                place, w = places[faces[f, k]], weights[y, x, k]
+                u += w * place[0]
+                v += w * place[1]
+                palm += w * place[2]
+            s = surfaces[part_of_face[f]]
+            finish[y, x, 1], finish[y, x, 2] = s[2], s[3]
+            if s[0] > 0.5:
+                i = int(v * s[10] + 65536.0) & (TEXTURE_PX - 1)
+                j = int(u * s[10] + 65536.0) & (TEXTURE_PX - 1)
+                t = textures[int(s[1]), i, j] * np.float32(1 / 255)
+                for k in range(3):
+                    albedo[y, x, k] = s[4 + k] + t * (s[7 + k] - s[4 + k])
+                finish[y, x, 0] = t * s[11]
+                continue
+            i = int((v - origin[1]) * per_m)
+            j = int((u - origin[0]) * per_m)
+            j = j if j < columns else 2 * columns - 1 - j  # beyond the chart the forearm goes on as its mirror image
+            i, j = min(max(i, 0), rows - 1), min(max(j, 0), columns - 1)
+            side = 1 if palm > 0.5 else 0
+            for k in range(8):
+                c[k] = atlas[int(s[1]), side, i, j, k]
+            other = min(palm, 1 - palm)
+            if other > 0.004:  # along the edge of the hand, a mixture of back and palm
+                for k in range(8):
+                    c[k] += other * (atlas[int(s[1]), 1 - side, i, j, k] - c[k])
+            mottle = (c[6] - 128) * np.float32(1 / 128) * s[6]
+            nail = c[2] * np.float32(1 / 255) * s[7]
+            vein, crease = c[3] * np.float32(1 / 255) * s[8], c[4] * np.float32(1 / 255) * s[9]
+            spot = c[7] * np.float32(1 / 255)
+            melanin = s[4] * (1 + (c[0] * np.float32(1 / 128) - 1) * s[6] + 0.14 * mottle) + 0.25 * crease
+            blood = s[5] * (1 + (c[1] * np.float32(1 / 64) - 1) * s[6] + 0.45 * mottle) * (1 - 0.3 * vein)
+            blood += 0.25 * crease
+            melanin *= 1 - nail * (0.4 + 0.4 * spot)
+            blood += nail * (0.12 - (blood + 0.12) * spot)
+            melanin += spot * s[10] * (c[2] == 0)
+            melanin, blood = max(melanin, np.float32(0)), max(blood, np.float32(0))
+            for k in range(3):
+                value = _DERMIS[k] * np.exp(np.float32(-melanin * _MELANIN[k] - blood * _BLOOD[k])) + _SURFACE
+                value *= 1 - vein * (0.20 - 0.08 * k)  # red is lost under a vein
+                if s[12] >= 0:
+                    value += nail * (s[12 + k] - value)
+                albedo[y, x, k] = value
+            relief = (c[5] - 128) * np.float32(1 / 128) * s[11] * (1 - nail)
+            finish[y, x, 0] = _RELIEF_M * relief + _VEIN_M * vein - _CREASE_M * crease + _NAIL_M * nail
+            finish[y, x, 1] = s[2] * (1 + 1.2 * nail)
+            finish[y, x, 2] = s[3] * (1 + 2 * nail)
