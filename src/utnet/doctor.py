@@ -14,6 +14,7 @@ _EXTRAS = {
     "dev": ("pytest", "hypothesis", "ruff", "mypy", "body_models"),
     "export": ("onnx", "onnxscript", "onnxruntime"),
     "openvino": ("openvino",),
+    "serve": ("gradio",),
 }
 _PACKAGES = ("torch", "numpy", "opencv-python-headless", "numba", "roma", "safetensors", "trimesh", "tyro")
 

@@ -1,0 +1,41 @@
+"""`utnet serve`. Light: what the command line needs to know it, nothing heavy."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from typing import Annotated
+
+import tyro
+
+from utnet.errors import InputError
+from utnet.options import File
+
+
+def serve(
+    host: str = "127.0.0.1",
+    port: int = 8642,
+    weights: File = None,
+    open_browser: Annotated[bool, tyro.conf.FlagCreatePairsOff, tyro.conf.arg(help_behavior_hint="")] = False,
+) -> None:
+    """A local web page: drop a picture, see its hands in 3D, download GLB and JSON (needs the extra "serve").
+
+    Args:
+        host: address to listen on; others than 127.0.0.1 let other machines in, without a password.
+        port: likewise.
+        weights: a checkpoint folder such as runs/demo/run/best, or a file of `utnet export` (default: a hand model is
+            fitted, which needs none).
+        open_browser: open the page in your browser.
+    """
+    if not 0 < port < 65536:
+        raise InputError(f"--port is {port}; expected 1 to 65535")
+    if importlib.util.find_spec("gradio") is None:
+        raise InputError(f"the page needs gradio; in the checkout: {sys.executable} -m pip install -e '.[serve]'")
+    from utnet.serve.server import is_local, run_server
+
+    if not is_local(host):
+        print(
+            f"utnet: warning: on {host} everyone who reaches this machine can use the page; it has no password",
+            file=sys.stderr,
+        )
+    run_server(host, port, weights, open_browser=open_browser)

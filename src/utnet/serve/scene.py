@@ -1,0 +1,49 @@
+"""What the page shows of hands: one GLB of all of them, and boxes beside their meshes in the picture."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+import trimesh
+from trimesh.visual.material import PBRMaterial
+
+from utnet.predict.drawing import SIDE_COLORS, draw_hands
+from utnet.predict.hand import Hand
+
+_OPENCV_TO_GLTF = np.diag([1.0, -1.0, -1.0, 1.0])
+
+
+def scene_glb(hands: Sequence[Hand]) -> bytes:
+    """A GLB with a node for each hand ("0_right", "1_left", ...), all in their places in the picture's camera.
+
+    Metres. Vertices are in OpenCV axes, as in the meshes of `utnet predict`; the nodes turn them into glTF's axes.
+    """
+    scene = trimesh.Scene()
+    for i, hand in enumerate(hands):
+        mesh = trimesh.Trimesh(hand.vertices_cam_m, hand.faces, process=False)
+        linear = [channel**2.2 for channel in SIDE_COLORS[hand.side]]
+        material = PBRMaterial(baseColorFactor=[*linear, 1.0], metallicFactor=0.0, roughnessFactor=0.7)
+        mesh.visual = trimesh.visual.TextureVisuals(material=material)
+        scene.add_geometry(mesh, node_name=f"{i}_{hand.side}", transform=_OPENCV_TO_GLTF)
+    return bytes(scene.export(file_type="glb", include_normals=True))
+
+
+def draw_boxes(image_rgb: np.ndarray, hands: Sequence[Hand]) -> np.ndarray:
+    """A copy of (H, W, 3) uint8 with meshes, skeletons, boxes and the hands' numbers, sized to the picture."""
+    out = draw_hands(image_rgb, hands)
+    thickness = max(1, round(max(out.shape[:2]) / 500))
+    scale, font = 0.35 * thickness, cv2.FONT_HERSHEY_SIMPLEX
+    for i, hand in enumerate(hands):
+        color = tuple(255 * channel for channel in SIDE_COLORS[hand.side])
+        x0, y0, x1, y1 = (round(float(value)) for value in hand.box_px)
+        cv2.rectangle(out, (x0, y0), (x1, y1), color, thickness, cv2.LINE_AA)
+        text = f"{i + 1} {hand.side}"
+        (width, height), _ = cv2.getTextSize(text, font, scale, thickness)
+        x = min(max(x0, 0), max(out.shape[1] - width - 6 * thickness, 0))
+        y = max(y0, height + 6 * thickness)
+        cv2.rectangle(out, (x, y - height - 6 * thickness), (x + width + 6 * thickness, y), color, -1)
+        at = (x + 3 * thickness, y - 3 * thickness)
+        cv2.putText(out, text, at, font, scale, (25, 30, 40), thickness, cv2.LINE_AA)
+    return out
