@@ -172,45 +172,33 @@ def h_section(arguments: argparse.Namespace) -> dict:
         if arguments.only in name:
             compare(name, run)
     if any(arguments.only in name for name in ("ONNX Runtime fp32", "OpenVINO fp32", "OpenVINO bf16")):
-        from utnet.export import export_onnx
-
         with tempfile.TemporaryDirectory() as folder:
-            path = export_onnx(model, Path(folder) / "h.onnx", with_depth=False)
-            for name, make in runtimes(path, arguments.threads).items():
+            for name, make in exported(model, Path(folder)).items():
                 if arguments.only in name:
                     compare(name, make())
     return result
 
 
-def runtimes(path: Path, threads: int) -> dict[str, Callable[[], Callable[[torch.Tensor], torch.Tensor]]]:
-    """Makers of functions rgb -> joints that run an exported network; those whose package is missing are left out."""
+def exported(model, folder: Path) -> dict[str, Callable[[], Callable[[torch.Tensor], torch.Tensor]]]:
+    """Makers of functions rgb -> joints that run the exported network; those whose package is missing are left out."""
     from importlib.util import find_spec
 
-    from utnet.export import output_names
+    from utnet.config import CropConfig
+    from utnet.export import export_network
+    from utnet.exported import SUFFIXES, ExportedNetwork
 
-    place = output_names(with_depth=False).index("joints_m")
-
-    def onnx_runtime():
-        import onnxruntime
-
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-        return lambda rgb: torch.from_numpy(session.run(["joints_m"], {"rgb": rgb.numpy()})[0])
-
-    def openvino(precision: str):
+    def maker(format: str, precision: str):
         def make():
-            import openvino
-
-            properties = {"INFERENCE_PRECISION_HINT": precision, "INFERENCE_NUM_THREADS": threads}
-            compiled = openvino.Core().compile_model(path, "CPU", properties)
-            return lambda rgb: torch.from_numpy(compiled({"rgb": rgb.numpy()})[place].copy())
+            path = folder / f"h{SUFFIXES[format]}"
+            if not path.exists():
+                export_network(model, path, crop=CropConfig(aspect=0.75), format=format, with_depth=False)
+            network = ExportedNetwork(path, precision=precision)
+            return lambda rgb: network(rgb).joints_m
 
         return make
 
-    makers = {"ONNX Runtime fp32": ("onnxruntime", onnx_runtime)}
-    makers |= {f"OpenVINO {p.replace('f32', 'fp32')}": ("openvino", openvino(p)) for p in ("f32", "bf16")}
+    makers = {"ONNX Runtime fp32": ("onnxscript", maker("onnx", "fp32"))}
+    makers |= {f"OpenVINO {precision}": ("openvino", maker("openvino", precision)) for precision in ("fp32", "bf16")}
     return {name: make for name, (package, make) in makers.items() if find_spec(package)}
 
 
