@@ -82,6 +82,7 @@ def main() -> None:
         for index in range(len(source)):
             sample = source[index]
             print(f"{split}: {sample.key}, box {np.rint(sample.box_px).astype(int).tolist()}, {sample.sequence}")
+    print(f"next: utnet data check custom --root {folder}, then as in docs/custom_data.md")
 
 
 if __name__ == "__main__":

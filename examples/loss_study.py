@@ -2,7 +2,8 @@
 
 One small network, one fixed set of synthetic hands, the same first weights and the same order of samples for each seed,
 the same number of samples seen. What differs from run to run is the loss, the labels, or the batch. Every finished run
-is a JSON file in the work folder, so a study that was stopped goes on where it was.
+is a JSON file in the work folder, so a study that was stopped goes on where it was; runs of other settings, or of other
+code than this (`code_hash`), are done anew.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import os
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import argparse
+import hashlib
 import json
 import math
 import time
@@ -34,6 +36,7 @@ from loss_study_losses import (
 from loss_study_report import write_report
 from torch import Tensor
 
+import utnet
 from utnet.config import Config, CropConfig, ModelConfig, SynthConfig
 from utnet.conventions import MM_PER_M
 from utnet.data.collate import collate
@@ -45,6 +48,11 @@ from utnet.model import UTNet
 from utnet.storage import write_json
 from utnet.synth import SyntheticHands
 from utnet.types import Batch, HandParams, Sample
+
+HANDS_CODE = ("geometry.py", "raster.py", "hand", "synth", "data")
+"""What the hands come from."""
+RUN_CODE = ("losses.py", "loss_terms.py", "likelihood.py", "metrics", "model")
+"""What else a run comes from."""
 
 SIZE_PX = 32
 LEARNING_RATE = {"adamw": 3e-3, "sgd": 8e-3}
@@ -126,6 +134,15 @@ def planned(budget: Budget) -> list[Run]:
 # --------------------------------------------------------------------------------------------------------------- data
 
 
+def code_hash(*parts: str) -> str:
+    """Of what is in these files and folders of the package, and of this study's code."""
+    package = Path(utnet.__file__).parent
+    found = [Path(__file__), Path(__file__).with_name("loss_study_losses.py")]
+    for part in parts:
+        found += [package / part] if part.endswith(".py") else sorted((package / part).rglob("*.py"))
+    return hashlib.sha256(b"\0".join(path.read_bytes() for path in found)).hexdigest()[:16]
+
+
 def make_samples(seed: int, num: int) -> list[Sample]:
     """Crops of hands seen on one side, turned upright (within 20 degrees): an easy set that minutes can teach."""
     crop_config = CropConfig(expand=2.0, scale_jitter=0.0, shift_jitter=0.0, rotation_jitter_deg=0.0)
@@ -148,7 +165,7 @@ def load_data(work: Path, budget: Budget) -> tuple[Batch, Batch]:
     """Training and held-out hands; drawn once, then read from the work folder."""
     batches = []
     for seed, num in ((11, budget.num_train), (12, budget.num_val)):
-        path = work / f"hands_{seed}_{num}.npz"
+        path = work / f"hands_{seed}_{num}_{code_hash(*HANDS_CODE)}.npz"
         if not path.exists():
             batch = collate(make_samples(seed, num))
             arrays = {k: v.numpy() for k, v in vars(batch).items() if isinstance(v, Tensor)}
@@ -322,13 +339,14 @@ def study(work: Path, figures: Path, budget: Budget, *, progress: bool = True) -
     runs_folder = work / "runs"
     runs_folder.mkdir(parents=True, exist_ok=True)
     settings = json.loads(json.dumps({**asdict(budget), "lr": LEARNING_RATE}))
+    made_by = {"settings": settings, "code": code_hash(*HANDS_CODE, *RUN_CODE)}
     train, val = load_data(work, budget)
     results, todo = [], planned(budget)
     for number, run in enumerate(todo, 1):
         path = runs_folder / f"{run.name}.json"
         saved = json.loads(path.read_text()) if path.exists() else {}
-        if saved.get("settings") != settings:
-            saved = {"settings": settings, **train_one(run, train, val, budget)}
+        if {key: saved.get(key) for key in made_by} != made_by:
+            saved = {**made_by, **train_one(run, train, val, budget)}
             write_json(path, saved)
         results.append(saved)
         if progress:

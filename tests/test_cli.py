@@ -5,7 +5,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
@@ -16,7 +15,6 @@ from utnet.config import Config, ModelConfig, override
 from utnet.errors import InputError
 from utnet.model import UTNet
 from utnet.model.presets import resolve_preset
-from utnet.viz import save_picture
 
 ROOT = Path(__file__).parents[1]
 
@@ -76,35 +74,12 @@ def test_synth_then_eval(layout, checkpoint, tmp_path, capsys):
     assert fails(capsys, "synth", "--layout", layout, "--num", "8", "--out", str(tree)).startswith(f"utnet: {tree}")
 
 
-def test_predict_writes_what_it_says(checkpoint, tmp_path, capsys):
-    picture = tmp_path / "photo.png"
-    save_picture(picture, np.random.default_rng(0).integers(0, 255, (120, 160, 3), dtype=np.uint8))
-    depth = tmp_path / "depth.npy"
-    np.save(depth, np.full((120, 160), 0.6, np.float32))
-    out = tmp_path / "out"
-    command = ["predict", str(picture), "--weights", str(checkpoint), "--out", str(out), "--box", "40,30,100,90"]
-    main([*command, "--side", "left", "--depth", str(depth), "--K", "150,150,80,60"])
-    assert "left hand at x" in capsys.readouterr().out
-    names = {path.name for path in out.iterdir()}
-    assert names == {"photo.json", "photo_overlay.png", "photo_0_left.glb"}
-    (hand,) = json.loads((out / "photo.json").read_text())["hands"]
-    assert (hand["side"], hand["K_px"][0][0]) == ("left", 150.0)
-
-
 def test_bad_input_is_one_line_and_exit_code_2(checkpoint, tmp_path, capsys):
     config = tmp_path / "run.yaml"
     config.write_text("loss: {w_2D: 0.1}\n")
     assert "unknown key 'w_2D'; did you mean 'w_2d'?" in fails(capsys, "train", str(config))
     assert "no such config file" in fails(capsys, "train", str(tmp_path / "none.yaml"))
     assert "weights.safetensors: no such file" in fails(capsys, "eval", str(tmp_path))
-    weights = ["--weights", str(checkpoint)]
-    assert "photo.png: no such file" in fails(capsys, "predict", "photo.png", *weights, "--box", "0,0,9,9")
-    photo = tmp_path / "photo.png"
-    save_picture(photo, np.zeros((20, 20, 3), np.uint8))
-    assert "--K '1,2': 2 numbers, expected 4" in fails(capsys, "predict", str(photo), *weights, "--K", "1,2")
-    assert "--box '0,0,x,9'" in fails(capsys, "predict", str(photo), *weights, "--box", "0,0,x,9")
-    assert "no box was given" in fails(capsys, "predict", str(photo), *weights)
-    assert "no weights ship" in fails(capsys, "predict", "photo.png", "--box", "0,0,9,9")
     eval_ = ["eval", str(checkpoint), "--data", "dexycb"]
     assert "no folder is given for dexycb" in fails(capsys, *eval_)
     assert "no such folder" in fails(capsys, *eval_, "--root", str(tmp_path / "none"))
@@ -113,9 +88,6 @@ def test_bad_input_is_one_line_and_exit_code_2(checkpoint, tmp_path, capsys):
         capsys, "eval", str(checkpoint), "--json", str(tmp_path / "no" / "x.json")
     )
     assert "give a checkpoint folder such as" in fails(capsys, "eval", str(checkpoint.parent))
-    assert "--depth-scale is 0" in fails(
-        capsys, "predict", str(photo), *weights, "--box", "0,0,9,9", "--depth", str(photo), "--depth-scale", "0"
-    )
     broken = [
         "--set",
         "train.lr=1e30",

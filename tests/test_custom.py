@@ -14,6 +14,7 @@ from laws import assert_labels_agree
 from utnet.config import CropConfig
 from utnet.conventions import SIDES
 from utnet.data import open_source
+from utnet.data.custom import BadLines
 from utnet.data.custom_line import KEYS
 from utnet.data.transforms import crop, to_right
 from utnet.errors import InputError
@@ -373,8 +374,30 @@ def test_folders_and_options_that_are_wrong_are_named(tmp_path):
     for bad in ({"split": "holiday"}, {"sides": "top"}, {"hand_model": "smpl"}, {"tips": "nails"}):
         with pytest.raises(InputError, match=f"{next(iter(bad))} is .*expected one of"):
             open_source("custom", tmp_path, **bad)
-    with pytest.raises(InputError, match="has no hand"):
+
+
+def test_a_split_without_a_hand_names_those_that_have_some(tmp_path):
+    takes = [line_of(sequence=name, side=side) for name, side in (("a", "right"), ("b", "right"), ("b", "left"))]
+    write(tmp_path, takes)
+    with pytest.raises(InputError) as error:
+        open_source("custom", tmp_path, split="test")
+    said = str(error.value)
+    assert "split test has no hand; it has train (2 right and 1 left), train_fit (" in said
+    for split in ("train", "train_fit", "val"):
+        counts = [
+            len(open_source("custom", tmp_path, split=split, sides=s)) for s in SIDES if s in said.split(split)[1]
+        ]
+        assert counts
+    write(tmp_path, [line_of()])  # one recording, which cannot be divided
+    with pytest.raises(InputError, match=r"has no left hand; it has train \(1 right\): choose another"):
         open_source("custom", tmp_path, sides="left")
+
+
+def test_every_line_that_is_no_hand_is_found_at_once(tmp_path):
+    write(tmp_path, [line_of(), "not JSON", line_of(side="up"), line_of(), '{"image": 3}'])
+    with pytest.raises(BadLines, match=r"line 2: not JSON .*2 more such lines; `utnet data check custom`") as error:
+        open_source("custom", tmp_path)
+    assert [text.split(": ")[1] for text in error.value.messages] == ["line 2", "line 3", "line 5"]
 
 
 # ----------------------------------------------------------------------------------------------------- documentation

@@ -1,5 +1,7 @@
 """Layouts, readers and the loader: official numbering, exact decoding, bad files by name, batches by the seed."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -7,6 +9,7 @@ from trees import dexycb_tree, ho3d_tree
 from utnet import layouts
 from utnet.config import Config, ModelConfig, TrainConfig
 from utnet.data import open_source
+from utnet.data.collate import label_fault
 from utnet.data.files import read_yaml
 from utnet.data.source import evenly_spaced, ground_truth_box
 from utnet.errors import InputError
@@ -71,11 +74,21 @@ def test_the_box_is_tight_and_stays_in_the_picture():
 # ------------------------------------------------------------------------------------------------------------ bad input
 
 
+def test_depth_in_millimetres_is_a_fault_of_its_sample(dexycb):
+    sample = dexycb[0]
+    assert label_fault(sample) == ""
+    assert label_fault(replace(sample, depth_m=sample.depth_m * 1000)).startswith(f"{sample.key}: depth says that the")
+    z = np.median(sample.joints_cam_m[:, 2])
+    wall = np.where(np.abs(sample.depth_m - z) < 0.2, sample.depth_m, 30.0).astype(np.float32)
+    assert label_fault(replace(sample, depth_m=wall)) == ""  # a hand before something far away
+    assert label_fault(replace(sample, depth_m=np.zeros_like(wall))) == ""
+
+
 def test_a_wrong_name_or_folder_is_explained(tmp_path):
     with pytest.raises(InputError, match="dexycb, ho3d"):
         open_source("freihnad", tmp_path)
     for name in ("dexycb", "ho3d"):
         with pytest.raises(InputError, match="no such folder"):
             open_source(name, tmp_path / "none")
-        with pytest.raises(InputError, match="no such file"):
+        with pytest.raises(InputError, match=r"no such file|has no folder calibration"):
             open_source(name, tmp_path)

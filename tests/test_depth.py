@@ -7,9 +7,9 @@ import torch
 
 from utnet.config import Config, DataConfig, LossConfig, ModelConfig
 from utnet.data.loader import make_loader
+from utnet.geometry import hand_distance
 from utnet.losses import UTNetLoss
 from utnet.model import UTNet
-from utnet.model.tokens import hand_distance
 from utnet.sources import open_data
 
 SIZE = 64
@@ -120,9 +120,11 @@ def test_the_loss_is_the_l1_distance_of_labelled_wrists_with_depth(batch):
     joints[2, 0, 3] = 0.5
     K = batch.K_px.clone()
     K[3] = torch.nan  # a camera that is not known
-    targets = replace(batch, joints_3d=joints, K_px=K)
+    has_depth = torch.ones(len(batch), dtype=torch.bool)
+    has_depth[4] = False
+    targets = replace(batch, joints_3d=joints, K_px=K, depth_ok=has_depth)
     root_z = out.root_z_m.detach().clone()
-    root_z[4] = torch.nan  # a sample without depth
+    root_z[4] = torch.nan
     root_z.requires_grad_()
     expected = sum(
         (0.5 if i == 2 else 1.0) * (root_z[i] - batch.joints_3d[i, 0, 2]).abs().detach() for i in (0, 2, 5, 6, 7)
@@ -134,6 +136,19 @@ def test_the_loss_is_the_l1_distance_of_labelled_wrists_with_depth(batch):
     torch.testing.assert_close(root_z.grad.abs(), torch.tensor([1.0, 0, 0.5, 0, 0, 1, 1, 1]))
     halved = UTNetLoss(w_root_z=1.0, reduction="batch_mean")(replace(out, root_z_m=root_z), targets)["loss_root_z"]
     torch.testing.assert_close(halved, expected / 8)
+
+
+def test_a_distance_that_diverges_is_not_taken_for_one_that_is_not_there(batch):
+    model, loss = built(), UTNetLoss(w_root_z=1.0)
+    depth = batch.depth_m.clone()
+    depth[0] = 0.0  # a depth image without a reading
+    blind = replace(batch, depth_m=depth)
+    out = model.forward_batch(blind)
+    assert out.root_z_m.isnan().tolist() == [True] + [False] * 7
+    assert loss(out, blind)["loss_root_z"].isfinite()
+    with torch.no_grad():
+        model.root_head.offset.bias.fill_(torch.nan)
+    assert loss(model.forward_batch(blind), blind)["loss_root_z"].isnan()
 
 
 def test_by_default_the_distance_is_not_learnt(batch):

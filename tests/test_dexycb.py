@@ -491,5 +491,5 @@ def test_a_bad_file_is_named_with_what_is_wrong(what, light):
 def test_a_wrong_folder_is_explained(tmp_path):
     with pytest.raises(InputError, match="no such folder; give the folder that holds DexYCB's subjects"):
         open_dexycb(tmp_path / "none")
-    with pytest.raises(InputError, match=r"intrinsics.*no such file"):
+    with pytest.raises(InputError, match=r"has no folder calibration, so it is not DexYCB's"):
         open_dexycb(tmp_path)

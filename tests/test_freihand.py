@@ -359,7 +359,10 @@ def test_options_that_do_not_exist_are_named(tree, tmp_path):
             open_source("freihand", tree, **options)
     with pytest.raises(InputError, match="no such folder"):
         open_source("freihand", tmp_path / "nowhere")
-    with pytest.raises(InputError, match=r"training_K\.json: no such file"):
+    with pytest.raises(InputError, match=r"neither a folder training nor evaluation, so it is not FreiHAND's"):
+        open_source("freihand", tmp_path)
+    (tmp_path / "training").mkdir()
+    with pytest.raises(InputError, match=r"training_K\.json: no such file; extract"):
         open_source("freihand", tmp_path)
     (tmp_path / "hand_model.json").write_text('{"hand_model": "paper"}')
     with pytest.raises(InputError, match=r"hand_model\.json: hand_model is 'paper'"):

@@ -27,7 +27,7 @@ from utnet.inspection import commands
 from utnet.inspection.check import check_source
 from utnet.inspection.commands import SourceChoice
 from utnet.inspection.decode import fitted_camera
-from utnet.inspection.preview import _EXPAND, preview_sheet
+from utnet.inspection.preview import _EXPAND, preview_sheet, read_samples
 from utnet.inspection.stats import stats_source
 from utnet.inspection.tables import check_lines, stats_lines
 from utnet.viz import FINGER_COLORS, draw_joints, elide
@@ -288,7 +288,7 @@ def test_a_source_of_which_nothing_can_be_read_is_reported_not_raised():
     assert report.numbers["damaged"] == {"item 0": "x.jpg: not an image", "item 1": "x.jpg: not an image"}
     lines = list(check_lines(report))
     assert "    x.jpg: not an image (2 samples)" in lines
-    assert stats_source(Listed([fail]))["unreadable"] == 1
+    assert len(stats_source(Listed([fail]))["unreadable"]) == 1
 
 
 def mano_hand(folder, side, betas_ok):
@@ -509,6 +509,37 @@ def test_the_command_line_reads_the_choice_without_loading_anything_heavy():
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert run.returncode == 7, run.stderr
+
+
+def test_check_lists_every_line_that_is_no_hand(tmp_path, capsys):
+    (tmp_path / "hands.jsonl").write_text('{"image": "a.png", "side": "right"}\nno\n{"image": "a.png"}\n')
+    with pytest.raises(SystemExit) as exit_:
+        commands.check(SourceChoice("custom", str(tmp_path)), json=tmp_path / "out.json")
+    assert exit_.value.code == 1
+    said = capsys.readouterr().out
+    assert all(text in said for text in ("line 2: not JSON", "line 3: 'side' is missing", "not ok: 2 lines"))
+    assert len(json.loads((tmp_path / "out.json").read_text())["bad_lines"]) == 2
+
+
+def test_what_cannot_be_read_is_named_by_stats_and_preview():
+    def fail():
+        raise InputError("x.jpg: not an image")
+
+    source = Listed([hands()[0], fail])
+    lines = list(stats_lines(stats_source(source)))
+    assert "    x.jpg: not an image" in lines
+    assert sum(line.startswith("bend") for line in lines) == 15
+    assert not any(line.startswith("rotation") for line in lines)
+    samples, bad = read_samples(source, 2)
+    assert (len(samples), bad) == (1, {"item 1": "x.jpg: not an image"})
+    with pytest.raises(InputError, match=r"none of the samples tried can be read, the first: x\.jpg"):
+        read_samples(Listed([fail]), 3)
+
+
+def test_depth_in_millimetres_is_a_finding():
+    sample = hands()[0]
+    blind = replace(sample, depth_m=sample.depth_m * 1000, joints_3d_conf=np.zeros(21, np.float32))
+    assert any("its unit is not metres" in finding.what for finding in check_source(Listed([blind])).findings)
 
 
 def test_synthetic_hands_can_be_looked_at(capsys):

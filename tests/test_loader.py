@@ -93,7 +93,7 @@ def test_training_sees_every_sample_once_an_epoch_differently_each_time(ho3d):
     assert len(ho3d) == 6
     assert set(keys[:6]) == set(keys[6:]) == {ho3d.key(i) for i in range(6)}
     assert not torch.equal(crops[keys.index(keys[0])], crops[6 + keys[6:].index(keys[0])])
-    later, _ = batches(ho3d, 2, start=4)  # going on after one batch
+    later, _ = batches(ho3d, 2, position={"drawn": 4})  # going on after one batch
     assert [batch.keys for batch in later] == [batch.keys for batch in seen[1:]]
     assert torch.equal(later[0].rgb, seen[1].rgb)
 
@@ -279,7 +279,7 @@ def test_processes_share_an_epoch_and_a_step_is_one_large_batch(dexycb):
         for rank, share in enumerate(shares):
             assert share[step].keys == batch.keys[rank::3]
             assert torch.equal(share[step].rgb, batch.rgb[rank::3])
-    later = [batches(dexycb, 2, rank=rank, world_size=3, start=24)[0] for rank in range(3)]
+    later = [batches(dexycb, 2, rank=rank, world_size=3, position={"drawn": 8})[0] for rank in range(3)]
     assert [[b.keys for b in share] for share in later] == [[b.keys for b in share[2:]] for share in shares]
 
 
@@ -384,7 +384,7 @@ def test_samples_of_a_stream_depend_on_the_seed_and_not_on_workers_or_processes(
         assert any(torch.equal(first[key][0], row) for row in rows), key
     reseeded = by_key(batches(Stream(), 4, replace(CONFIG, seed=1))[0])
     assert not any(torch.equal(first[key][0], reseeded[key][0]) for key in first)
-    later = by_key(batches(Stream(), 4, start=5)[0])  # going on: another pass, other draws
+    later = by_key(batches(Stream(), 4, workers(2), position=loader.position)[0])  # going on: another pass, other draws
     assert not any(torch.equal(first[key][0], later[key][0]) for key in first)
 
 

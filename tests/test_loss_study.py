@@ -4,6 +4,7 @@ import json
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ import torch
 EXAMPLES = str(Path(__file__).parents[1] / "examples")
 sys.path.insert(0, EXAMPLES)
 import loss_study  # noqa: E402
-from loss_study import LOSSES, QUICK, Run, load_data, new_model, score, study, take, train_one  # noqa: E402
+from loss_study import LOSSES, QUICK, Run, code_hash, load_data, new_model, score, study, take, train_one  # noqa: E402
 from loss_study_losses import (  # noqa: E402
     WILOR_PARAMETER_WEIGHTS,
     absolute_joints_m,
@@ -214,6 +215,23 @@ def test_the_whole_study_runs_and_goes_on_where_it_stopped(work, hands, monkeypa
     again = json.loads(victim.read_text())
     assert again["curve"] == kept["curve"]
     assert again["scores"] == kept["scores"]
+    monkeypatch.setattr(loss_study, "train_one", lambda run, *rest: trained.append(run) or again)
+    monkeypatch.setattr(loss_study, "write_report", lambda *_: None)
+    monkeypatch.setattr(loss_study, "RUN_CODE", ("losses.py",))  # as after an edit: other bytes
+    trained.clear()
+    study(work, figures, QUICK, progress=False)
+    assert trained == loss_study.planned(QUICK)
+
+
+def test_the_code_that_runs_came_from_is_part_of_their_key(tmp_path, monkeypatch):
+    monkeypatch.setattr(loss_study, "utnet", SimpleNamespace(__file__=str(tmp_path / "__init__.py")))
+    (tmp_path / "model").mkdir()
+    hashes = []
+    for edited in ("losses.py", "model/encoder.py", "serve.py"):
+        (tmp_path / "losses.py").touch()
+        (tmp_path / edited).write_text(f"{edited}: a change")
+        hashes.append(code_hash("losses.py", "model"))
+    assert hashes[0] != hashes[1] == hashes[2]
 
 
 def test_take_keeps_keys_and_labels_together(hands):

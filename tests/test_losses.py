@@ -71,7 +71,7 @@ def batch(seed: int, num: int = 4) -> Batch:
 
     return Batch(
         rgb=torch.zeros(num, 3, 8, 8, dtype=torch.uint8),
-        depth_m=torch.zeros(num, 8, 8),
+        depth_m=torch.full((num, 8, 8), 0.5),
         depth_ok=torch.ones(num, dtype=torch.bool),
         K_px=torch.eye(3).expand(num, 3, 3),
         joints_2d=torch.cat([normal(seed, num, 21, 2) * 0.3, confidence(seed + 1)], -1),

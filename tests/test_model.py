@@ -8,9 +8,10 @@ import torch
 from utnet.config import CropConfig, ModelConfig
 from utnet.conventions import NOMINAL_FOCAL
 from utnet.errors import InputError
+from utnet.geometry import hand_distance
 from utnet.model import UTNet
-from utnet.model.refiner import normalised_adjacency, skin_patches
-from utnet.model.tokens import depth_channels, hand_distance
+from utnet.model.refiner import gather_neighbours, neighbour_lists, normalised_adjacency, skin_patches
+from utnet.model.tokens import depth_channels
 from utnet.synth import SyntheticHands
 
 SIZE = 64
@@ -194,6 +195,21 @@ def test_adjacency_is_the_naive_one(model):
     A = normalised_adjacency(faces, patches, 64)
     torch.testing.assert_close(A, naive)
     assert torch.linalg.eigvalsh(A).abs().max() <= 1 + 1e-5, "passing messages never amplifies"
+
+
+@pytest.mark.parametrize("num", [64, 1609])
+def test_gathered_neighbours_are_the_product_with_the_adjacency(model, num):
+    _, patches = skin_patches(model.hand.v_template, num)
+    A = normalised_adjacency(model.hand.faces, patches, num)
+    columns, entries = neighbour_lists(A)
+    assert len(columns) < 20
+    x = torch.randn(2, num, 5, requires_grad=True)
+    weight = torch.randn(2, num, 5)
+    gradients = []
+    for product in (gather_neighbours(x, columns, entries), A @ x):
+        gradients.append(torch.autograd.grad((weight * product).sum(), x)[0])
+    torch.testing.assert_close(gather_neighbours(x, columns, entries), A @ x, atol=2e-6, rtol=1e-5)
+    torch.testing.assert_close(*gradients, atol=2e-6, rtol=1e-5)
 
 
 def test_the_refiner_reads_maps_where_the_vertices_project(model):

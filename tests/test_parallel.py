@@ -6,9 +6,12 @@ import json
 import os
 import shutil
 import signal
+from collections.abc import Callable
 from dataclasses import replace
+from itertools import islice, pairwise
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -24,6 +27,7 @@ from utnet.parallel import Engine, joined, this_world, whole
 from utnet.sources import open_data
 from utnet.stopping import Stopped
 from utnet.train import train
+from utnet.types import Batch
 
 ONE = with_train(CONFIG, accumulate=1, ema=0.0, save_every=100, eval_every=100, log_every=1, steps=4)
 LOSS = LossConfig(
@@ -33,17 +37,30 @@ SUMS = replace(ONE, model=ModelConfig(size_px=64, p_drop=0.0), loss=replace(LOSS
 MEANS = replace(SUMS, loss=replace(SUMS.loss, reduction="batch_mean"))
 
 
-def gradients(config: Config, model: UTNet | None = None) -> tuple[dict, float]:
+def unevenly_labelled(batch: Batch) -> Batch:
+    """Poses and shapes are labelled in different samples, and some batches hold none of either."""
+    number = torch.tensor([int(key.split("/")[-1]) for key in batch.keys])
+    poses, betas = (torch.isin(number, torch.tensor(some)) for some in ((0, 2, 4), (0, 2, 3)))
+    return replace(batch, params_ok=batch.params_ok & poses, betas_ok=batch.betas_ok & betas)
+
+
+def gradients(config: Config, change: Callable[[Batch], Batch] = lambda batch: batch) -> tuple[dict, float]:
     """Of the first step of a run, whole, and what was minimised, over this process's part of the samples."""
     torch.manual_seed(0)
-    model, world = model or UTNet(config.model), this_world()
+    model, world = UTNet(config.model), this_world()
     engine = Engine(model.train(), UTNetLoss.from_config(config.loss), config, world)
     source = open_data(config.data, config, train=True)
     loader = make_loader(source, config, train=True, rank=world.rank, world_size=world.size)
-    results = engine.backward(batch for batch, _ in zip(loader, range(config.train.accumulate), strict=False))
-    (total,) = world.sum([sum(objective for objective, _ in results)])
-    grads = {name: whole(p.grad) for name, p in model.named_parameters() if p.grad is not None}
-    return grads, total / world.size
+    return gradients_of(engine, [change(batch) for batch in islice(loader, config.train.accumulate)])
+
+
+def gradients_of(engine: Engine, batches: list[Batch]) -> tuple[dict, float]:
+    results = engine.backward(batches)
+    (total,) = engine.world.sum([sum(objective for objective, _ in results)])
+    grads = {name: whole(p.grad) for name, p in engine.model.named_parameters() if p.grad is not None}
+    norm = torch.stack([gradient.norm() for gradient in grads.values()]).norm()
+    torch.testing.assert_close(engine.gradient_norm(), norm, rtol=1e-6, atol=0)
+    return grads, total / engine.world.size
 
 
 def scores_of(config: Config, limit: int, *, parts: bool = False) -> dict:
@@ -65,6 +82,7 @@ def in_two(folder: str) -> None:
             for name, config in (("sum", SUMS), ("batch_mean", MEANS)):
                 found[kind, name] = gradients(with_train(config, parallel=kind))
                 found[kind, name, 2] = gradients(with_train(config, parallel=kind, accumulate=2, batch_size=2))
+                found[kind, name, "uneven"] = gradients(with_train(config, parallel=kind), unevenly_labelled)
         for limit in (2, 13):
             found["scores", limit] = scores_of(ONE, limit)
             found["scores", limit, "parts"] = scores_of(ONE, limit, parts=True)
@@ -77,7 +95,8 @@ PARTS = with_train(CONFIG, parallel="fsdp", accumulate=1, steps=6, eval_every=4,
 
 
 def runs_in_parts(folder: Path) -> dict[str, str]:
-    """Three runs and how they end: undisturbed; stopped by a signal to the second process, and resumed; not finite."""
+    """Runs and how they end: undisturbed; stopped by a signal to the second process, and resumed; a loss that is not
+    finite there; a loss there whose gradient's squares are too large for float32."""
     loss, second, calls = UTNetLoss.from_config(SUMS.loss), this_world().rank == 1, []
 
     def signalled(predictions, targets):
@@ -90,13 +109,18 @@ def runs_in_parts(folder: Path) -> dict[str, str]:
         terms = loss(predictions, targets)
         return {**terms, "total_loss": terms["total_loss"] * (torch.nan if second else 1)}
 
+    def steep(predictions, targets):
+        terms = loss(predictions, targets)
+        return {**terms, "total_loss": terms["total_loss"] * (1e30 if second else 1)}
+
     signalled.weights, signalled.summed_terms = loss.weights, loss.summed_terms
     ends = {}
     config = replace(PARTS, loss=SUMS.loss)
     train(config, folder / "whole", progress=False)
-    for name, workdir, function in (("stopped", "stopped", signalled), ("broken", "broken", broken)):
+    for name, function in (("stopped", signalled), ("broken", broken), ("steep", steep), ("steep ddp", steep)):
+        parallel = "ddp" if "ddp" in name else "fsdp"
         try:
-            train(config, folder / workdir, loss_function=function, progress=False)
+            train(with_train(config, parallel=parallel), folder / name, loss_function=function, progress=False)
         except (Stopped, FloatingPointError) as error:
             ends[name] = str(error)
     train(config, folder / "stopped", resume=True, progress=False)
@@ -130,8 +154,8 @@ def assert_close(ours: tuple[dict, float], theirs: tuple[dict, float]) -> None:
     assert ours[1] == pytest.approx(theirs[1], rel=1e-5)
     assert set(ours[0]) == set(theirs[0])
     norm = torch.stack([g.norm() for g in theirs[0].values()]).norm()
-    for name, gradient in theirs[0].items():
-        torch.testing.assert_close(ours[0][name], gradient, rtol=1e-3, atol=1e-6 * float(norm), msg=name)
+    difference = torch.stack([(ours[0][name] - gradient).norm() for name, gradient in theirs[0].items()]).norm()
+    assert difference < 1e-6 * norm
 
 
 @pytest.mark.parametrize("kind", ["ddp", "fsdp"])
@@ -144,13 +168,38 @@ def test_two_processes_are_one_with_twice_the_batch(config, kind, two):
     other = gradients(with_train(config, batch_size=4))  # the test sees the difference
     with pytest.raises(AssertionError):
         assert_close(other, alone)
+    uneven = gradients(with_train(config, batch_size=8), unevenly_labelled)
+    assert_close(two[kind, reduction, "uneven"], uneven)
+    with pytest.raises(AssertionError):
+        assert_close(uneven, alone)
 
 
 @pytest.mark.parametrize("config", [SUMS, MEANS], ids=["sum", "batch_mean"])
-def test_accumulated_batches_are_one_large_batch(config):
-    alone = gradients(with_train(config, batch_size=8))
-    assert_close(gradients(with_train(config, batch_size=4, accumulate=2)), alone)
-    assert_close(gradients(with_train(config, batch_size=2, accumulate=4)), alone)
+@pytest.mark.parametrize("change", [lambda batch: batch, unevenly_labelled], ids=["even", "uneven"])
+def test_accumulated_batches_are_one_large_batch(config, change):
+    alone = gradients(with_train(config, batch_size=8), change)
+    assert_close(gradients(with_train(config, batch_size=4, accumulate=2), change), alone)
+    assert_close(gradients(with_train(config, batch_size=2, accumulate=4), change), alone)
+
+
+@pytest.mark.parametrize("config", [SUMS, MEANS], ids=["sum", "batch_mean"])
+def test_a_batch_that_lost_samples_counts_for_less(config):
+    """Five samples and three are eight."""
+    batch = next(
+        iter(make_loader(open_data(config.data, config, train=True), with_train(config, batch_size=8), train=True))
+    )
+    found = []
+    for sizes in ([8], [5, 3]):
+        torch.manual_seed(0)
+        engine = Engine(
+            UTNet(config.model).train(), UTNetLoss.from_config(config.loss), with_train(config, accumulate=len(sizes))
+        )
+        ends = np.cumsum([0, *sizes]).tolist()
+        parts = [
+            replace(batch.map(lambda tensor, a=a, b=b: tensor[a:b]), keys=batch.keys[a:b]) for a, b in pairwise(ends)
+        ]
+        found.append(gradients_of(engine, parts))
+    assert_close(*found)
 
 
 def test_accumulation_trains_as_a_large_batch_does(tmp_path):
@@ -198,6 +247,15 @@ def test_one_process_goes_on_with_what_two_wrote_in_parts(two, tmp_path):
     assert 0 < max(float((after[name] - before[name]).abs().max()) for name in after) < 0.1
     entries = load_file(workdir / "last" / TRAINING)
     assert {int(value) for name, value in entries.items() if name.startswith("optimiser/step/")} == {7}
+
+
+@pytest.mark.parametrize("name", ["steep", "steep ddp"])
+def test_a_gradient_that_is_not_finite_stops_all_processes(name, two):
+    """The loss is finite, and so is every number of the gradient: its norm is not."""
+    assert ["the gradient's norm is inf, of a loss of" in ends[name] for ends in two["ends"]] == [True, True]
+    report = json.loads((two["folder"] / name / "bad_batch.json").read_text())
+    assert report["keys"] == [f"synth/0/{i}" for i in (0, 2, 4, 6, 1, 3, 5, 7)]
+    assert not (two["folder"] / name / "last").exists()
 
 
 def test_a_loss_that_is_not_finite_in_one_process_stops_all(two):

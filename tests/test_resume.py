@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
 import random
 import shutil
@@ -19,9 +20,12 @@ from safetensors.torch import load_file
 
 from processes import finish, start, start_world, wait_for_step
 from trees import dexycb_tree
+from utnet.checkpoint import save_checkpoint
 from utnet.cli import main
 from utnet.config import Config, DataConfig, ModelConfig, TrainConfig
 from utnet.errors import InputError
+from utnet.model import UTNet
+from utnet.parallel import World, is_restart
 from utnet.stopping import Stopped
 from utnet.train import train
 
@@ -138,6 +142,24 @@ def test_a_validation_that_was_cut_short_is_done_again(undisturbed, tmp_path, mo
     assert_same(workdir, undisturbed[0])
 
 
+def test_a_kill_right_after_the_validation_that_a_resumed_run_began_with(undisturbed, tmp_path, monkeypatch):
+    """What is saved then says where the data are for the next step, and nothing of them is lost."""
+    workdir = tmp_path / "run"
+    with pytest.raises(Stopped, match="after step 5"):  # saved, not yet validated
+        train(CONFIG, workdir, loss_function=stop_at(10), progress=False)
+
+    def killed(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("utnet.train.train_step", killed)
+        with pytest.raises(KeyboardInterrupt):
+            train(CONFIG, workdir, resume=True, progress=False)
+    assert json.loads((workdir / "last" / "run.json").read_text())["progress"]["scored"] == 5
+    train(CONFIG, workdir, resume=True, progress=False)
+    assert_same(workdir, undisturbed[0])
+
+
 def test_a_finished_run_stays_as_it_is(undisturbed, tmp_path):
     workdir, result = undisturbed
     before = (workdir / "last" / WEIGHTS).stat().st_mtime_ns
@@ -198,10 +220,81 @@ def test_a_worker_killed_under_torchrun_recovers_by_itself(tmp_path, path):
             assert agent.wait(150) == 0, (tmp_path / "log").read_text()[-3000:]
         finally:
             agent.kill()
+    assert json.loads((workdir / "run.json").read_text())["resumed_at"] is not None
     assert_same(workdir, tmp_path / "whole")
 
 
+def test_a_machine_that_came_in_anothers_place_goes_on_with_the_jobs_run(path, undisturbed, tmp_path):
+    """Its agent has counted no restart; another job with the same command is refused."""
+    workdir, words = tmp_path / "run", ["train", path, "--out", str(tmp_path / "run")]
+    env = {"WORLD_SIZE": "1", "LOCAL_WORLD_SIZE": "1", "RANK": "0", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1"}
+    env |= {"MASTER_PORT": "0", "TORCHELASTIC_RESTART_COUNT": "0"}
+    process = start(main, words, env={**env, "TORCHELASTIC_RUN_ID": "job 7"})
+    wait_for_step(workdir, 6, process)
+    process.kill()
+    finish(process)
+    assert finish(start(main, words, env={**env, "TORCHELASTIC_RUN_ID": "job 8"})) == [2]
+    assert finish(start(main, words, env={**env, "TORCHELASTIC_RUN_ID": "job 7"})) == [0]
+    assert json.loads((workdir / "run.json").read_text())["resumed_at"] >= 3
+    assert_same(workdir, undisturbed[0])
+
+
+class OtherWasRestarted(World):
+    """This process beside one whose agent started it anew."""
+
+    def gather(self, value):
+        return [value, True]
+
+
+def test_a_restart_is_one_of_all_processes_or_of_a_named_job(monkeypatch):
+    alone = World()
+    for count, job, begun_by, restarted in (
+        ("0", "a", "a", True),
+        ("0", "a", "b", False),
+        ("1", "a", "b", True),
+        ("0", "none", "none", False),  # torchrun's word for a job without a name: every such job's
+        ("1", "none", "", True),
+        (None, None, "", False),
+    ):
+        for name, value in (("TORCHELASTIC_RESTART_COUNT", count), ("TORCHELASTIC_RUN_ID", job)):
+            monkeypatch.delenv(name, raising=False)
+            if value is not None:
+                monkeypatch.setenv(name, value)
+        assert is_restart(alone, begun_by) is restarted, (count, job, begun_by)
+        assert is_restart(OtherWasRestarted(), begun_by)
+
+
+def test_a_checkpoint_is_on_the_disk_before_it_gets_its_name(tmp_path, monkeypatch):
+    """Otherwise a machine that goes down leaves a whole folder of empty files."""
+    model, on_disk, renamed = UTNet(CONFIG.model), set(), []
+    fsync, rename, replaced = os.fsync, os.rename, os.replace
+
+    def synced(descriptor):
+        fsync(descriptor)
+        on_disk.add(os.readlink(f"/proc/self/fd/{descriptor}"))
+
+    def moved(move):
+        def function(source, target, **options):
+            there = Path(source)
+            assert {str(path) for path in (there, *there.glob("*"))} <= on_disk, source
+            move(source, target, **options)
+            on_disk.discard(str(there.parent))  # its names have changed
+            on_disk.update(str(path) for path in (Path(target), *Path(target).glob("*")))
+            renamed.append(Path(target).name)
+
+        return function
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(os, "rename", moved(rename))
+    monkeypatch.setattr(os, "replace", moved(replaced))
+    for _ in range(2):
+        save_checkpoint(tmp_path / "last", model, CONFIG, beside={"more.safetensors": {"a": torch.zeros(3)}})
+        assert str(tmp_path) in on_disk
+    assert renamed == ["run.json", "last", "run.json", "last.old", "last"]
+
+
 @pytest.mark.long
+@pytest.mark.timeout(3600)  # about a minute on an idle machine
 def test_fifty_kills_at_random_moments(tmp_path):
     """Each within the loop, of which half is writing: a checkpoint at every step, a validation at every third."""
     rng, kills, runs = random.Random(0), 0, 0

@@ -13,7 +13,7 @@ from torch import nn
 from mano_files import random_mano, write_mano
 from trees import copy_of, dexycb_tree, ho3d_tree
 from utnet.checkpoint import save_checkpoint
-from utnet.config import Config, ModelConfig, TrainConfig
+from utnet.config import Config, DataConfig, ModelConfig, TrainConfig
 from utnet.conventions import MANO_TIP_VERTICES, SIDES, TIPS
 from utnet.data import open_source
 from utnet.errors import InputError
@@ -219,6 +219,18 @@ def test_protocols_name_every_switch():
             assert switch in label
 
 
+def test_two_files_of_boxes_with_one_name_are_not_taken_for_one(source, tmp_path):
+    paths = [tmp_path / folder / name for folder, name in (("a", "det.json"), ("b", "det.json"), ("b", "other.json"))]
+    for i, path in enumerate(paths):
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(json.dumps({source.key(0): [0, 0, 10, 10 + i]}))
+    first, second, other = map(str, paths)
+    with pytest.raises(InputError, match=r"a/det\.json .*b/det\.json: both rows would be called det\.json; rename"):
+        commands._protocols(source, (first, second), ("own",), "without", False)
+    found, boxes = commands._protocols(source, (first, other, first), ("own",), "without", False)
+    assert [protocol.boxes for protocol in found] == list(boxes) == ["det.json", "other.json"]
+
+
 def test_detected_boxes_are_a_row_of_their_own(network, source):
     boxes = {source.key(i): source[i].box_px + [-6, 3, 4, 9] for i in range(len(source))}
     other = replace(RGB, boxes="det.json")
@@ -267,6 +279,38 @@ def test_the_command_leaves_out_what_it_is_told_to(network, tmp_path, capsys):
     said = capsys.readouterr().out
     assert "5 hands" in said
     assert "depth: with; flips: none; 1 of 6 samples missing" in said
+
+
+def test_a_row_with_depth_leaves_out_samples_without(network, source):
+    class Partly:
+        name, tips, counts = source.name, source.tips, source.counts
+        key = staticmethod(source.key)
+
+        def __len__(self):
+            return 9
+
+        def __getitem__(self, index):
+            return replace(source[index], depth_m=None) if index % 3 else source[index]
+
+    with pytest.raises(InputError, match=r"6 of 9 samples cannot be scored.*no depth image.*--allow-missing"):
+        score_source(network, Partly(), CONFIG, protocols=[RGB, RGBD])
+    rgb, rgbd = score_source(network, Partly(), CONFIG, protocols=[RGB, RGBD], allow_missing=True).rows
+    assert (len(rgb), rgb.label) == (9, RGB.label)
+    assert rgbd.label.endswith("6 of 9 samples missing")
+    assert list(rgbd.keys) == [source.key(i) for i in (0, 3, 6)]
+    (alone,) = score_source(network, Partly(), CONFIG, protocols=[RGBD], allow_missing=True).rows
+    np.testing.assert_array_equal(alone.metrics["mpjpe_mm"], rgbd.metrics["mpjpe_mm"])
+
+
+def test_eval_says_that_it_was_trained_on_these_samples(network, tmp_path, capsys):
+    data = DataConfig(name="dexycb", root=str(dexycb_tree()), split="train")
+    save_checkpoint(tmp_path / "weights", network, replace(CONFIG, data=data))
+    options = {"data": "dexycb", "root": str(dexycb_tree()), "limit": 4, "depth": "without"}
+    commands.evaluate(tmp_path / "weights", split="train", out=tmp_path / "scores", **options)
+    assert "note: it was TRAINED on 4 of the 4 samples" in capsys.readouterr().out
+    assert "It was TRAINED on 4" in (tmp_path / "scores" / "report.html").read_text()
+    commands.evaluate(tmp_path / "weights", split="val", **options)
+    assert "TRAINED" not in capsys.readouterr().out
 
 
 def test_ready_crops_take_no_other_boxes(network):
@@ -350,7 +394,7 @@ def test_the_bootstrap_draws_whole_recordings():
     assert by_recording.std() == pytest.approx(values.std() / np.sqrt(4), rel=0.1)
     assert single.std() == pytest.approx(values.std() / np.sqrt(100), rel=0.1)
     assert clusters_of(np.array(["", "", ""]))[1] == "samples"
-    assert clusters_of(np.array(["a", "a"]))[1] == "samples"
+    assert clusters_of(np.array(["a", "a"]))[1] == "sequences"
     np.testing.assert_array_equal(bootstrap(values, cluster), by_recording)
 
 
@@ -409,10 +453,23 @@ def test_comparing_turns_round(runs):
             assert metric["better"] == opposite[y["metrics"][name]["better"]]
             assert metric["excludes_zero"] == (not metric["low"] <= 0 <= metric["high"])
             verdicts.add(metric["better"])
-    worse = replace(b, rows=[replace(b.rows[0], metrics={k: v + 1 for k, v in a.rows[0].metrics.items()})])
-    found = compare_runs(a, worse, pairs=[(0, 0)])["rows"][0]["metrics"]
-    assert found["mpjpe_mm"]["better"] == "a"
-    assert found["auc"]["better"] == "b"
+
+
+@pytest.mark.parametrize("num", [1, 5, 6, 10])
+def test_a_verdict_takes_recordings(runs, num):
+    """Every hand is worse by 1 mm, in `num` recordings: from six on that is no chance, and one has no interval."""
+    a = load_run(runs / "a")
+    one = replace(a.rows[0], sequences=np.array([f"take{i % num}" for i in range(10)]))
+    worse = replace(one, metrics={name: values + 1 for name, values in one.metrics.items()})
+    result = compare_runs(replace(a, rows=[one]), replace(a, rows=[worse]))
+    found, said = result["rows"][0]["metrics"], "\n".join(compare_lines(result))
+    assert (found["mpjpe_mm"]["better"], found["auc"]["better"]) == (("a", "b") if num >= 6 else (None, None))
+    assert ("A is better" in said) == (num >= 6)
+    assert ("no verdict" in said) == (num < 6)
+    assert found["mpjpe_mm"]["difference"] == pytest.approx(1)
+    assert (found["mpjpe_mm"]["low"] is None) == (num == 1)
+    ends = summarise(one)["metrics"]["mpjpe_mm"]
+    assert (ends["low"] is None) == (ends["high"] is None) == (num == 1)
 
 
 def test_only_pairs_are_compared(runs):

@@ -389,6 +389,13 @@ def test_a_single_wrong_bit_is_found_by_verify(folder, tmp_path):
     assert [line.split(": ")[0] for line in Shards(copy).verify()] == [str(path)]
 
 
+def test_a_folder_that_is_no_set_is_said_once(tmp_path):
+    with pytest.raises(
+        InputError, match=r"^\S*shards\.json: no such file; give the folder that `utnet data shard` wrote$"
+    ):
+        Shards(tmp_path)
+
+
 def test_a_missing_or_cut_off_file_of_the_set_is_named(folder, tmp_path):
     for name, message in {
         "shard-000001.tar": r"shard-000001\.tar: ",

@@ -8,6 +8,7 @@ import sys
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -22,7 +23,8 @@ from utnet.data import open_source
 from utnet.data.loader import make_loader
 from utnet.ema import WeightMean
 from utnet.errors import InputError
-from utnet.evaluate import constant_hand, evaluate, predict_joints
+from utnet.evaluate import constant_hand, evaluate, predict_joints, scorable_inputs
+from utnet.geometry import project
 from utnet.losses import UTNetLoss
 from utnet.model import UTNet
 from utnet.sources import open_data, open_validation
@@ -100,7 +102,7 @@ def test_trains_from_a_tree_on_disk(tree, tmp_path):
     assert len(losses) == 6
     assert np.isfinite(losses).all()
     assert result["metrics"]["num"] == len(open_source("dexycb", tree, split="val"))
-    assert set(result["metrics"]) == {"num", "constant", "rgb", "rgbd"}
+    assert set(result["metrics"]) == {"num", "num_expected", "constant", "rgb", "rgbd"}
 
 
 def mean_reduced_absolute(predictions, targets):
@@ -160,6 +162,60 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_its_samples(tmp_path)
     assert keys == [f"synth/0/{i}" for i in range(8)]
 
 
+class NoNumber(torch.autograd.Function):
+    """The identity, with a gradient that is `value`."""
+
+    @staticmethod
+    def forward(ctx, x, value):
+        ctx.value = value
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return gradient * ctx.value, None
+
+
+@pytest.mark.parametrize(("clip_grad", "value"), [(1.0, torch.nan), (0.0, torch.inf)])
+def test_a_gradient_that_is_not_finite_stops_the_run_before_it_does_harm(clip_grad, value, tmp_path):
+    loss, calls = UTNetLoss.from_config(SMALL.loss), []
+
+    def broken(predictions, targets):
+        calls.append(1)
+        terms = loss(predictions, targets)
+        return {**terms, "total_loss": NoNumber.apply(terms["total_loss"], value if len(calls) == 3 else 1.0)}
+
+    config = with_train(SMALL, steps=4, save_every=1, clip_grad=clip_grad)
+    with pytest.raises(FloatingPointError, match=r"the gradient's norm is (nan|inf), of a loss of \d.*bad_batch\.json"):
+        train(config, tmp_path / "run", loss_function=broken, progress=False)
+    report = json.loads((tmp_path / "run" / "bad_batch.json").read_text())
+    assert report["keys"] == [f"synth/0/{i}" for i in range(16, 24)]
+    assert np.isfinite(report["terms"]["total_loss"])
+    load_checkpoint(tmp_path / "run" / "last")  # which refuses NaN
+    train(config, tmp_path / "run", resume=True, progress=False)
+    train(config, tmp_path / "whole", progress=False)
+    assert curve(tmp_path / "run") == curve(tmp_path / "whole")
+
+
+def test_speed_is_that_of_learning(tmp_path, monkeypatch):
+    """Of the steps since the last row, validations left out; seconds are all that passed."""
+    clock, loss = SimpleNamespace(now=0.0), UTNetLoss.from_config(SMALL.loss)
+
+    def learns(predictions, targets):
+        clock.now += 2.0
+        return loss(predictions, targets)
+
+    def validates(*args, **options):
+        clock.now += 100.0
+        return evaluate(*args, **options)
+
+    monkeypatch.setattr("utnet.train.time", SimpleNamespace(monotonic=lambda: clock.now))
+    monkeypatch.setattr("utnet.train.evaluate", validates)
+    config = with_train(SMALL, steps=4, log_every=2, eval_every=1, pictures=0)
+    result = train(config, tmp_path / "run", loss_function=learns, progress=False)
+    assert curve(tmp_path / "run", "samples_per_s") == [4.0, 4.0]
+    assert result["seconds"] == 4 * 2.0 + 3 * 100.0  # the fourth validation comes after the last step
+
+
 def test_bad_input_is_refused_before_anything_is_written(run, tree, tmp_path):
     with pytest.raises(InputError, match="holds a run already"):
         train(SMALL, run[0], progress=False)
@@ -203,6 +259,61 @@ def test_evaluation_refuses_a_part_of_a_split(tree, tmp_path):
     picture.write_bytes(picture.read_bytes()[:500])
     with pytest.raises(InputError, match=picture.name):
         evaluate(model, open_source("dexycb", broken, split="test"), SMALL)
+
+
+class Partly:
+    """Held-out hands: every second one without 3D labels, and of the others every second one without depth."""
+
+    name, tips, counts = "partly", "", {}
+
+    def __init__(self, indices):
+        self.source, self.indices = open_validation(SMALL), list(indices)
+
+    def __len__(self):
+        return len(self.indices)
+
+    def key(self, index):
+        return self.source.key(self.indices[index])
+
+    def __getitem__(self, index):
+        number = self.indices[index]
+        sample = self.source[number]
+        if number % 2:
+            points = project(sample.joints_cam_m, sample.K_px)
+            return replace(sample, joints_3d_conf=np.zeros(21, np.float32), joints_px=points)
+        return replace(sample, depth_m=None) if number % 4 else sample
+
+
+def test_scores_are_over_the_samples_that_can_be_scored():
+    model = UTNet(SMALL.model)
+    source = Partly(range(12))
+    scores = evaluate(model, source, SMALL, inputs=scorable_inputs(source))
+    assert (scores["num"], scores["num_expected"], scores["rgb"]["num"], scores["rgbd"]["num"]) == (6, 12, 6, 3)
+    for name, step in (("rgb", 2), ("rgbd", 4)):
+        alone = evaluate(model, Partly(range(0, 12, step)), SMALL, inputs=(name,))[name]
+        assert scores[name] == pytest.approx(alone, rel=1e-5)
+    assert scorable_inputs(Partly([1, 3, 2])) == ("rgb",)
+    with pytest.raises(InputError, match=r"none of the 2 samples"):
+        scorable_inputs(Partly([1, 3]))
+    with pytest.raises(InputError, match=r"none of 2 samples has a depth image and joints labelled in 3D"):
+        evaluate(model, Partly([2, 3]), SMALL, inputs=("rgb", "rgbd"))
+
+
+def test_a_run_says_what_it_trains_on_and_what_it_skipped(tmp_path, capsys):
+    joints = [[0.004 * j, -0.003 * j, 0.5 + 0.001 * j] for j in range(21)]
+    line = {"side": "right", "joints_3d": joints, "K": [80.0, 80.0, 40.0, 40.0]}
+    lines = [{**line, "image": f"{i}.png", "split": "val" if i == 3 else "train"} for i in range(4)]
+    for i in range(4):
+        cv2.imwrite(str(tmp_path / f"{i}.png"), np.full((60, 80, 3), 90, np.uint8))
+    (tmp_path / "1.png").write_bytes(b"no picture")
+    (tmp_path / "hands.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    config = with_train(replace(SMALL, data=DataConfig(name="custom", root=str(tmp_path)), val=None), steps=2)
+    val = replace(config.data, split="val")
+    train(replace(config, val=val), tmp_path / "run")
+    said = capsys.readouterr().out
+    assert "training on custom train (3 samples), validating on custom val (1 sample)" in said
+    assert "skipped 1 sample that cannot be read" in said
+    assert "1.png: not an image" in said
 
 
 def test_scores_do_not_depend_on_the_batch_size():

@@ -28,7 +28,7 @@ from utnet.hand import HandModel
 from utnet.hand.arrays import HandArrays
 from utnet.model import UTNet
 from utnet.model.wilor import import_wilor as import_wilor
-from utnet.storage import write_json
+from utnet.storage import put_on_disk, write_json
 
 WEIGHTS, RUN = "weights.safetensors", "run.json"
 _HAND = "hand."
@@ -43,7 +43,7 @@ def save_checkpoint(
     beside: Mapping[str, Mapping[str, Tensor]] | None = None,
     **info,
 ) -> None:
-    """Writes a checkpoint; a reader sees the old one or the new one, never a part.
+    """Writes a checkpoint; a reader sees the old one or the new one, never a part, even after the machine went down.
 
     Args:
         folder: its place; an older checkpoint there is replaced.
@@ -60,11 +60,13 @@ def save_checkpoint(
     state = {**(model.state_dict() if weights is None else weights), **_hand_entries(model.hand)}
     for file, tensors in {WEIGHTS: state, **(beside or {})}.items():
         save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, fresh / file)
-    write_json(fresh / RUN, {**run_info(), "config": to_tree(config), **info})
+        put_on_disk(fresh / file)
+    write_json(fresh / RUN, {**run_info(), "config": to_tree(config), **info})  # and the folder's names with it
     if folder.exists():
         shutil.rmtree(old, ignore_errors=True)  # only now: until here it may be the one whole checkpoint
         folder.rename(old)
     fresh.rename(folder)
+    put_on_disk(folder.parent)  # before the older one goes
     shutil.rmtree(old, ignore_errors=True)
 
 

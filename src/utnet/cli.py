@@ -15,13 +15,16 @@ import tyro
 
 from utnet.errors import InputError
 from utnet.inspection import commands as inspection
+from utnet.options import Folder, Name, Number
+from utnet.predict import commands as prediction
 from utnet.scoring import commands as scoring
+from utnet.serve import commands as serving
 
 
 def demo(
     config: Annotated[Path, tyro.conf.Positional] = Path("config/demo.yaml"),
     out: Path = Path("runs/demo"),
-    minutes: float | None = None,
+    minutes: Annotated[float | None, tyro.conf.arg(metavar="MINUTES", help_behavior_hint="")] = None,
     frames: int = 400,
 ) -> None:
     """From nothing to a trained, scored and drawn hand: writes report.html.
@@ -40,10 +43,12 @@ def demo(
 
 
 def train(
-    config: Annotated[Path | None, tyro.conf.Positional] = None,
-    out: Path | None = None,
-    set: Annotated[tuple[str, ...], tyro.conf.arg(metavar="KEY=VALUE")] = (),
-    resume: Annotated[Path | None, tyro.conf.arg(metavar="RUN")] = None,
+    config: Annotated[
+        Path | None, tyro.conf.arg(metavar="[CONFIG]", help_behavior_hint=""), tyro.conf.Positional
+    ] = None,
+    out: Folder = None,
+    set: Annotated[tuple[str, ...], tyro.conf.arg(metavar="KEY=VALUE [KEY=VALUE ...]", help_behavior_hint="")] = (),
+    resume: Annotated[Path | None, tyro.conf.arg(metavar="RUN", help_behavior_hint="")] = None,
 ) -> None:
     """Trains the run that a YAML file describes; several processes: torchrun --nproc-per-node=N -m utnet train ...
 
@@ -73,54 +78,12 @@ def train(
         _print_scores(result["best"])
 
 
-def predict(
-    image: Annotated[Path, tyro.conf.Positional],
-    weights: Path | None = None,
-    box: Annotated[tuple[str, ...], tyro.conf.arg(metavar="X0,Y0,X1,Y1")] = (),
-    side: tuple[Literal["right", "left"], ...] = (),
-    depth: Path | None = None,
-    depth_scale: float = 0.001,
-    K: Annotated[str | None, tyro.conf.arg(metavar="FX,FY,CX,CY")] = None,
-    mesh: Literal["glb", "obj", "ply"] = "glb",
-    out: Path = Path("predictions"),
-) -> None:
-    """Hands in a picture: writes an overlay, a JSON and a mesh for each box.
-
-    Args:
-        image: a picture.
-        weights: a checkpoint folder such as runs/demo/run/best.
-        box: tight box of each hand in pixels (write --box=-5,... where it begins with a minus).
-        side: which hand is in each box (default: right).
-        depth: depth image aligned to the picture: a 16-bit PNG, or .npy in metres.
-        depth_scale: metres a step of the PNG (0.001: millimetres).
-        K: intrinsics in pixels (default: f = the longer side, centred).
-        mesh: file format of the meshes.
-        out: folder.
-    """
-    from utnet.geometry import intrinsics
-    from utnet.predict import Predictor
-    from utnet.predict.files import read_depth, read_picture, write_hands
-
-    if weights is None:
-        raise InputError("no weights ship with this version; `make demo` trains some: --weights runs/demo/run/best")
-    picture = read_picture(image)
-    depth_m = None if depth is None else read_depth(depth, depth_scale)
-    K_px = None if K is None else intrinsics(*_floats("--K", K, 4))
-    boxes = [_floats("--box", text, 4) for text in box]
-    hands = Predictor(weights)(picture, depth_m, K_px, boxes, list(side) or None)
-    written = write_hands(out, image.stem, picture, hands, mesh=mesh)
-    for hand in hands:
-        x, y, z = hand.joints_cam_m.mean(0)
-        print(f"{hand.side} hand at x {x:.3f}, y {y:.3f}, z {z:.3f} m (distance from {hand.distance_from})")
-    print("wrote", ", ".join(str(path) for paths in written.values() for path in paths))
-
-
 def synth(
     layout: Literal["dexycb", "ho3d", "ho3d_v2", "h2o3d", "freihand", "tars"],
     num: int,
     out: Path,
     seed: int = 0,
-    split: str | None = None,
+    split: Name = None,
 ) -> None:
     """Writes labelled synthetic hands as a complete tree in an official layout.
 
@@ -150,7 +113,40 @@ def synth(
         raise InputError(f"--split {split}: tars have no splits; leave it out")
     options: dict = {} if split is None else {"split": split}
     writers[layout](out, num=num, seed=seed, **options)
-    print(f"{out}: {num} frames in the layout of {layout}")
+    what = "hands" if layout == "freihand" else "pictures"
+    print(f"{out}: {num} {what} in the layout of {layout}{_splits_of(layout, out)}")
+
+
+def export(
+    checkpoint: Annotated[Path, tyro.conf.Positional],
+    out: Annotated[Path, tyro.conf.arg(metavar="FILE")],
+    format: Literal["onnx", "openvino", "torch"] = "onnx",
+    depth: bool = True,
+) -> None:
+    """Writes a network as a file for ONNX Runtime, OpenVINO or torch.export, and checks it against the network.
+
+    A file that is farther off than 0.05 mm is not left. `utnet predict --weights FILE` runs it; a .pt2 only with
+    UTNET_TRUST_PT2=1 in the environment, because opening such a file runs any code that it holds.
+
+    Args:
+        checkpoint: a checkpoint folder such as RUN/best.
+        out: the file: .onnx, .xml (OpenVINO; its weights go into a .bin beside it) or .pt2 (torch).
+        format: who shall run it.
+        depth: --no-depth leaves the depth input out; a file with it serves RGB alone as well.
+    """
+    from utnet.checkpoint import load_checkpoint
+    from utnet.export import export_network
+
+    model, config = load_checkpoint(checkpoint)
+    agreement = export_network(model, out, crop=config.crop, format=format, with_depth=depth)
+    inputs = "RGB-D and RGB" if depth else "RGB"
+    print(f"{out}: preset {config.model.preset}, crops of {config.model.size_px} px, {inputs}")
+    print(
+        f"{agreement.hands} hands: joints and vertices within {agreement.mm:.1e} mm of torch, every output within "
+        f"{agreement.relative:.1e} of max(1, |output|)"
+    )
+    if model.hand.name == "mano":
+        print("it holds MANO's arrays and stays under MANO's licence")
 
 
 def data() -> None:
@@ -161,7 +157,7 @@ def import_() -> None:
     """Turns other projects' weights into a checkpoint: import wilor (`utnet import --help`)."""
 
 
-def import_wilor(file: Annotated[Path, tyro.conf.Positional], out: Path, num_heads: int | None = None) -> None:
+def import_wilor(file: Annotated[Path, tyro.conf.Positional], out: Path, num_heads: Number = None) -> None:
     """Writes WiLoR's published weights as a checkpoint with equal outputs, ready for RGB-D fine-tuning.
 
     The file holds MANO's arrays: what is made of it stays under MANO's licence.
@@ -196,9 +192,11 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "eval": scoring.evaluate,
     "compare": scoring.compare,
     "submit": scoring.submit,
-    "predict": predict,
+    "predict": prediction.predict,
+    "serve": serving.serve,
     "data": data,
     "synth": synth,
+    "export": export,
     "import": import_,
     "doctor": doctor,
 }
@@ -243,6 +241,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except KeyboardInterrupt:
         print("utnet: stopped; checkpoints written so far are whole", file=sys.stderr)
         sys.exit(130)
+    except BrokenPipeError:  # `utnet ... | head`: the reader has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python says so once more at its end
+        sys.exit(141)
     except OSError as error:  # a path that cannot be read or written, a full disk
         print(f"utnet: {error.filename or 'a file'}: {error.strerror or error}; check the path", file=sys.stderr)
         sys.exit(2)
@@ -254,20 +255,31 @@ def train_script() -> None:
     main(["train", *words])
 
 
-def _floats(option: str, text: str, num: int) -> list[float]:
-    """Numbers between commas."""
-    try:
-        values = [float(word) for word in text.split(",")]
-    except ValueError as error:
-        raise InputError(f"{option} {text!r}: expected {num} numbers between commas") from error
-    if len(values) != num:
-        raise InputError(f"{option} {text!r}: {len(values)} numbers, expected {num} between commas")
-    return values
+def _splits_of(layout: str, root: Path) -> str:
+    """The samples of each official split that has some, ", train 42 samples, evaluation 22 samples"."""
+    from utnet.data import open_source
+    from utnet.sources import counted
+
+    name = "ho3d" if layout in ("ho3d", "ho3d_v2", "h2o3d") else layout
+    splits = {"dexycb": ("train", "val", "test"), "ho3d": ("train", "evaluation"), "freihand": ("train", "evaluation")}
+    said = []
+    for split in splits.get(name, ()):
+        try:
+            said.append(f", {split} {counted(len(open_source(name, root, split=split)), 'sample')}")
+        except InputError:  # a split without a hand
+            continue
+    return "".join(said)
 
 
 def _print_scores(scores: dict) -> None:
-    print(f"{scores['num']} hands{'':14s}MPJPE [mm]  PA-MPJPE [mm]    AUC")
+    from utnet.sources import counted
+
+    num, expected = scores["num"], scores["num_expected"]
+    if num < expected:
+        print(f"scored on the {num} of {expected} hands whose joints are all labelled in 3D")
+    print(f"{counted(num, 'hand'):22s}  MPJPE [mm]  PA-MPJPE [mm]    AUC")
     for key, name in (("constant", "best constant hand"), ("rgb", "RGB"), ("rgbd", "RGB-D")):
         if key in scores:
             row = scores[key]
+            name += "" if row.get("num", num) == num else f" ({row['num']} with depth)"
             print(f"{name:22s}{row['mpjpe_mm']:12.1f}{row['pa_mpjpe_mm']:15.1f}{row['auc']:7.3f}")

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
 from utnet.config import Config
 from utnet.data.loader import make_loader
-from utnet.data.source import Source
+from utnet.data.source import Source, evenly_spaced
 from utnet.errors import InputError
 from utnet.geometry import align_similarity
 from utnet.metrics import joint_errors_mm, mpjpe_mm, pa_mpjpe_mm, root_relative, summary
@@ -20,10 +22,13 @@ from utnet.types import Batch, Sample
 
 INPUTS = ("rgb", "rgbd")
 
+_LOOKED_AT = 64
+"""Samples by which `scorable_inputs` decides; more only until it has found one with labels."""
+
 
 @dataclass(frozen=True)
 class Joints:
-    """Predicted and true joints of a whole source, (N, 21, 3) float64 metres, mirrored hands as right hands.
+    """Predicted and true joints of N samples of a source, (N, 21, 3) float64 metres, mirrored hands as right hands.
 
     Attributes:
         pred_m: hand frame.
@@ -39,38 +44,68 @@ class Joints:
 def evaluate(
     model: UTNet, source: Source, config: Config, *, inputs: tuple[str, ...] = INPUTS, progress: bool = False
 ) -> dict:
-    """Scores `model` on every sample of `source`; crops come from the labelled boxes.
+    """Scores `model` on every sample of `source` whose joints are labelled in 3D, and with "rgbd" on those of them that
+    have depth; crops come from the labelled boxes.
 
     Args:
         model: the network; it is left in the mode in which it came.
-        source: samples with 3D labels.
+        source: samples.
         config: crop, size and loader settings.
         inputs: "rgb" hides the depth, "rgbd" uses it.
         progress: show a bar.
 
     Returns:
-        {"num": N, "constant": {...}, "rgb": {...}, "rgbd": {...}}, each with `mpjpe_mm` (root-relative), `pa_mpjpe_mm`
-        and `auc` (root-relative, 0-50 mm). "constant" is `constant_hand`.
+        {"num": N, "num_expected": N, "constant": {...}, "rgb": {...}, "rgbd": {...}}: the samples of the first input's
+        row and those of the source, and rows with `mpjpe_mm` (root-relative), `pa_mpjpe_mm` and `auc` (root-relative,
+        0-50 mm); those of the network also with the `num` of samples that they are means of. "constant" is
+        `constant_hand` of the first input's samples.
 
     Raises:
-        InputError: unreadable samples, or samples without depth where "rgbd" is asked for.
+        InputError: unreadable samples, or not one that an input can be scored on.
         FloatingPointError: a network whose joints are NaN or inf, with the first such sample's key.
     """
     joints = predict_joints(model, source, config, inputs=inputs, progress=progress)
     truth = joints[inputs[0]]
-    scores = {"num": len(truth.keys), "constant": constant_hand(truth.gt_m)}
-    return {**scores, **{name: score(joints[name]) for name in inputs}}
+    scores = {"num": len(truth.keys), "num_expected": len(source), "constant": constant_hand(truth.gt_m)}
+    return {**scores, **{name: {"num": len(joints[name].keys), **score(joints[name])} for name in inputs}}
 
 
-def scorable_inputs(source: Source) -> tuple[str, ...]:
-    """RGB, and RGB-D where the source has depth, by its first sample; InputError where its joints are not labelled."""
-    sample = source[0]
-    if not (sample.joints_3d_conf > 0).all():
+def scorable_inputs(source: Source, *, skip_unreadable: bool = False) -> tuple[str, ...]:
+    """RGB, and RGB-D where one of 64 evenly spaced samples has depth and labels.
+
+    Args:
+        source: samples.
+        skip_unreadable: look past samples that cannot be read.
+
+    Raises:
+        InputError: not one sample of the source has all its joints labelled in 3D.
+    """
+    labelled = False
+    for sample in _readable(source, evenly_spaced(len(source), _LOOKED_AT).tolist(), skip_unreadable):
+        if is_labelled(sample) and sample.depth_m is not None:
+            return INPUTS
+        labelled = labelled or is_labelled(sample)
+    if not (labelled or any(map(is_labelled, _readable(source, range(len(source)), skip_unreadable)))):
         raise InputError(
-            f"{sample.key}: joints without a 3D label cannot be scored; choose another split (HO3D's evaluation split "
-            "needs the published evaluation_xyz.json beside evaluation.txt)"
+            f"{source.key(0)}: joints without a 3D label cannot be scored, and none of the {len(source)} samples has "
+            "all of them; choose another split (HO3D's evaluation split needs the published evaluation_xyz.json beside "
+            "evaluation.txt)"
         )
-    return INPUTS if sample.depth_m is not None else ("rgb",)
+    return ("rgb",)
+
+
+def _readable(source: Source, indices: Iterable[int], skip_unreadable: bool) -> Iterator[Sample]:
+    for index in indices:
+        try:
+            yield source[index]
+        except InputError:
+            if not skip_unreadable:
+                raise
+
+
+def is_labelled(sample: Sample) -> bool:
+    """Whether all joints have a 3D label: what a score is a mean of."""
+    return bool((sample.joints_3d_conf > 0).all() and np.isfinite(sample.joints_cam_m).all())
 
 
 def score(joints: Joints) -> dict[str, float]:
@@ -107,7 +142,8 @@ def constant_hand(gt_m: Tensor) -> dict[str, float]:
 def predict_joints(
     model: UTNet, source: Source, config: Config, *, inputs: tuple[str, ...] = INPUTS, progress: bool = False
 ) -> dict[str, Joints]:
-    """The network's joints for each of `inputs` and every sample, in the source's order; the data are read once.
+    """The network's joints for each of `inputs` and every sample that it can be scored on (`evaluate`), in the source's
+    order; the data are read once.
 
     Under several processes each takes its turn with a whole batch, so that every batch is the one that a single process
     would have and the joints are the same to the bit; all processes get all of them.
@@ -122,14 +158,14 @@ def predict_joints(
     model.eval()
     pred: dict[str, list[Tensor]] = {name: [] for name in inputs}
     gt: list[Tensor] = []
+    usable: dict[str, list[Tensor]] = {name: [] for name in inputs}
     keys: list[str] = []
     batch = None
     with torch.no_grad():
-        for batch in tqdm(loader, total=len(loader), desc="score", disable=not progress, leave=False):
-            if "rgbd" in inputs and not bool(batch.depth_ok.all()):
-                raise InputError(f"{batch.keys[0]}: no depth image; score this source with RGB input")
-            if not bool((batch.joints_3d[..., 3] > 0).all()):
-                raise InputError(f"{batch.keys[0]}: joints without a 3D label cannot be scored")
+        for batch in tqdm(loader, total=len(loader), desc="score", disable=None if progress else True, leave=False):
+            labelled = (batch.joints_3d[..., 3] > 0).all(1)
+            for name in inputs:
+                usable[name].append(labelled & batch.depth_ok if name == "rgbd" else labelled)
             gt.append(batch.joints_3d[..., :3].double())
             keys.extend(batch.keys)
             for name, joints in _forward(model, batch, inputs, device).items():
@@ -140,7 +176,7 @@ def predict_joints(
                 _forward(model, spare, inputs, device)
     model.train(was_training)
     in_parts_again(model)
-    return _in_order(world.gather((share.indices, keys, gt, pred)), num, inputs)
+    return _in_order(world.gather((share.indices, keys, gt, usable, pred)), num, inputs)
 
 
 def _forward(model: UTNet, batch: Batch, inputs: tuple[str, ...], device: torch.device) -> dict[str, Tensor]:
@@ -153,24 +189,28 @@ def _forward(model: UTNet, batch: Batch, inputs: tuple[str, ...], device: torch.
 
 
 def _in_order(parts: list[tuple], num: int, inputs: tuple[str, ...]) -> dict[str, Joints]:
-    """What the processes found -> the whole source, every sample once, in its order."""
+    """What the processes found -> the samples of the whole source that each input can be scored on, in its order."""
     indices = [index for part in parts for index in part[0]]
     keys = [key for part in parts for key in part[1]]
     if len(keys) != len(indices) or sorted(indices) != list(range(num)):
         raise InputError(f"{len(keys)} of {num} samples were read; a mean over a part is not reported")
     order = torch.tensor(indices).argsort()
-    in_order = tuple(keys[i] for i in order.tolist())
     gt = torch.cat([batch for part in parts for batch in part[2]])[order]
     result = {}
     for name in inputs:
-        joints = torch.cat([batch for part in parts for batch in part[3][name]])[order]
+        usable = torch.cat([batch for part in parts for batch in part[3][name]])[order]
+        if not usable.any():
+            lacking = "a depth image and joints labelled in 3D" if name == "rgbd" else "joints labelled in 3D"
+            raise InputError(f"{keys[order[0]]}: none of {num} samples has {lacking}; nothing can be scored ({name})")
+        joints = torch.cat([batch for part in parts for batch in part[4][name]])[order][usable]
+        kept = tuple(keys[i] for i in order[usable].tolist())
         broken = ~joints.isfinite().flatten(1).all(1)
         if broken.any():
             raise FloatingPointError(
-                f"{in_order[int(broken.int().argmax())]}: the network's joints are NaN or inf ({name}), as they are of "
-                f"{int(broken.sum())} of {num} samples"
+                f"{kept[int(broken.int().argmax())]}: the network's joints are NaN or inf ({name}), as they are of "
+                f"{int(broken.sum())} of {len(kept)} samples"
             )
-        result[name] = Joints(joints, gt, in_order)
+        result[name] = Joints(joints, gt[usable], kept)
     return result
 
 

@@ -139,6 +139,30 @@ def apply_affine(A: np.ndarray, points_px: np.ndarray) -> np.ndarray:
     return points_px @ A[:2, :2].T + A[:2, 2]
 
 
+_DEPTH_QUANTILE = 0.2
+"""The hand is mostly the nearest thing in its box, and edge-on it covers less than a third of it."""
+
+
+def hand_distance(depth_m: torch.Tensor) -> torch.Tensor:
+    """Robust distance of the hand from the depth inside its box, without labels: a quantile over the crop's middle.
+
+    The middle half of a crop lies inside the hand's box whatever the margin round it (up to twice the box).
+
+    Args:
+        depth_m: (B, H, W), 0 where there is no reading.
+
+    Returns:
+        (B,) metres; NaN where the middle holds no reading.
+    """
+    height, width = depth_m.shape[1:]
+    middle = depth_m[:, height // 4 : height - height // 4 : 2, width // 4 : width - width // 4 : 2].flatten(1)
+    # torch.nanquantile without NaN, which OpenVINO cannot sort: readings first, then between the nearest two ranks.
+    readings, num = torch.where(middle > 0, middle, torch.inf).sort(1).values, (middle > 0).sum(1, keepdim=True)
+    rank = _DEPTH_QUANTILE * (num - 1).clamp_min(0).to(depth_m.dtype)
+    below, above = (readings.gather(1, near.long()) for near in (rank.floor(), rank.ceil()))
+    return torch.where(num > 0, below.lerp(above, rank - rank.floor()), torch.nan)[:, 0]
+
+
 # ------------------------------------------------------------------------------------------- moving and mirroring hands
 
 

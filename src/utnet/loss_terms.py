@@ -124,11 +124,18 @@ class ParameterLoss(nn.Module):
 class VertexLoss(nn.Module):
     """Mean of `|pred - gt|` over the labelled samples, their vertices and the three axes; 0 when none is labelled."""
 
-    def forward(self, pred: Tensor, gt: Tensor, ok: Tensor) -> Tensor:
-        """A scalar, from (B, V, 3) vertices (hand frame, m) twice and (B,) bool: the sample's mesh is labelled."""
+    def forward(self, pred: Tensor, gt: Tensor, ok: Tensor, num: float | None = None) -> Tensor:
+        """A scalar.
+
+        Args:
+            pred: (B, V, 3) vertices, hand frame, m.
+            gt: the same shape.
+            ok: (B,) bool, the sample's mesh is labelled.
+            num: divide by this instead of the number of labelled samples (see `UTNetLoss.forward`).
+        """
         check_shape("vertices", pred, (None, None, 3))
         difference, ok = _labelled_difference(pred, gt, ok)
-        return _labelled_mean(difference.abs(), ok)
+        return _labelled_mean(difference.abs(), ok, num)
 
 
 def shape_prior(betas: Tensor) -> Tensor:
@@ -144,14 +151,24 @@ def pose_prior(hand_pose: Tensor) -> Tensor:
     return (hand_pose - torch.eye(3).to(hand_pose)).square().sum((-1, -2)).mean()
 
 
-def auxiliary(coarse: Prediction, targets: Batch) -> Tensor:
-    """MSE of the coarse pose (16 rotation matrices) + MSE of the coarse betas, each over the labelled samples."""
+def auxiliary(
+    coarse: Prediction, targets: Batch, *, num_poses: float | None = None, num_betas: float | None = None
+) -> Tensor:
+    """MSE of the coarse pose (16 rotation matrices) + MSE of the coarse betas, each over the labelled samples.
+
+    Args:
+        coarse: of B samples.
+        targets: their labels.
+        num_poses: divide by this instead of the number of labelled poses (see `UTNetLoss.forward`).
+        num_betas: likewise for betas.
+    """
     # One dtype before joining: autocast on the CPU refuses to join float16 with float32.
     pose = torch.cat(at_least_float32(coarse.global_orient, coarse.hand_pose), 1)
     pose_gt = torch.cat(at_least_float32(targets.params.global_orient, targets.params.hand_pose), 1)
     difference, ok = _labelled_difference(pose, pose_gt, targets.params_ok)
     difference_betas, ok_betas = _labelled_difference(coarse.betas, targets.params.betas, targets.betas_ok)
-    return _labelled_mean(difference.square(), ok) + _labelled_mean(difference_betas.square(), ok_betas)
+    poses = _labelled_mean(difference.square(), ok, num_poses)
+    return poses + _labelled_mean(difference_betas.square(), ok_betas, num_betas)
 
 
 def heat_cross_entropy(log_heat: Tensor, joints_2d: Tensor) -> Tensor:
@@ -219,9 +236,9 @@ def _labelled_difference(pred: Tensor, gt: Tensor, ok: Tensor) -> tuple[Tensor, 
     return torch.where(weight[:, None] > 0, pred - gt, 0.0), weight
 
 
-def _labelled_mean(deviation: Tensor, ok: Tensor) -> Tensor:
-    """Mean of (B, D) over the samples that are `ok`; `deviation` is 0 in the others."""
-    return deviation.sum() / ((ok > 0).sum().clamp(min=1) * deviation.shape[1])
+def _labelled_mean(deviation: Tensor, ok: Tensor, num: float | None) -> Tensor:
+    """Mean of (B, D) over the samples that are `ok`, or the sum divided by `num` D; `deviation` is 0 in the others."""
+    return deviation.sum() / (((ok > 0).sum().clamp(min=1) if num is None else num) * deviation.shape[1])
 
 
 def reduced(per_sample: Tensor, reduction: str) -> Tensor:

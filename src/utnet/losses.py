@@ -6,6 +6,7 @@ WiLoR's adversarial term (weight 0.0005, a discriminator on motion-capture poses
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import asdict
 
 import torch
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from utnet.config import LossConfig
 from utnet.conventions import MM_PER_M, NUM_JOINTS
 from utnet.errors import InputError
+from utnet.geometry import hand_distance
 from utnet.likelihood import error_nll
 from utnet.loss_terms import (
     HEAT_SIGMA_CELLS,
@@ -53,6 +55,8 @@ __all__ = [
 JOINT_MAP_Z_UNIT_M = 0.2
 """A depth error of this many metres in the joint map counts like an error of one crop width in x or y: a crop shows
 about 0.2 m to 0.3 m of the scene around a hand, so the three axes weigh about the same."""
+_OVER_LABELLED = frozenset({"loss_3d_vert", "loss_aux"})
+"""Means over the labelled samples whatever the reduction."""
 
 
 class UTNetLoss(nn.Module):
@@ -113,16 +117,34 @@ class UTNetLoss(nn.Module):
         sums |= {"loss_joint_map", "loss_joint_heat", "loss_root_z", "loss_uncertainty"}
         return frozenset(sums & set(self.terms))
 
-    def forward(self, predictions: Prediction, targets: Batch) -> dict[str, Tensor]:
+    @staticmethod
+    def count(targets: Batch) -> dict[str, int]:
+        """How many samples the means are over: "all", those with labelled "poses", "betas", and both ("meshes")."""
+        poses, betas = targets.params_ok > 0, targets.betas_ok > 0
+        labelled = {"poses": poses, "betas": betas, "meshes": poses & betas}
+        return {"all": len(targets), **{name: int(ok.sum()) for name, ok in labelled.items()}}
+
+    def forward(
+        self, predictions: Prediction, targets: Batch, counts: Mapping[str, float] | None = None
+    ) -> dict[str, Tensor]:
         """Every term by name (unweighted scalars) and `total_loss`, the weighted sum.
+
+        Args:
+            predictions: of B samples.
+            targets: their labels.
+            counts: where `targets` is one of several batches of a step, `count` of the average one: the means of the
+                batches' terms are then those over the whole step, whatever is labelled in which batch.
 
         Raises:
             ValueError: a wrong shape, a bad confidence, or a term switched on whose input is missing.
         """
-        result = {}
+        result, of_all = {}, frozenset(self.terms) - _OVER_LABELLED - self.summed_terms
         for name in self.terms:
+            of_step = (counts or {},) if name in _OVER_LABELLED else ()
             with torch.set_grad_enabled(torch.is_grad_enabled() and self.weights[name] > 0):
-                result[name] = getattr(self, "_" + name)(predictions, targets)
+                result[name] = getattr(self, "_" + name)(predictions, targets, *of_step)
+                if counts and name in of_all:  # batches differ in size where samples could not be read
+                    result[name] = result[name] * (len(targets) / counts["all"])
         total = torch.zeros_like(result["loss_2d"])
         for name, value in result.items():
             if self.weights[name] > 0:
@@ -135,10 +157,10 @@ class UTNetLoss(nn.Module):
     def _loss_3d_joint(self, predictions: Prediction, targets: Batch) -> Tensor:
         return self.keypoint_3d(predictions.joints_m, targets.joints_3d)
 
-    def _loss_3d_vert(self, predictions: Prediction, targets: Batch) -> Tensor:
+    def _loss_3d_vert(self, predictions: Prediction, targets: Batch, counts: Mapping[str, float]) -> Tensor:
         pred = _needed(predictions.vertices_m, "predictions.vertices_m", "use_vertex_loss: false")
         gt = _needed(targets.vertices_m, "targets.vertices_m", "use_vertex_loss: false")
-        return self.vertex(pred, gt, targets.params_ok.bool() & targets.betas_ok.bool())
+        return self.vertex(pred, gt, targets.params_ok.bool() & targets.betas_ok.bool(), counts.get("meshes"))
 
     def _loss_prior(self, predictions: Prediction, targets: Batch) -> Tensor:
         return shape_prior(predictions.betas)
@@ -146,8 +168,9 @@ class UTNetLoss(nn.Module):
     def _loss_pose_prior(self, predictions: Prediction, targets: Batch) -> Tensor:
         return pose_prior(predictions.hand_pose)
 
-    def _loss_aux(self, predictions: Prediction, targets: Batch) -> Tensor:
-        return auxiliary(_needed(predictions.coarse, "predictions.coarse", "use_aux_loss: false"), targets)
+    def _loss_aux(self, predictions: Prediction, targets: Batch, counts: Mapping[str, float]) -> Tensor:
+        coarse = _needed(predictions.coarse, "predictions.coarse", "use_aux_loss: false")
+        return auxiliary(coarse, targets, num_poses=counts.get("poses"), num_betas=counts.get("betas"))
 
     def _loss_global_orient(self, predictions: Prediction, targets: Batch) -> Tensor:
         return self.parameter(predictions.global_orient, targets.params.global_orient, targets.params_ok)
@@ -175,11 +198,15 @@ class UTNetLoss(nn.Module):
         return reduced(heat_cross_entropy(heat, targets.joints_2d), self.config.reduction)
 
     def _loss_root_z(self, predictions: Prediction, targets: Batch) -> Tensor:
-        """Samples with a distance (depth that was seen) and a labelled wrist in a known camera."""
+        """Samples with readings where the hand is and a labelled wrist in a known camera.
+
+        The batch says which these are, never the prediction: one that is NaN though there is depth has diverged.
+        """
         root_z = _needed(predictions.root_z_m, "predictions.root_z_m", "w_root_z: 0")
         check_shape("predictions.root_z_m", root_z, (len(targets.joints_3d),))
+        has_distance = targets.depth_ok & hand_distance(targets.depth_m.nan_to_num(posinf=0.0)).isfinite()
         # A label in a camera that is not known may have any origin; depth does not.
-        ok = root_z.isfinite() & targets.K_px.isfinite().all(-1).all(-1)
+        ok = has_distance & targets.K_px.isfinite().all(-1).all(-1)
         conf = torch.where(ok, targets.joints_3d[:, 0, 3], 0.0)
         z, gt, conf = split_labels(root_z[:, None, None], targets.joints_3d[:, :1, 2:3], conf[:, None], 1)
         return reduced(keypoint_sums(z, gt, conf, "l1"), self.config.reduction)

@@ -2,16 +2,16 @@
 
 `torchrun --nproc-per-node=N -m utnet train CONFIG` starts them. What N processes do with batches of B is what one does
 with a batch of N B, to the rounding of floats (`tests/test_parallel.py`): DDP and FSDP2 average gradients, which is
-right for means over the batch; sums over the batch (`UTNetLoss.summed_terms`) are scaled by N first. (Means over the
-labelled samples alone, `loss_aux` and `loss_3d_vert`, are averaged as they are: equal to one process's where every
-process has as many labelled ones.)
+right for means over the batch; sums over the batch (`UTNetLoss.summed_terms`) are scaled by N first, and means over
+samples that not every batch has as many of (the labelled ones) are taken over those of the whole step, which the
+processes count together beforehand (`UTNetLoss.count`).
 """
 
 from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
@@ -24,11 +24,12 @@ from utnet.config import Config
 from utnet.errors import InputError
 from utnet.model import UTNet
 from utnet.stopping import Stopped
-from utnet.types import Batch, Prediction
+from utnet.types import Batch
 
-LossFunction = Callable[[Prediction, Batch], dict[str, Tensor]]
+LossFunction = Callable[..., dict[str, Tensor]]
 """(Prediction, Batch) -> terms with "total_loss". Attributes `summed_terms` and `weights`, as `UTNetLoss` has them, say
-which terms are sums over the batch; without them all are taken for means."""
+which terms are sums over the batch; without them all are taken for means. One with `count`, as `UTNetLoss` has it, is
+called with the keyword `counts` where a step has several batches: what `count` says of the average one."""
 
 _FSDP_FROM = 300_000_000
 """Parameters from which "auto" spreads the network over the processes."""
@@ -117,9 +118,23 @@ def joined() -> Iterator[World]:
             dist.destroy_process_group()
 
 
-def is_restart() -> bool:
-    """Whether torchrun started this process anew after one of them died."""
-    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
+def job_id() -> str:
+    """torchrun's name of this job: what --rdzv-id gave it; "" without one, and without torchrun."""
+    name = os.environ.get("TORCHELASTIC_RUN_ID", "")
+    return "" if name == "none" else name
+
+
+def is_restart(world: World, begun_by: str) -> bool:
+    """Whether torchrun started these processes anew after one of them, or a machine, died.
+
+    Args:
+        world: the processes, which all get one answer.
+        begun_by: `job_id` of the run that is there already.
+    """
+    counted = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
+    # Each machine's agent counts its own restarts: one that came in another's place has seen none, and where machines
+    # come and go none of them has.
+    return any(world.gather(counted or (begun_by != "" and begun_by == job_id())))
 
 
 # ------------------------------------------------------------------------------------------------------- the gradients
@@ -139,13 +154,14 @@ class Objective(nn.Module):
         self._bf16, self._wants_vertices = config.train.precision == "bf16", config.loss.use_vertex_loss
         self._num_processes, self._num_batches = world.size, config.train.accumulate
 
-    def forward(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+    def forward(self, batch: Batch, of_step: dict[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
+        """`of_step`: further arguments of the loss function."""
         if self._wants_vertices:
             with torch.no_grad():
                 batch = replace(batch, vertices_m=self.model.hand.decode(batch.params).vertices_m)
         with torch.autocast(batch.rgb.device.type, torch.bfloat16, enabled=self._bf16):
             prediction = self.model.forward_batch(batch, with_vertices=self._wants_vertices)
-        terms = self._loss_function(prediction, batch)
+        terms = self._loss_function(prediction, batch, **of_step)
         return self._scaled(terms), {name: value.detach() for name, value in terms.items()}
 
     def _scaled(self, terms: dict[str, Tensor]) -> Tensor:
@@ -187,22 +203,39 @@ class Engine:
         if self.kind == "ddp":
             # Which parameters get a gradient depends on the loss: a term of weight 0 leaves its head without one.
             self._objective = nn.parallel.DistributedDataParallel(self._objective, find_unused_parameters=True)
+            # Buffers never change: they are not sent round at every step. (torch is renaming the argument, not this.)
+            self._objective.broadcast_buffers = False
 
     @property
     def device(self) -> torch.device:
         return next(self.model.parameters()).device
 
-    def backward(self, batches: Iterable[Batch]) -> list[tuple[float, dict[str, float]]]:
+    def backward(self, batches: Sequence[Batch]) -> list[tuple[float, dict[str, float]]]:
         """Adds up the gradients of `train.accumulate` batches; (objective, terms) of each, as numbers."""
-        results = []
+        results, of_step = [], self._of_step(batches)
         for number, batch in enumerate(batches, 1):
             with self._exchange(number == self._num_batches):
-                objective, terms = self._objective(batch)
+                objective, terms = self._objective(batch.to(self.device), of_step)
                 objective.backward()
             # One transfer, and so one wait for a GPU, for all the numbers.
             first, *others = torch.stack([objective.detach().double(), *(t.double() for t in terms.values())]).tolist()
             results.append((first, dict(zip(terms, others, strict=True))))
         return results
+
+    def gradient_norm(self) -> Tensor:
+        """Of the whole gradient, after `backward`: a scalar that is the same in every process."""
+        norm = nn.utils.get_total_norm([p.grad for p in self.model.parameters() if p.grad is not None])
+        return norm.full_tensor() if is_part(norm) else norm  # type: ignore[attr-defined]
+
+    def _of_step(self, batches: Sequence[Batch]) -> dict[str, Any]:
+        """What the loss function has to know of the other batches of a step, if there are any."""
+        count = getattr(self.loss_function, "count", None)
+        num = self._num_batches * self.world.size
+        if count is None or num == 1:
+            return {}
+        counts = [count(batch) for batch in batches]
+        sums = self.world.sum([float(sum(of[name] for of in counts)) for name in counts[0]])
+        return {"counts": {name: max(1.0, total) / num for name, total in zip(counts[0], sums, strict=True)}}
 
     def _exchange(self, now: bool):
         """Gradients go between the processes with the last batch of a step only."""

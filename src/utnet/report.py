@@ -22,7 +22,7 @@ from utnet.geometry import crop_to_px, project
 from utnet.metrics import mpjpe_mm, pa_mpjpe_mm
 from utnet.model import UTNet
 from utnet.pages import picture, write_page
-from utnet.predict.camera import measure_distance, solve_translation
+from utnet.placement import measure_distance, solve_translation
 from utnet.viz import color_depth, contact_sheet, draw_skeleton, label, overlay_mesh
 
 _SHOWN_PX = 224

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
@@ -18,11 +19,14 @@ from utnet.data.transforms import right_crop
 from utnet.geometry import crop_to_px
 from utnet.model import UTNet
 from utnet.parallel import in_parts_again
+from utnet.sources import counted
 from utnet.storage import write_whole
 from utnet.viz import contact_sheet, draw_joints, draw_skeleton, label
 
 HEADER = ["step", "seconds", "split", "name", "value"]
 _TILE_PX = 160
+_NAMED = 5
+"""Unreadable samples named on the terminal."""
 
 
 class RunLog:
@@ -61,6 +65,13 @@ class RunLog:
         if self._active:
             self._file.close()
             self._board.close()
+
+
+def skipped_lines(bad: dict[str, str]) -> Iterator[str]:
+    """What to say of training samples that could not be read: how many, and the first ones' messages."""
+    if bad:
+        yield f"skipped {counted(len(bad), 'sample')} that cannot be read (run.json names all of them):"
+        yield from (f"    {message}" for message in list(bad.values())[:_NAMED])
 
 
 def _rows_up_to(path: Path, step: int, scored: int) -> str:

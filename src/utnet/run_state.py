@@ -37,7 +37,8 @@ class Progress:
     Attributes:
         step: steps done.
         seconds: of all sittings.
-        samples: that were learnt from, in all processes.
+        samples: that were learnt from in all processes, since the last row of the log.
+        busy: seconds that this took; checkpoints and validations are left out.
         share: of the run that is done.
         scored: the step of the last validation.
         lowest: the best selection score, or None.
@@ -51,6 +52,7 @@ class Progress:
     step: int = 0
     seconds: float = 0.0
     samples: int = 0
+    busy: float = 0.0
     share: float = 0.0
     scored: int = 0
     lowest: float | None = None
@@ -60,27 +62,29 @@ class Progress:
     num_sums: int = 0
     loaders: list[dict] = field(default_factory=list)
 
-    def add(self, terms: dict[str, float], num_samples: int) -> None:
-        """One more step, with its terms of the loss."""
-        self.step, self.samples, self.num_sums = self.step + 1, self.samples + num_samples, self.num_sums + 1
+    def add(self, terms: dict[str, float], num_samples: int, seconds: float) -> None:
+        """One more step, with its terms of the loss, and how long it took."""
+        self.step, self.num_sums = self.step + 1, self.num_sums + 1
+        self.samples, self.busy = self.samples + num_samples, self.busy + seconds
         self.sums = {name: self.sums.get(name, 0.0) + value for name, value in terms.items()}
 
-    def take_means(self) -> dict[str, float]:
-        """Each term's mean since the last time."""
-        means = {name: value / self.num_sums for name, value in self.sums.items()}
-        self.sums, self.num_sums = {}, 0
-        return means
+    def take_means(self) -> tuple[dict[str, float], float]:
+        """Each term's mean, and samples a second, since the last time."""
+        means, speed = {name: value / self.num_sums for name, value in self.sums.items()}, self.samples / self.busy
+        self.sums, self.num_sums, self.samples, self.busy = {}, 0, 0, 0.0
+        return means, speed
 
     def loader_of(self, world: World) -> dict:
         """This process's {"position", "bad"}; with another number of processes what all of them took, shared out."""
         if len(self.loaders) == world.size:
             return self.loaders[world.rank]
-        drawn = sum(loader["position"]["drawn"] for loader in self.loaders)
-        epochs = [epoch for loader in self.loaders for epoch, _ in loader["position"]["places"].values()]
-        # No number of workers is 0: a stream cannot be entered where other processes left it, and takes another pass.
-        position = {"drawn": -(-drawn // world.size), "workers": 0, "turn": 0}
-        position["places"] = {"0": [max(epochs), 0]} if epochs else {}
+        positions = [loader["position"] for loader in self.loaders]
+        drawn = -(-sum(position["drawn"] for position in positions) // world.size)
+        # A stream cannot be entered where other processes left it, and takes another pass.
+        epoch = 1 + max(epoch for position in positions for epoch, _ in position["places"].values())
+        places = {worker: [epoch, 0] for worker in positions[0]["places"]}
         bad = {key: message for loader in self.loaders for key, message in loader["bad"].items()}
+        position = {"drawn": drawn, "turn": 0, "places": places}
         return {"position": position, "bad": bad if world.is_first else {}}
 
 
@@ -166,6 +170,14 @@ class Run:
             states["cuda"] = torch.cuda.get_rng_state()
         everyone = world.gather(states)
         return {f"random/{kind}/{rank}": s[kind] for rank, s in enumerate(everyone) for kind in s}
+
+
+def begun_by(workdir: Path) -> str:
+    """`parallel.job_id` of the run in a folder; "" where there is none."""
+    try:
+        return json.loads((workdir / RUN).read_text(encoding="utf-8")).get("job", "")
+    except (OSError, ValueError):
+        return ""
 
 
 def read_progress(folder: str | Path) -> Progress:

@@ -1,34 +1,39 @@
-"""The data section of a config -> a source of samples: the endless synthetic hands, or a dataset on disk."""
+"""The data section of a config -> a source of samples: the endless synthetic hands, or a dataset on disk; and which
+samples two sources share."""
 
 from __future__ import annotations
 
 import hashlib
-from dataclasses import fields, replace
+from collections.abc import Iterator
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from utnet.config import Config, DataConfig
-from utnet.data import SOURCES, open_source, reader_options
+import numpy as np
+
+from utnet.config import HELD_OUT_SPLIT, Config, DataConfig, own_validation
+from utnet.data import SOURCES, open_source, reader_options, unknown_source
 from utnet.data.mixture import Mixture
-from utnet.data.source import Source, evenly_spaced, is_stream
+from utnet.data.source import Source, evenly_spaced, is_endless, is_stream
 from utnet.errors import InputError
 from utnet.synth import SyntheticHands
+from utnet.types import Sample
 
 _HELD_OUT_SEED = 1_000_003
 """Added to the seed for validation, so that no training picture is ever validated on."""
 _NUM_HELD_OUT = 256
-_HELD_OUT_SPLIT = ("ho3d", "freihand", "custom")
-"""Data sets without an official validation split: `train_fit` and `val` part their training data by recording."""
-_OWN_VALIDATION = {("dexycb", "train"), *((name, "train_fit") for name in _HELD_OUT_SPLIT)}
-"""Training splits beside which `val` is the validation split."""
 _HELD_OUT_PAIRS = [{"train_fit", "val"}] + [
     {a, b} for a in ("train", "train_fit", "val") for b in ("evaluation", "test")
 ]
 _DISJOINT = {
     "dexycb": [{"train", "val"}, {"train", "test"}, {"val", "test"}],
-    **dict.fromkeys(_HELD_OUT_SPLIT, _HELD_OUT_PAIRS),
+    **dict.fromkeys(HELD_OUT_SPLIT, _HELD_OUT_PAIRS),
 }
 """Pairs of splits that share no sample."""
+_LOOKED_FOR = 1000
+"""Keys of a source that are looked for in another one."""
+_READ = 8
+"""Samples of the same key that are read, to see whether they are the same hand."""
 
 
 def open_data(data: DataConfig, config: Config, *, train: bool) -> Any:
@@ -42,7 +47,7 @@ def open_data(data: DataConfig, config: Config, *, train: bool) -> Any:
     """
     if data.name == "synth":
         if data.root:
-            raise InputError(f"the folder {data.root} belongs to no data set; name it, too: --data or data.name")
+            raise InputError(f"the folder {data.root} belongs to no data set; name it, too: data.name=dexycb")
         seed = config.seed if train else config.seed + _HELD_OUT_SEED
         num = 2**40 if train else data.limit or _NUM_HELD_OUT
         return SyntheticHands(
@@ -53,7 +58,9 @@ def open_data(data: DataConfig, config: Config, *, train: bool) -> Any:
             raise InputError("a mixture never ends, so nothing is measured on it; name one data set in the val section")
         return Mixture([(open_data(part, config, train=True), part.weight) for part in data.mixture])
     if data.name not in SOURCES:
-        raise InputError(f"no dataset is called {data.name!r}; expected synth, mixture or one of {', '.join(SOURCES)}")
+        raise InputError(unknown_source(data.name, ("synth", "mixture", *SOURCES)))
+    if not data.root:
+        raise InputError(f"no folder is given for {data.name}: data.root (for validation val.root) names it")
     chosen = {f.name: getattr(data, f.name) for f in fields(data) if f.name in reader_options(data.name)}
     return open_source(data.name, data.root, **{key: value for key, value in chosen.items() if value != ""})
 
@@ -74,26 +81,12 @@ def fingerprint(source: Any) -> dict:
 
 
 def open_validation(config: Config) -> Source:
-    """The validation source of a run: `config.val`, else what belongs to its training data.
-
-    Held-out synthetic hands for synthetic ones, the official val split for DexYCB, and `val` for the data sets whose
-    `train_fit` split leaves those recordings out.
+    """The validation source of a run: `config.val`, else what belongs to its training data (`own_validation`).
 
     Raises:
         InputError: training data whose validation split cannot be told, or would be trained on.
     """
-    data, val = config.data, config.val
-    if val is None and data.name == "synth":
-        val = DataConfig()
-    if val is None and (data.name, data.split) in _OWN_VALIDATION:
-        val = replace(data, split="val")
-    if val is None and data.name in _HELD_OUT_SPLIT:
-        raise InputError(
-            f"{data.name} has no official validation split: train on data.split=train_fit, which leaves recordings out "
-            "for validation, or name a data set in the config's val section"
-        )
-    if val is None:
-        raise InputError(f"{data.name} has no validation split of its own; name one in the config's val section")
+    data, val = config.data, config.val or own_validation(config.data)
     for part in data.mixture or (data,):
         if part.name == val.name and Path(part.root).resolve() == Path(val.root).resolve() and part.name in _DISJOINT:
             _refuse_overlap(part, val)
@@ -118,9 +111,102 @@ def _refuse_overlap(train: DataConfig, val: DataConfig) -> None:
         setups = f" ({train.setup}, {val.setup})" if train.name == "dexycb" else ""
         raise InputError(
             f"training on {train.name} {train.split} and validating on its {val.split}{setups} shares samples; "
-            f"train on {'train_fit' if train.name in _HELD_OUT_SPLIT else 'train'} and validate on val"
+            f"train on {'train_fit' if train.name in HELD_OUT_SPLIT else 'train'} and validate on val"
         )
 
 
 def _keys(source: Source) -> list[str]:
     return [source.key(i) for i in range(len(source))]
+
+
+# ------------------------------------------------------------------------------------------------- samples in both
+
+
+def shared_keys(train: Any, other: Source) -> list[str]:
+    """Samples of `other` that `train` holds, too, whatever the two are made of (a data set, and shards of it).
+
+    Up to 1,000 keys of `other`, evenly spaced, are looked for. Two folders may have files of the same names, so some
+    samples of one key are read, and their labelled joints decide.
+
+    Args:
+        train: any source; of one that is read in passing nothing is known, and of a mixture its other parts.
+        other: map-style.
+
+    Returns:
+        Their keys.
+    """
+    if isinstance(train, Mixture):
+        return sorted({key for part in train.parts for key in shared_keys(part, other)})
+    if is_stream(train) or is_endless(len(train)):
+        return []
+    wanted = {other.key(int(i)): int(i) for i in evenly_spaced(len(other), _LOOKED_FOR)}
+    both = {key: i for i in range(len(train)) if (key := train.key(i)) in wanted}
+    tried = [list(both)[int(i)] for i in evenly_spaced(len(both), _READ)]
+    return list(both) if any(_is_same(train, both[key], other, wanted[key]) for key in tried) else []
+
+
+def _is_same(train: Source, i: int, other: Source, j: int) -> bool:
+    """Whether two samples show one hand, by its labelled joints, of which shards keep nine digits."""
+    try:
+        a, b = _joints(train[i]), _joints(other[j])
+    except InputError:
+        return False
+    return bool(np.isfinite(a).any()) and np.allclose(a, b, rtol=0.0, atol=1e-6, equal_nan=True)
+
+
+def _joints(sample: Sample) -> np.ndarray:
+    return np.where(sample.joints_3d_conf[:, None] > 0, sample.joints_cam_m, np.nan)
+
+
+def check_apart(train: Any, validation: Source) -> None:
+    """InputError where the training data hold samples of the validation data under another name or in other files."""
+    shared = shared_keys(train, validation)
+    if shared:
+        raise InputError(
+            f"training on {describe(train)} and validating on {describe(validation)} shares samples, such as "
+            f"{shared[0]}; validate on others (val.name, val.root, val.split)"
+        )
+
+
+def training_note(config: Config, source: Source) -> str:
+    """What has to be said of scores on `source`: that the network of the run `config` was trained on these samples, or
+    that nobody can tell; "" where it was not."""
+    data = config.data
+    if data.name == "synth":
+        return ""  # endless hands of seeds of their own
+    unknown = f"whether it was trained on these samples is not known: {data.name} of its config "
+    try:
+        train = open_data(data, config, train=True)
+    except InputError:
+        return f"{unknown}({data.root or 'a mixture'}) cannot be opened here"
+    shared = shared_keys(train, source)
+    if shared:
+        num = min(len(source), _LOOKED_FOR)
+        return (
+            f"it was TRAINED on {len(shared)} of the {num} samples that were looked for, such as {shared[0]}: these "
+            "scores do not say how good it is on other pictures"
+        )
+    streams = [part.name for part in _parts(train) if is_stream(part)]
+    return f"{unknown}holds {streams[0]}, which are only read in passing" if streams else ""
+
+
+def describe(source: Any) -> str:
+    """A source in a few words: name, split and number of samples."""
+    return " and ".join(map(_described, _parts(source)))
+
+
+def _parts(source: Any) -> Iterator[Any]:
+    """The parts of a mixture, or the source itself."""
+    yield from source.parts if isinstance(source, Mixture) else (source,)
+
+
+def _described(source: Any) -> str:
+    words = f"{source.name} {getattr(source, 'split', '')}".strip()
+    if is_stream(source):
+        return f"{words} (read in passing)"
+    return f"{words} (endless)" if is_endless(len(source)) else f"{words} ({counted(len(source), 'sample')})"
+
+
+def counted(num: int, noun: str) -> str:
+    """ "1 sample", "2 samples"."""
+    return f"{num:,} {noun}{'' if num == 1 else 's'}"

@@ -1,4 +1,8 @@
-"""Files and folders that appear whole or not at all."""
+"""Files and folders that appear whole or not at all.
+
+A file also survives the machine's end (power, a kernel's panic): it is on the disk before it gets its name. A folder of
+`new_folder` survives that of the process; many thousand files would take minutes to wait for.
+"""
 
 from __future__ import annotations
 
@@ -19,9 +23,20 @@ def whole_file(path: str | Path) -> Iterator[Path]:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         yield temporary
+        put_on_disk(temporary)
         temporary.replace(path)
+        put_on_disk(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def put_on_disk(path: Path) -> None:
+    """Waits until a file's content, or the names in a folder, are on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 @contextmanager

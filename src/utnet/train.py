@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Sequence
 from contextlib import closing, nullcontext
 from dataclasses import dataclass
-from itertools import chain, islice
+from itertools import islice
 from pathlib import Path
 from signal import SIGINT, SIGTERM
 
@@ -23,10 +23,10 @@ from utnet.errors import InputError
 from utnet.evaluate import INPUTS, evaluate, scorable_inputs
 from utnet.losses import UTNetLoss
 from utnet.model import UTNet
-from utnet.parallel import Engine, LossFunction, World, is_restart, joined, own_device, summed_terms
-from utnet.run_log import RunLog, prediction_pictures
-from utnet.run_state import Progress, Run, check_same_network, read_progress
-from utnet.sources import fingerprint, open_data, open_validation
+from utnet.parallel import Engine, LossFunction, World, is_restart, job_id, joined, own_device, summed_terms
+from utnet.run_log import RunLog, prediction_pictures, skipped_lines
+from utnet.run_state import Progress, Run, begun_by, check_same_network, read_progress
+from utnet.sources import check_apart, describe, fingerprint, open_data, open_validation
 from utnet.starting_weights import load_backbone
 from utnet.stopping import Stopped, StopRequests
 from utnet.storage import write_json
@@ -53,22 +53,24 @@ def train(
     Args:
         config: the whole run.
         workdir: a new folder; it gets config.yaml, run.json, metrics.csv, TensorBoard events, last/ and best/.
-        resume: go on with the run in `workdir`; a process that torchrun started anew does so by itself.
+        resume: go on with the run in `workdir`; processes that torchrun started anew do so by themselves.
         loss_function: (Prediction, Batch) -> terms with "total_loss"; default `UTNetLoss` of the config.
-        progress: show a bar.
+        progress: say what it trains on and what was skipped, and show a bar.
 
     Returns:
         {"step", "seconds", "metrics", "best"}: the last and the best validation scores (see `evaluate`).
 
     Raises:
         InputError: the folder holds a run already (or none to resume), or the data cannot be read.
-        FloatingPointError: a loss that is not finite; the batch's keys are in bad_batch.json.
+        FloatingPointError: a loss or a gradient that is not finite; the samples' keys are in bad_batch.json, and last/
+            is what it was.
         Stopped: a signal asked for it; `workdir` can be resumed.
     """
     workdir = Path(workdir)
     with joined() as world, StopRequests() as stop:
+        restarted = is_restart(world, begun_by(workdir))
         exists = whole_folder(workdir / "last").exists()  # a run that ended before its first checkpoint is no loss
-        resume = resume or (exists and is_restart())
+        resume = resume or (exists and restarted)
         if exists and not resume:
             raise InputError(
                 f"{workdir}: holds a run already; go on with it by --resume {workdir}, give another folder or remove it"
@@ -78,12 +80,18 @@ def train(
             workdir.mkdir(parents=True, exist_ok=True)
             config.save(workdir / "config.yaml")
             write_json(workdir / "run.json", about)
-        _loop(job, progress=progress and world.is_first)
+        told = progress and world.is_first
+        if told:
+            print(f"training on {describe(job.loader.source)}, validating on {describe(job.validation)}")
+        _loop(job, progress=told)
         done = job.run.progress
         result = {"step": done.step, "seconds": done.seconds, "metrics": done.scores, "best": done.best}
         bad = {key: message for loader in done.loaders for key, message in loader["bad"].items()}
         if world.is_first:
             write_json(workdir / "run.json", {**about, **result, "bad_samples": bad})
+        if told:
+            for line in skipped_lines(bad):
+                print(line)
         return result
 
 
@@ -98,7 +106,6 @@ class _Job:
     engine: Engine
     run: Run
     loader: Loader
-    batches: Iterator[Batch]
     validation: Source
     inputs: tuple[str, ...]
 
@@ -114,9 +121,10 @@ def _set_up(
         torch.set_num_threads(config.train.num_threads)
     torch.manual_seed(config.seed)
     with world.first_alone():
-        validation = open_validation(config)
-        inputs = scorable_inputs(validation)
         source = open_data(config.data, config, train=True)
+        validation = open_validation(config)
+        check_apart(source, validation)
+        inputs = scorable_inputs(validation)
     model, init = make_model(config)
     model = model.to(device).train()
     engine = Engine(model, loss_function or UTNetLoss.from_config(config.loss), config, world)
@@ -134,27 +142,34 @@ def _set_up(
         pin_memory=device.type == "cuda",
     )
     loader.bad.update(before["bad"])
-    if world.rank:  # the processes hold equal networks, and each drops depth by draws of its own
+    if world.rank:  # the processes hold equal networks; what is drawn from here on is each one's own
         torch.manual_seed(config.seed + 1_000_003 * world.rank)
-    batches = _started(loader)
     if resume:
         run.restore(workdir / "last", config)
         run.restore_random(workdir / "last", world)
     about = {**run_info(), "config": to_tree(config), "data": fingerprint(source), "val": fingerprint(validation)}
-    about |= {"processes": world.size, "parallel": engine.kind, "resumed_at": done.step if resume else None}
+    about |= {"processes": world.size, "parallel": engine.kind, "job": job_id()}
+    about["resumed_at"] = done.step if resume else None
     if init:
         about["init"] = init.splitlines()
         if world.is_first:
             print(init)
-    return _Job(config, workdir, world, stop, engine, run, loader, batches, validation, inputs), about
+    return _Job(config, workdir, world, stop, engine, run, loader, validation, inputs), about
 
 
 def _loop(job: _Job, *, progress: bool) -> None:
     """Step, checkpoint, validate, until the run ends or is asked to."""
     config, done, workdir = job.config, job.run.progress, job.workdir
     start, saved, asked = time.monotonic() - done.seconds, done.step, 0
+    batches = iter(job.loader)
     # Per cent of the run, because it may end by time as well as by steps.
-    bar = tqdm(total=100.0, desc="train", bar_format=_BAR, disable=not progress, initial=100 * min(1.0, done.share))
+    bar = tqdm(
+        total=100.0,
+        desc="train",
+        bar_format=_BAR,
+        disable=None if progress else True,
+        initial=100 * min(1.0, done.share),
+    )
     with bar, closing(RunLog(workdir, after=done.step, scored=done.scored, active=job.world.is_first)) as log:
         while True:
             ended = done.share >= 1
@@ -172,16 +187,17 @@ def _loop(job: _Job, *, progress: bool) -> None:
 
             for group in job.run.optimiser.param_groups:
                 group["lr"] = learning_rate(done.share, done.step, config)
-            batches = (batch.to(job.engine.device) for batch in islice(job.batches, config.train.accumulate))
-            step = train_step(job.engine, batches, job.run.optimiser, config, workdir, start=start, stop=job.stop)
-            done.add(step.terms, step.num_samples)
+            began = time.monotonic()
+            taken = list(islice(batches, config.train.accumulate))
+            step = train_step(job.engine, taken, job.run.optimiser, config, workdir, start=start, stop=job.stop)
+            done.add(step.terms, step.num_samples, time.monotonic() - began)
             done.seconds, asked = step.seconds, step.asked
             done.share = progress_of(done.step, done.seconds, config)
             if job.run.mean is not None:
                 job.run.mean.update(done.step)
             bar.update(min(100.0, 100 * done.share) - bar.n)
             if done.step % config.train.log_every == 0 or done.share >= 1:
-                means, speed = done.take_means(), done.samples / done.seconds
+                means, speed = done.take_means()
                 lr = job.run.optimiser.param_groups[0]["lr"]
                 log.write("train", done.step, done.seconds, {"lr": lr, "samples_per_s": speed, **means})
                 bar.set_postfix(_shown(done.step, means, step.num_samples, speed, config))
@@ -221,7 +237,7 @@ class Step:
 
 def train_step(
     engine: Engine,
-    batches: Iterable[Batch],
+    batches: Sequence[Batch],
     optimiser: torch.optim.Optimizer,
     config: Config,
     workdir: Path,
@@ -233,7 +249,7 @@ def train_step(
 
     Args:
         engine: the network and its loss.
-        batches: as many as that.
+        batches: as many as that, on any device.
         optimiser: of the engine's network.
         config: the run.
         workdir: for bad_batch.json.
@@ -241,26 +257,27 @@ def train_step(
         stop: requests to stop, to tell the other processes of.
 
     Raises:
-        FloatingPointError: in every process, where one's loss is not finite; nothing is updated.
+        FloatingPointError: in every process, where one's loss or the gradient is not finite; nothing is updated.
     """
     optimiser.zero_grad(set_to_none=True)
-    keys: list[tuple[str, ...]] = []
-    results = engine.backward(_noting(batches, keys))
+    results = engine.backward(batches)
     world, names = engine.world, list(results[0][1])
     sums = [sum(terms[name] for _, terms in results) for name in names]
     broken = [i for i, (objective, _) in enumerate(results) if not math.isfinite(objective)]
-    total, num = sum(objective for objective, _ in results), sum(map(len, keys))
+    total, num = sum(objective for objective, _ in results), sum(map(len, batches))
     asked = 0 if stop is None else stop.asked
     seconds = time.monotonic() - start if world.is_first else 0.0
     told = [len(broken), asked == SIGINT, asked == SIGTERM, seconds, num, total, *sums]
     num_broken, by_key, by_term, seconds, samples, total, *sums = world.sum([float(value) for value in told])
-    if num_broken:
-        _report_broken(engine, [(keys[i], results[i][1]) for i in broken], workdir)
+    norm = engine.gradient_norm()  # the same in every process
+    if num_broken or not norm.isfinite():
+        which = broken if num_broken else range(len(batches))
+        _report_broken(engine, [(batches[i].keys, results[i][1]) for i in which], float(norm), workdir)
     if config.train.clip_grad > 0:
         # Summed losses grow with the samples of a step, and so does the norm that is still ordinary.
         size = config.train.batch_size * config.train.accumulate * world.size
         scale = size if config.loss.reduction == "sum" else 1
-        torch.nn.utils.clip_grad_norm_(engine.model.parameters(), config.train.clip_grad * scale)
+        torch.nn.utils.clip_grads_with_norm_(engine.model.parameters(), config.train.clip_grad * scale, norm)
     optimiser.step()
     parts, added = len(results) * world.size, summed_terms(engine.loss_function)
     means = {name: value if name in added else value / parts for name, value in zip(names, sums, strict=True)}
@@ -268,21 +285,24 @@ def train_step(
     return Step(means, int(samples), seconds, SIGTERM if by_term else SIGINT if by_key else 0)
 
 
-def _noting(batches: Iterable[Batch], keys: list[tuple[str, ...]]) -> Iterator[Batch]:
-    for batch in batches:
-        keys.append(batch.keys)
-        yield batch
+def _report_broken(
+    engine: Engine, broken: list[tuple[tuple[str, ...], dict[str, float]]], norm: float, workdir: Path
+) -> None:
+    """Writes bad_batch.json and raises.
 
-
-def _report_broken(engine: Engine, broken: list[tuple[tuple[str, ...], dict[str, float]]], workdir: Path) -> None:
-    """Writes bad_batch.json and raises; `broken`: keys and terms of this process's batches without a finite loss."""
+    Args:
+        engine: all processes call it.
+        broken: keys and terms of this process's batches without a finite loss; of all, where the losses are finite.
+        norm: of the gradient.
+        workdir: for the file.
+    """
     everyone = [found for process in engine.world.gather(broken) for found in process]
     keys, terms = [key for found, _ in everyone for key in found], everyone[0][1]
     if engine.world.is_first:
-        write_json(workdir / "bad_batch.json", {"keys": keys, "terms": terms})
-    raise FloatingPointError(
-        f"the loss is {terms['total_loss']}; the samples' keys are in {workdir / 'bad_batch.json'}"
-    )
+        write_json(workdir / "bad_batch.json", {"keys": keys, "terms": terms, "gradient_norm": norm})
+    total = terms["total_loss"]
+    what = f"the gradient's norm is {norm}, of a loss of {total:g}" if math.isfinite(total) else f"the loss is {total}"
+    raise FloatingPointError(f"{what}; the samples' keys are in {workdir / 'bad_batch.json'}")
 
 
 def make_model(config: Config) -> tuple[UTNet, str]:
@@ -304,12 +324,6 @@ def make_model(config: Config) -> tuple[UTNet, str]:
         raise InputError(f"{where}: learnt the {saved.hand.name} hand, model.mano gives the {model.hand.name} one")
     model.load_state_dict(saved.state_dict())
     return model, f"{where}: all {len(saved.state_dict())} entries loaded (a checkpoint of UTNet's)"
-
-
-def _started(loader: Loader) -> Iterator[Batch]:
-    """The loader's batches. Starting it draws a random number, so it is started before a resumed run sets its own."""
-    batches = iter(loader)
-    return chain([next(batches)], batches)
 
 
 def make_optimiser(model: UTNet, config: Config) -> torch.optim.AdamW:
@@ -340,8 +354,9 @@ def selection_score(scores: dict) -> float:
 
 
 def _flat(scores: dict) -> dict[str, float]:
-    """{"rgb": {"mpjpe_mm": 1}} -> {"rgb/mpjpe_mm": 1}; only what was scored, not the reference."""
-    return {f"{name}/{key}": value for name in INPUTS if name in scores for key, value in scores[name].items()}
+    """{"rgb": {"num": 9, "mpjpe_mm": 1}} -> {"rgb/mpjpe_mm": 1}; only what was scored, not the reference."""
+    rows = {name: scores[name] for name in INPUTS if name in scores}
+    return {f"{name}/{key}": value for name, row in rows.items() for key, value in row.items() if key != "num"}
 
 
 def _shown(step: int, means: dict[str, float], num: int, speed: float, config: Config) -> dict[str, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,9 +40,9 @@ def open_source(name: str, root: str | Path, **options: Any) -> Any:
         InputError: no such data set, folder, split, file or option, or a split without a hand.
     """
     if name not in SOURCES:
-        raise InputError(f"no dataset is called {name!r}; expected one of {', '.join(SOURCES)}")
+        raise InputError(unknown_source(name, SOURCES))
     if not str(root):
-        raise InputError(f"no folder is given for {name}: --root FOLDER, or data.root in a config")
+        raise InputError(f"no folder is given for {name}; name the one that holds it (root)")
     module, reader_name = _READERS[name]
     reader = getattr(importlib.import_module(module), reader_name)
     known = reader_options(name)
@@ -49,6 +50,13 @@ def open_source(name: str, root: str | Path, **options: Any) -> Any:
         if option not in known:
             raise InputError(f"{name} has no option {option!r}; it has {', '.join(known)}")
     return reader(root, **{key: value for key, value in options.items() if value is not None})
+
+
+def unknown_source(name: str, known: Sequence[str]) -> str:
+    """What to say of a data set that there is no reader for."""
+    if name in ("h2o3d", "ho3d_v2", "ho3d_v3"):
+        return f"no dataset is called {name!r}: HO3D v2, HO3D v3 and H2O3D are all read as ho3d, which sees what it is"
+    return f"no dataset is called {name!r}; expected one of {', '.join(known)}"
 
 
 def reader_options(name: str) -> tuple[str, ...]:

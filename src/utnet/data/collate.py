@@ -13,6 +13,9 @@ from utnet.data.source import MIN_JOINT_Z_M
 from utnet.geometry import project, px_to_crop
 from utnet.types import Batch, HandParams, Sample
 
+MAX_DISTANCE_M = 10.0
+"""No depth sensor sees a hand farther away: beyond it the numbers are not metres."""
+
 _NO_PARAMS = HandParams(np.eye(3)[None], np.tile(np.eye(3), (15, 1, 1)), np.zeros(NUM_BETAS), np.zeros(3))
 
 
@@ -62,7 +65,8 @@ def collate(samples: Sequence[Sample], *, hand_model: str = "open", root_id: int
 
 
 def label_fault(sample: Sample) -> str:
-    """Which label of a sample is no number though something would be learnt or cut by it; "" where all is well.
+    """Which label of a sample is no number though something would be learnt or cut by it, or depth in another unit; ""
+    where all is well.
 
     What is not labelled may be NaN: joints without confidence, and `params.transl_m`.
     """
@@ -85,7 +89,23 @@ def label_fault(sample: Sample) -> str:
             return f"{sample.key}: {name} is not finite; mend or leave out the label"
     if not (box[2] > box[0] and box[3] > box[1]):
         return f"{sample.key}: the box {np.round(box, 1).tolist()} is empty; mend or leave out the label"
+    distance_m = box_distance_m(sample)
+    if distance_m > MAX_DISTANCE_M:
+        return f"{sample.key}: depth says that the hand is {distance_m:.0f} m away; depth_m has to be in metres"
     return ""
+
+
+def box_distance_m(sample: Sample) -> float:
+    """About where the hand is by its depth: a low quantile of every fourth reading in the box; NaN without a reading.
+
+    The hand is mostly the nearest thing in its box; of what lies behind it nothing is said.
+    """
+    if sample.depth_m is None:
+        return np.nan
+    x0, y0, x1, y1 = np.rint(np.maximum(sample.box_px, 0)).astype(int).tolist()
+    part = sample.depth_m[y0 : y1 + 1 : 4, x0 : x1 + 1 : 4]
+    read = part[part > 0]
+    return float(np.partition(read, len(read) // 5)[len(read) // 5]) if len(read) else np.nan
 
 
 def _tensor(array: np.ndarray) -> torch.Tensor:

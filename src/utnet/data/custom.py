@@ -26,6 +26,22 @@ _BAR_BYTES = 2**25  # larger files take seconds and show a bar
 _DEPTH_EXPECTED = "a 16-bit PNG whose numbers times depth_scale are metres along z"
 
 
+class BadLines(InputError):
+    """Lines of `hands.jsonl` that are no hands; its text is the first one's message.
+
+    Attributes:
+        messages: of all of them.
+    """
+
+    def __init__(self, messages: list[str]):
+        more = len(messages) - 1
+        also = (
+            f" ({more} more such line{'' if more == 1 else 's'}; `utnet data check custom` lists them)" if more else ""
+        )
+        super().__init__(messages[0] + also)
+        self.messages = messages
+
+
 class Custom:
     """Whole pictures of any size, one hand a line.
 
@@ -86,11 +102,12 @@ class Custom:
             raise InputError(f"{self.path}: no such file; write one hand a line (docs/custom_data.md)") from error
         stamp = [_VERSION, about.st_size, about.st_mtime_ns]
         self._index = cached_arrays("custom", self.root, stamp, lambda: _read_index(self.path))
-        in_split = self._of_split()
+        in_split = self._of_split(split)
         on_side = in_split if sides == "both" else in_split & (self._index["side"] == SIDES.index(sides))
         rows = np.flatnonzero(on_side)
         if not len(rows):
-            raise InputError(f"{self.path}: split {split} has no hand (sides: {sides}); choose another split or side")
+            which = "hand" if sides == "both" else f"{sides} hand"
+            raise InputError(f"{self.path}: split {split} has no {which}; it has {self._splits_said()}: choose another")
         self._rows = rows[evenly_spaced(len(rows), limit)]
         num, num_split = len(in_split), int(in_split.sum())
         self.counts = {"lines": num, "of other splits": num - num_split, "of the other side": num_split - len(rows)}
@@ -153,16 +170,29 @@ class Custom:
             raise InputError(f"{self.path}: cannot be read ({error.strerror}); check the folder") from error
         return Line(text, self.path, number)
 
-    def _of_split(self) -> np.ndarray:
-        """(N,) bool: the lines of the split."""
+    def _of_split(self, split: str) -> np.ndarray:
+        """(N,) bool: the lines of a split."""
         said = self._index["split"]
         train = said == LINE_SPLITS.index("train")
-        if self.split in ("train", "test"):
-            return said == LINE_SPLITS.index(self.split)
+        if split in ("train", "test"):
+            return said == LINE_SPLITS.index(split)
         if (said == LINE_SPLITS.index("val")).any():
-            return train if self.split == "train_fit" else said == LINE_SPLITS.index("val")
+            return train if split == "train_fit" else said == LINE_SPLITS.index("val")
         held_out = self._held_out(train)
-        return train & (held_out if self.split == "val" else ~held_out)
+        return train & (held_out if split == "val" else ~held_out)
+
+    def _splits_said(self) -> str:
+        """The splits that have hands, and how many of either side."""
+        said = []
+        for split in SPLITS:
+            try:
+                rows = self._of_split(split)
+            except InputError:  # one recording cannot be divided
+                continue
+            counts = [int((rows & (self._index["side"] == i)).sum()) for i in range(len(SIDES))]
+            hands = " and ".join(f"{num} {side}" for num, side in zip(counts, SIDES, strict=True) if num)
+            said += [f"{split} ({hands})"] if hands else []
+        return ", ".join(said)
 
     def _held_out(self, train: np.ndarray) -> np.ndarray:
         """(N,) bool: lines of the recordings that are validated on."""
@@ -182,21 +212,29 @@ def _read_index(path: Path) -> dict[str, np.ndarray]:
     """Where each line lies, and what sorts it into a split. Blank lines are passed over."""
     rows: list[tuple[int, int, int, int, int, int]] = []
     sequences: dict[str, int] = {}
-    offset = number = 0
+    end = number = 0
     size = path.stat().st_size
-    bar = tqdm(total=size, unit="B", unit_scale=True, desc=path.name, disable=size < _BAR_BYTES)
+    hidden = True if size < _BAR_BYTES else None
+    bad: list[str] = []
+    bar = tqdm(total=size, unit="B", unit_scale=True, desc=path.name, disable=hidden)
     with open(path, "rb") as file, bar:
         while text := file.readline(_MAX_LINE + 1):
             number += 1
+            offset, end = end, end + len(text)
             bar.update(len(text))
             if len(text) > _MAX_LINE:
                 raise InputError(f"{path}: line {number}: more than {_MAX_LINE} bytes; every line is one hand")
             if text.strip():
-                line = Line(text, path, number)
+                try:
+                    line = Line(text, path, number)
+                except InputError as error:
+                    bad.append(str(error))
+                    continue
                 sequence = sequences.setdefault(line.sequence, len(sequences))
                 split = LINE_SPLITS.index(line.split or "train")
                 rows.append((offset, len(text), number, SIDES.index(line.side), split, sequence))
-            offset += len(text)
+    if bad:
+        raise BadLines(bad)
     if not rows:
         raise InputError(f"{path}: has no line; write one hand a line (docs/custom_data.md)")
     offsets, sizes, lines, sides, splits, sequence_ids = np.array(rows, np.int64).T

@@ -80,6 +80,11 @@ class DexYcb:
             raise InputError(
                 f"{self.root}: no such folder; give the folder that holds DexYCB's subjects and calibration"
             )
+        if not (self.root / "calibration").is_dir():
+            raise InputError(
+                f"{self.root}: has no folder calibration, so it is not DexYCB's, or not whole; give the folder that "
+                "holds the subjects and calibration"
+            )
         self._serials = [layouts.DEXYCB_SERIALS[i] for i in cameras]
         self._K = [_read_intrinsics(self.root, serial) for serial in self._serials]
         self._index = open_index(self.root, setup, split, refresh=refresh)

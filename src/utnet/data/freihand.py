@@ -90,6 +90,11 @@ class FreiHand:
         """
         self.root, self.split = Path(root), split
         self._check_options(background, hand_model, with_mask)
+        if not any((self.root / which).is_dir() for which in layouts.FREIHAND_SETS):
+            raise InputError(
+                f"{self.root}: has neither a folder training nor evaluation, so it is not FreiHAND's; give the folder "
+                "that holds them and the JSON files"
+            )
         self._set = "evaluation" if split == "evaluation" else "training"
         self._hand_model = _model_of(self.root) if hand_model == "auto" else hand_model
         self._mano, self._with_mask = mano or None, with_mask

@@ -99,37 +99,34 @@ class CropStream(IterableDataset):
     Args:
         source: the stream.
         crops: what is made of its samples.
-        seed: of the order.
-        endless: pass after pass; otherwise one.
-        epoch: the first pass.
-        rank: this process among `world_size`.
-        world_size: processes.
         turn: the worker whose batch comes first.
         places: (pass, samples of it that were given already) by worker, where it goes on.
+        seed: of the order.
+        endless: pass after pass; otherwise one.
+        rank: this process among `world_size`.
+        world_size: processes.
     """
 
     def __init__(
         self,
         source: StreamSource,
         crops: _Crops,
+        turn: int,
+        places: dict[str, tuple[int, int]],
         *,
         seed: int,
         endless: bool,
-        epoch: int = 0,
         rank: int = 0,
         world_size: int = 1,
-        turn: int = 0,
-        places: dict[int, tuple[int, int]] | None = None,
     ):
         self._source, self._crops, self._seed, self._endless = source, crops, seed, endless
-        self._epoch, self._rank, self._world_size = epoch, rank, world_size
-        self._turn, self._places = turn, places or {}
+        self._turn, self._places, self._rank, self._world_size = turn, places, rank, world_size
 
     def __iter__(self) -> Iterator[_Placed]:
         info = get_worker_info()
         worker, workers = ((info.id + self._turn) % info.num_workers, info.num_workers) if info else (0, 1)
         part, num_parts = self._rank * workers + worker, self._world_size * workers
-        epoch, num = self._places.get(worker, (self._epoch, 0))
+        epoch, num = self._places[str(worker)]
         while True:
             num_good = num
             going_on = {"skip": num} if num else {}
@@ -230,7 +227,7 @@ class Loader:
         """`num` more samples are taken, good and bad; a stream's worker is at `place`."""
         position = {**self.position, "drawn": self.position["drawn"] + num}
         if place is not None:
-            position["turn"] = (place[0] + 1) % position["workers"]
+            position["turn"] = (place[0] + 1) % len(position["places"])
             position["places"] = {**position["places"], str(place[0]): place[1:]}
         self.position = position
 
@@ -273,7 +270,6 @@ def make_loader(
     config: Config,
     *,
     train: bool,
-    start: int = 0,
     position: dict | None = None,
     augment: bool | None = None,
     hand_model: str = "open",
@@ -289,11 +285,9 @@ def make_loader(
             `train.{batch_size, num_workers, max_bad_samples}`.
         train: endless, shuffled, jittered, augmented, some without their depth; otherwise every sample once, in its
             fixed crop.
-        start: samples that training has seen already in all processes (to go on where a run stopped). A stream cannot
-            be entered in its middle: it goes on with a pass of another number.
         position: `Loader.position` of this process where training stopped: it goes on to the sample, bad ones counted.
             A stream is passed through up to there, with as many workers as before; with others it goes on with another
-            pass.
+            pass. {"drawn": N} alone is after N samples of each process, of a source that is no stream.
         augment: change pixels; by default in training.
         hand_model: the model that is learnt (see `collate`).
         rank: this process among `world_size`.
@@ -303,22 +297,15 @@ def make_loader(
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # workers that spin slow a small machine by up to 100 times
     changes = config.augment if (train if augment is None else augment) else None
     crops = _Crops(config.model.size_px, config.crop, changes, config.seed if train else None, config.model.p_drop)
-    num_workers, share = config.train.num_workers, {"rank": rank, "world_size": world_size}
-    position = position or {"drawn": 0, "workers": max(1, num_workers), "turn": 0, "places": {}}
+    num_workers, seed = config.train.num_workers, config.seed
+    position = _begun(position, max(1, num_workers))
     dataset: Dataset
     if is_stream(source):
-        sampler = None
-        places = {int(worker): tuple(place) for worker, place in position["places"].items()}
-        if position["workers"] != max(1, num_workers):
-            start = max((epoch for epoch, _ in places.values()), default=start) + 1
-            places, position = {}, {**position, "workers": max(1, num_workers), "turn": 0, "places": {}}
-        turn = position["turn"]
-        dataset = CropStream(
-            source, crops, seed=config.seed, endless=train, epoch=start, turn=turn, places=places, **share
-        )
+        sampler, at = None, (position["turn"], position["places"])
+        dataset = CropStream(source, crops, *at, seed=seed, endless=train, rank=rank, world_size=world_size)
     else:
-        start += position["drawn"] * world_size
-        sampler = _Order(len(source), endless=train, seed=config.seed, start=start, **share)  # type: ignore[arg-type]
+        num, start = len(source), position["drawn"] * world_size  # type: ignore[arg-type]
+        sampler = _Order(num, endless=train, seed=seed, start=start, rank=rank, world_size=world_size)
         dataset = CropDataset(source, crops)  # type: ignore[arg-type]
     loader: DataLoader = DataLoader(
         dataset,
@@ -328,8 +315,18 @@ def make_loader(
         collate_fn=_Collate(hand_model, config.loss.root_id),
         worker_init_fn=init_worker,
         multiprocessing_context=worker_context(num_workers),
-        generator=None if train else torch.Generator(),  # validation must not move training's random state
+        generator=torch.Generator(),  # reading must not move the random state of whoever trains
         prefetch_factor=_PREFETCH if num_workers else None,
         pin_memory=pin_memory,
     )
     return Loader(source, loader, train=train, max_bad=config.train.max_bad_samples, position=position)
+
+
+def _begun(position: dict | None, workers: int) -> dict:
+    """A position for so many workers: with another number than there were, a stream goes on with another pass."""
+    position = {"drawn": 0, "turn": 0, "places": {}, **(position or {})}
+    places = position["places"]
+    if len(places) != workers:
+        epoch = 1 + max((epoch for epoch, _ in places.values()), default=-1)
+        position |= {"turn": 0, "places": {str(worker): (epoch, 0) for worker in range(workers)}}
+    return position

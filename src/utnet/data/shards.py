@@ -136,8 +136,9 @@ class Shards:
 
 def _read_description(root: Path) -> dict:
     path = root / DESCRIPTION
+    data = read_bytes(path, "give the folder that `utnet data shard` wrote")
     try:
-        about = json.loads(read_bytes(path, "give the folder that `utnet data shard` wrote"))
+        about = json.loads(data)
     except ValueError as error:
         raise InputError(f"{path}: not JSON ({error}); {_REMEDY}") from error
     if not isinstance(about, dict) or about.get("format") != SHARDS_FORMAT:

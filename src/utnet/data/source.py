@@ -90,12 +90,16 @@ def evenly_spaced(num: int, limit: int | None) -> np.ndarray:
 
 
 _SHUFFLED = 2**24
-"""Longer sources are endless ones, whose items are random already: they are read in their own order."""
+
+
+def is_endless(num: int) -> bool:
+    """Whether a map-style source of `num` items is an endless one, whose items are random already (synthetic hands)."""
+    return num > _SHUFFLED
 
 
 def epoch_order(num: int, *, seed: int, epoch: int) -> Sequence[int] | np.ndarray:
     """In which order an epoch goes through the `num` samples of a map-style source."""
-    return np.random.default_rng((seed, epoch)).permutation(num) if num <= _SHUFFLED else range(num)
+    return range(num) if is_endless(num) else np.random.default_rng((seed, epoch)).permutation(num)
 
 
 def hold_out(sizes: dict[str, int], share: float) -> set[str]:

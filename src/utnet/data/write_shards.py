@@ -102,7 +102,9 @@ def write_shards(
     with new_folder(out) as folder:
         writer = _Writer(folder, shard_mb * 2**20)
         bad: list[BadSample] = []
-        with tqdm(total=len(source), desc=f"{source.name} to shards", unit="hand", disable=not progress) as bar:
+        with tqdm(
+            total=len(source), desc=f"{source.name} to shards", unit="hand", disable=None if progress else True
+        ) as bar:
             for item in _encoded(source, options, workers):
                 if isinstance(item, BadSample):
                     bad.append(item)

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from utnet.errors import InputError
+from utnet.options import File, Name, Number, Root
 
 _SYNTH_LIMIT = 256
 
@@ -22,24 +23,24 @@ class SourceChoice:
     """A data set on disk.
 
     Attributes:
-        source: which data set; "synth": held-out synthetic hands.
+        source: which data set (ho3d: HO3D and H2O3D); "synth": held-out synthetic hands.
         root: its folder; for tars also a glob, a URL or a `pipe:` command.
-        split: default: train.
-        setup: DexYCB's s0, s1, s2 or s3.
-        limit: at most this many samples, evenly spaced over the split.
+        split: train, unless another is named.
+        setup: DexYCB's.
+        limit: at most this many samples, evenly spaced over the split (default: all).
         sides: hands to take.
         hand_model: model of the labels, where the files do not say.
         mano: folder of your MANO_RIGHT.pkl and MANO_LEFT.pkl, to decode MANO's labels.
     """
 
     source: Annotated[Literal["dexycb", "ho3d", "freihand", "custom", "shards", "tars", "synth"], tyro.conf.Positional]
-    root: str = ""
-    split: str | None = None
+    root: Root = ""
+    split: Name = None
     setup: Literal["s0", "s1", "s2", "s3"] = "s0"
-    limit: int | None = None
+    limit: Number = None
     sides: Literal["both", "right", "left"] = "both"
     hand_model: Literal["auto", "open", "mano"] = "auto"
-    mano: str = ""
+    mano: Root = ""
 
     def open(self, *extras: str) -> Any:
         """The source.
@@ -54,8 +55,12 @@ class SourceChoice:
         from utnet.data import open_source, reader_options
         from utnet.sources import open_data
 
+        if self.source == "synth" and self.root:
+            raise InputError(f"--root {self.root}: synthetic hands have no folder; leave it out, or name a data set")
+        if self.source != "synth" and not self.root:
+            raise InputError(f"no folder is given for {self.source}: --root FOLDER")
         if self.source == "synth":
-            data = DataConfig(name="synth", root=self.root, limit=self.limit or _SYNTH_LIMIT)
+            data = DataConfig(name="synth", limit=self.limit or _SYNTH_LIMIT)
             return open_data(data, Config(), train=False)
         known = reader_options(self.source)
         options: dict[str, Any] = {"split": self.split, "limit": self.limit, "mano": self.mano or None}
@@ -73,7 +78,7 @@ class SourceChoice:
 Choice = Annotated[SourceChoice, tyro.conf.arg(name="")]
 
 
-def check(data: Choice, workers: int = 1, json: Path | None = None) -> None:
+def check(data: Choice, workers: int = 1, json: File = None) -> None:
     """Reads every file of a split that training reads, and says whether it is whole and right.
 
     Exit code: 0 all is well, 1 something would make training wrong, 2 the request itself was bad.
@@ -83,12 +88,21 @@ def check(data: Choice, workers: int = 1, json: Path | None = None) -> None:
         workers: processes that read.
         json: also write everything there.
     """
+    from utnet.data.custom import BadLines
     from utnet.inspection.check import check_source
-    from utnet.inspection.tables import check_lines
+    from utnet.inspection.tables import bad_lines, check_lines
+    from utnet.storage import write_json
 
     _writable(json)
     processes = _workers(workers)
-    source = data.open(*_LABEL_FILES.get(data.source, ()) if data.split != "evaluation" else ())
+    try:
+        source = data.open(*_LABEL_FILES.get(data.source, ()) if data.split != "evaluation" else ())
+    except BadLines as error:
+        for line in bad_lines(error.messages):
+            print(line)
+        if json:
+            write_json(json, {"ok": False, "bad_lines": error.messages})
+        sys.exit(1)
     report = check_source(source, mano=data.mano or None, workers=processes, progress=True)
     _finish(check_lines(report), report.to_tree(), json)
     if not report.ok:
@@ -105,24 +119,25 @@ def preview(data: Choice, out: Path = Path("preview.png"), num: int = 24, tile: 
         tile: width of a tile in pixels.
         whole: whole pictures with the box instead of crops around it.
     """
-    from utnet.inspection.preview import preview_sheet
+    from utnet.inspection.decode import Decoder
+    from utnet.inspection.preview import draw_sheet, read_samples
+    from utnet.inspection.tables import unreadable_lines
+    from utnet.sources import counted
     from utnet.viz import save_picture
 
     _writable(out)
     if out.suffix.lower() not in (".png", ".jpg", ".jpeg"):
         raise InputError(f"--out {out}: expected a name that ends in .png or .jpg")
-    sheet = preview_sheet(
-        data.open(*_LABEL_FILES.get(data.source, ()) if data.split != "evaluation" else ()),
-        num=num,
-        tile_px=tile,
-        whole=whole,
-        mano=data.mano or None,
-    )
+    source = data.open(*_LABEL_FILES.get(data.source, ()) if data.split != "evaluation" else ())
+    samples, bad = read_samples(source, num)
+    sheet = draw_sheet(samples, Decoder(source, data.mano or None), tile_px=tile, whole=whole)
     save_picture(out, sheet)
-    print(f"{out}: {sheet.shape[1]} x {sheet.shape[0]} px")
+    for line in unreadable_lines(bad):
+        print(line)
+    print(f"{out}: {counted(len(samples), 'sample')}, {sheet.shape[1]} x {sheet.shape[0]} px")
 
 
-def stats(data: Choice, workers: int = 1, json: Path | None = None) -> None:
+def stats(data: Choice, workers: int = 1, json: File = None) -> None:
     """Describes a split: colours, distances, sizes, sides, views and poses.
 
     Args:
@@ -162,6 +177,7 @@ def shard(
         masks: keep labelled masks, too.
     """
     from utnet.data.write_shards import ShardOptions, write_shards
+    from utnet.sources import counted
 
     options = ShardOptions(size_px=size_px)
     wanted = {"with_vertices": vertices, "with_mask": masks}
@@ -180,7 +196,7 @@ def shard(
             print("no hand parameters are kept; where the labels are MANO's, --mano FOLDER decodes them")
     about = write_shards(source, out, options=options, workers=workers, shard_mb=shard_mb, max_bad=max_bad)
     skipped = f", {about['num_skipped']} skipped (named in {out / 'shards.json'})" if about["num_skipped"] else ""
-    print(f"{out}: {about['num']} samples in {len(about['shards'])} shards{skipped}")
+    print(f"{out}: {counted(about['num'], 'sample')} in {counted(len(about['shards']), 'shard')}{skipped}")
 
 
 def _first_readable(source: Any, tries: int = 50) -> Any:

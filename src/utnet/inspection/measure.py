@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from utnet.conventions import MM_PER_M, PARENTS, TIPS
+from utnet.data.collate import MAX_DISTANCE_M, box_distance_m
 from utnet.data.source import MIN_JOINT_Z_M
 from utnet.inspection.decode import Decoder, image_points, projected
 from utnet.types import Sample
@@ -15,7 +16,8 @@ BONES = tuple(joint for joint, parent in enumerate(PARENTS) if parent >= 0)
 """The bone that ends at each of these joints."""
 
 # Why a sample's labels cannot be learnt, as bits.
-_NAN_JOINTS, _NAN_2D, _NAN_PARAMS, _NO_ROTATION, _NAN_CAMERA, _BAD_BOX, _BAD_DEPTH, _NAN_MESH = (2**i for i in range(8))
+_NAN_JOINTS, _NAN_2D, _NAN_PARAMS, _NO_ROTATION, _NAN_CAMERA = (2**i for i in range(5))
+_BAD_BOX, _BAD_DEPTH, _FAR_DEPTH, _NAN_MESH = (2**i for i in range(5, 9))
 FLAWS = {
     _NAN_JOINTS: "a 3D joint with confidence is NaN, infinite or behind the camera",
     _NAN_2D: "a 2D joint with confidence is NaN or infinite",
@@ -24,6 +26,7 @@ FLAWS = {
     _NAN_CAMERA: "the camera matrix is NaN or infinite, or a focal length is not positive",
     _BAD_BOX: "the box is empty, NaN or wholly outside the picture",
     _BAD_DEPTH: "depth is negative, NaN or infinite",
+    _FAR_DEPTH: f"depth in the box is more than {MAX_DISTANCE_M:.0f} m: its unit is not metres",
     _NAN_MESH: "the labelled mesh is NaN or infinite",
 }
 
@@ -84,6 +87,7 @@ def _flaws(sample: Sample, points: np.ndarray) -> int:
         _NAN_CAMERA: K is not None and not (np.isfinite(K).all() and K[0, 0] > 0 and K[1, 1] > 0),
         _BAD_BOX: _is_bad_box(sample),
         _BAD_DEPTH: sample.depth_m is not None and not (np.isfinite(sample.depth_m) & (sample.depth_m >= 0)).all(),
+        _FAR_DEPTH: not _is_bad_box(sample) and box_distance_m(sample) > MAX_DISTANCE_M,
         _NAN_MESH: sample.vertices_cam_m is not None and not np.isfinite(sample.vertices_cam_m).all(),
     }
     if params is not None:

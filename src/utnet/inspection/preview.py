@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 
 from utnet.conventions import FINGERS
-from utnet.data.source import evenly_spaced, is_stream
+from utnet.data.source import BadSample, evenly_spaced, is_stream
 from utnet.errors import InputError
 from utnet.geometry import apply_affine, crop_affine
 from utnet.inspection.decode import Decoder, fitted_camera, image_points, projected
@@ -55,28 +55,27 @@ class _Tiles:
 def preview_sheet(
     source: Any, *, num: int = 24, tile_px: int = 224, whole: bool = False, mano: str | None = None
 ) -> np.ndarray:
-    """Draws `num` samples, evenly spaced over a source (the first ones of a stream), beside and below each other.
+    """`draw_sheet` of `read_samples`."""
+    return draw_sheet(read_samples(source, num)[0], Decoder(source, mano), tile_px=tile_px, whole=whole)
+
+
+def draw_sheet(samples: Sequence[Sample], decoder: Decoder, *, tile_px: int = 224, whole: bool = False) -> np.ndarray:
+    """Draws samples beside and below each other.
 
     Each has up to three tiles: the picture with its joints, with its mesh (the decoded parameters, else the labelled
     mesh), and its depth around the hand. A kind of tile that no sample has is left out.
 
     Args:
-        source: a `Source` or a `StreamSource`.
-        num: samples.
+        samples: at least one.
+        decoder: of their source.
         tile_px: width of a tile.
         whole: draw whole pictures with the box rather than square crops around it.
-        mano: folder of the user's MANO files, for meshes of MANO's parameters.
 
     Returns:
         (H, W, 3) uint8.
-
-    Raises:
-        InputError: not one sample can be read.
     """
-    if num < 1 or not 48 <= tile_px <= 2048:
-        raise InputError(f"--num is {num}, --tile {tile_px}; expected at least 1 sample, and tiles of 48 to 2048 px")
-    decoder = Decoder(source, mano)
-    samples = list(_samples(source, num))
+    if not 48 <= tile_px <= 2048:
+        raise InputError(f"--tile is {tile_px}; expected tiles of 48 to 2048 px")
     height = tile_px
     if whole:
         height = max(round(tile_px * s.rgb.shape[0] / s.rgb.shape[1]) for s in samples)
@@ -89,23 +88,39 @@ def preview_sheet(
     return np.concatenate([_legend(sheet.shape[1], kinds), sheet])
 
 
-def _samples(source: Any, num: int) -> Iterator[Sample]:
-    """Readable samples; one that cannot be read is left out (`data check` names it)."""
+def read_samples(source: Any, num: int) -> tuple[list[Sample], dict[str, str]]:
+    """Up to `num` samples, evenly spaced over a source (the first ones of a stream), and the message of each that was
+    tried and cannot be read, by key.
+
+    Raises:
+        InputError: not one sample can be read.
+    """
+    if num < 1:
+        raise InputError(f"--num is {num}; expected at least 1 sample")
+    samples: list[Sample] = []
+    bad: dict[str, str] = {}
+    for item in _items(source, num):
+        if isinstance(item, Sample):
+            samples.append(item)
+        else:
+            bad[item.key] = item.message
+        if len(samples) == num:
+            break
+    if not samples:
+        message = next(iter(bad.values()), "it is empty")
+        raise InputError(f"{source.name}: none of the samples tried can be read, the first: {message}")
+    return samples, bad
+
+
+def _items(source: Any, num: int) -> Iterator[Sample | BadSample]:
     if is_stream(source):
-        items = islice(source.stream(seed=0, epoch=0, part=0, num_parts=1), num + _MAX_STREAM_FAILURES)
-        found = list(islice((item for item in items if isinstance(item, Sample)), num))
-    else:
-        found = [s for i in evenly_spaced(len(source), num) if (s := _readable(source, int(i))) is not None]
-    if not found:
-        raise InputError(f"{source.name}: none of the samples tried can be read; `utnet data check` names the files")
-    yield from found
-
-
-def _readable(source: Any, index: int) -> Sample | None:
-    try:
-        return source[index]
-    except ValueError:
-        return None
+        yield from islice(source.stream(seed=0, epoch=0, part=0, num_parts=1), num + _MAX_STREAM_FAILURES)
+        return
+    for i in evenly_spaced(len(source), num):
+        try:
+            yield source[int(i)]
+        except ValueError as error:  # InputError, and labels that make no Sample
+            yield BadSample(source.key(int(i)), str(error))
 
 
 def _draw(sample: Sample, decoder: Decoder, size_wh: tuple[int, int], *, whole: bool) -> _Tiles:

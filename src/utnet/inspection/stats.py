@@ -39,7 +39,7 @@ def stats_source(source: Any, *, workers: int = 0, progress: bool = False) -> di
     numbers: dict[str, Any] = {
         "counts": {name: int(n) for name, n in getattr(source, "counts", {}).items()},
         "samples": len(walked),
-        "unreadable": len(walked.failures),
+        "unreadable": {failure.key: failure.message for failure in walked.failures},
     }
     if not len(walked):
         return numbers

@@ -7,6 +7,7 @@ from typing import Any
 
 from utnet.conventions import FINGERS
 from utnet.inspection.check import HAND_SIZE_MM, CheckReport
+from utnet.sources import counted
 
 _SHOWN = 20
 """Names listed on screen; the JSON has all."""
@@ -40,7 +41,13 @@ def check_lines(report: CheckReport) -> Iterator[str]:
         yield f"ok: {read} samples, nothing found that would make training wrong"
     else:
         remedies = dict.fromkeys(finding.remedy for finding in report.findings)
-        yield f"not ok: {len(report.findings)} {_plural('finding', report.findings)}; {'; '.join(remedies)}"
+        yield f"not ok: {counted(len(report.findings), 'finding')}; {'; '.join(remedies)}"
+
+
+def bad_lines(messages: list[str]) -> Iterator[str]:
+    """Lines of `hands.jsonl` that are no hands: nothing else can be said before they are mended."""
+    yield from _list("lines that are no hands", messages)
+    yield f"not ok: {counted(len(messages), 'line')} to mend or take out; nothing else was checked"
 
 
 def _depth_lines(depth: dict[str, Any] | None) -> Iterator[str]:
@@ -94,8 +101,8 @@ def _label_lines(n: dict[str, Any]) -> Iterator[str]:
 def stats_lines(stats: dict[str, Any]) -> Iterator[str]:
     """The numbers of `stats_source`, one line each."""
     yield from _counts(stats["counts"])
-    unreadable = f", {stats['unreadable']} cannot be read (see `utnet data check`)" if stats["unreadable"] else ""
-    yield _row("samples", f"{stats['samples']}{unreadable}")
+    yield _row("samples", f"{stats['samples']}")
+    yield from unreadable_lines(stats["unreadable"])
     if not stats["samples"]:
         return
     sides, sequences = stats["sides"], stats["sequences"]
@@ -121,9 +128,10 @@ def stats_lines(stats: dict[str, Any]) -> Iterator[str]:
     ):
         if name in stats:
             yield _row(text, _spread(stats[name], factor))
-    for section, title in (("bend_deg", "bend"), ("rotation_deg", "rotation")):
-        for name, values in stats[section].items():
-            yield _row(f"{title} {name}, deg", _spread(values, 1))
+    # The parameters' rotations say again, joint by joint, what the bends do: shown where no joints are labelled.
+    section, title = ("bend_deg", "bend") if stats["bend_deg"] else ("rotation_deg", "rotation")
+    for name, values in stats[section].items():
+        yield _row(f"{title} {name}, deg", _spread(values, 1))
     if "views" in stats:
         total = sum(stats["views"].values())
         for i, (name, count) in enumerate(stats["views"].items()):
@@ -131,6 +139,11 @@ def stats_lines(stats: dict[str, Any]) -> Iterator[str]:
             yield _row(
                 "view" if i == 0 else "", f"{name:14s}{30 * i:4d}-{30 * i + 30:d} deg  {count / total:6.1%} {bar}"
             )
+
+
+def unreadable_lines(failures: dict[str, str]) -> Iterator[str]:
+    """How many samples cannot be read and why; nothing where all can."""
+    yield from _list("cannot be read", _by_message(failures))
 
 
 def _spread(values: dict[str, float], factor: float) -> str:
@@ -163,7 +176,3 @@ def _by_message(failures: dict[str, str]) -> list[str]:
     for message in failures.values():
         num[message] = num.get(message, 0) + 1
     return [text if n == 1 else f"{text} ({n} samples)" for text, n in num.items()]
-
-
-def _plural(word: str, items: list) -> str:
-    return word if len(items) == 1 else word + "s"

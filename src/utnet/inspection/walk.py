@@ -78,7 +78,7 @@ def walk(source: Any, measure: Measure, *, workers: int = 0, progress: bool = Fa
     names: dict[str, int] = {}
     sequences: list[int] = []
     num = None if stream else len(source)
-    with tqdm(total=num, desc=f"reading {source.name}", unit="sample", disable=not progress) as bar:
+    with tqdm(total=num, desc=f"reading {source.name}", unit="sample", disable=None if progress else True) as bar:
         for part in loader:
             if part.arrays is not None:
                 parts.append(part.arrays)

@@ -52,6 +52,29 @@ def normalised_adjacency(faces: Tensor, patches: Tensor, num: int) -> Tensor:
     return scale[:, None] * A * scale
 
 
+def neighbour_lists(adjacency: Tensor) -> tuple[Tensor, Tensor]:
+    """The entries of a sparse (N, N) matrix that are not 0, K at the most in a row.
+
+    Returns:
+        (K, N) the columns of row n's entries, and (K, N, 1) the entries; where a row has fewer, itself and 0.
+    """
+    num = int((adjacency != 0).sum(1).max())
+    columns = (adjacency != 0).int().sort(dim=1, descending=True, stable=True).indices[:, :num]
+    entries = adjacency.gather(1, columns)
+    columns = torch.where(entries != 0, columns, torch.arange(len(adjacency), device=columns.device)[:, None])
+    return columns.T.contiguous(), entries.T[..., None].contiguous()
+
+
+def gather_neighbours(x: Tensor, columns: Tensor, entries: Tensor) -> Tensor:
+    """`adjacency @ x` by its `neighbour_lists`, (B, N, C) -> (B, N, C): seven entries a row instead of 1,609."""
+    rows = x.transpose(0, 1).contiguous()  # a vertex's features of all hands lie together
+    # Plain products and sums, because a sparse matrix cannot be exported.
+    total = torch.zeros_like(rows)
+    for column, entry in zip(columns, entries[..., None].to(x.dtype), strict=True):
+        total = torch.addcmul(total, entry, rows.index_select(0, column))
+    return total.transpose(0, 1)
+
+
 class GraphConv(nn.Module):
     """Residual graph convolution: x + W2 gelu(A W1 norm(x))."""
 
@@ -59,9 +82,9 @@ class GraphConv(nn.Module):
         super().__init__()
         self.norm, self.fc1, self.fc2 = nn.LayerNorm(dim), nn.Linear(dim, dim), nn.Linear(dim, dim)
 
-    def forward(self, x: Tensor, adjacency: Tensor) -> Tensor:
-        """(B, N, C) -> (B, N, C)."""
-        return x + self.fc2(F.gelu(adjacency.to(x.dtype) @ self.fc1(self.norm(x))))
+    def forward(self, x: Tensor, columns: Tensor, entries: Tensor) -> Tensor:
+        """(B, N, C) -> (B, N, C); `columns` and `entries`: `neighbour_lists` of A."""
+        return x + self.fc2(F.gelu(gather_neighbours(self.fc1(self.norm(x)), columns, entries)))
 
 
 class GraphRefiner(nn.Module):
@@ -81,7 +104,8 @@ class GraphRefiner(nn.Module):
     """
 
     centres: Tensor
-    adjacency: Tensor
+    columns: Tensor
+    entries: Tensor
     gather: Tensor
 
     def __init__(
@@ -110,8 +134,9 @@ class GraphRefiner(nn.Module):
         gather = in_patch / in_patch.sum(0, keepdim=True).clamp_min(1e-6)
         whole = torch.full_like(gather[:, :2], 1 / num_vertices)  # shape and camera hear from all the skin
         self.register_buffer("centres", centres, persistent=False)
-        adjacency = normalised_adjacency(hand.faces, patches, num_vertices)
-        self.register_buffer("adjacency", adjacency, persistent=False)
+        columns, entries = neighbour_lists(normalised_adjacency(hand.faces, patches, num_vertices))
+        self.register_buffer("columns", columns, persistent=False)
+        self.register_buffer("entries", entries, persistent=False)
         self.register_buffer("gather", torch.cat([gather, whole], 1).T.contiguous(), persistent=False)
 
     def forward(self, tokens: Tensor, maps: list[Tensor], coarse: Prediction) -> Residuals:
@@ -125,7 +150,7 @@ class GraphRefiner(nn.Module):
             sampled = F.grid_sample(read(feature_map).float(), grid, align_corners=False, padding_mode="border")
             x = x + sampled[:, :, 0].transpose(1, 2)
         for layer in self.layers:
-            x = layer(x, self.adjacency)
+            x = layer(x, self.columns, self.entries)
         return self.head(tokens + self.to_token(self.gather.to(x.dtype) @ x))
 
 

@@ -12,8 +12,6 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _DEPTH_UNIT_M = 0.1
 _DEPTH_RANGE_M = 0.25
 """Readings farther than this from the hand's distance are background or something in front: marked invalid."""
-_DEPTH_QUANTILE = 0.2
-"""The hand is mostly the nearest thing in its box, and edge-on it covers less than a third of it."""
 _WIDTH_WITHOUT_K_M = 0.3
 """Assumed width of a crop at the hand's distance when the camera is not known."""
 _MEAN_BETA = 0.1
@@ -26,28 +24,12 @@ def normalise_rgb(rgb: Tensor) -> Tensor:
     return (rgb - mean) / std
 
 
-def hand_distance(depth_m: Tensor) -> Tensor:
-    """Robust distance of the hand from the depth inside its box, without labels: a quantile over the crop's middle.
-
-    The middle half of a crop lies inside the hand's box whatever the margin round it (up to twice the box).
-
-    Args:
-        depth_m: (B, H, W), 0 where there is no reading.
-
-    Returns:
-        (B,) metres; NaN where the middle holds no reading.
-    """
-    height, width = depth_m.shape[1:]
-    middle = depth_m[:, height // 4 : height - height // 4 : 2, width // 4 : width - width // 4 : 2].flatten(1)
-    return torch.nanquantile(torch.where(middle > 0, middle, torch.nan), _DEPTH_QUANTILE, dim=1)
-
-
 def depth_channels(depth_m: Tensor, distance_m: Tensor, K_px: Tensor | None) -> Tensor:
     """Every reading as a metric point relative to the hand, and whether it is one.
 
     Args:
         depth_m: (B, H, W), 0 where there is no reading.
-        distance_m: (B,) of `hand_distance`, finite.
+        distance_m: (B,) of `geometry.hand_distance`, finite.
         K_px: (B, 3, 3) of the crop; None, or NaN in it: the camera is not known, and the crop is taken to be 0.3 m wide
             at the hand.
 
@@ -58,7 +40,9 @@ def depth_channels(depth_m: Tensor, distance_m: Tensor, K_px: Tensor | None) -> 
     height, width = depth_m.shape[1:]
     metres_per_px = (_WIDTH_WITHOUT_K_M / width) * torch.ones_like(distance_m)
     if K_px is not None:
-        by_camera = distance_m / K_px[:, :2, :2].det().abs().sqrt()
+        # The determinant, written out because OpenVINO has none.
+        area = (K_px[:, 0, 0] * K_px[:, 1, 1] - K_px[:, 0, 1] * K_px[:, 1, 0]).abs()
+        by_camera = distance_m / area.sqrt()
         metres_per_px = torch.where(by_camera.isfinite(), by_camera, metres_per_px)
     relative = depth_m - distance_m[:, None, None]
     valid = (depth_m > 0) & (relative.abs() < _DEPTH_RANGE_M)

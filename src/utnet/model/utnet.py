@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from utnet.config import ModelConfig
 from utnet.conventions import NUM_MANO_JOINTS
-from utnet.geometry import matrix_to_rotation_6d, rotation_6d_to_matrix
+from utnet.geometry import hand_distance, matrix_to_rotation_6d, rotation_6d_to_matrix
 from utnet.hand import HandModel
 from utnet.model.camera import crop_camera_translation, project_crop
 from utnet.model.encoder import Encoder
@@ -18,7 +18,7 @@ from utnet.model.heads import JointReadout, ParameterHead, RootHead, ScaleHead
 from utnet.model.presets import resolve_preset
 from utnet.model.refiner import make_refiner
 from utnet.model.stems import make_stem
-from utnet.model.tokens import HandTokens, depth_channels, hand_distance, normalise_rgb
+from utnet.model.tokens import HandTokens, depth_channels, normalise_rgb
 from utnet.model.upsampler import JointMaps, make_maps
 from utnet.types import Batch, Prediction
 

@@ -2,32 +2,38 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
 from utnet.errors import InputError
+from utnet.options import File, Folder, Name, Number, Root
 
 if TYPE_CHECKING:
+    from utnet.config import Config
+    from utnet.model import UTNet
+    from utnet.parallel import World
     from utnet.scoring.protocol import Protocol
+    from utnet.scoring.rows import Row
 
 _TEST_SPLITS = {"dexycb": "test", "ho3d": "evaluation", "freihand": "evaluation", "custom": "test"}
 
 
 def evaluate(
-    checkpoint: Annotated[Path, tyro.conf.Positional],
+    checkpoint: Annotated[Path, tyro.conf.arg(metavar="CHECKPOINT"), tyro.conf.Positional],
     data: Literal["synth", "dexycb", "ho3d", "freihand", "custom", "shards"] = "synth",
-    root: str = "",
-    split: str | None = None,
-    setup: str = "s0",
-    limit: int | None = None,
-    json: Path | None = None,
-    out: Path | None = None,
+    root: Root = "",
+    split: Name = None,
+    setup: Literal["s0", "s1", "s2", "s3"] = "s0",
+    limit: Number = None,
+    json: File = None,
+    out: Folder = None,
     boxes: tuple[str, ...] = ("ground-truth",),
     joints: tuple[Literal["own", "benchmark"], ...] = ("own",),
     depth: Literal["both", "with", "without"] = "both",
-    mano: str = "",
+    mano: Root = "",
     allow_missing: bool = False,
 ) -> None:
     """Scores a checkpoint with RGB and, where there is depth, RGB-D input: a row for every protocol that is named.
@@ -37,10 +43,10 @@ def evaluate(
     Args:
         checkpoint: a folder such as RUN/best.
         data: what to score on; "synth": held-out synthetic hands.
-        root: the data set's folder.
-        split: default: test for DexYCB and custom, evaluation for HO3D and FreiHAND.
-        setup: DexYCB's s0, s1, s2 or s3.
-        limit: at most this many samples, evenly spaced.
+        root: the data set's folder; every data set but synth needs it.
+        split: test for DexYCB and custom, evaluation for HO3D (or H2O3D) and FreiHAND, unless another is named.
+        setup: DexYCB's.
+        limit: at most this many samples, evenly spaced (default: all).
         json: also write the means there.
         out: a folder for report.html, scores.json, scores.npz and per_sample.csv (`utnet compare` reads it).
         boxes: "ground-truth", or a detector's: a JSON file, sample key to x0, y0, x1, y1 in pixels.
@@ -51,8 +57,10 @@ def evaluate(
     """
     from utnet.checkpoint import load_checkpoint, pick_device
     from utnet.parallel import joined, own_device
+    from utnet.sources import training_note
 
     _writable(json)
+    _check_root(data, root)
     if out is not None and out.exists() and not out.is_dir():
         raise InputError(f"{out}: is a file; give a folder")
     with joined() as world:
@@ -60,15 +68,17 @@ def evaluate(
         with world.first_alone():
             options = {"root": root, "split": split, "setup": setup, "limit": limit, "mano": mano}
             source, note = _open(data, config, model.hand.name, allow_missing, **options)
+            notes = [text for text in (note, training_note(config, source) if world.is_first else "") if text]
         protocols, detected = _protocols(source, boxes, joints, depth, allow_missing)
-        _score(model, config, source, protocols, detected, world, json, out, allow_missing, checkpoint, note)
+        scored = _Scored(checkpoint, model, config, source, detected, notes)
+        _score(scored, protocols, world=world, json=json, out=out, allow_missing=allow_missing)
 
 
 def compare(
-    run_a: Annotated[Path, tyro.conf.Positional],
-    run_b: Annotated[Path, tyro.conf.Positional],
-    rows: tuple[int, int] | None = None,
-    json: Path | None = None,
+    run_a: Annotated[Path, tyro.conf.arg(metavar="RUN_A"), tyro.conf.Positional],
+    run_b: Annotated[Path, tyro.conf.arg(metavar="RUN_B"), tyro.conf.Positional],
+    rows: Annotated[tuple[int, int] | None, tyro.conf.arg(metavar="A B", help_behavior_hint="")] = None,
+    json: File = None,
 ) -> None:
     """Says which of two scored runs is better: paired differences of the same samples, with intervals.
 
@@ -91,12 +101,12 @@ def compare(
 
 
 def submit(
-    checkpoint: Annotated[Path, tyro.conf.Positional],
+    checkpoint: Annotated[Path, tyro.conf.arg(metavar="CHECKPOINT"), tyro.conf.Positional],
     data: Literal["ho3d", "freihand", "dexycb"],
-    root: str,
+    root: Annotated[str, tyro.conf.arg(metavar="FOLDER")],
     out: Path,
-    setup: str = "s0",
-    split: str | None = None,
+    setup: Literal["s0", "s1", "s2", "s3"] = "s0",
+    split: Name = None,
     depth: Literal["auto", "with", "without"] = "auto",
 ) -> None:
     """Writes the file that a benchmark scores, and checks it as its server would.
@@ -157,6 +167,14 @@ def _open(data: str, config: Any, hand: str, allow_missing: bool, **options: Any
         return source, f"without labelled meshes: {error}"
 
 
+def _check_root(data: str, root: str) -> None:
+    """A data set lies in a folder, and synthetic hands do not."""
+    if data == "synth" and root:
+        raise InputError(f"--root {root}: whose folder is not said; name it, too: --data dexycb")
+    if data != "synth" and not root:
+        raise InputError(f"no folder is given for {data}: --root FOLDER")
+
+
 def _first(source: Any, allow_missing: bool) -> Any:
     """The first sample, or the first that can be read where some may be missing."""
     for i in range(len(source) if allow_missing else 1):
@@ -172,18 +190,21 @@ def _protocols(
     source: Any, boxes: tuple[str, ...], joints: tuple[str, ...], depth: str, allow_missing: bool
 ) -> tuple[list[Protocol], dict[str, Any]]:
     """Every combination of the switches, and the boxes of the detectors by name."""
-    from utnet.evaluate import INPUTS, scorable_inputs
+    from utnet.evaluate import scorable_inputs
     from utnet.scoring.protocol import GROUND_TRUTH, Protocol, read_boxes
 
-    if allow_missing:  # samples without labels are counted, not refused
-        known: tuple[str, ...] = INPUTS if _first(source, allow_missing).depth_m is not None else INPUTS[:1]
-    else:
-        known = scorable_inputs(source)
+    known = scorable_inputs(source, skip_unreadable=allow_missing)
     inputs = [name for name in known if depth == "both" or (name == "rgbd") == (depth == "with")]
     if not inputs:
         raise InputError("--depth with: this data set has no depth images; leave it out")
-    detected = {Path(name).name: read_boxes(name) for name in boxes if name != GROUND_TRUTH}
-    names = list(dict.fromkeys(name if name == GROUND_TRUTH else Path(name).name for name in boxes))
+    names: dict[str, str] = {}
+    for given in boxes:
+        name = given if given == GROUND_TRUTH else Path(given).name
+        if names.setdefault(name, given) != given:
+            raise InputError(
+                f"--boxes {names[name]} {given}: both rows would be called {name}; rename one of the files"
+            )
+    detected = {name: read_boxes(given) for name, given in names.items() if given != GROUND_TRUTH}
     kinds = list(dict.fromkeys(joints))
     found = [Protocol(name == "rgbd", box, kind) for box in names for kind in kinds for name in inputs]
     if not found:
@@ -191,7 +212,27 @@ def _protocols(
     return found, detected
 
 
-def _score(model, config, source, protocols, detected, world, json, out, allow_missing, checkpoint, note) -> None:
+@dataclass(frozen=True)
+class _Scored:
+    """What is scored, on what: a checkpoint's network, a source, detectors' boxes by name, and what to say of them."""
+
+    checkpoint: Path
+    model: UTNet
+    config: Config
+    source: Any
+    detected: dict[str, Any]
+    notes: list[str]
+
+
+def _score(
+    scored: _Scored,
+    protocols: list[Protocol],
+    *,
+    world: World,
+    json: Path | None,
+    out: Path | None,
+    allow_missing: bool,
+) -> None:
     """Scores, prints and writes; the processes share the pass, and the first one does the rest."""
     import torch
 
@@ -204,11 +245,11 @@ def _score(model, config, source, protocols, detected, world, json, out, allow_m
     from utnet.storage import write_json
 
     run = score_source(
-        model,
-        source,
-        config,
+        scored.model,
+        scored.source,
+        scored.config,
         protocols=protocols,
-        boxes=detected,
+        boxes=scored.detected,
         allow_missing=allow_missing,
         world=world,
         progress=True,
@@ -219,24 +260,25 @@ def _score(model, config, source, protocols, detected, world, json, out, allow_m
     summaries = [summarise(row) for row in run.rows]
     for line in score_lines(summaries, constant):
         print(line)
-    if note:
-        print(note)
+    for note in scored.notes:
+        print(f"note: {note}")
     if json:
         write_json(json, _means(run.rows, constant))
     if out is None:
         return
     out.mkdir(parents=True, exist_ok=True)
+    source = scored.source
     about = {
         **run_info(),
-        "checkpoint": str(checkpoint),
-        "hand": model.hand.name,
+        "checkpoint": str(scored.checkpoint),
+        "hand": scored.model.hand.name,
         "data": {**fingerprint(source), "split": getattr(source, "split", ""), "tips": source.tips},
         "constant": constant,
     }
     from utnet.scoring.files import save_run
 
     save_run(out, run.rows, summaries, about)
-    _write_page(out, model, source, config, run.rows, summaries, about, detected, note)
+    _write_page(scored, out, rows=run.rows, summaries=summaries, about=about)
     print(f"open {out / 'report.html'}")
 
 
@@ -250,7 +292,7 @@ def _means(rows: list, constant: dict[str, float]) -> dict[str, Any]:
     return tree
 
 
-def _write_page(out, model, source, config, rows, summaries, about, detected, note) -> None:
+def _write_page(scored: _Scored, out: Path, *, rows: list[Row], summaries: list[dict], about: dict[str, Any]) -> None:
     from utnet.scoring.files import CSV, JSON, NPZ
     from utnet.scoring.page import write_scores_page
     from utnet.scoring.sheet import case_sheet, pick_cases
@@ -258,14 +300,15 @@ def _write_page(out, model, source, config, rows, summaries, about, detected, no
     first = rows[0].protocol
     drawn = [row for row in rows if (row.protocol.boxes, row.protocol.joints) == (first.boxes, first.joints)]
     sheets = {}
-    data, facts = about["data"], []
+    data, facts, notes = about["data"], [], list(scored.notes)
     if rows[0].joints_mm["absolute"].min() >= 0:  # NaN where a camera is not known
-        for name, places in pick_cases(rows[0]).items():
-            keys = [str(rows[0].keys[i]) for i in places]
-            title = f"{name.capitalize()} cases by MPJPE ({first.short})"
-            sheets[title] = case_sheet(model, source, config, drawn, keys, boxes=detected)
+        fewest = min(drawn, key=len)  # a row with depth may lack samples
+        for name, places in pick_cases(fewest).items():
+            keys = [str(fewest.keys[i]) for i in places]
+            title = f"{name.capitalize()} cases by MPJPE ({fewest.protocol.short})"
+            sheets[title] = case_sheet(scored.model, scored.source, scored.config, drawn, keys, boxes=scored.detected)
     else:
-        note = f"{note}; cases are not drawn: their cameras are not known".removeprefix("; ")
+        notes.append("cases are not drawn: their cameras are not known")
     facts.append(f"Checkpoint {about['checkpoint']}, {about['hand']} hand; utnet {about['versions']['utnet']}.")
     split = f" {data['split']}" if data["split"] else ""
     facts.append(
@@ -274,7 +317,7 @@ def _write_page(out, model, source, config, rows, summaries, about, detected, no
     write_scores_page(
         out / "report.html",
         title=f"Scores on {data['name']}{split}",
-        facts=facts + ([f"{note[0].upper()}{note[1:]}."] if note else []),
+        facts=facts + [f"{note[0].upper()}{note[1:]}." for note in notes],
         rows=rows,
         summaries=summaries,
         constant=about["constant"],

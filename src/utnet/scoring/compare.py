@@ -10,7 +10,8 @@ import numpy as np
 from utnet.errors import InputError
 from utnet.scoring.files import SavedRun
 from utnet.scoring.rows import METRICS, Row
-from utnet.scoring.summary import clusters_of, intervals, reported, said
+from utnet.scoring.summary import MIN_TO_JUDGE, clusters_of, interval_ends, reported, said
+from utnet.sources import counted
 
 
 def compare_runs(a: SavedRun, b: SavedRun, *, pairs: list[tuple[int, int]] | None = None, seed: int = 0) -> dict:
@@ -24,7 +25,8 @@ def compare_runs(a: SavedRun, b: SavedRun, *, pairs: list[tuple[int, int]] | Non
 
     Returns:
         Plain JSON: `a`, `b` (folders), `rows`: labels and for each metric `a`, `b`, `difference` (b - a), `low`,
-        `high`, `excludes_zero` and `better` ("a", "b", or None where the interval holds 0).
+        `high` (None where all samples are of one recording), `excludes_zero` and `better` ("a", "b", or None where the
+        interval holds 0 or is over fewer than `MIN_TO_JUDGE` recordings or samples).
 
     Raises:
         InputError: other data or samples, or no protocol in common.
@@ -62,28 +64,29 @@ def _check_same(a: SavedRun, b: SavedRun, x: Row, y: Row) -> None:
 
 def _compare(x: Row, y: Row, seed: int) -> dict[str, Any]:
     cluster, over = clusters_of(x.sequences)
+    num_clusters = int(cluster.max()) + 1
     names = [name for name in reported(x) if name in reported(y)]
     before, after = (np.stack([row.metrics[name] for name in names], 1) for row in (x, y))
-    low, high = intervals(after - before, cluster, seed=seed)
+    ends = interval_ends(after - before, cluster, seed=seed)
     metrics = {}
-    for i, name in enumerate(names):
+    for i, (name, (low, high)) in enumerate(zip(names, ends, strict=True)):
         difference = float((after[:, i] - before[:, i]).mean())
-        excludes = bool(low[i] > 0 or high[i] < 0)
+        excludes = low is not None and high is not None and (low > 0 or high < 0)
         b_is_better = (difference > 0) == METRICS[name].higher_is_better
         metrics[name] = {
             "a": float(before[:, i].mean()),
             "b": float(after[:, i].mean()),
             "difference": difference,
-            "low": float(low[i]),
-            "high": float(high[i]),
+            "low": low,
+            "high": high,
             "excludes_zero": excludes,
-            "better": ("b" if b_is_better else "a") if excludes else None,
+            "better": ("b" if b_is_better else "a") if excludes and num_clusters >= MIN_TO_JUDGE else None,
         }
     return {
         "label_a": x.label,
         "label_b": y.label,
         "num": len(x),
-        "interval": {"over": over, "num": int(cluster.max()) + 1, "seed": seed},
+        "interval": {"over": over, "num": num_clusters, "seed": seed},
         "metrics": metrics,
     }
 
@@ -96,12 +99,17 @@ def compare_lines(result: dict[str, Any]) -> Iterator[str]:
         yield ""
         same = row["label_a"] == row["label_b"]
         yield row["label_a"] if same else f"A: {row['label_a']}; B: {row['label_b']}"
-        yield f"{row['num']} hands; 95 % intervals over {said(row['interval'])}"
+        interval = row["interval"]
+        yield f"{counted(row['num'], 'hand')}; {said(interval)}"
+        if interval["num"] < MIN_TO_JUDGE:
+            yield f"no verdict: it takes {MIN_TO_JUDGE} {interval['over']} (here: {interval['num']})"
         yield f"{'':44s}{'A':>9s}{'B':>9s}{'B - A':>10s}   interval"
         for name, m in row["metrics"].items():
             shown = METRICS[name]
             d = shown.decimals
             verdict = "no difference shown" if m["better"] is None else f"{m['better'].upper()} is better"
-            ends = f"[{m['low']:+.{d}f}, {m['high']:+.{d}f}]"
+            if interval["num"] < MIN_TO_JUDGE:
+                verdict = ""
+            ends = "" if m["low"] is None else f"[{m['low']:+.{d}f}, {m['high']:+.{d}f}]"
             numbers = f"{m['a']:9.{d}f}{m['b']:9.{d}f}{m['difference']:+10.{d}f}"
-            yield f"  {shown.title:42s}{numbers}   {ends:20s} {verdict}"
+            yield f"  {shown.title:42s}{numbers}   {ends:20s} {verdict}".rstrip()

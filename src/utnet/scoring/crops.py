@@ -16,6 +16,7 @@ from utnet.data.source import BadSample, Source
 from utnet.data.transforms import right_crop
 from utnet.data.workers import init_worker, worker_context
 from utnet.errors import InputError
+from utnet.evaluate import is_labelled
 from utnet.inspection.check import HIDDEN_M
 from utnet.inspection.decode import image_points
 from utnet.inspection.measure import depth_difference
@@ -76,7 +77,7 @@ class Crops(Dataset):
             sample = self._source[index]
         except InputError as error:
             return index, BadSample(self._source.key(index), str(error))
-        if self._labelled and not _is_labelled(sample):
+        if self._labelled and not is_labelled(sample):
             return index, BadSample(sample.key, f"{sample.key}: joints without a 3D label cannot be scored")
         if self._boxes is not None:
             if sample.is_crop:
@@ -132,6 +133,19 @@ def _part(items: Sequence[Crop | tuple[int, BadSample]]) -> Part:
     return Part(collate([crop.sample for crop in crops]) if crops else None, crops, missing)
 
 
+def with_depth(part: Part) -> Part:
+    """The samples that have a depth image; the others are missing."""
+    lacking = {
+        crop.index: BadSample(crop.sample.key, f"{crop.sample.key}: no depth image (--depth without scores RGB alone)")
+        for crop in part.crops
+        if crop.sample.depth_m is None
+    }
+    if not lacking:
+        return part
+    kept = [crop for crop in part.crops if crop.index not in lacking]
+    return Part(collate([crop.sample for crop in kept]) if kept else None, kept, {**part.missing, **lacking})
+
+
 def stacked(params: Sequence[HandParams]) -> HandParams:
     """Parameters of several hands as float32 tensors."""
 
@@ -139,10 +153,6 @@ def stacked(params: Sequence[HandParams]) -> HandParams:
         return torch.from_numpy(np.stack([getattr(p, name) for p in params]).astype(np.float32))
 
     return HandParams(tensor("global_orient"), tensor("hand_pose"), tensor("betas"), tensor("transl_m"))
-
-
-def _is_labelled(sample: Sample) -> bool:
-    return bool((sample.joints_3d_conf > 0).all() and np.isfinite(sample.joints_cam_m).all())
 
 
 def _light(crop: Sample) -> Sample:

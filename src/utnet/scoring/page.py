@@ -90,7 +90,7 @@ def _mesh_scores(summaries: list[dict[str, Any]]) -> str:
 
 def _notes(interval: dict[str, Any]) -> str:
     return (
-        f"Small: 95 % bootstrap intervals over {said(interval)}. MPJPE: mean joint error "
+        f"Small: {said(interval)}. MPJPE: mean joint error "
         "relative to the wrist, PA after the best similarity, absolute in the camera. AUC: area under the PCK curve, "
         "0 to 50 mm. The best constant hand is fitted to the truth itself: no answer that ignores the picture does "
         "better. Flips: none, since the flip of a right hand is a left one, which the network never sees."
@@ -141,6 +141,8 @@ def _table(heads: list[str], lines: list[list[str]], *, reference: int = 0) -> s
 
 def _cell(summary: dict[str, Any], name: str) -> str:
     metric = summary["metrics"][name]
+    if metric["low"] is None:
+        return _number(metric["mean"], name)
     low, high = _number(metric["low"], name), _number(metric["high"], name)
     return f"{_number(metric['mean'], name)}<br><small>{low} to {high}</small>"
 

@@ -13,7 +13,7 @@ from utnet.errors import InputError
 from utnet.geometry import crop_to_px
 from utnet.hand import HandModel
 from utnet.model import UTNet
-from utnet.predict.camera import measure_distance, solve_translation
+from utnet.placement import measure_distance, solve_translation
 from utnet.scoring.crops import Part
 from utnet.types import Prediction
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -20,7 +20,7 @@ from utnet.errors import InputError
 from utnet.metrics import pve_mm, sample_scores
 from utnet.model import UTNet
 from utnet.parallel import World, this_world
-from utnet.scoring.crops import Crop, Crops, Part, parts, stacked
+from utnet.scoring.crops import Crop, Crops, Part, parts, stacked, with_depth
 from utnet.scoring.placing import Placed, benchmark_tips, check_benchmark_tips, forward, place
 from utnet.scoring.protocol import GROUND_TRUTH, Protocol
 from utnet.scoring.rows import ALIGNMENTS, Row, joint_metrics, mesh_metrics, no_mesh
@@ -61,8 +61,8 @@ def score_source(
         config: crop, size and loader settings.
         protocols: the rows; those with the same boxes share a reading of the data.
         boxes: what `Protocol.boxes` other than "ground-truth" stand for.
-        allow_missing: samples that cannot be read, have no 3D label or no detected box are left out, and every row
-            says how many.
+        allow_missing: samples that cannot be read, have no 3D label, no detected box or, in rows with depth, no depth
+            image are left out, and every row says how many.
         world: the processes (default: those that are joined now). All of them get the result.
         progress: show a bar.
 
@@ -84,7 +84,7 @@ def score_source(
             crops = Crops(source, config, None if name == GROUND_TRUTH else (boxes or {})[name])
             found = _one_pass(model, source, crops, config, wanted, world, progress)
             for protocol in wanted:
-                rows[protocol], truth[protocol] = _row(protocol, found, len(source), allow_missing)
+                rows[protocol], truth[protocol] = _row(protocol, found[protocol], len(source), allow_missing)
     finally:
         model.train(was_training)
     return Run([rows[protocol] for protocol in protocols], truth[protocols[0]])
@@ -92,11 +92,16 @@ def score_source(
 
 @dataclass
 class _Found:
-    """One process's share, or all of them put together: arrays a batch, by protocol and by name."""
+    """One process's share of a protocol's row, or all of them put together: arrays a batch by name."""
 
-    facts: dict[str, list[np.ndarray]]
-    scores: dict[Protocol, dict[str, list[np.ndarray]]]
-    missing: dict[int, BadSample]
+    facts: dict[str, list[np.ndarray]] = field(default_factory=lambda: defaultdict(list))
+    scores: dict[str, list[np.ndarray]] = field(default_factory=lambda: defaultdict(list))
+    missing: dict[int, BadSample] = field(default_factory=dict)
+
+    def add(self, other: _Found) -> None:
+        self.missing.update(other.missing)
+        _add(self.facts, other.facts)
+        _add(self.scores, other.scores)
 
 
 def _one_pass(
@@ -107,26 +112,18 @@ def _one_pass(
     protocols: list[Protocol],
     world: World,
     progress: bool,
-) -> _Found:
-    own = _Found(defaultdict(list), {protocol: defaultdict(list) for protocol in protocols}, {})
+) -> dict[Protocol, _Found]:
+    own = {protocol: _Found() for protocol in protocols}
     size = config.train.batch_size * world.size
-    bar = tqdm(total=-(-len(crops) // size), desc="score", disable=not (progress and world.is_first), leave=False)
-    with bar:
+    shown = None if progress and world.is_first else True
+    with tqdm(total=-(-len(crops) // size), desc="score", disable=shown, leave=False) as bar:
         for part in parts(crops, config, rank=world.rank, world_size=world.size):
-            own.missing.update(part.missing)
-            if part.crops:
-                _add(own.facts, _facts(part.crops))
-                _score_part(model, source, part, protocols, own.scores)
+            _score_part(model, source, part, own)
             bar.update()
-    shares = world.gather(own)
-    whole = _Found(defaultdict(list), {protocol: defaultdict(list) for protocol in protocols}, {})
-    for share in shares:
-        whole.missing.update(share.missing)
-        for name, arrays in share.facts.items():
-            whole.facts[name] += arrays
+    whole = {protocol: _Found() for protocol in protocols}
+    for share in world.gather(own):
         for protocol in protocols:
-            for name, arrays in share.scores[protocol].items():
-                whole.scores[protocol][name] += arrays
+            whole[protocol].add(share[protocol])
     return whole
 
 
@@ -143,23 +140,24 @@ def _facts(crops: list[Crop]) -> dict[str, np.ndarray]:
     }
 
 
-def _score_part(
-    model: UTNet, source: Source, part: Part, protocols: list[Protocol], scores: dict[Protocol, dict[str, list]]
-) -> None:
+def _score_part(model: UTNet, source: Source, whole: Part, found: dict[Protocol, _Found]) -> None:
     """One forward pass for each input, and its numbers under every protocol with that input."""
-    truth = _meshes(model, part.crops)
-    for use_depth in dict.fromkeys(protocol.depth for protocol in protocols):
-        lacking = [crop.sample.key for crop in part.crops if use_depth and crop.sample.depth_m is None]
-        if lacking:
-            raise InputError(f"{lacking[0]}: no depth image; score this source with RGB input")
+    for use_depth in dict.fromkeys(protocol.depth for protocol in found):
+        part = with_depth(whole) if use_depth else whole
+        rows = {protocol: row for protocol, row in found.items() if protocol.depth == use_depth}
+        for row in rows.values():
+            row.missing.update(part.missing)
+        if not part.crops:
+            continue
+        truth = _meshes(model, part.crops)
         placed = place(forward(model, part, use_depth=use_depth), part, model.hand, use_depth=use_depth)
-        for protocol in protocols:
-            if protocol.depth == use_depth:
-                joints = placed.joints_m
-                if protocol.joints == "benchmark":
-                    sides = [crop.side for crop in part.crops]
-                    joints = benchmark_tips(joints, placed.vertices_m, source.tips, sides)
-                _add(scores[protocol], _numbers(joints, placed, part.crops, truth))
+        for protocol, row in rows.items():
+            joints = placed.joints_m
+            if protocol.joints == "benchmark":
+                sides = [crop.side for crop in part.crops]
+                joints = benchmark_tips(joints, placed.vertices_m, source.tips, sides)
+            _append(row.facts, _facts(part.crops))
+            _append(row.scores, _numbers(joints, placed, part.crops, truth))
 
 
 def _numbers(
@@ -211,9 +209,14 @@ def _meshes(model: UTNet, crops: list[Crop]) -> list[np.ndarray | None]:
     return out
 
 
-def _add(lists: dict[str, list], arrays: dict[str, np.ndarray]) -> None:
+def _append(lists: dict[str, list], arrays: dict[str, np.ndarray]) -> None:
     for name, array in arrays.items():
         lists[name].append(array)
+
+
+def _add(lists: dict[str, list], others: dict[str, list]) -> None:
+    for name, arrays in others.items():
+        lists[name] += arrays
 
 
 def _row(protocol: Protocol, found: _Found, num: int, allow_missing: bool) -> tuple[Row, np.ndarray]:
@@ -232,7 +235,7 @@ def _row(protocol: Protocol, found: _Found, num: int, allow_missing: bool) -> tu
         raise InputError(f"{len(index)} of {num} samples were scored; a mean over a part is not reported")
     order = np.argsort(index, kind="stable")
     facts = {name: array[order] for name, array in facts.items()}
-    arrays = {name: np.concatenate(values)[order] for name, values in found.scores[protocol].items()}
+    arrays = {name: np.concatenate(values)[order] for name, values in found.scores.items()}
     gt_m = facts.pop("gt_m")
     expected, errors = arrays.pop("expected_mm"), {name: arrays.pop(name) for name in ALIGNMENTS}
     row = Row(

@@ -66,7 +66,7 @@ def write_submission(
     """Predicts a split, writes it and reads the file back as the benchmark does.
 
     Fingertips are the benchmark's own vertices where the network's hand is MANO's. The hand's place is solved from its
-    pixels in the benchmark's camera (`predict.camera`), and measured by the depth image where `use_depth` is True.
+    pixels in the benchmark's camera (`placement`), and measured by the depth image where `use_depth` is True.
 
     Args:
         model: the network.

@@ -14,6 +14,8 @@ from utnet.scoring.rows import METRICS, Row
 NUM_DRAWS = 1000
 _LEVEL = 95.0
 _FEW = 10  # clusters; percentile intervals of fewer are too narrow
+MIN_TO_JUDGE = 6
+"""Clusters that a verdict needs: if there is no difference, five fall on one side once in sixteen times, not in 20."""
 _AT_ONCE = 50  # draws held in memory together
 _WRIST = 0
 
@@ -21,13 +23,13 @@ _WRIST = 0
 def clusters_of(sequences: np.ndarray) -> tuple[np.ndarray, str]:
     """(N,) number of the cluster that each sample is drawn with, and what the clusters are.
 
-    Frames of a recording are alike: where there are several recordings, whole recordings are drawn. Otherwise, or where
-    samples have no recording, single samples are, which is too sure of itself if they are neighbouring frames.
+    Frames of a recording are alike: whole recordings are drawn, and one alone says nothing of others. Where samples
+    have no recording, single samples are drawn, which is too sure of itself if they are neighbouring frames.
     """
     names, cluster = np.unique(sequences, return_inverse=True)
-    if len(names) > 1 and "" not in names:
-        return cluster, "samples" if len(names) == len(sequences) else "sequences"
-    return np.arange(len(sequences)), "samples"
+    if "" in names:
+        return np.arange(len(sequences)), "samples"
+    return cluster, "samples" if len(names) == len(sequences) else "sequences"
 
 
 def bootstrap(values: np.ndarray, cluster: np.ndarray, *, seed: int = 0, draws: int = NUM_DRAWS) -> np.ndarray:
@@ -53,16 +55,22 @@ def bootstrap(values: np.ndarray, cluster: np.ndarray, *, seed: int = 0, draws: 
 
 
 def said(interval: dict[str, Any]) -> str:
-    """What intervals are over, with a warning where that is little."""
-    few = " (few: rough intervals)" if interval["num"] < _FEW else ""
-    return f"{interval['num']} {interval['over']}{few}"
+    """Which intervals there are and what they are over, with a warning where that is little."""
+    num, over = interval["num"], interval["over"]
+    if num == 1:
+        return f"no intervals: one {over.removesuffix('s')} says nothing of others"
+    return f"95 % bootstrap intervals over {num} {over}{' (few: rough intervals)' if num < _FEW else ''}"
 
 
-def intervals(values: np.ndarray, cluster: np.ndarray, *, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Ends (M,) and (M,) of the 95 % percentile intervals of (N, M) values' means."""
+def interval_ends(
+    values: np.ndarray, cluster: np.ndarray, *, seed: int = 0
+) -> list[tuple[float, float]] | list[tuple[None, None]]:
+    """Ends of the 95 % percentile intervals of (N, M) values' M means; None where there is one cluster, and so none."""
+    if not cluster.any():
+        return [(None, None)] * values.shape[1]
     beside = (100.0 - _LEVEL) / 2
     low, high = np.percentile(bootstrap(values, cluster, seed=seed), [beside, 100.0 - beside], axis=0)
-    return low, high
+    return list(zip(low.tolist(), high.tolist(), strict=True))
 
 
 def reported(row: Row) -> list[str]:
@@ -74,13 +82,14 @@ def summarise(row: Row, *, seed: int = 0) -> dict[str, Any]:
     """Everything that is printed of a row, plain JSON.
 
     Returns:
-        `label`, `protocol`, `num`, `num_expected`, `missing`, `metrics` (name -> mean, low, high), `interval` (what was
-        resampled), `median_joint_mm`, `joints`, `fingers`, `sides`, `visibility`, `sequences` and `not_reported`.
+        `label`, `protocol`, `num`, `num_expected`, `missing`, `metrics` (name -> mean, low, high; the latter two null
+        where all samples are of one recording), `interval` (what was resampled), `median_joint_mm`, `joints`,
+        `fingers`, `sides`, `visibility`, `sequences` and `not_reported`.
     """
     cluster, over = clusters_of(row.sequences)
     names = reported(row)
     values = np.stack([row.metrics[name] for name in names], 1)
-    low, high = intervals(values, cluster, seed=seed)
+    ends = interval_ends(values, cluster, seed=seed)
     means = values.mean(0)
     return {
         "label": row.label,
@@ -89,8 +98,8 @@ def summarise(row: Row, *, seed: int = 0) -> dict[str, Any]:
         "num_expected": row.num_expected,
         "missing": row.missing,
         "metrics": {
-            name: {"mean": float(mean), "low": float(a), "high": float(b)}
-            for name, mean, a, b in zip(names, means, low, high, strict=True)
+            name: {"mean": float(mean), "low": low, "high": high}
+            for name, mean, (low, high) in zip(names, means, ends, strict=True)
         },
         "interval": {"level": _LEVEL, "over": over, "num": int(cluster.max()) + 1, "seed": seed, "draws": NUM_DRAWS},
         "median_joint_mm": float(np.median(row.joints_mm["root"], axis=0).mean()),

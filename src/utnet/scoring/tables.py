@@ -8,6 +8,7 @@ from typing import Any
 from utnet.scoring.protocol import INPUTS, Protocol
 from utnet.scoring.rows import METRICS
 from utnet.scoring.summary import said
+from utnet.sources import counted
 
 _SHOWN = ("mpjpe_mm", "pa_mpjpe_mm", "absolute_mpjpe_mm", "auc", "pve_mm", "pa_pve_mm", "pa_f5", "pa_f15")
 _TITLES = {"absolute_mpjpe_mm": "absolute [mm]"}
@@ -21,7 +22,7 @@ def score_lines(summaries: list[dict[str, Any]], constant: dict[str, float]) -> 
         constant: `evaluate.constant_hand` of the truth.
     """
     first = summaries[0]
-    yield f"{first['num']} hands; [95 % intervals] over {said(first['interval'])}"
+    yield f"{counted(first['num'], 'hand')}; [{said(first['interval'])}]"
     titles = ("MPJPE [mm]", "PA-MPJPE [mm]", "AUC")
     values = (f"{constant['mpjpe_mm']:.1f}", f"{constant['pa_mpjpe_mm']:.1f}", f"{constant['auc']:.3f}")
     yield _line("best constant hand", zip(titles, values, strict=True))
@@ -40,6 +41,7 @@ def _line(name: str, cells: Any) -> str:
     return f"{name:20s}" + "   ".join(f"{title} {value}" for title, value in cells)
 
 
-def _cell(metric: dict[str, float], decimals: int) -> str:
+def _cell(metric: dict[str, Any], decimals: int) -> str:
     d = 1 if decimals == 2 else decimals
-    return f"{metric['mean']:.{d}f} [{metric['low']:.{d}f}, {metric['high']:.{d}f}]"
+    mean = f"{metric['mean']:.{d}f}"
+    return mean if metric["low"] is None else f"{mean} [{metric['low']:.{d}f}, {metric['high']:.{d}f}]"
