@@ -425,7 +425,9 @@ def test_the_example_writes_a_folder_that_opens(tmp_path, monkeypatch, capsys):
     runpy.run_path(str(ROOT / "examples/custom_hands.py"), run_name="__main__")
     source = open_source("custom", tmp_path / "mine")
     samples = [source[i] for i in range(len(source))]
-    assert len(samples) == len(capsys.readouterr().out.splitlines()) == 6
+    printed = capsys.readouterr().out.splitlines()
+    assert len(samples) == 6
+    assert len(printed) == 7  # each sample, and what to do next
     for with_depth in samples[::2]:
         assert_labels_agree(with_depth, HandModel.open())
         assert with_depth.depth_m is not None

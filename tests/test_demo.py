@@ -33,7 +33,7 @@ def test_the_page_holds_the_scores_and_everything_it_links(made):
             assert f"<td>{scores[when][layout][key]['mpjpe_mm']:.1f}</td>" in page
         assert f"<td>{scores['after'][layout]['constant']['pa_mpjpe_mm']:.1f}</td>" in page
     links = re.findall(r'href="([^"]+)"', page)
-    assert {Path(link).suffix for link in links} == {".glb", ".png", ".json"}
+    assert {Path(link).suffix for link in links} == {".glb", ".jpg", ".json"}
     assert all((folder / link).stat().st_size > 0 for link in links)
     assert page.count("data:image/png;base64,") == 3  # curves, and a sheet for each tree
     text = re.sub('base64,[^"]*', "", page)  # four letters come up in pictures by chance
