@@ -4,6 +4,8 @@ import io
 import struct
 import zlib
 from concurrent.futures import ThreadPoolExecutor
+from fractions import Fraction
+from types import SimpleNamespace
 
 import av
 import cv2
@@ -85,6 +87,7 @@ def test_a_turned_picture_stands_upright_and_its_camera_with_it(tmp_path, orient
     )
     picture = read_picture(saved(tmp_path, np.ascontiguousarray(stored), "p.png", exif=tags))
     np.testing.assert_array_equal(picture.rgb, scene())
+    assert picture.turned is (orientation > 1)
     np.testing.assert_allclose(picture.K_px, [[500, 0, 29.5], [0, 400, 19.5], [0, 0, 1]])
 
 
@@ -145,7 +148,7 @@ def png_header(width, height):
 def test_huge_pictures_are_refused_by_their_header(tmp_path, width, height):
     path = tmp_path / "huge.png"
     path.write_bytes(png_header(width, height))
-    with pytest.raises(InputError, match=rf"huge.png: .*{MAX_MEGAPIXELS}.*make the picture smaller"):
+    with pytest.raises(InputError, match=rf"huge.png: .*{MAX_MEGAPIXELS}.*make it smaller"):
         read_picture(path)
 
 
@@ -228,8 +231,9 @@ def test_depth_comes_back_in_metres(tmp_path):
     wanted = METRES.copy()
     wanted[0, :2] = 0
     np.save(tmp_path / "d.npy", holes)
+    (tmp_path / "D.NPY").write_bytes((tmp_path / "d.npy").read_bytes())
     Image.fromarray(holes).save(tmp_path / "f.tiff")
-    for name in ("d.npy", "f.tiff"):
+    for name in ("d.npy", "D.NPY", "f.tiff"):
         np.testing.assert_array_equal(read_depth(tmp_path / name), wanted)
 
 
@@ -331,6 +335,54 @@ def test_a_video_cut_short_gives_the_frames_that_are_there(tmp_path):
     assert "cut short" in reader.incomplete or "damaged" in reader.incomplete
     for frame, other in zip(part, whole, strict=False):
         np.testing.assert_array_equal(frame.rgb, other.rgb)
+
+
+def black_movie(path, times_s, size=(64, 48), codec="mjpeg"):
+    """Black frames at these times, whose file states a rate of 1000 a second, as browsers' recordings do."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=1000)
+        stream.width, stream.height, stream.pix_fmt = *size, "yuvj420p" if codec == "mjpeg" else "yuv420p"
+        for time_s in times_s:
+            frame = av.VideoFrame(*size, stream.pix_fmt)
+            frame.pts, frame.time_base = round(1000 * time_s), Fraction(1, 1000)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+
+
+@pytest.mark.parametrize("codec", ["mjpeg", "libx264"])
+def test_a_video_with_a_false_rate_is_judged_by_its_times(tmp_path, codec):
+    times = [0.033 * i for i in range(40)]
+    black_movie(tmp_path / "whole.mkv", times, codec=codec)
+    frames, reader = frames_of(tmp_path / "whole.mkv")
+    assert len(frames) == 40
+    assert reader.incomplete is None
+    assert 30 <= reader.fps < 31
+    np.testing.assert_allclose([frame.time_s for frame in frames], times, atol=2e-3)
+    data = (tmp_path / "whole.mkv").read_bytes()
+    (tmp_path / "cut.mkv").write_bytes(data[: int(len(data) * 0.6)])
+    frames, reader = frames_of(tmp_path / "cut.mkv")
+    assert 0 < len(frames) < 40
+    assert reader.incomplete is not None
+
+
+def test_a_video_with_huge_frames_is_refused_before_one_is_decoded(tmp_path):
+    black_movie(tmp_path / "huge.mkv", [0.0], size=(8000, 6000))
+    with pytest.raises(InputError, match=r"huge.mkv: 8000 x 6000 px are 48 megapixels, the most are 40"):
+        VideoReader(tmp_path / "huge.mkv")
+
+
+def test_a_video_whose_end_cannot_be_written_leaves_nothing(tmp_path, monkeypatch):
+    def full_disk(*_):
+        raise OSError(28, "No space left on device")
+
+    def write():
+        with VideoWriter(tmp_path / "v.mp4", 25.0) as writer:
+            writer.write(scene(), 0.0)
+            writer._container = SimpleNamespace(mux=full_disk, close=writer._container.close)
+
+    with pytest.raises(OSError, match="No space"):
+        write()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_turned_video_stands_upright(tmp_path):

@@ -26,7 +26,7 @@ def read_depth(path: str | Path, scale: float = 0.001) -> np.ndarray:
     path = Path(path)
     if not scale > 0:
         raise InputError(f"--depth-scale is {scale}; expected metres a step, such as 0.001 for millimetres")
-    depth = _read_npy(path) if path.suffix == ".npy" else _read_image(path, scale)
+    depth = _read_npy(path) if path.suffix.lower() == ".npy" else _read_image(path, scale)
     depth = np.nan_to_num(depth, nan=0.0, posinf=0.0, neginf=0.0)
     if (depth < 0).any():
         raise InputError(f"{path}: holds distances below 0; expected metres along the camera's axis, 0 for no reading")

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL.ExifTags import Base
 
 from utnet.errors import InputError
 from utnet.media.exif import exif_camera
@@ -36,10 +37,12 @@ class Picture:
     Attributes:
         rgb: (H, W, 3) uint8, upright.
         K_px: (3, 3) intrinsics that its EXIF data tell, of the upright picture, or None (`media.exif`).
+        turned: its EXIF data say that the stored pixels lie on their side, upside down or mirrored; `rgb` does not.
     """
 
     rgb: np.ndarray
     K_px: np.ndarray | None
+    turned: bool = False
 
 
 def read_picture(path: str | Path) -> Picture:
@@ -55,7 +58,8 @@ def read_picture(path: str | Path) -> Picture:
     path = Path(path)
     with open_image(path) as image:
         upright = ImageOps.exif_transpose(image)
-        return Picture(_as_rgb(path, upright), exif_camera(image.getexif(), image.size, upright.size))
+        turned = image.getexif().get(Base.Orientation, 1) not in (0, 1)
+        return Picture(_as_rgb(path, upright), exif_camera(image.getexif(), image.size, upright.size), turned)
 
 
 @contextmanager
@@ -78,12 +82,12 @@ def open_image(path: Path) -> Iterator[Image.Image]:
         raise InputError(f"{path}: damaged or cut short ({error}); copy it again") from error
 
 
-def check_megapixels(path: Path, width: int, height: int) -> None:
-    """InputError for a picture that is too large to decode."""
-    if width * height > MAX_MEGAPIXELS * 1e6:
+def check_megapixels(path: Path, width: int, height: int, *, most: float = MAX_MEGAPIXELS) -> None:
+    """InputError for a picture, or frames of a video, too large to decode."""
+    if width * height > most * 1e6:
         raise InputError(
-            f"{path}: {width} x {height} px are {width * height / 1e6:.0f} megapixels, the most are {MAX_MEGAPIXELS}; "
-            "make the picture smaller first"
+            f"{path}: {width} x {height} px are {width * height / 1e6:.0f} megapixels, the most are {most}; "
+            "make it smaller first"
         )
 
 
@@ -96,7 +100,7 @@ def _open(path: Path) -> Image.Image:
     except Image.DecompressionBombError as error:
         raise InputError(
             f"{path}: {str(error).split(' exceeds')[0].lower()}, the most are {MAX_MEGAPIXELS} megapixels; "
-            "make the picture smaller first"
+            "make it smaller first"
         ) from error
     except UnidentifiedImageError as error:
         raise InputError(f"{path}: not a picture (JPEG, PNG, WebP, TIFF or BMP)") from error

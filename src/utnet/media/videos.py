@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -16,11 +17,17 @@ import numpy as np
 from av.error import FFmpegError
 
 from utnet.errors import InputError
+from utnet.media.pictures import check_megapixels
 from utnet.storage import whole_file
 
 VIDEO_SUFFIXES = (".mp4", ".mov", ".m4v", ".avi", ".mkv", ".webm", ".mpg", ".mpeg")
 """Names by which videos are known."""
 
+MAX_MEGAPIXELS = 40
+"""8K has 33. A decoder holds several frames at once, so this is less than a picture may have."""
+
+_BELIEVED_FPS = (0.5, 250.0)
+"""Files without a rate of their own state anything, a thousand for instance."""
 _TIME_BASE = Fraction(1, 90_000)
 _LEAST_STEP_S = 0.001
 _BT709 = 1
@@ -47,8 +54,10 @@ class VideoReader:
 
     Attributes:
         name: the file, or "camera 0".
-        fps: mean frames a second that the file states (a camera: what it says of itself, 30 where it says nothing).
-        num_frames: that the file states or that follow from its length; None where it does not say, and for cameras.
+        fps: mean frames a second that the file states (a camera: what it says of itself), 30 where it says nothing that
+            can be believed.
+        num_frames: that the file states or that follow from its length, about; None where it does not say, and for
+            cameras.
         incomplete: after the last frame: why frames are missing, or None.
     """
 
@@ -89,13 +98,14 @@ class VideoReader:
             count += 1
         if count == 0:
             raise InputError(f"{self.name}: no frame can be decoded; the video is damaged or of an unknown kind")
-        self.incomplete = self._source.incomplete(count)
+        self.incomplete = self._source.incomplete(count, last_s)
 
 
 class _File:
     """A video file through PyAV, which tells the frames' true times and their rotation."""
 
     def __init__(self, path: Path):
+        self._path = path
         if not path.is_file():
             raise InputError(f"{path}: {'a folder, not a video' if path.is_dir() else 'no such file'}")
         if path.stat().st_size == 0:
@@ -109,9 +119,11 @@ class _File:
             raise InputError(f"{path}: not a video, or cut short before its index (no video stream in it)")
         self._stream = self._container.streams.video[0]
         self._stream.thread_type = "AUTO"
-        rate, seconds = self._stream.average_rate or self._stream.guessed_rate, self._seconds()
-        self.fps = float(rate or 30)
-        self.num_frames = self._stream.frames or (round(seconds * self.fps) if seconds else None)
+        self._check_size(self._stream.width, self._stream.height)
+        rates = [float(rate) for rate in (self._stream.average_rate, self._stream.guessed_rate) if rate]
+        self.fps = next((rate for rate in rates if _BELIEVED_FPS[0] <= rate <= _BELIEVED_FPS[1]), 30.0)
+        self._seconds = self._stated_seconds()
+        self.num_frames = self._stream.frames or (round(self._seconds * self.fps) if self._seconds else None)
         self._error: str | None = None
 
     def frames(self) -> Iterator[tuple[float, np.ndarray]]:
@@ -119,6 +131,7 @@ class _File:
         time_s = -1.0 / self.fps
         try:
             for frame in self._container.decode(self._stream):
+                self._check_size(frame.width, frame.height)  # a header may say anything
                 time_s = frame.time if frame.time is not None else time_s + 1.0 / self.fps
                 rgb = frame.to_ndarray(format="rgb24")
                 turns = round(frame.rotation / 90) % 4  # anticlockwise, as telephones note it
@@ -126,18 +139,30 @@ class _File:
         except FFmpegError as error:
             self._error = str(error.strerror)
 
-    def incomplete(self, count: int) -> str | None:
+    def incomplete(self, count: int, last_s: float) -> str | None:
         """Files round their length and count frames that are never shown: one in a hundred, or two, may be missing."""
         if self._error is not None:
             return f"damaged after frame {count - 1} ({self._error})"
-        if self.num_frames is not None and count < self.num_frames - max(2, 0.01 * self.num_frames):
-            return f"cut short: {count} of {self.num_frames} frames are there"
+        stated = self._stream.frames
+        if stated:
+            missing = count < stated - max(2, 0.01 * stated)
+            return f"cut short: {count} of {stated} frames are there" if missing else None
+        # Without a count the rate may be wrong, too, but the time at which it ends is not.
+        if self._seconds and last_s + 2 * last_s / max(1, count - 1) < 0.99 * self._seconds - 0.1:
+            return f"cut short: {last_s:.1f} of {self._seconds:.1f} seconds are there"
         return None
 
     def close(self) -> None:
         self._container.close()
 
-    def _seconds(self) -> float | None:
+    def _check_size(self, width: int, height: int) -> None:
+        try:
+            check_megapixels(self._path, width, height, most=MAX_MEGAPIXELS)
+        except InputError:
+            self.close()
+            raise
+
+    def _stated_seconds(self) -> float | None:
         if self._stream.duration and self._stream.time_base:
             return float(self._stream.duration * self._stream.time_base)
         return self._container.duration / av.time_base if self._container.duration else None
@@ -165,7 +190,7 @@ class _Camera:
                 return
             yield time.monotonic(), np.ascontiguousarray(bgr[..., ::-1])
 
-    def incomplete(self, count: int) -> str | None:
+    def incomplete(self, count: int, last_s: float) -> str | None:
         """A camera has no end of its own."""
         return f"gave no more frames after frame {count - 1}"
 
@@ -191,12 +216,16 @@ class VideoWriter:
         return self
 
     def __exit__(self, kind, error, trace) -> None:
-        if self._container is not None:
-            try:
-                if kind is None:
-                    self._container.mux(self._stream.encode(None))
-            finally:
-                self._container.close()
+        try:
+            if self._container is not None:
+                try:
+                    if kind is None:
+                        self._container.mux(self._stream.encode(None))
+                finally:
+                    self._container.close()
+        except BaseException:  # a full disk: the temporary file goes
+            self._stack.__exit__(*sys.exc_info())
+            raise
         self._stack.__exit__(kind, error, trace)
 
     def write(self, rgb: np.ndarray, time_s: float) -> None:
