@@ -11,10 +11,11 @@ import torch
 import utnet
 from utnet.checkpoint import save_checkpoint
 from utnet.cli import main
-from utnet.config import Config, ModelConfig, override
+from utnet.config import Config, ModelConfig, SynthConfig, override
 from utnet.errors import InputError
 from utnet.model import UTNet
 from utnet.model.presets import resolve_preset
+from utnet.synth.write_tars import write_tars
 
 ROOT = Path(__file__).parents[1]
 
@@ -118,3 +119,18 @@ def test_overrides_are_strict():
     for change, message in (("train.lR=1", "did you mean 'lr'"), ("train.lr", "expected KEY=VALUE"), ("a.b=1", "'a'")):
         with pytest.raises(InputError, match=message):
             override(Config(), [change])
+
+
+def test_trees_are_drawn_as_the_config_says(tmp_path, capsys):
+    config, drawn = tmp_path / "run.yaml", ["synth", "--layout", "tars", "--num", "2"]
+    config.write_text("synth: {forearm: false}\n")
+    full = fails(capsys, *drawn, "--out", str(tmp_path / "full"), "--set", "synth.appearance=full")
+    assert "trees are drawn plain" in full
+    assert not (tmp_path / "full").exists()
+    write_tars(tmp_path / "expected", num=2, synth_config=SynthConfig(forearm=False), progress=False)
+    write_tars(tmp_path / "default", num=2, progress=False)
+    main([*drawn, "--out", str(tmp_path / "by_file"), "--config", str(config)])
+    main([*drawn, "--out", str(tmp_path / "by_set"), "--set", "synth.forearm=false"])
+    names = ("expected", "default", "by_file", "by_set")
+    expected, default, by_file, by_set = ((tmp_path / name / "000000.tar").read_bytes() for name in names)
+    assert by_file == by_set == expected != default

@@ -16,6 +16,7 @@ import yaml
 from mano_files import random_mano, write_mano
 from trees import copy_of, dexycb_tree, ho3d_tree
 from utnet import layouts
+from utnet.config import Config, override
 from utnet.conventions import FINGERS, TIPS
 from utnet.data import open_source
 from utnet.data.source import BadSample
@@ -30,6 +31,7 @@ from utnet.inspection.decode import fitted_camera
 from utnet.inspection.preview import _EXPAND, preview_sheet, read_samples
 from utnet.inspection.stats import stats_source
 from utnet.inspection.tables import check_lines, stats_lines
+from utnet.sources import open_validation
 from utnet.viz import FINGER_COLORS, draw_joints, elide
 
 TILE = 64
@@ -545,3 +547,22 @@ def test_depth_in_millimetres_is_a_finding():
 def test_synthetic_hands_can_be_looked_at(capsys):
     commands.check(SourceChoice("synth", limit=4))
     assert "ok: 4 samples" in capsys.readouterr().out
+
+
+def test_synthetic_hands_are_those_that_the_run_is_validated_on(tmp_path):
+    path, changes = tmp_path / "run.yaml", ("synth.factors.jpeg=0.0", "seed=3")
+    path.write_text("synth: {appearance: full}\nmodel: {size_px: 96}\n")
+    shown = SourceChoice("synth", limit=2, config=path, set=changes).open()
+    config = override(Config.load(path), [*changes, "val.limit=2"])
+    validated = open_validation(config)
+    assert len(shown) == len(validated) == 2
+    for i in range(2):
+        assert shown[i].rgb.shape == (96, 96, 3)
+        assert np.array_equal(shown[i].rgb, validated[i].rgb)
+        assert shown[i].key == validated[i].key
+    commands.shard(SourceChoice("synth", limit=2, config=path, set=changes), out=tmp_path / "set")
+    assert [open_source("shards", tmp_path / "set").key(i) for i in range(2)] == [shown.key(i) for i in range(2)]
+    plain = SourceChoice("synth", limit=2, config=path, set=("synth.appearance=plain",)).open()
+    assert not np.array_equal(plain[0].rgb, SourceChoice("synth", limit=2, config=path).open()[0].rgb)
+    with pytest.raises(InputError, match="leave them out for dexycb"):
+        SourceChoice("dexycb", str(dexycb_tree()), set=changes).open()

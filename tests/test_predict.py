@@ -22,7 +22,7 @@ from utnet.synth.appearance import Appearance
 from utnet.synth.poses import angles_to_pose, sample_angles, sample_betas, sample_orientation
 from utnet.synth.scene import SceneRenderer
 from utnet.types import HandParams, Prediction
-from utnet.viz import MESH_COLOR, overlay_mesh
+from utnet.viz import MESH_COLOR, draw_skeleton, overlay_mesh
 
 K = intrinsics(610.0, 580.0, 300.0, 260.0)  # fx != fy, off-centre
 SIZE = (640, 480)
@@ -116,6 +116,21 @@ def test_depth_measures_the_distance_where_the_size_is_wrong(predictor, monkeypa
     assert abs(guessed.joints_cam_m[:, 2].mean() - centre) > 0.03
     assert abs(measured.joints_cam_m[:, 2].mean() - centre) < 0.008
     assert measured.distance_from == "depth"
+
+
+def test_depth_out_of_reach_is_left_out_for_that_hand_alone(predictor):
+    """Where one of two boxes is far behind, the network lifts it as it does without depth, and the other as with it."""
+    _, render = make_scene("right", 7)
+    depth_m, boxes = render.depth_m.copy(), [box_of(project(render.joints_cam_m, K)), np.array([4.0, 4.0, 60.0, 60.0])]
+    depth_m[:64, :64] = 14.0
+    near, far = predictor(render.rgb, depth_m, K, boxes, ["right", "left"])
+    (alone,) = predictor(render.rgb, depth_m, K, boxes[:1], ["right"])
+    (without,) = predictor(render.rgb, None, K, boxes[1:], ["left"])
+    assert far.distance_from == "size"
+    np.testing.assert_allclose(near.vertices_cam_m, alone.vertices_cam_m, atol=1e-5)
+    np.testing.assert_allclose(far.vertices_cam_m, without.vertices_cam_m, rtol=1e-5, atol=1e-5)
+    with pytest.raises(InputError, match="14 m away"):
+        predictor(render.rgb, depth_m, K, boxes[1:], ["left"])
 
 
 def test_solved_translation_is_the_field_s_formula_for_long_focal_lengths():
@@ -309,6 +324,17 @@ def test_pictures_that_are_none_are_the_programmer_s_error(fit):
     for picture in (np.zeros((4, 4), np.uint8), np.zeros((4, 4, 3)), np.zeros((0, 4, 3), np.uint8)):
         with pytest.raises(ValueError, match=r"expected \(H, W, 3\) uint8"):
             fit(picture)
+
+
+def test_a_skeleton_leaves_a_small_hand_in_view():
+    """Its dots are smaller than those of a skeleton as thick."""
+    _, render = make_scene("right", 6)
+    joints_px, box = project(render.joints_cam_m, K), box_of(project(render.joints_cam_m, K))
+    for extent_px in (60, 110):
+        points = joints_px * extent_px / max(box[2] - box[0], box[3] - box[1])
+        blank = np.zeros((480, 640, 3), np.uint8)
+        dots = draw_skeleton(blank, points).any(-1).sum() - draw_skeleton(blank, points, thickness=1).any(-1).sum()
+        assert dots < 0
 
 
 def test_drawing_touches_only_the_hand_and_draws_all_of_it():

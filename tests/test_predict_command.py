@@ -1,8 +1,10 @@
 """`utnet predict` as a user meets it: what they type, what they find in the folder, and how bad input ends."""
 
+import errno
 import json
 import os
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -24,6 +26,7 @@ from utnet.model import UTNet
 from utnet.predict.files import write_hands
 from utnet.predict.inputs import DepthFiles, find_inputs
 from utnet.predict.predictor import Predictor
+from utnet.viz import save_picture
 
 ROOT = Path(__file__).parents[1]
 WIDTH, HEIGHT = 160, 120
@@ -131,6 +134,7 @@ def test_a_picture_gives_an_overlay_a_json_and_a_mesh(detector, tmp_path, capsys
     (hand,) = image["hands"]
     assert hand["mesh"] == "photo_0_right.glb"
     assert "right hand at x" in (said := capsys.readouterr().out)
+    assert "score 0.90" in said
     assert "1 picture, 1 hand" in said
     joints = np.array(hand["joints_cam_m"])
     np.testing.assert_allclose(project(joints, K), hand["joints_px"], atol=2e-3)
@@ -336,6 +340,145 @@ def test_an_earlier_call_s_files_are_kept_or_removed_but_never_mixed(detector, t
     assert "not written by utnet predict" in fails(capsys, photo, "--out", out, "--overwrite")
 
 
+def test_earlier_results_stay_until_the_new_ones_are_there(detector, tmp_path, capsys):
+    photo, out = picture(tmp_path / "photo.png"), tmp_path / "out"
+    predict(photo, "--out", out)
+    before = {p.name: p.read_bytes() for p in out.iterdir()}
+    assert "none.png: no such file" in fails(capsys, photo, "--depth", "none.png", "--out", out, "--overwrite")
+    assert {p.name: p.read_bytes() for p in out.iterdir()} == before
+    assert predict(photo, "--out", out, "--overwrite") == 0  # the same names, written again
+    assert {p.name for p in out.iterdir()} == set(before)
+
+
+def test_only_files_that_are_called_like_results_are_removed(detector, tmp_path):
+    """Whatever the JSON names: folders, the user's files, files outside."""
+    out = tmp_path / "out"
+    predict(picture(tmp_path / "photo.png"), video(tmp_path / "v.mp4", 2), "--out", out, "--mesh", "glb")
+    (out / "a_overlay.jpg").mkdir()
+    (out / "thesis.odt").write_text("mine")
+    picture(tmp_path / "far_overlay.jpg")
+    tree = read(out)
+    for name in ("a_overlay.jpg", "thesis.odt", "../far_overlay.jpg", "gone_overlay.jpg", "x" * 300 + ".npz"):
+        tree["images"].append({"overlay": name, "hands": []})
+    (out / "predictions.json").write_text(json.dumps(tree))
+    assert predict(picture(tmp_path / "other.png"), "--out", out, "--overwrite") == 0
+    left = {"a_overlay.jpg", "thesis.odt", "predictions.json", "other_overlay.jpg", "other_0_right.glb"}
+    assert {p.name for p in out.iterdir()} == left  # v_meshes went with its meshes
+    assert (tmp_path / "far_overlay.jpg").exists()
+
+
+@pytest.mark.parametrize("word", ["ow", "ow/a.png", "link/a.png"])
+def test_a_folder_with_inputs_is_not_written_into(detector, tmp_path, capsys, monkeypatch, word):
+    """Or a.png's overlay would take the place of the user's own a_overlay.jpg."""
+    monkeypatch.chdir(tmp_path)
+    picture(Path("ow/a.png"))
+    own = picture(Path("ow/a_overlay.jpg")).read_bytes()
+    Path("link").symlink_to("ow")
+    for options in ([], ["--overwrite"]):
+        assert "--out ow: holds the input" in fails(capsys, word, "--out", "ow", *options)
+    assert Path("ow/a_overlay.jpg").read_bytes() == own
+    assert sorted(p.name for p in Path("ow").iterdir()) == ["a.png", "a_overlay.jpg"]
+
+
+def test_long_names_are_cut(detector, tmp_path):
+    """A name may have 255 bytes, and so may a result's."""
+    letters = [picture(tmp_path / "in" / f"{'x' * 245}{i}.png") for i in range(2)]
+    picture(tmp_path / "in" / f"{'手' * 80}.png")
+    out = tmp_path / "out"
+    assert predict(tmp_path / "in", "--out", out, "--npz") == 0
+    images = read(out)["images"]
+    assert {image["file"] for image in images} >= {str(path) for path in letters}
+    names = [image[kind] for image in images for kind in ("overlay", "arrays")]
+    assert len(set(names)) == 6
+    assert all((out / name).is_file() for name in names)
+
+
+def test_a_picture_too_long_for_jpeg_gets_a_png(detector, tmp_path, capfd):
+    Image.fromarray(np.full((12, 66_000, 3), 90, np.uint8)).save(tmp_path / "scan.png")
+    out = tmp_path / "out"
+    assert predict(tmp_path / "scan.png", "--out", out, "--K", "66000,66000,33000,6") == 0
+    assert read(out)["images"][0]["overlay"] == "scan_overlay.png"
+    assert Image.open(out / "scan_overlay.png").size == (66_000, 12)
+    with pytest.raises(InputError, match=r"66000 x 12 px, a JPEG at most 65500 a side; write a PNG"):
+        save_picture(out / "scan.jpg", np.zeros((12, 66_000, 3), np.uint8))
+    assert "ERROR" not in capfd.readouterr().err  # OpenCV's own lines
+
+
+def unwritable(monkeypatch, number, *names):
+    """Overlays of these names cannot be written."""
+    real = save_picture
+
+    def save(path, rgb):
+        if path.name in names:
+            raise OSError(number, os.strerror(number), str(path))
+        real(path, rgb)
+
+    monkeypatch.setattr("utnet.predict.picture.save_picture", save)
+
+
+def test_what_cannot_be_written_is_named_and_the_rest_is_done(detector, tmp_path, monkeypatch, capsys):
+    for name in "abc":
+        picture(tmp_path / "in" / f"{name}.png")
+    unwritable(monkeypatch, errno.EIO, "b_overlay.jpg")
+    out = tmp_path / "out"
+    assert predict(tmp_path / "in", "--out", out, "--npz") == 1
+    assert "b.png: cannot be written to" in capsys.readouterr().err
+    assert [Path(image["file"]).stem for image in read(out)["images"]] == ["a", "c"]
+    assert [Path(problem["file"]).stem for problem in read(out)["problems"]] == ["b"]
+    assert not list(out.glob("b*"))  # its mesh was written before
+    assert "(Input/output error)" in fails(capsys, tmp_path / "in" / "b.png", "--out", tmp_path / "only")
+    assert not (tmp_path / "only").exists()
+
+
+def test_a_full_disk_ends_the_call_with_a_whole_file(detector, tmp_path, monkeypatch, capsys):
+    for i in range(20):
+        picture(tmp_path / "in" / f"{i:02d}.png")
+    unwritable(monkeypatch, errno.ENOSPC, *(f"{i:02d}_overlay.jpg" for i in range(3, 20)))
+    assert predict(tmp_path / "in", "--out", tmp_path / "a") == 1
+    tree, said = read(tmp_path / "a"), capsys.readouterr()
+    assert [Path(image["file"]).stem for image in tree["images"]] == ["00", "01", "02"]
+    assert len(tree["problems"]) == 17  # every input is in the file
+    assert said.err.count("No space left on device") <= 2  # not one line for each
+    assert "were not begun" in said.out
+
+
+def test_a_disk_that_fills_in_a_video_keeps_its_frames(detector, tmp_path, monkeypatch, capsys):
+    clip, out, write = video(tmp_path / "v.mp4", 10), tmp_path / "out", VideoWriter.write
+
+    def full(self, rgb, time_s):
+        if time_s > 0.1:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write(self, rgb, time_s)
+
+    monkeypatch.setattr(VideoWriter, "write", full)
+    assert predict(clip, "--out", out) == 1
+    tree = read(out)
+    assert len(tree["videos"][0]["frames"]) == 4
+    assert "No space left" in tree["problems"][0]["why"]
+    assert [p.name for p in out.iterdir()] == ["predictions.json"]
+
+
+def test_a_pipe_is_no_input(detector, tmp_path, capsys):
+    os.mkfifo(tmp_path / "pipe.jpg")
+    for word in (tmp_path / "pipe.jpg", "/dev/null"):
+        assert f"{word}: not a file" in fails(capsys, word, "--out", tmp_path / "out")
+
+
+def test_boxes_that_hardly_hold_a_hand_are_named(detector, tmp_path, monkeypatch, capsys):
+    def in_boxes(self, image_rgb, boxes, sides):
+        return [replace(hand_at(), score=0.97), replace(hand_at(), score=0.02), hand_at(z_m=60.0)]
+
+    monkeypatch.setattr(FakeDetector, "in_boxes", in_boxes, raising=False)
+    photo, out = picture(tmp_path / "photo.png"), tmp_path / "out"
+    assert predict(photo, "--out", out, "--box", "9,9,99,99", "20,20,40,40", "60,50,66,56") == 0
+    said = capsys.readouterr()
+    lines = said.err.strip().splitlines()
+    assert lines[0] == "utnet: box 2: probably no hand (score 0.02)"
+    assert lines[1].startswith("utnet: box 3: its hand would be ")
+    assert len(lines) == 2
+    assert "score 0.02" in said.out
+
+
 def test_names_never_collide(tmp_path):
     for name in ("a/x.png", "b/x.png", "b/x.jpg", "b/X.webp", "b/b_x.png", "b/y.png", "camera_0.png"):
         picture(tmp_path / name)
@@ -357,15 +500,51 @@ def test_an_untidy_end_leaves_a_whole_file(detector, tmp_path, capsys):
     done = read(tmp_path / "a")["images"]
     assert 3 <= len(done) <= 6
     assert all((tmp_path / "a" / image["overlay"]).is_file() for image in done)
-    assert "stopped before all 30 inputs were done" in capsys.readouterr().out
+    assert "of 30 inputs were not begun" in capsys.readouterr().out
+    left = [Path(problem["file"]).stem for problem in read(tmp_path / "a")["problems"]]
+    assert left == [f"{i:02d}" for i in range(len(done), 30)]  # it does not look complete
     detector.calls = 0
     clip = video(tmp_path / "v.mp4", 20)
     assert predict(clip, picture(tmp_path / "p.png"), "--out", tmp_path / "b") == 130
     tree = read(tmp_path / "b")
     assert len(tree["images"]) == 1
     assert len(tree["videos"][0]["frames"]) == 2
+    assert tree["problems"] == [{"file": str(clip), "why": "stopped after 2 of 20 frames"}]
+    assert "v.mp4: stopped after 2 of 20 frames" in capsys.readouterr().err
     with VideoReader(tmp_path / "b" / "v_overlay.mp4") as reader:
         assert len(list(reader)) == 2
+
+
+def test_a_second_ctrl_c_keeps_what_is_done(detector, tmp_path, capsys):
+    def twice():
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    photo, clip, out = picture(tmp_path / "p.png"), video(tmp_path / "v.mp4", 20), tmp_path / "out"
+    detector.at_call = (4, twice)
+    assert predict(photo, clip, "--out", out) == 130
+    assert "checkpoint" not in capsys.readouterr().err
+    tree = read(out)
+    assert len(tree["images"]) == 1
+    assert len(tree["videos"][0]["frames"]) == 2
+    assert tree["problems"] == [{"file": str(clip), "why": "stopped before it was done"}]
+    before = {p.name: p.read_bytes() for p in out.iterdir()}
+    for folder in (out, tmp_path / "new"):  # nothing is done yet: earlier results stay, nothing new is left
+        detector.calls, detector.at_call = 0, (1, twice)
+        assert predict(clip, "--out", folder, "--overwrite") == 130
+    assert {p.name: p.read_bytes() for p in out.iterdir()} == before
+    assert not (tmp_path / "new").exists()
+
+
+def test_ctrl_c_in_compiled_code_is_ctrl_c(detector, tmp_path):
+    """Numba makes a SystemError of it."""
+
+    def interrupt():
+        raise SystemError("returned a result with an exception set") from KeyboardInterrupt()
+
+    detector.at_call = (3, interrupt)
+    assert predict(video(tmp_path / "v.mp4", 20), "--out", tmp_path / "out") == 130
+    assert len(read(tmp_path / "out")["videos"][0]["frames"]) == 2
 
 
 # -------------------------------------------------------------------------------------------------------------- depth
@@ -409,6 +588,20 @@ def test_depth_that_does_not_fit_its_picture_is_named(detector, tmp_path, capsys
     assert "50 m away" in why["unit"]
     assert "no reading at all" in why["blank"]
     assert not list(out.glob("small*"))
+
+
+def test_depth_refuses_a_picture_only_where_no_hand_is_in_reach(detector, tmp_path, monkeypatch):
+    """A doubtful detection far behind the hand is lifted without depth."""
+    near, far = hand_at(x_m=-0.1), replace(hand_at(x_m=0.1), score=0.5)
+    monkeypatch.setattr(FakeDetector, "__call__", lambda self, rgb: [near, far])
+    photo, out = picture(tmp_path / "photo.png"), tmp_path / "out"
+    metres = np.full((HEIGHT, WIDTH), 0.5, np.float32)
+    metres[:, WIDTH // 2 :] = 12.0
+    np.save(tmp_path / "d.npy", metres)
+    assert predict(photo, "--depth", tmp_path / "d.npy", "--out", out) == 0
+    assert [hand["distance_from"] for hand in read(out)["images"][0]["hands"]] == ["depth", "size"]
+    np.save(tmp_path / "d.npy", metres * 100)
+    assert predict(photo, "--depth", tmp_path / "d.npy", "--out", out, "--overwrite") == 2
 
 
 def test_depth_files_that_cannot_be_meant(tmp_path):
@@ -507,7 +700,7 @@ def test_write_hands_is_the_same_for_one_picture(tmp_path):
     seen = hand_at()
     image = np.full((HEIGHT, WIDTH, 3), 90, np.uint8)
     hands = Predictor(method="fit").from_detections(image, [seen], K_px=K)
-    written = write_hands(tmp_path / "new", "hand", image, hands)
+    written = write_hands(tmp_path / "new", "hand", image, hands, K_px=K, depth="d.png")
     assert {kind: [p.name for p in paths] for kind, paths in written.items()} == {
         "json": ["hand.json"],
         "overlay": ["hand_overlay.jpg"],
@@ -515,6 +708,10 @@ def test_write_hands_is_the_same_for_one_picture(tmp_path):
     }
     (record,) = json.loads(written["json"][0].read_text())["images"]
     np.testing.assert_allclose(record["hands"][0]["joints_cam_m"], hands[0].joints_cam_m, atol=1e-6)
+    assert (record["K_from"], record["depth"], record["arrays"]) == ("given", "d.png", None)
+    write_hands(tmp_path / "new", "other", image, [])
+    (record,) = json.loads((tmp_path / "new" / "other.json").read_text())["images"]
+    assert (record["K_from"], record["K_px"], record["depth"]) == ("default", K.tolist(), None)
     with pytest.raises(InputError, match="meshes are written as"):
         write_hands(tmp_path, "hand", image, hands, mesh="stl")
 

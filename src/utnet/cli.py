@@ -15,7 +15,7 @@ import tyro
 
 from utnet.errors import InputError
 from utnet.inspection import commands as inspection
-from utnet.options import Folder, Name, Number
+from utnet.options import Changes, File, Folder, Name, Number
 from utnet.predict import commands as prediction
 from utnet.scoring import commands as scoring
 from utnet.serve import commands as serving
@@ -47,7 +47,7 @@ def train(
         Path | None, tyro.conf.arg(metavar="[CONFIG]", help_behavior_hint=""), tyro.conf.Positional
     ] = None,
     out: Folder = None,
-    set: Annotated[tuple[str, ...], tyro.conf.arg(metavar="KEY=VALUE [KEY=VALUE ...]", help_behavior_hint="")] = (),
+    set: Changes = (),
     resume: Annotated[Path | None, tyro.conf.arg(metavar="RUN", help_behavior_hint="")] = None,
 ) -> None:
     """Trains the run that a YAML file describes; several processes: torchrun --nproc-per-node=N -m utnet train ...
@@ -84,8 +84,10 @@ def synth(
     out: Path,
     seed: int = 0,
     split: Name = None,
+    config: File = None,
+    set: Changes = (),
 ) -> None:
-    """Writes labelled synthetic hands as a complete tree in an official layout.
+    """Writes labelled synthetic hands, drawn plain, as a complete tree in an official layout.
 
     Args:
         layout: whose layout (ho3d: version 3; tars: the training tars of HaMeR and WiLoR).
@@ -93,9 +95,12 @@ def synth(
         out: a new folder.
         seed: the same seed gives the same bytes.
         split: put all frames into this split (default: spread over all).
+        config: a run, whose synth section says how far away and from where the hands are seen.
+        set: changed knobs, such as synth.max_tilt_deg=40.
     """
     from functools import partial
 
+    from utnet.config import Config, override
     from utnet.synth.write_dexycb import write_dexycb
     from utnet.synth.write_freihand import write_freihand
     from utnet.synth.write_ho3d import write_ho3d
@@ -111,7 +116,13 @@ def synth(
     }
     if layout == "tars" and split is not None:
         raise InputError(f"--split {split}: tars have no splits; leave it out")
-    options: dict = {} if split is None else {"split": split}
+    drawn = override(Config.load(config) if config else Config(), set).synth
+    if drawn.appearance != "plain":
+        raise InputError(
+            f"synth.appearance is {drawn.appearance!r}: trees are drawn plain; add --set synth.appearance=plain, or "
+            "pack full hands by utnet data shard synth"
+        )
+    options: dict = {"synth_config": drawn} if split is None else {"synth_config": drawn, "split": split}
     writers[layout](out, num=num, seed=seed, **options)
     what = "hands" if layout == "freihand" else "pictures"
     print(f"{out}: {num} {what} in the layout of {layout}{_splits_of(layout, out)}")
@@ -239,8 +250,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(f"utnet: {error}; a lower train.lr or a higher train.warmup_steps often helps", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
-        print("utnet: stopped; checkpoints written so far are whole", file=sys.stderr)
+        print("utnet: stopped; the files written until then are whole", file=sys.stderr)
         sys.exit(130)
+    except RuntimeError as error:
+        if "no locator available" not in str(error):  # numba's words
+            raise
+        print(
+            "utnet: compiled code can be kept neither beside the package nor at home; set NUMBA_CACHE_DIR to a folder",
+            file=sys.stderr,
+        )
+        sys.exit(2)
     except BrokenPipeError:  # `utnet ... | head`: the reader has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python says so once more at its end
         sys.exit(141)

@@ -117,7 +117,8 @@ def _example(workdir: Path, source) -> dict[str, str]:
     sample = source[len(source) // 2]
     predictor = Predictor(workdir / "run" / "best")
     hands = predictor(sample.rgb, sample.depth_m, sample.K_px, boxes=[sample.box_px], sides=[sample.side])
-    written = write_hands(workdir / "example", "hand", sample.rgb, hands)
+    depth = None if sample.depth_m is None else sample.key
+    written = write_hands(workdir / "example", "hand", sample.rgb, hands, K_px=sample.K_px, depth=depth)
     names = {"mesh": "mesh of one hand (GLB)", "overlay": "the same hand drawn", "json": "its parameters (JSON)"}
     return {names[kind]: str(paths[0].relative_to(workdir)) for kind, paths in written.items()}
 

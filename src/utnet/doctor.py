@@ -6,9 +6,9 @@ import importlib.metadata
 import importlib.util
 import os
 import platform
-import sys
 
 import utnet
+from utnet.errors import install_line
 
 _EXTRAS = {
     "dev": ("pytest", "hypothesis", "ruff", "mypy", "body_models"),
@@ -45,7 +45,7 @@ def report() -> str:
     ]
     for extra, modules in _EXTRAS.items():
         missing = [module for module in modules if importlib.util.find_spec(module) is None]
-        how = f"{', '.join(missing)} missing; in the checkout: {sys.executable} -m pip install -e '.[{extra}]'"
+        how = f"{', '.join(missing)} missing; {install_line(extra)}"
         lines.append(f"  {extra:24s}{how if missing else 'installed'}")
     return "\n".join(lines)
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from utnet.config import CropConfig
 from utnet.data.collate import collate
-from utnet.errors import InputError
+from utnet.errors import InputError, install_line
 from utnet.exported import RECORD, SUFFIXES, Contents, ExportedConfig, ExportedNetwork
 from utnet.model import UTNet
 from utnet.synth import SyntheticHands
@@ -150,9 +150,7 @@ def _check_request(model: UTNet, path: Path, format: str) -> None:
     missing = [name for name in _NEEDS[format] if importlib.util.find_spec(name) is None]
     if missing:
         extras = "export,openvino" if format == "openvino" else "export"
-        raise InputError(
-            f"{format} export needs {' and '.join(missing)}: install utnet's extra, pip install 'utnet[{extras}]'"
-        )
+        raise InputError(f"{format} export needs {' and '.join(missing)}; {install_line(extras)}")
 
 
 def _trace(model: UTNet, inputs: tuple[str, ...], names: tuple[str, ...]) -> torch.export.ExportedProgram:

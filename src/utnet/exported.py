@@ -17,7 +17,7 @@ from torch import Tensor
 
 import utnet
 from utnet.config import CropConfig, ModelConfig, from_tree, to_tree
-from utnet.errors import InputError
+from utnet.errors import InputError, install_line
 from utnet.types import Batch, Prediction, check_shape
 
 SUFFIXES = {"onnx": ".onnx", "openvino": ".xml", "torch": ".pt2"}
@@ -184,7 +184,7 @@ def _open_onnx(path: Path) -> tuple[str, _Run]:
 
 def _open_openvino(path: Path, precision: str) -> tuple[str, _Run]:
     if importlib.util.find_spec("openvino") is None:
-        raise InputError(f"{path}: needs OpenVINO: install utnet's extra, pip install 'utnet[openvino]'")
+        raise InputError(f"{path}: needs OpenVINO; {install_line('openvino')}")
     import openvino
 
     core = openvino.Core()

@@ -113,7 +113,7 @@ def _prediction_panel(model, out, i, sample, picture, K, name, *, measure: bool)
     drawn = draw_skeleton(drawn, project(joints + transl, K))
     error = mpjpe_mm(joints[None], sample.joints_cam_m[None]).item()
     aligned = pa_mpjpe_mm(joints[None], sample.joints_cam_m[None]).item()
-    return label(drawn, f"{name}: {error:.0f} mm, aligned {aligned:.0f}")
+    return label(drawn, f"{name}: {error:.0f} mm, PA {aligned:.0f}")
 
 
 def _enlarge(rgb: np.ndarray, K_px: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -150,6 +150,12 @@ def write_report(
         "<h2>Curves</h2>",
         picture(curves_png, "loss curves"),
     ]
+    if sheets:
+        body.append(
+            "<p class='note'>Below: meshes drawn where the network puts them, or with depth where depth measures them; "
+            "mm as in the table, relative to the wrist and after alignment (PA). A network that learnt little and is "
+            "not sure of a hand's pose draws it small, in the middle.</p>"
+        )
     for name, sheet in sheets.items():
         data = cv2.imencode(".png", np.ascontiguousarray(sheet[..., ::-1]))[1].tobytes()
         body += [f"<h2>{html.escape(name)}</h2>", picture(data, name)]

@@ -83,6 +83,8 @@ def train(
         told = progress and world.is_first
         if told:
             print(f"training on {describe(job.loader.source)}, validating on {describe(job.validation)}")
+            if resume:
+                print(_going_on(job.run.progress, config))
         _loop(job, progress=told)
         done = job.run.progress
         result = {"step": done.step, "seconds": done.seconds, "metrics": done.scores, "best": done.best}
@@ -93,6 +95,15 @@ def train(
             for line in skipped_lines(bad):
                 print(line)
         return result
+
+
+def _going_on(done: Progress, config: Config) -> str:
+    """Where a resumed run stands."""
+    used = f"step {done.step} of {config.train.steps}, {done.seconds / 60:.1f} minutes"
+    used += f" of {config.train.minutes:g}" if config.train.minutes else ""
+    if done.share < 1:
+        return f"going on at {used}"
+    return f"nothing is left to do at {used}; make it longer by --set train.steps=N or train.minutes=N"
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 
 from utnet.conventions import FINGERS, PARENTS
+from utnet.errors import InputError
 from utnet.geometry import project
 from utnet.raster import NEAR_M, render_shaded
 from utnet.storage import write_whole
@@ -17,6 +18,8 @@ FINGER_COLORS = dict(
 )
 WRIST_COLOR = (235, 235, 235)
 MESH_COLOR = (0.62, 0.76, 0.95)
+MAX_JPEG_PX = 65_500
+"""Longer sides the JPEG encoder does not take."""
 
 
 def draw_skeleton(rgb: np.ndarray, joints_px: np.ndarray, *, thickness: int | None = None) -> np.ndarray:
@@ -48,6 +51,7 @@ def draw_joints(
     if not known.any():
         return out
     extent = float(np.ptp(joints_px[known], axis=0).max())
+    radius_px = thickness + 1.0 if thickness else max(1.0, min(extent / 60, round(extent / 90) + 1))
     thickness = thickness or max(1, round(extent / 90))
     shift = 4  # OpenCV draws at 1/16 px with this many fractional bits
     points = np.rint(np.clip(np.nan_to_num(joints_px), -1e5, 1e5) * 2**shift).astype(int)
@@ -60,7 +64,7 @@ def draw_joints(
             start, end = tuple(points[parent].tolist()), tuple(points[joint].tolist())
             cv2.line(out, start, end, colors[joint], thickness, cv2.LINE_AA, shift)
     for joint in np.flatnonzero(known).tolist():
-        radius, fill = (thickness + 1) * 2**shift, -1 if sure[joint] else 1
+        radius, fill = round(radius_px * 2**shift), -1 if sure[joint] else 1
         cv2.circle(out, tuple(points[joint].tolist()), radius, colors[joint], fill, cv2.LINE_AA, shift)
     return out
 
@@ -141,9 +145,17 @@ def contact_sheet(pictures: Sequence[np.ndarray], columns: int, *, gap: int = 4)
 
 
 def save_picture(path, rgb: np.ndarray) -> None:
-    """Writes a PNG or JPEG by the path's ending, whole or not at all."""
+    """Writes a PNG or JPEG by the path's ending, whole or not at all.
+
+    Raises:
+        InputError: a JPEG of more than `MAX_JPEG_PX` a side.
+    """
     path = str(path)
-    ok, data = cv2.imencode(path[path.rindex(".") :], np.ascontiguousarray(rgb[..., ::-1]))
+    ending = path[path.rindex(".") :]
+    if ending.lower() in (".jpg", ".jpeg") and max(rgb.shape) > MAX_JPEG_PX:
+        size = f"{rgb.shape[1]} x {rgb.shape[0]}"
+        raise InputError(f"{path}: the picture has {size} px, a JPEG at most {MAX_JPEG_PX} a side; write a PNG")
+    ok, data = cv2.imencode(ending, np.ascontiguousarray(rgb[..., ::-1]))
     if not ok:
         raise OSError(f"{path}: the picture cannot be encoded")
     write_whole(path, data.tobytes())

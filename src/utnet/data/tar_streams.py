@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from utnet.data.source import BadSample
-from utnet.errors import InputError
+from utnet.errors import InputError, install_line
 
 _SCHEMES = ("pipe", "http", "https", "s3", "gs", "hf", "ais", "sftp", "ftps", "scp")
 REMEDY = "get the tar again"
@@ -167,5 +167,5 @@ def webdataset_library() -> Any:
     try:
         import webdataset
     except ImportError as error:
-        raise InputError("tars need the webdataset library: pip install 'utnet[tars]'") from error
+        raise InputError(f"tars need the webdataset library; {install_line('tars')}") from error
     return webdataset

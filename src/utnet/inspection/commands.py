@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from utnet.errors import InputError
-from utnet.options import File, Name, Number, Root
+from utnet.options import Changes, File, Name, Number, Root
 
 _SYNTH_LIMIT = 256
 
@@ -23,7 +23,7 @@ class SourceChoice:
     """A data set on disk.
 
     Attributes:
-        source: which data set (ho3d: HO3D and H2O3D); "synth": held-out synthetic hands.
+        source: which data set (ho3d: HO3D and H2O3D); "synth": the synthetic hands that a run is validated on.
         root: its folder; for tars also a glob, a URL or a `pipe:` command.
         split: train, unless another is named.
         setup: DexYCB's.
@@ -31,6 +31,8 @@ class SourceChoice:
         sides: hands to take.
         hand_model: model of the labels, where the files do not say.
         mano: folder of your MANO_RIGHT.pkl and MANO_LEFT.pkl, to decode MANO's labels.
+        config: of synth: the run, such as config/synth_full.yaml.
+        set: of synth: changed knobs, such as synth.appearance=full.
     """
 
     source: Annotated[Literal["dexycb", "ho3d", "freihand", "custom", "shards", "tars", "synth"], tyro.conf.Positional]
@@ -41,6 +43,8 @@ class SourceChoice:
     sides: Literal["both", "right", "left"] = "both"
     hand_model: Literal["auto", "open", "mano"] = "auto"
     mano: Root = ""
+    config: File = None
+    set: Changes = ()
 
     def open(self, *extras: str) -> Any:
         """The source.
@@ -51,7 +55,7 @@ class SourceChoice:
         Raises:
             InputError: no such folder or split, or an option that this source does not have.
         """
-        from utnet.config import Config, DataConfig
+        from utnet.config import Config, DataConfig, override
         from utnet.data import open_source, reader_options
         from utnet.sources import open_data
 
@@ -61,7 +65,10 @@ class SourceChoice:
             raise InputError(f"no folder is given for {self.source}: --root FOLDER")
         if self.source == "synth":
             data = DataConfig(name="synth", limit=self.limit or _SYNTH_LIMIT)
-            return open_data(data, Config(), train=False)
+            config = override(Config.load(self.config) if self.config else Config(), self.set)
+            return open_data(data, config, train=False)
+        if self.config or self.set:
+            raise InputError(f"--config and --set say how synthetic hands are drawn; leave them out for {self.source}")
         known = reader_options(self.source)
         options: dict[str, Any] = {"split": self.split, "limit": self.limit, "mano": self.mano or None}
         options |= dict.fromkeys(extras, True)

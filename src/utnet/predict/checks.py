@@ -8,8 +8,8 @@ import numpy as np
 
 from utnet.errors import InputError
 
-_DEPTH_LIMITS_M = (0.1, 10.0)
-"""A hand nearer or farther than this is depth in another unit."""
+REACH_M = (0.1, 10.0)
+"""Nearer or farther there is no hand: it is depth in another unit, or something else."""
 _SMALLEST_BOX_PX = 4.0
 
 
@@ -55,13 +55,21 @@ def checked_depth(depth_m: np.ndarray, image_shape: Sequence[int]) -> np.ndarray
     return depth_m
 
 
-def check_depth_unit(depth_m: np.ndarray, boxes: np.ndarray) -> None:
-    """InputError where depth puts what is in one of (B, 4) boxes out of a hand's reach. One without readings passes."""
+def depth_in_reach(depth_m: np.ndarray, boxes: np.ndarray) -> np.ndarray:
+    """(B,) bool: depth in each of the (B, 4) boxes can be a hand's. One without readings passes.
+
+    Raises:
+        InputError: none of those with readings can: the unit is wrong. One among others is rather no hand.
+    """
+    medians = []
     for x0, y0, x1, y1 in np.clip(np.rint(boxes), 0, 1e6).astype(int):
         inside = depth_m[y0 : y1 + 1, x0 : x1 + 1]
-        median = float(np.median(inside[inside > 0])) if (inside > 0).any() else 1.0
-        if not _DEPTH_LIMITS_M[0] < median < _DEPTH_LIMITS_M[1]:
-            raise InputError(
-                f"depth says that the hand is {median:.4g} m away; expected 0.1 to 10 m: "
-                "check the unit (a 16-bit PNG usually holds millimetres: --depth-scale 0.001)"
-            )
+        medians.append(float(np.median(inside[inside > 0])) if (inside > 0).any() else np.nan)
+    read = np.isfinite(medians)
+    in_reach = (np.array(medians) > REACH_M[0]) & (np.array(medians) < REACH_M[1])
+    if read.any() and not in_reach.any():
+        raise InputError(
+            f"depth says that the hand is {np.array(medians)[read][0]:.4g} m away; expected 0.1 to 10 m: "
+            "check the unit (a 16-bit PNG usually holds millimetres: --depth-scale 0.001)"
+        )
+    return in_reach | ~read

@@ -13,9 +13,12 @@ import tyro
 from utnet.errors import InputError
 
 if TYPE_CHECKING:
+    from utnet.predict.hand import Hand
     from utnet.predict.inputs import Input
     from utnet.predict.run import Summary
 
+
+_LEAST_SCORE = 0.5
 
 Flag = Annotated[bool, tyro.conf.FlagCreatePairsOff, tyro.conf.arg(help_behavior_hint="")]
 """An option that is there or not."""
@@ -100,6 +103,8 @@ def predict(
     fits = method == "fit" or (method == "auto" and weights is None)
     folder = mano or (os.environ.get("UTNET_MANO_DIR") if fits else None)
     summary = run(Predictor(weights, method=method, device=device, mano=folder), found, request)
+    for line in _doubts(summary.hands) if box else ():
+        print(f"utnet: {line}", file=sys.stderr)
     for line in _lines(summary, found, out):
         print(line)
     if summary.stopped_by:
@@ -140,7 +145,8 @@ def _lines(summary: Summary, found: Sequence[Input], out: Path) -> list[str]:
     if len(found) == 1 and summary.num_pictures:
         for hand in summary.hands:
             x, y, z = hand.joints_cam_m.mean(0)
-            lines.append(f"{hand.side} hand at x {x:.3f}, y {y:.3f}, z {z:.3f} m (distance from {hand.distance_from})")
+            how = f"score {hand.score:.2f}, distance from {hand.distance_from}"
+            lines.append(f"{hand.side} hand at x {x:.3f}, y {y:.3f}, z {z:.3f} m ({how})")
     done = [
         _count(summary.num_pictures, "picture"),
         _count(summary.num_videos, "video") + f" ({_count(summary.num_frames, 'frame')})",
@@ -150,8 +156,22 @@ def _lines(summary: Summary, found: Sequence[Input], out: Path) -> list[str]:
     lines.append(f"{text}, {_count(summary.num_hands, 'hand')}: {out / 'predictions.json'}")
     if summary.problems:
         lines.append(f"{len(summary.problems)} could not be read, or not to the end: see above, or predictions.json")
-    if summary.stopped_by:
-        lines.append(f"stopped before all {len(found)} inputs were done")
+    if summary.num_left:
+        lines.append(f"stopped early: {summary.num_left} of {len(found)} inputs were not begun")
+    return lines
+
+
+def _doubts(hands: Sequence[Hand]) -> list[str]:
+    """Which of the user's boxes hardly hold a hand: each gives one whatever is in it."""
+    from utnet.predict.checks import REACH_M
+
+    lines = []
+    for number, hand in enumerate(hands, start=1):
+        z_m = float(hand.joints_cam_m[:, 2].mean())
+        if hand.score < _LEAST_SCORE:
+            lines.append(f"box {number}: probably no hand (score {hand.score:.2f})")
+        if z_m > REACH_M[1]:
+            lines.append(f"box {number}: its hand would be {z_m:.0f} m away; is it tight round the hand, in pixels?")
     return lines
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from utnet.placement import default_intrinsics
 from utnet.predict.drawing import draw_hands
 from utnet.predict.hand import Hand
 from utnet.storage import whole_file, write_whole
-from utnet.viz import save_picture
+from utnet.viz import MAX_JPEG_PX, save_picture
 
 SCHEMA, SCHEMA_VERSION = "utnet-hands", 2
 PREDICTIONS = "predictions.json"
@@ -76,37 +76,46 @@ def image_record(
 class PredictionsFile:
     """predictions.json, written as the records come, so that a long video needs no memory; use it in `with`.
 
-    The file appears when the block ends, and not at all where it fails. Pictures come first, then videos.
+    The file appears when the block ends, or by Ctrl-C with what it has, and not at all where the block fails. Pictures
+    come before videos.
 
     Args:
         path: the file.
         made_by: what made the predictions (method, weights, hand model, ...).
+
+    Attributes:
+        is_empty: neither a picture nor a frame has been added.
     """
 
     def __init__(self, path: str | Path, made_by: dict):
         self._head = {"schema": SCHEMA, "version": SCHEMA_VERSION, "made_by": {"utnet": utnet.__version__, **made_by}}
-        self._whole = whole_file(path)
+        self._path, self._stack = path, ExitStack()
+        self.is_empty = True
         self._in_videos = False
-        self._empty = True
+        self._between = ""
         self._problems: list[dict] = []
 
     def __enter__(self) -> PredictionsFile:
-        self._file = self._whole.__enter__().open("w", encoding="utf-8")
+        temporary = self._stack.enter_context(whole_file(self._path))
+        self._file = self._stack.enter_context(temporary.open("w", encoding="utf-8"))
         self._file.write("{" + _fields(self._head, 0) + ',\n "images": [')
         return self
 
-    def __exit__(self, *error) -> None:
-        if error[0] is None:
+    def __exit__(self, kind, error, trace) -> None:
+        kept = kind is None or (issubclass(kind, KeyboardInterrupt) and not self.is_empty)
+        if not kept:
+            self._stack.__exit__(kind, error, trace)
+            return
+        with self._stack:  # a full disk: the temporary file goes
             self._turn_to_videos()
             self._file.write(f'\n ],\n "problems": {_text(self._problems, 1)}\n}}\n')
-        self._file.close()
-        self._whole.__exit__(*error)
 
     def add_image(self, record: dict) -> None:
         """Appends a picture's `image_record`."""
         if self._in_videos:
             raise ValueError("a picture after a video; pictures come first")
         self._append(_text(record, 2))
+        self.is_empty = False
 
     @contextmanager
     def video(self, record: dict) -> Iterator[Callable[[dict], None]]:
@@ -118,7 +127,7 @@ class PredictionsFile:
         def add(frame: dict) -> None:
             nonlocal between
             self._file.write(f"{between}\n    {_text(frame, 4)}")
-            between = ","
+            between, self.is_empty = ",", False
 
         try:
             yield add
@@ -126,21 +135,28 @@ class PredictionsFile:
             self._file.write("\n   ]\n  }")
 
     def problem(self, file: str, why: str) -> None:
-        """Notes an input that could not be read, or not to its end."""
+        """Notes an input that is not done, or not to its end."""
         self._problems.append({"file": file, "why": why})
 
     def _turn_to_videos(self) -> None:
         if not self._in_videos:
             self._file.write('\n ],\n "videos": [')
-            self._in_videos = self._empty = True
+            self._in_videos, self._between = True, ""
 
     def _append(self, text: str) -> None:
-        self._file.write(("" if self._empty else ",") + "\n  " + text)
-        self._empty = False
+        self._file.write(f"{self._between}\n  {text}")
+        self._between = ","
 
 
 def write_hands(
-    folder: str | Path, name: str, image_rgb: np.ndarray, hands: Sequence[Hand], *, mesh: str = "glb"
+    folder: str | Path,
+    name: str,
+    image_rgb: np.ndarray,
+    hands: Sequence[Hand],
+    *,
+    K_px: np.ndarray | None = None,
+    depth: str | None = None,
+    mesh: str = "glb",
 ) -> dict[str, list[Path]]:
     """Writes one picture's `NAME.json` (as predictions.json), `NAME_overlay.jpg` and a mesh for each hand.
 
@@ -149,6 +165,8 @@ def write_hands(
         name: what the files' names begin with.
         image_rgb: (H, W, 3) uint8.
         hands: of that picture, by one predictor.
+        K_px: (3, 3) intrinsics that the predictor was given; None: the default.
+        depth: name of the depth image that it was given.
         mesh: "glb", "obj" or "ply".
 
     Returns:
@@ -157,50 +175,30 @@ def write_hands(
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     meshes = write_meshes(folder / name, hands, mesh)
-    overlay, text = folder / f"{name}_overlay.jpg", folder / f"{name}.json"
+    overlay, text = folder / overlay_name(name, image_rgb), folder / f"{name}.json"
     save_picture(overlay, draw_hands(image_rgb, hands))
     records = [hand_record(hand, path.name) for hand, path in zip(hands, meshes, strict=True)]
-    K_px = hands[0].K_px if hands else default_intrinsics(image_rgb.shape[1], image_rgb.shape[0])
+    K_from = "default" if K_px is None else "given"
+    K_px = default_intrinsics(image_rgb.shape[1], image_rgb.shape[0]) if K_px is None else K_px
+    others = {"depth": depth, "overlay": overlay.name, "arrays": None}
     with PredictionsFile(text, {}) as file:
-        file.add_image(image_record(name, image_rgb, K_px, "given", {"overlay": overlay.name}, records))
+        file.add_image(image_record(name, image_rgb, K_px, K_from, others, records))
     return {"json": [text], "overlay": [overlay], "mesh": meshes}
 
 
-def remove_earlier(folder: Path, *, allowed: bool) -> None:
-    """Removes what an earlier call wrote into a folder, by what its predictions.json names.
-
-    Raises:
-        InputError: there is such a file and it is not `allowed`, or it is not one of ours.
-    """
-    path = folder / PREDICTIONS
-    if not path.exists():
-        return
-    if not allowed:
-        raise InputError(f"{path}: is there already; give another folder with --out, or --overwrite it")
-    try:
-        tree = json.loads(path.read_text(encoding="utf-8"))
-        names = list(_named_files(tree))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"{path}: not written by utnet predict; it is left alone, give another --out") from error
-    for name in names:
-        file = folder / name
-        if file.resolve().is_relative_to(folder.resolve()):  # whatever the JSON says, nothing outside is touched
-            file.unlink(missing_ok=True)
-    path.unlink()
+def overlay_name(name: str, image_rgb: np.ndarray) -> str:
+    """`NAME_overlay.jpg`; a PNG where the picture is too long for JPEG."""
+    return f"{name}_overlay.{'png' if max(image_rgb.shape) > MAX_JPEG_PX else 'jpg'}"
 
 
-def _named_files(tree: dict) -> Iterator[str]:
-    if tree["schema"] != SCHEMA:
-        raise ValueError(tree["schema"])
-    for record in [*tree["images"], *tree["videos"]]:
-        yield from (record[kind] for kind in ("overlay", "arrays") if record.get(kind))
-        for frame in record.get("frames", [record]):
-            yield from (hand["mesh"] for hand in frame["hands"] if hand["mesh"])
+def mesh_paths(start: Path, hands: Sequence[Hand], mesh: str) -> list[Path]:
+    """`START_0_right.glb`, `START_1_left.glb`, ..."""
+    return [start.with_name(f"{start.name}_{i}_{hand.side}.{mesh}") for i, hand in enumerate(hands)]
 
 
 def write_meshes(start: Path, hands: Sequence[Hand], mesh: str) -> list[Path]:
-    """`START_0_right.glb`, `START_1_left.glb`, ...; returns their paths."""
-    paths = [start.with_name(f"{start.name}_{i}_{hand.side}.{mesh}") for i, hand in enumerate(hands)]
+    """Writes `mesh_paths` and returns them."""
+    paths = mesh_paths(start, hands, mesh)
     for path, hand in zip(paths, hands, strict=True):
         write_mesh(path, hand)
     return paths

@@ -15,7 +15,8 @@ class Hand:
 
     Attributes:
         side: "right" or "left".
-        score: the detector's confidence, 1 where the user gave the box.
+        score: in [0, 1], that there is a hand: the detector's; in the user's box that of its landmarks, or 1 where a
+            network was given box and side and no detector was asked.
         box_px: (4,) tight box x0, y0, x1, y1.
         joints_cam_m: (21, 3) OpenPose-21.
         joints_px: (21, 2) projected by `K_px`.

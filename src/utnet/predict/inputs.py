@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -14,6 +15,8 @@ from utnet.media import PICTURE_SUFFIXES, VIDEO_SUFFIXES
 from utnet.media.depth import DEPTH_SUFFIXES
 
 _NUMBER = re.compile(r"(\d+)\D*$")
+_LONGEST_NAME = 150
+"""Bytes. Most systems take 255, and what is made of a picture adds to its name."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,11 @@ class Input:
     kind: str
     source: Path | int
     name: str
+
+    @property
+    def label(self) -> str:
+        """The file as it was named; "camera 0"."""
+        return f"camera {self.source}" if isinstance(self.source, int) else str(self.source)
 
 
 def find_inputs(words: Sequence[str]) -> list[Input]:
@@ -49,6 +57,14 @@ def find_inputs(words: Sequence[str]) -> list[Input]:
             found.setdefault(source.resolve() if isinstance(source, Path) else source, source)
     sources = list(found.values())
     return [Input(_kind(source), source, name) for source, name in zip(sources, _names(sources), strict=True)]
+
+
+def check_out(out: Path, inputs: Sequence[Input]) -> None:
+    """InputError where the folder to write into holds an input: a result could replace the user's own file."""
+    folder = out.resolve()
+    for item in inputs:
+        if isinstance(item.source, Path) and folder in (item.source.parent.resolve(), item.source.resolve().parent):
+            raise InputError(f"--out {out}: holds the input {item.source}; give a folder without inputs")
 
 
 class DepthFiles:
@@ -103,8 +119,10 @@ def _expand(word: str) -> Iterable[Path | int]:
         if not inside:
             raise InputError(f"{word}: the folder holds no picture or video ({' '.join(PICTURE_SUFFIXES)} ...)")
         return inside
-    if path.exists():
+    if path.is_file():
         return [path]
+    if path.exists():
+        raise InputError(f"{word}: not a file (a camera is given by its number); save it as a file first")
     if word.isdecimal():
         return [int(word)]
     if glob.has_magic(word):
@@ -128,15 +146,15 @@ def _kind(source: Path | int) -> str:
 
 def _names(sources: Sequence[Path | int]) -> list[str]:
     """The file's stem where no other file has it (small or capital letters are the same to some systems); otherwise the
-    folder's name goes before it, and if need be a number behind it."""
-    plain = [f"camera_{source}" if isinstance(source, int) else source.stem for source in sources]
+    folder's name goes before it, and if need be a number behind it. Long names are cut."""
+    plain = [f"camera_{source}" if isinstance(source, int) else _cut(source.stem) for source in sources]
     count = Counter(name.casefold() for name in plain)
     taken = {name for name in count if count[name] == 1}
     names = []
     for source, name in zip(sources, plain, strict=True):
         if count[name.casefold()] > 1:
             folder = source.resolve().parent.name if isinstance(source, Path) else ""
-            first = name = f"{folder}_{name}" if folder else name
+            first = name = _cut(f"{folder}_{name}") if folder else name
             number = 1
             while name.casefold() in taken:
                 number += 1
@@ -144,6 +162,11 @@ def _names(sources: Sequence[Path | int]) -> list[str]:
             taken.add(name.casefold())
         names.append(name)
     return names
+
+
+def _cut(name: str) -> str:
+    encoded = os.fsencode(name)
+    return name if len(encoded) <= _LONGEST_NAME else encoded[:_LONGEST_NAME].decode(errors="ignore")
 
 
 def _stem(file: Path) -> str:

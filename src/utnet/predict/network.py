@@ -54,7 +54,7 @@ class NetworkLifter:
         crops = [crop(sample, self.config.model.size_px, self.config.crop) for sample in samples]
         batch = collate(crops).to(self._device)
         with torch.inference_mode():
-            out = self.network.forward_batch(batch, use_depth=samples[0].depth_m is not None)
+            out = self.network.forward_batch(batch, use_depth=any(sample.depth_m is not None for sample in samples))
         out = out.map(lambda tensor: tensor.detach().double().cpu().numpy())
         if not all(np.isfinite(np.asarray(a)).all() for a in (out.joints_m, out.joints_crop, out.vertices_m)):
             raise InputError(f"{self.weights}: the network's joints are NaN or inf; take another checkpoint")

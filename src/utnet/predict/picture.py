@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from utnet.errors import InputError
 from utnet.media import read_depth, read_picture
 from utnet.predict.arrays import HandRows
 from utnet.predict.drawing import draw_hands
-from utnet.predict.files import hand_record, image_record, write_meshes
+from utnet.predict.files import hand_record, image_record, mesh_paths, overlay_name, write_meshes
 from utnet.predict.hand import Hand
 from utnet.predict.inputs import Input
 from utnet.predict.predictor import Predictor
@@ -22,12 +24,13 @@ def predict_picture(predictor: Predictor, item: Input, request: Request) -> tupl
     Calls from several threads at once are safe.
 
     Raises:
-        InputError: the picture or its depth image cannot be read; nothing is written.
+        InputError: the picture or its depth image cannot be read.
+        OSError: its files cannot be written. Either way none is left.
     """
     assert isinstance(item.source, Path)
     picture = read_picture(item.source)
     K_px, K_from = request.camera(picture.rgb, picture.K_px)
-    overlay = f"{item.name}_overlay.jpg" if request.overlay else None
+    overlay = overlay_name(item.name, picture.rgb) if request.overlay else None
     arrays = f"{item.name}.npz" if request.arrays else None
     files: dict[str, str | None] = {"depth": None, "overlay": overlay, "arrays": arrays}
     depth_m = None
@@ -38,14 +41,22 @@ def predict_picture(predictor: Predictor, item: Input, request: Request) -> tupl
         hands = predictor(picture.rgb, depth_m, K_px, request.boxes, request.sides)
     except InputError as error:
         raise InputError(f"{item.source}: {error}") from error
-    meshes: list[str] | list[None] = [None] * len(hands)
-    if request.mesh is not None:
-        meshes = [path.name for path in write_meshes(request.out / item.name, hands, request.mesh)]
-    if overlay:
-        save_picture(request.out / overlay, draw_hands(picture.rgb, hands))
-    if arrays:
-        rows = HandRows(with_vertices=True)
-        rows.add(hands)
-        rows.write(request.out / arrays)
-    records = [hand_record(hand, mesh) for hand, mesh in zip(hands, meshes, strict=True)]
+    start = request.out / item.name
+    meshes = [] if request.mesh is None else mesh_paths(start, hands, request.mesh)
+    try:
+        if request.mesh is not None:
+            write_meshes(start, hands, request.mesh)
+        if overlay:
+            save_picture(request.out / overlay, draw_hands(picture.rgb, hands))
+        if arrays:
+            rows = HandRows(with_vertices=True)
+            rows.add(hands)
+            rows.write(request.out / arrays)
+    except OSError:
+        for path in [*meshes, *(request.out / name for name in (overlay, arrays) if name)]:
+            with suppress(OSError):
+                path.unlink(missing_ok=True)
+        raise
+    names: Sequence[str | None] = [path.name for path in meshes] or [None] * len(hands)
+    records = [hand_record(hand, name) for hand, name in zip(hands, names, strict=True)]
     return image_record(str(item.source), picture.rgb, K_px, K_from, files, records), hands

@@ -17,7 +17,7 @@ from utnet.detect import Detection, HandDetector
 from utnet.errors import InputError
 from utnet.geometry import mirror_params, mirror_points, project
 from utnet.placement import default_intrinsics
-from utnet.predict.checks import check_box, check_depth_unit, checked_camera, checked_depth, checked_image
+from utnet.predict.checks import check_box, checked_camera, checked_depth, checked_image, depth_in_reach
 from utnet.predict.fitting import FitLifter
 from utnet.predict.hand import Hand
 from utnet.predict.lifting import Lifter, RightHands
@@ -115,15 +115,22 @@ class Predictor:
         depth_m: np.ndarray | None = None,
         K_px: np.ndarray | None = None,
     ) -> list[Hand]:
-        """One hand for each detection, in their order: of `detector`, or of a tracker through a video."""
+        """One hand for each detection, in their order: of `detector`, or of a tracker through a video.
+
+        Where depth puts some of several detections out of a hand's reach, these are lifted without it.
+        """
         height, width = checked_image(image_rgb).shape[:2]
         K = default_intrinsics(width, height) if K_px is None else checked_camera(K_px, max(width, height))
         if depth_m is not None:
             depth_m = checked_depth(depth_m, image_rgb.shape)
-            check_depth_unit(depth_m, np.array([detection.box_px for detection in detections]))
         if not detections:
             return []
-        samples = [to_right(_sample(image_rgb, depth_m, K, detection)) for detection in detections]
+        depths: list[np.ndarray | None] = [depth_m] * len(detections)
+        if depth_m is not None:
+            in_reach = depth_in_reach(depth_m, np.array([detection.box_px for detection in detections]))
+            depths = [depth_m if ok else None for ok in in_reach]
+        pairs = zip(depths, detections, strict=True)
+        samples = [to_right(_sample(image_rgb, depth, K, detection)) for depth, detection in pairs]
         rights = self._lift(samples)
         return [self._hand(rights, i, detection, K) for i, detection in enumerate(detections)]
 

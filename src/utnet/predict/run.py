@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -12,14 +13,18 @@ from dataclasses import dataclass, field
 from tqdm import tqdm
 
 from utnet.errors import InputError
-from utnet.predict.files import PREDICTIONS, PredictionsFile, remove_earlier
+from utnet.predict.earlier import earlier_files, remove_stale
+from utnet.predict.files import PREDICTIONS, PredictionsFile
 from utnet.predict.hand import Hand
-from utnet.predict.inputs import Input
+from utnet.predict.inputs import Input, check_out
 from utnet.predict.picture import predict_picture
 from utnet.predict.predictor import Predictor
 from utnet.predict.request import Request
 from utnet.predict.video import predict_video
 from utnet.stopping import StopRequests
+
+_NO_MORE_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+"""Errors of writing that the next input would meet, too."""
 
 
 @dataclass
@@ -31,7 +36,8 @@ class Summary:
         num_videos: that were done, to their end or as far as they could be read.
         num_frames: of them.
         num_hands: in all pictures and frames.
-        problems: file and reason of what could not be read, or not to its end.
+        problems: file and reason of what could not be read or written, or not to its end.
+        num_left: inputs that were not begun.
         stopped_by: number of the signal that ended the call before all was done, 0 if none did.
         hands: of the last picture.
     """
@@ -41,6 +47,7 @@ class Summary:
     num_frames: int = 0
     num_hands: int = 0
     problems: list[tuple[str, str]] = field(default_factory=list)
+    num_left: int = 0
     stopped_by: int = 0
     hands: list[Hand] = field(default_factory=list)
 
@@ -48,26 +55,29 @@ class Summary:
 def run(predictor: Predictor, inputs: Sequence[Input], request: Request) -> Summary:
     """Predicts every input and writes predictions.json and the files beside it.
 
-    What cannot be read is named on stderr and in the JSON, and the rest is done. SIGTERM and Ctrl-C end the call after
-    the pictures or the frame at hand; what is done is written.
+    What cannot be read or written is named on stderr and in the JSON, and the rest is done. SIGTERM and Ctrl-C end the
+    call after the pictures or the frame at hand, a full disk, too; what is done is written. An earlier call's files go
+    when the new predictions.json is there.
 
     Raises:
-        InputError: the only input cannot be read, or the folder holds an earlier call's predictions.
+        InputError: nothing can be had of the only input, or the folder holds an input or an earlier call's predictions.
     """
+    check_out(request.out, inputs)
+    earlier = earlier_files(request.out, allowed=request.overwrite)
     is_new = not request.out.exists()
-    remove_earlier(request.out, allowed=request.overwrite)
     request.out.mkdir(parents=True, exist_ok=True)
     made_by = {"method": predictor.method, "weights": predictor.weights, "hand_model": predictor.hand_model}
     try:
         with StopRequests() as stop, PredictionsFile(request.out / PREDICTIONS, made_by) as file:
             call = _Call(predictor, request, file, stop, is_only=len(inputs) == 1)
-            call.pictures([item for item in inputs if item.kind == "picture"])
-            call.videos([item for item in inputs if item.kind != "picture"])
-    except InputError:
+            call.do(inputs)
+    except (InputError, KeyboardInterrupt):
         if is_new:
-            with suppress(OSError):  # not empty: parts of a video are there
+            with suppress(OSError):  # not empty
                 request.out.rmdir()
         raise
+    finally:
+        remove_stale(earlier)
     return call.summary
 
 
@@ -87,66 +97,94 @@ class _Call:
     ):
         self._predictor, self._request, self._file, self._stop = predictor, request, file, stop
         self._is_only = is_only
+        self._left: dict[Input, None] = {}
+        self._no_room = ""
         self.summary = Summary()
 
-    def pictures(self, items: Sequence[Input]) -> None:
+    def do(self, inputs: Sequence[Input]) -> None:
+        """Pictures first, then videos. Each is in the JSON: with its hands, as a problem, or as left over."""
+        self._left = dict.fromkeys(inputs)
+        try:
+            self._pictures([item for item in inputs if item.kind == "picture"])
+            self._videos([item for item in inputs if item.kind != "picture"])
+        except SystemError as error:  # how compiled code passes on the KeyboardInterrupt of a second Ctrl-C
+            if isinstance(error.__cause__, KeyboardInterrupt):
+                raise KeyboardInterrupt from error
+            raise
+        finally:
+            for item in self._left:
+                self._file.problem(item.label, self._no_room or "stopped before it was done")
+            self.summary.num_left = len(self._left)
+            if self._left:
+                self.summary.stopped_by = self._stop.asked
+
+    def _pictures(self, items: Sequence[Input]) -> None:
         """Several at once, added in their order."""
-        summary, num_done = self.summary, 0
+        summary = self.summary
         with tqdm(total=len(items), unit="picture", disable=None if len(items) > 1 else True) as bar:
             for item, result in self._in_order(items):
-                num_done += 1
-                bar.update()
                 try:
-                    record, summary.hands = result.result()
-                except InputError as error:
+                    record, hands = result.result()
+                except (InputError, OSError) as error:
                     self._problem(item, error)
-                    continue
-                self._file.add_image(record)
-                summary.num_pictures += 1
-                summary.num_hands += len(summary.hands)
-        if num_done < len(items):
-            summary.stopped_by = self._stop.asked
+                else:
+                    self._file.add_image(record)
+                    summary.hands = hands
+                    summary.num_pictures += 1
+                    summary.num_hands += len(hands)
+                del self._left[item]
+                bar.update()
 
-    def videos(self, items: Sequence[Input]) -> None:
+    def _videos(self, items: Sequence[Input]) -> None:
         """One after the other."""
         summary = self.summary
         for item in items:
-            if self._stop.asked:
-                summary.stopped_by = self._stop.asked
+            if self._ends:
                 return
             try:
                 done = predict_video(self._predictor, item, self._request, self._file, self._stop)
-            except InputError as error:
+            except (InputError, OSError) as error:
                 self._problem(item, error)
-                continue
-            summary.num_videos += 1
-            summary.num_frames += done.num_frames
-            summary.num_hands += done.num_hands
-            if done.incomplete:
-                self._note(item, done.incomplete)
-            if item.kind == "video":  # a camera has no other end
-                summary.stopped_by = self._stop.asked
+            else:
+                summary.num_videos += 1
+                summary.num_frames += done.num_frames
+                summary.num_hands += done.num_hands
+                if done.incomplete:
+                    self._note(item, done.incomplete)
+                if done.stopped:
+                    summary.stopped_by = self._stop.asked
+            del self._left[item]
+
+    @property
+    def _ends(self) -> bool:
+        """Nothing more is begun."""
+        return bool(self._stop.asked or self._no_room)
 
     def _in_order(self, items: Sequence[Input]) -> Iterator[tuple[Input, Future[tuple[dict, list[Hand]]]]]:
-        """Each item with its result to come, in their order; none is begun after a request to stop."""
+        """Each item with its result to come, in their order."""
         jobs = self._request.jobs
         with ThreadPoolExecutor(jobs) as pool:
             waiting: deque[tuple[Input, Future]] = deque()
             for item in items:
-                if self._stop.asked:
+                if self._ends:
                     break
                 waiting.append((item, pool.submit(predict_picture, self._predictor, item, self._request)))
                 if len(waiting) > jobs:
                     yield waiting.popleft()
             yield from waiting
 
-    def _problem(self, item: Input, error: InputError) -> None:
-        if self._is_only:
-            raise error
-        self._note(item, str(error))
+    def _problem(self, item: Input, error: InputError | OSError) -> None:
+        why = str(error)
+        if isinstance(error, OSError):
+            why = f"cannot be written to {self._request.out} ({error.strerror or error})"
+            if error.errno in _NO_MORE_ROOM:
+                self._no_room = f"not begun: {error.strerror}"
+        if self._is_only and self._file.is_empty:
+            raise InputError(why if isinstance(error, InputError) else f"{item.label}: {why}") from error
+        self._note(item, why)
 
     def _note(self, item: Input, why: str) -> None:
-        why = why.removeprefix(f"{item.source}: ")
-        self._file.problem(str(item.source), why)
-        self.summary.problems.append((str(item.source), why))
-        tqdm.write(f"utnet: {item.source}: {why}", file=sys.stderr)
+        why = why.removeprefix(f"{item.label}: ")
+        self._file.problem(item.label, why)
+        self.summary.problems.append((item.label, why))
+        tqdm.write(f"utnet: {item.label}: {why}", file=sys.stderr)

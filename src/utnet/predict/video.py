@@ -34,11 +34,13 @@ class VideoResult:
         num_frames: that were done.
         num_hands: in all of them.
         incomplete: why frames are missing, or None.
+        stopped: they are missing because of a request to stop.
     """
 
     num_frames: int
     num_hands: int
     incomplete: str | None
+    stopped: bool
 
 
 def predict_video(
@@ -50,6 +52,7 @@ def predict_video(
 
     Raises:
         InputError: not even its first frame can be had; nothing is written.
+        OSError: something cannot be written; predictions.json has the frames before it.
     """
     num_frames = num_hands = 0
     with VideoReader(item.source) as reader, ExitStack() as stack:
@@ -79,7 +82,10 @@ def predict_video(
             num_frames, num_hands = num_frames + 1, num_hands + len(hands)
         if files["arrays"]:
             rows.write(request.out / files["arrays"])
-        return VideoResult(num_frames, num_hands, reader.incomplete)
+        stopped = bool(stop.asked) and item.kind == "video" and next(frames, None) is not None
+        of_all = f" of {reader.num_frames}" if reader.num_frames else ""
+        incomplete = f"stopped after {num_frames}{of_all} frames" if stopped else reader.incomplete
+        return VideoResult(num_frames, num_hands, incomplete, stopped)
 
 
 class _Follower:

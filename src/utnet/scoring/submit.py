@@ -107,7 +107,9 @@ class _Hands:
     def joints(self) -> Iterator[np.ndarray]:
         """(21, 3) in the picture's camera, left hands as left hands."""
         crops, use_depth = Crops(self._source, self._config, labelled=False), self._protocol.depth
-        with tqdm(total=len(crops), desc="predict", unit="hand", disable=not self._progress, leave=False) as bar:
+        with tqdm(
+            total=len(crops), desc="predict", unit="hand", disable=None if self._progress else True, leave=False
+        ) as bar:
             for part in parts(crops, self._config):
                 for index, bad in sorted(part.missing.items()):
                     raise InputError(f"{bad.message} (sample {index}; a submission needs every one)")

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import tyro
 
-from utnet.errors import InputError
+from utnet.errors import InputError, install_line
 from utnet.options import File
 
 
@@ -22,7 +22,7 @@ def serve(
 
     Args:
         host: address to listen on; others than 127.0.0.1 let other machines in, without a password.
-        port: likewise.
+        port: port to listen on.
         weights: a checkpoint folder such as runs/demo/run/best, or a file of `utnet export` (default: a hand model is
             fitted, which needs none).
         open_browser: open the page in your browser.
@@ -30,7 +30,7 @@ def serve(
     if not 0 < port < 65536:
         raise InputError(f"--port is {port}; expected 1 to 65535")
     if importlib.util.find_spec("gradio") is None:
-        raise InputError(f"the page needs gradio; in the checkout: {sys.executable} -m pip install -e '.[serve]'")
+        raise InputError(f"the page needs gradio; {install_line('serve')}")
     from utnet.serve.server import is_local, run_server
 
     if not is_local(host):

@@ -120,7 +120,7 @@ def write_dexycb(
         cameras = _write_calibration(root, seed, config)
         renderers = {side: SceneRenderer(side, forearm=config.forearm) for side in SIDES}
         tree = _Tree(root, seed, config, cameras, renderers)
-        with tqdm(total=num, desc="DexYCB layout", unit="frame", disable=not progress) as bar:
+        with tqdm(total=num, desc="DexYCB layout", unit="frame", disable=None if progress else True) as bar:
             left = num
             for sequence in plan:
                 for _ in _write_sequence(tree, sequence, left):

@@ -78,7 +78,10 @@ def write_freihand(
     num_evaluation = {"train": 0, "evaluation": num}.get(split or "", -(-num // 3))
     counts = {"training": num - num_evaluation, "evaluation": num_evaluation}
     renderer = SceneRenderer("right", forearm=config.forearm)
-    with new_folder(out) as root, tqdm(total=num, desc="FreiHAND layout", unit="hand", disable=not progress) as bar:
+    with (
+        new_folder(out) as root,
+        tqdm(total=num, desc="FreiHAND layout", unit="hand", disable=None if progress else True) as bar,
+    ):
         about = {layouts.HAND_MODEL_KEY: layouts.OPEN_HAND}
         (root / layouts.FREIHAND_HAND_MODEL).write_text(json.dumps(about) + "\n", encoding="utf-8")
         for kind, which in enumerate(layouts.FREIHAND_SETS):

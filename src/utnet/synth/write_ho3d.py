@@ -102,7 +102,10 @@ def write_ho3d(
     two_hands = version == _TWO_HANDS
     renderer = PairRenderer(forearm=config.forearm) if two_hands else SceneRenderer("right", forearm=config.forearm)
     truth = _Truth()
-    with new_folder(out) as root, tqdm(total=num, desc="HO3D layout", unit="frame", disable=not progress) as bar:
+    with (
+        new_folder(out) as root,
+        tqdm(total=num, desc="HO3D layout", unit="frame", disable=None if progress else True) as bar,
+    ):
         for kind, name in enumerate(layouts.HO3D_SPLITS):
             (root / name).mkdir()
             frames: list[str] = []

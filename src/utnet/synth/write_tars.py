@@ -60,7 +60,10 @@ def write_tars(
     check_request(num, seed, None, ())
     config = synth_config or SynthConfig()
     renderer = SceneRenderer("right", forearm=config.forearm)
-    with new_folder(out) as root, tqdm(total=num, desc="training tars", unit="picture", disable=not progress) as bar:
+    with (
+        new_folder(out) as root,
+        tqdm(total=num, desc="training tars", unit="picture", disable=None if progress else True) as bar,
+    ):
         for first in range(0, num, per_tar):
             with tarfile.open(root / f"{first // per_tar:06d}.tar", "w", format=tarfile.USTAR_FORMAT) as tar:
                 for index in range(first, min(first + per_tar, num)):

@@ -1,0 +1,67 @@
+"""What an earlier call left in the folder: kept until the new predictions.json is in place, then removed."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+from utnet.errors import InputError
+from utnet.predict.files import PREDICTIONS, SCHEMA
+
+_OURS = re.compile(r".*(_overlay\.(jpg|png|mp4)|_\d+_(right|left)\.(glb|obj|ply)|\.npz)")
+"""Names that `utnet predict` gives. Whatever a JSON names besides is not removed."""
+
+_Stamp = tuple[int, int]
+
+
+def earlier_files(folder: Path, *, allowed: bool) -> dict[Path, _Stamp]:
+    """The files that an earlier call wrote into a folder, by its predictions.json, and that file itself; nothing is
+    touched yet. With each comes what tells whether it is written again.
+
+    Raises:
+        InputError: there is such a file and it is not `allowed`, or it is not one of ours.
+    """
+    path = folder / PREDICTIONS
+    if not path.exists():
+        return {}
+    if not allowed:
+        raise InputError(f"{path}: is there already; give another folder with --out, or --overwrite it")
+    try:
+        tree = json.loads(path.read_text(encoding="utf-8"))
+        ours = [folder / name for name in _named_files(tree) if _OURS.fullmatch(name)]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{path}: not written by utnet predict; it is left alone, give another --out") from error
+    inside = folder.resolve()  # whatever the JSON says, nothing outside is touched
+    files = [file for file in ours if os.path.isfile(file) and file.resolve().is_relative_to(inside)]
+    return {file: _stamp(file) for file in [path, *files]}
+
+
+def remove_stale(earlier: dict[Path, _Stamp]) -> None:
+    """Removes those of `earlier_files` that were not written again; none where their predictions.json still stands."""
+    stale = [file for file, stamp in earlier.items() if file.exists() and _stamp(file) == stamp]
+    if any(file.name == PREDICTIONS for file in stale):
+        return
+    for file in stale:
+        file.unlink(missing_ok=True)
+        if file.parent.name.endswith("_meshes"):
+            with suppress(OSError):  # not empty
+                file.parent.rmdir()
+
+
+def _stamp(file: Path) -> _Stamp:
+    """A file that is written again is another one under the same name."""
+    stat = file.lstat()
+    return stat.st_ino, stat.st_mtime_ns
+
+
+def _named_files(tree: dict) -> Iterator[str]:
+    if tree["schema"] != SCHEMA:
+        raise ValueError(tree["schema"])
+    for record in [*tree["images"], *tree["videos"]]:
+        yield from (record[kind] for kind in ("overlay", "arrays") if record.get(kind))
+        for frame in record.get("frames", [record]):
+            yield from (hand["mesh"] for hand in frame["hands"] if hand["mesh"])
