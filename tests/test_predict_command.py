@@ -604,6 +604,29 @@ def test_depth_refuses_a_picture_only_where_no_hand_is_in_reach(detector, tmp_pa
     assert predict(photo, "--depth", tmp_path / "d.npy", "--out", out, "--overwrite") == 2
 
 
+def test_depth_that_contradicts_the_hands_size_is_doubted(detector, tmp_path, capsys):
+    """As when a sensor of 0.25 mm a step is read as one of millimetres."""
+    photo, out = picture(tmp_path / "photo.png"), tmp_path / "out"
+    write_depth(tmp_path / "d.png", 0.5)
+    assert predict(photo, "--depth", tmp_path / "d.png", "--out", out) == 0
+    assert "check --depth-scale" not in capsys.readouterr().err
+    scaled = ("--depth-scale", "0.004")
+    assert predict(photo, "--depth", tmp_path / "d.png", *scaled, "--out", out, "--overwrite") == 0
+    assert "hand 1: at the" in (said := capsys.readouterr().err)
+    assert "check --depth-scale and --K" in said
+
+
+def test_depth_of_a_picture_that_exif_turns_is_refused(detector, tmp_path, capsys):
+    """Whether the depth image is turned, too, nobody says."""
+    tags = Image.Exif()
+    tags[274] = 3  # Orientation: upside down
+    photo = picture(tmp_path / "photo.png", exif=tags)
+    write_depth(tmp_path / "d.png", 0.5)
+    assert predict(photo, "--out", tmp_path / "without") == 0
+    assert predict(photo, "--depth", tmp_path / "d.png", "--out", tmp_path / "out") == 2
+    assert "save it upright first" in capsys.readouterr().err
+
+
 def test_depth_files_that_cannot_be_meant(tmp_path):
     write_depth(tmp_path / "d" / "a_1.png", 1)
     write_depth(tmp_path / "d" / "b_1.png", 1)

@@ -70,6 +70,6 @@ def depth_in_reach(depth_m: np.ndarray, boxes: np.ndarray) -> np.ndarray:
     if read.any() and not in_reach.any():
         raise InputError(
             f"depth says that the hand is {np.array(medians)[read][0]:.4g} m away; expected 0.1 to 10 m: "
-            "check the unit (a 16-bit PNG usually holds millimetres: --depth-scale 0.001)"
+            "check the unit (--depth-scale multiplies 16-bit images, 0.001 for millimetres; floats and .npy are metres)"
         )
     return in_reach | ~read

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 
 _LEAST_SCORE = 0.5
+_PALMS_M = (0.045, 0.15)
+"""From the wrist to the middle knuckle: a small child's and far more than anyone's."""
 
 Flag = Annotated[bool, tyro.conf.FlagCreatePairsOff, tyro.conf.arg(help_behavior_hint="")]
 """An option that is there or not."""
@@ -103,7 +105,7 @@ def predict(
     fits = method == "fit" or (method == "auto" and weights is None)
     folder = mano or (os.environ.get("UTNET_MANO_DIR") if fits else None)
     summary = run(Predictor(weights, method=method, device=device, mano=folder), found, request)
-    for line in _doubts(summary.hands) if box else ():
+    for line in [*(_doubts(summary.hands) if box else ()), *_contradictions(summary.hands)]:
         print(f"utnet: {line}", file=sys.stderr)
     for line in _lines(summary, found, out):
         print(line)
@@ -172,6 +174,23 @@ def _doubts(hands: Sequence[Hand]) -> list[str]:
             lines.append(f"box {number}: probably no hand (score {hand.score:.2f})")
         if z_m > REACH_M[1]:
             lines.append(f"box {number}: its hand would be {z_m:.0f} m away; is it tight round the hand, in pixels?")
+    return lines
+
+
+def _contradictions(hands: Sequence[Hand]) -> list[str]:
+    """Which hands would have an impossible size at the distance where depth puts them."""
+    import numpy as np
+
+    lines = []
+    for number, hand in enumerate(hands, start=1):
+        seen_px, drawn_px = np.ptp(hand.box_px.reshape(2, 2), axis=0).max(), np.ptp(hand.joints_px, axis=0).max()
+        palm_m = float(np.linalg.norm(hand.joints_cam_m[9] - hand.joints_cam_m[0])) * seen_px / drawn_px
+        if hand.distance_from == "depth" and not _PALMS_M[0] < palm_m < _PALMS_M[1]:
+            z_m = float(hand.joints_cam_m[:, 2].mean())
+            lines.append(
+                f"hand {number}: at the {z_m:.2f} m that depth says, its palm would be {100 * palm_m:.0f} cm long; "
+                "check --depth-scale and --K"
+            )
     return lines
 
 

@@ -35,6 +35,8 @@ def predict_picture(predictor: Predictor, item: Input, request: Request) -> tupl
     files: dict[str, str | None] = {"depth": None, "overlay": overlay, "arrays": arrays}
     depth_m = None
     if request.depth is not None:
+        if picture.turned:
+            raise InputError(f"{item.source}: its EXIF data turn it, and depth has no such mark; save it upright first")
         depth_file = request.depth.of(item.source)
         depth_m, files["depth"] = read_depth(depth_file, request.depth_scale), str(depth_file)
     try:
