@@ -32,7 +32,7 @@ def ho3d():
 
 def test_depth_survives_both_encodings():
     depth = np.array([[0.0, 0.001, 0.0331, 0.4567], [1.0, 2.5, 8.19, 70.0]], np.float32)
-    mm = layouts.depth_mm_decode(layouts.depth_mm_encode(depth))
+    mm = layouts.depth_mm_encode(depth) * layouts.DEPTH_MM_M
     np.testing.assert_allclose(mm[depth < 65], depth[depth < 65], atol=0.00051)
     encoded = layouts.ho3d_depth_encode(depth)
     assert encoded.dtype == np.uint8

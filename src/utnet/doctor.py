@@ -12,8 +12,9 @@ from utnet.errors import install_line
 
 _EXTRAS = {
     "dev": ("pytest", "hypothesis", "ruff", "mypy", "body_models"),
-    "export": ("onnx", "onnxscript", "onnxruntime"),
+    "export": ("onnx", "onnxscript"),
     "openvino": ("openvino",),
+    "tars": ("webdataset",),
     "serve": ("gradio",),
 }
 _PACKAGES = ("torch", "numpy", "opencv-python-headless", "numba", "roma", "safetensors", "trimesh", "tyro")

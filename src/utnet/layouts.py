@@ -140,11 +140,6 @@ def depth_mm_encode(depth_m: np.ndarray) -> np.ndarray:
     return np.where((mm > 0) & (mm <= 65535), mm, 0).astype(np.uint16)
 
 
-def depth_mm_decode(depth_mm: np.ndarray) -> np.ndarray:
-    """uint16 millimetres to float32 metres, 0 = no reading."""
-    return np.multiply(depth_mm, np.float32(DEPTH_MM_M), dtype=np.float32)
-
-
 # ----------------------------------------------------------------------------------------------------------------- HO3D
 
 HO3D_SPLITS = ("train", "evaluation")

@@ -22,7 +22,6 @@ from utnet.viz import MAX_JPEG_PX, save_picture
 
 SCHEMA, SCHEMA_VERSION = "utnet-hands", 2
 PREDICTIONS = "predictions.json"
-MESH_FORMATS = ("glb", "obj", "ply")
 
 
 def hand_record(hand: Hand, mesh: str | None = None) -> dict:
