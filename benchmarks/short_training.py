@@ -74,7 +74,7 @@ def fit(model: UTNet, config: Config) -> int:
     start, step, share = time.monotonic(), 0, 0.0
     for batch in loader:
         for group in optimiser.param_groups:
-            group["lr"] = learning_rate(share, step, config)
+            group["lr"] = group["share"] * learning_rate(share, step, config)
         optimiser.zero_grad(set_to_none=True)
         loss_function(model.forward_batch(batch, with_vertices=False), batch)["total_loss"].backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), config.train.clip_grad * len(batch))

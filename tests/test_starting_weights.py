@@ -166,7 +166,7 @@ def model():
 def test_image_features_are_the_originals(model, tmp_path, kind, named):
     state, ours = random_state(kind), model(CONFIGS[kind])
     report = load_backbone(ours, written(tmp_path, file_tree(kind, state)), kind=kind if named else "auto")
-    assert report.kind == kind
+    assert report.title == LAYOUTS[kind].title
     assert_equal_features(kind, ours, state)
     assert len(report.loaded) == len(published(kind))
 

@@ -1,4 +1,4 @@
-"""What a run needs to go on as if it had never stopped, and where it is kept: in last/, beside the weights.
+"""Where a run starts (`make_model`), and what it needs to go on as if it had never stopped, kept in last/.
 
 - run.json: `Progress`, plain numbers.
 - training.safetensors: `optimiser/KEY/PARAMETER` (AdamW's moments and step), `mean/PARAMETER` (the running mean of the
@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from safetensors import SafetensorError
@@ -24,8 +25,10 @@ from utnet.config import Config
 from utnet.data.loader import Loader
 from utnet.ema import WeightMean
 from utnet.errors import InputError
+from utnet.model import UTNet
 from utnet.model.presets import resolve_preset
 from utnet.parallel import World, is_part, put, whole
+from utnet.starting_weights import load_backbone
 
 TRAINING = "training.safetensors"
 
@@ -198,6 +201,45 @@ def read_progress(folder: str | Path) -> Progress:
     if not isinstance(tree, dict) or set(tree) != known:
         raise InputError(f"{path}: its progress is of another version of utnet; train.init_from takes its weights")
     return Progress(**tree)
+
+
+class Start(NamedTuple):
+    """A network at its start.
+
+    Attributes:
+        model: the network.
+        about: what `train.init_from` put into it; "" where it starts from nothing.
+        loaded: the parameters that another project's weights filled, by name: they have `train.init_lr`.
+    """
+
+    model: UTNet
+    about: str = ""
+    loaded: frozenset[str] = frozenset()
+
+
+def make_model(config: Config) -> Start:
+    """The network at its start; with `train.init_lr` 0 what another project's weights filled is left as it is.
+
+    Raises:
+        InputError: weights that do not fit the network, with what differs.
+    """
+    where = Path(config.train.init_from)
+    if not config.train.init_from:
+        return Start(UTNet(config.model))
+    if not where.is_dir():
+        model = UTNet(config.model)
+        report = load_backbone(model, where, kind=config.train.init_kind)
+        loaded = frozenset(name for name, _ in model.named_parameters()) - set(report.created)
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_(name not in loaded or config.train.init_lr > 0)
+        return Start(model, str(report), loaded)
+    saved, of = load_checkpoint(where)
+    check_same_network(config, of, where)
+    model = UTNet(config.model, None if config.model.mano else saved.hand)
+    if model.hand.name != saved.hand.name:
+        raise InputError(f"{where}: learnt the {saved.hand.name} hand, model.mano gives the {model.hand.name} one")
+    model.load_state_dict(saved.state_dict())
+    return Start(model, f"{where}: all {len(saved.state_dict())} entries loaded (a checkpoint of UTNet's)")
 
 
 def check_same_network(config: Config, of: Config, where: Path) -> None:

@@ -14,7 +14,7 @@ from signal import SIGINT, SIGTERM
 import torch
 from tqdm import tqdm
 
-from utnet.checkpoint import load_checkpoint, pick_device, run_info, whole_folder
+from utnet.checkpoint import pick_device, run_info, whole_folder
 from utnet.config import Config, to_tree
 from utnet.data.loader import Loader, make_loader
 from utnet.data.source import Source
@@ -25,9 +25,8 @@ from utnet.losses import UTNetLoss
 from utnet.model import UTNet
 from utnet.parallel import Engine, LossFunction, World, is_restart, job_id, joined, own_device, summed_terms
 from utnet.run_log import RunLog, prediction_pictures, skipped_lines
-from utnet.run_state import Progress, Run, begun_by, check_same_network, read_progress
+from utnet.run_state import Progress, Run, begun_by, make_model, read_progress
 from utnet.sources import check_apart, describe, fingerprint, open_data, open_validation
-from utnet.starting_weights import load_backbone
 from utnet.stopping import Stopped, StopRequests
 from utnet.storage import write_json
 from utnet.types import Batch
@@ -136,10 +135,10 @@ def _set_up(
         validation = open_validation(config)
         check_apart(source, validation)
         inputs = scorable_inputs(validation)
-    model, init = make_model(config)
+    model, init, loaded = make_model(config)
     model = model.to(device).train()
     engine = Engine(model, loss_function or UTNetLoss.from_config(config.loss), config, world)
-    optimiser = make_optimiser(model, config)
+    optimiser = make_optimiser(model, config, loaded)
     run = Run(model, optimiser, WeightMean(model, config.train.ema) if config.train.ema else None, done)
     before = done.loader_of(world) if resume else {"position": None, "bad": {}}
     loader = make_loader(
@@ -197,7 +196,7 @@ def _loop(job: _Job, *, progress: bool) -> None:
                 return
 
             for group in job.run.optimiser.param_groups:
-                group["lr"] = learning_rate(done.share, done.step, config)
+                group["lr"] = group["share"] * learning_rate(done.share, done.step, config)
             began = time.monotonic()
             taken = list(islice(batches, config.train.accumulate))
             step = train_step(job.engine, taken, job.run.optimiser, config, workdir, start=start, stop=job.stop)
@@ -316,32 +315,15 @@ def _report_broken(
     raise FloatingPointError(f"{what}; the samples' keys are in {workdir / 'bad_batch.json'}")
 
 
-def make_model(config: Config) -> tuple[UTNet, str]:
-    """The network at its start, and what `train.init_from` put into it.
-
-    Raises:
-        InputError: weights that do not fit the network, with what differs.
-    """
-    where = Path(config.train.init_from)
-    if not config.train.init_from:
-        return UTNet(config.model), ""
-    if not where.is_dir():
-        model = UTNet(config.model)
-        return model, str(load_backbone(model, where, kind=config.train.init_kind))
-    saved, of = load_checkpoint(where)
-    check_same_network(config, of, where)
-    model = UTNet(config.model, None if config.model.mano else saved.hand)
-    if model.hand.name != saved.hand.name:
-        raise InputError(f"{where}: learnt the {saved.hand.name} hand, model.mano gives the {model.hand.name} one")
-    model.load_state_dict(saved.state_dict())
-    return model, f"{where}: all {len(saved.state_dict())} entries loaded (a checkpoint of UTNet's)"
-
-
-def make_optimiser(model: UTNet, config: Config) -> torch.optim.AdamW:
-    """AdamW; biases, norms and embeddings of one axis are not decayed."""
-    decayed = [p for p in model.parameters() if p.ndim > 1]
-    others = [p for p in model.parameters() if p.ndim <= 1]
-    groups = [{"params": decayed, "weight_decay": config.train.weight_decay}, {"params": others, "weight_decay": 0.0}]
+def make_optimiser(model: UTNet, config: Config, loaded: frozenset[str] = frozenset()) -> torch.optim.AdamW:
+    """AdamW; biases, norms and embeddings of one axis are not decayed, `loaded` parameters have `train.init_lr`."""
+    groups = []
+    for share, of_loaded in ((1.0, False), (config.train.init_lr, True)):
+        own = [p for name, p in model.named_parameters() if (name in loaded) == of_loaded and p.requires_grad]
+        for decay, matrices in ((config.train.weight_decay, True), (0.0, False)):
+            chosen = [p for p in own if (p.ndim > 1) == matrices]
+            if chosen:
+                groups.append({"params": chosen, "weight_decay": decay, "share": share})
     return torch.optim.AdamW(groups, lr=config.train.lr, betas=(0.9, 0.99), fused=True)
 
 

@@ -48,8 +48,11 @@ class ModelConfig:
     """Side of the square crop."""
     p_drop: float = 0.4
     """Probability that a training sample's depth is dropped, by the loader (`utnet.data.loader.make_loader`)."""
+    stem: str | None = None
+    """"conv", "lite0" (EfficientNet-Lite0, made to start from ImageNet weights) or "patch"; here and below null is the
+    preset's."""
     refiner: str | None = None
-    """"graph", "maxpool" (WiLoR's) or "none" (the coarse hand is the result); here and below null is the preset's."""
+    """"graph", "maxpool" (WiLoR's) or "none" (the coarse hand is the result)."""
     width_px: int | None = None
     """Columns of the square crop, round its middle, that the network looks at; null: all (preset h: three quarters)."""
     patch_px: int | None = None
@@ -74,6 +77,8 @@ class ModelConfig:
         ok = self.size_px > 0 and self.size_px % unit == 0
         require("model.size_px", ok, self.size_px, f"a multiple of {unit}")
         require("model.p_drop", 0.0 <= self.p_drop <= 1.0, self.p_drop, "0 to 1")
+        ok = self.stem in (None, "conv", "lite0", "patch")
+        require("model.stem", ok, self.stem, "'conv', 'lite0', 'patch' or null")
         ok = self.refiner in (None, "graph", "maxpool", "none")
         require("model.refiner", ok, self.refiner, "'graph', 'maxpool', 'none' or null")
         require("model.patch_px", self.patch_px in (None, 14, 16), self.patch_px, "14, 16 or null")
@@ -312,6 +317,9 @@ class TrainConfig:
     init_from: str = ""
     """What to start from: a checkpoint folder of UTNet's, or a file of ViTPose's, DINOv2's or MAE's weights for the
     encoder; empty: from nothing."""
+    init_lr: float = 1.0
+    """Learning rate of what `init_from` filled with another project's weights, as a share of `lr`; 0 leaves it as it
+    is."""
     init_kind: str = "auto"
     """Whose they are: "vitpose", "dinov2", "mae", or "auto": as the entries say (`utnet.starting_weights`)."""
 
@@ -332,8 +340,9 @@ class TrainConfig:
         require("train.ema", 0.0 <= self.ema < 1.0, self.ema, "0 or more and below 1")
         require("train.minutes", self.minutes is None or self.minutes > 0, self.minutes, "more than 0, or null")
         require("train.num_threads", self.num_threads is None or self.num_threads >= 1, self.num_threads, "at least 1")
-        kinds = ("auto", "vitpose", "dinov2", "mae")
-        require("train.init_kind", self.init_kind in kinds, self.init_kind, "auto, vitpose, dinov2 or mae")
+        require("train.init_lr", 0.0 <= self.init_lr <= 1.0, self.init_lr, "0 to 1")
+        kinds = ("auto", "vitpose", "dinov2", "mae", "lite0")
+        require("train.init_kind", self.init_kind in kinds, self.init_kind, "auto, vitpose, dinov2, mae or lite0")
         require("train.precision", self.precision in ("fp32", "bf16"), self.precision, "'fp32' or 'bf16'")
         require("train.parallel", self.parallel in ("auto", "ddp", "fsdp"), self.parallel, "'auto', 'ddp' or 'fsdp'")
 

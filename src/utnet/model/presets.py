@@ -16,7 +16,9 @@ class Preset:
         dim: width of the tokens.
         depth: number of encoder blocks.
         num_heads: attention heads.
-        stem_dims: channels of the convolutional stem at strides 4, 8 and 16; None: plain ViT patches.
+        stem: "conv", convolutions learnt from nothing; "lite0", EfficientNet-Lite0's, which start from ImageNet's; or
+            "patch", plain ViT patches.
+        stem_dims: channels of the stem "conv" at strides 4, 8 and 16.
         patch_px: side of a patch, 14 or 16 (a convolutional stem has 16).
         patch_pad_px: padding on each side of the patch convolution (ViTPose and WiLoR: 2).
         layer_scale: blocks with LayerScale (DINOv2).
@@ -36,7 +38,8 @@ class Preset:
     dim: int
     depth: int
     num_heads: int
-    stem_dims: tuple[int, int, int] | None = None
+    stem: str = "patch"
+    stem_dims: tuple[int, int, int] = (32, 64, 128)
     patch_px: int = 16
     patch_pad_px: int = 0
     layer_scale: bool = False
@@ -56,13 +59,13 @@ PRESETS = {
         dim=128,
         depth=2,
         num_heads=4,
-        stem_dims=(32, 64, 128),
+        stem="conv",
         map_dim=64,
         num_maps=1,
         refiner_dim=32,
         refiner_vertices=256,
     ),
-    "s": Preset(dim=384, depth=10, num_heads=6, stem_dims=(48, 96, 192), map_dim=96),
+    "s": Preset(dim=384, depth=10, num_heads=6, stem="conv", stem_dims=(48, 96, 192), map_dim=96),
     "b": Preset(dim=768, depth=12, num_heads=12),
     "l": Preset(dim=1024, depth=24, num_heads=16, map_dim=192),
     "h": Preset(
@@ -78,9 +81,9 @@ PRESETS = {
     ),
 }
 """`ti` and `s` are made to be trained from nothing: a patch stem learns slowly then, a convolutional one does not (`ti`
-is as small as it is because it must learn in minutes on two cores, docs/results.md). `b` and `l` take the weights of a
-pretrained ViT. `h` is WiLoR's network (Potamias et al. 2025), with a path for depth and an embedding a hand token that
-start at zero when its weights are loaded."""
+is as small as it is because it must learn in minutes on two cores, docs/results.md). With `model.stem: lite0` they
+start from ImageNet's features. `b` and `l` take the weights of a pretrained ViT. `h` is WiLoR's network (Potamias et
+al. 2025), with a path for depth and an embedding a hand token that start at zero when its weights are loaded."""
 
 
 def get_preset(name: str) -> Preset:
@@ -97,14 +100,14 @@ def resolve_preset(config: ModelConfig) -> Preset:
         InputError: an unknown preset, or sizes that do not go together.
     """
     preset = get_preset(config.preset)
-    names = ("dim", "depth", "num_heads", "patch_px", "patch_pad_px", "layer_scale", "refiner")
+    names = ("dim", "depth", "num_heads", "patch_px", "patch_pad_px", "layer_scale", "refiner", "stem")
     preset = replace(preset, **{name: value for name in names if (value := getattr(config, name)) is not None})
     width = config.size_px * preset.width_share if config.width_px is None else config.width_px
     preset = replace(preset, width_share=width / config.size_px)
     patch = preset.patch_px
     if preset.dim % preset.num_heads:
         raise InputError(f"model.dim {preset.dim} is not a multiple of model.num_heads {preset.num_heads}")
-    if preset.stem_dims is not None and (patch, preset.patch_pad_px) != (16, 0):
+    if preset.stem != "patch" and (patch, preset.patch_pad_px) != (16, 0):
         raise InputError(
             f"model.preset {config.preset!r} has a convolutional stem: model.patch_px must be 16 and "
             f"model.patch_pad_px 0, not {patch} and {preset.patch_pad_px}; presets b, l and h have patches"

@@ -11,8 +11,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from utnet.model.presets import Preset
-
 _DEPTH_DIM = 32  # channels of the first layer of the patch stem's depth path
 
 
@@ -28,7 +26,7 @@ class ConvBlock(nn.Module):
         return x + self.conv2(F.gelu(self.norm2(self.conv1(F.gelu(self.norm1(x))))))
 
 
-def _embed(channels: int, dim: int) -> nn.Sequential:
+def embed(channels: int, dim: int) -> nn.Sequential:
     """Two convolutions down to stride 4: a finger is only a few pixels wide."""
     return nn.Sequential(
         nn.Conv2d(channels, dim // 2, 3, stride=2, padding=1),
@@ -37,7 +35,7 @@ def _embed(channels: int, dim: int) -> nn.Sequential:
     )
 
 
-def _depth_or_placeholder(
+def embed_or_placeholder(
     embed: nn.Module, placeholder: Tensor, depth: Tensor | None, depth_ok: Tensor | None
 ) -> Tensor:
     """n T_depth + (1 - n) T_placeholder."""
@@ -56,8 +54,8 @@ class ConvStem(nn.Module):
     def __init__(self, dims: tuple[int, int, int], dim: int):
         super().__init__()
         first, second, third = dims
-        self.embed_rgb = _embed(3, first)
-        self.embed_depth = _embed(4, first)
+        self.embed_rgb = embed(3, first)
+        self.embed_depth = embed(4, first)
         self.placeholder = nn.Parameter(torch.zeros(first, 1, 1))
         self.block4 = ConvBlock(first)
         self.down8 = nn.Conv2d(first, second, 3, stride=2, padding=1)
@@ -69,7 +67,7 @@ class ConvStem(nn.Module):
 
     def forward(self, rgb: Tensor, depth: Tensor | None, depth_ok: Tensor | None) -> tuple[Tensor, list[Tensor]]:
         """(B, 3, H, W) and (B, 4, H, W) with (B,) bool, or None -> tokens (B, dim, H/16, W/16), maps at 8 and 4."""
-        x = self.embed_rgb(rgb) + _depth_or_placeholder(self.embed_depth, self.placeholder, depth, depth_ok)
+        x = self.embed_rgb(rgb) + embed_or_placeholder(self.embed_depth, self.placeholder, depth, depth_ok)
         x4 = self.block4(x)
         x8 = self.block8(self.down8(x4))
         x16 = self.block16(self.down16(x8))
@@ -96,11 +94,4 @@ class PatchStem(nn.Module):
 
     def forward(self, rgb: Tensor, depth: Tensor | None, depth_ok: Tensor | None) -> tuple[Tensor, list[Tensor]]:
         """(B, 3, H, W) and (B, 4, H, W) with (B,) bool, or None -> tokens (B, dim, H/patch, W/patch), no maps."""
-        return self.patches(rgb) + _depth_or_placeholder(self.embed_depth, self.placeholder, depth, depth_ok), []
-
-
-def make_stem(preset: Preset) -> ConvStem | PatchStem:
-    """The stem that a preset describes."""
-    if preset.stem_dims is not None:
-        return ConvStem(preset.stem_dims, preset.dim)
-    return PatchStem(preset.dim, preset.patch_px, preset.patch_pad_px)
+        return self.patches(rgb) + embed_or_placeholder(self.embed_depth, self.placeholder, depth, depth_ok), []

@@ -15,9 +15,10 @@ from utnet.hand import HandModel
 from utnet.model.camera import crop_camera_translation, project_crop
 from utnet.model.encoder import Encoder
 from utnet.model.heads import JointReadout, ParameterHead, RootHead, ScaleHead
-from utnet.model.presets import resolve_preset
+from utnet.model.lite_stem import LiteStem
+from utnet.model.presets import Preset, resolve_preset
 from utnet.model.refiner import make_refiner
-from utnet.model.stems import make_stem
+from utnet.model.stems import ConvStem, PatchStem
 from utnet.model.tokens import HandTokens, depth_channels, normalise_rgb
 from utnet.model.upsampler import JointMaps, make_maps
 from utnet.types import Batch, Prediction
@@ -42,7 +43,7 @@ class UTNet(nn.Module):
         self.hand = hand or (HandModel.from_mano(mano, tips="smplx") if mano else HandModel.open())
         self.width_px = round(self.config.size_px * preset.width_share)
         num_tokens = (self.config.size_px // preset.patch_px) * (self.width_px // preset.patch_px)
-        self.stem = make_stem(preset)
+        self.stem = _make_stem(preset)
         self.pos_embed = nn.Parameter(torch.randn(1, num_tokens, preset.dim) * 0.02)
         flat_hand = matrix_to_rotation_6d(torch.eye(3).repeat(NUM_MANO_JOINTS, 1, 1))
         self.hand_tokens = HandTokens(preset.dim, flat_hand, torch.tensor(_MEAN_CAM), embed_betas=preset.wilor_head)
@@ -179,3 +180,11 @@ class UTNet(nn.Module):
             joints_crop=project_crop(mesh.joints_m, cam_t),
             vertices_m=mesh.vertices_m,
         )
+
+
+def _make_stem(preset: Preset) -> ConvStem | LiteStem | PatchStem:
+    if preset.stem == "lite0":
+        return LiteStem(preset.dim)
+    if preset.stem == "conv":
+        return ConvStem(preset.stem_dims, preset.dim)
+    return PatchStem(preset.dim, preset.patch_px, preset.patch_pad_px)

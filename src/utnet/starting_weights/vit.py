@@ -1,4 +1,4 @@
-"""Starting weights from other projects: ViTPose, DINOv2 and MAE encoders, by path.
+"""ViTPose's, DINOv2's and MAE's encoders.
 
 A network with patches (presets b, l, h) takes the patch embedding, the position embedding, the blocks and the last
 norm; its image tokens then pass through the same computation as in the original (`tests/test_starting_weights.py` has
@@ -16,22 +16,18 @@ the original's, written out). Only names and shapes of the files are known here;
 
 from __future__ import annotations
 
-import argparse
 import math
 import re
-import zipfile
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Mapping
+from dataclasses import dataclass
 
-import torch
-from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn import functional as F
 
 from utnet.errors import InputError
 from utnet.model import UTNet
 from utnet.model.stems import PatchStem
+from utnet.starting_weights.files import Report, listed
 
 _BLOCK_LAYERS = {
     "norm1": "norm1",
@@ -44,7 +40,6 @@ _BLOCK_LAYERS = {
 """Layer of a block in all three projects -> in ours."""
 _SCALES = {"ls1.gamma": ("scale1", "attn.proj"), "ls2.gamma": ("scale2", "fc2")}
 """LayerScale in DINOv2 -> its factors in a block of ours, and the layer of ours that they follow."""
-_MOST_LISTED = 20
 
 
 @dataclass(frozen=True)
@@ -115,56 +110,8 @@ LAYOUTS = {
 }
 
 
-@dataclass(frozen=True)
-class Report:
-    """What became of every entry of the file and of the network; `print` it.
-
-    Attributes:
-        source: the file.
-        kind: a key of `LAYOUTS`.
-        loaded: entry of the file -> entry of the network.
-        left_out: entry of the file -> why it has no place.
-        created: entries of the network that the file says nothing of; they keep their own start.
-        notes: what was computed on the way.
-    """
-
-    source: str
-    kind: str
-    loaded: dict[str, str] = field(default_factory=dict)
-    left_out: dict[str, str] = field(default_factory=dict)
-    created: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()
-
-    def __str__(self) -> str:
-        reasons: dict[str, list[str]] = {}
-        for name, reason in self.left_out.items():
-            reasons.setdefault(reason, []).append(name)
-        lines = [f"{self.source}: {len(self.loaded)} entries loaded ({LAYOUTS[self.kind].title})"]
-        lines += [f"  {note}" for note in self.notes]
-        lines += [f"  left out, {reason}: {_listed(names)}" for reason, names in reasons.items()]
-        parts = sorted({name.split(".")[0] if "stem." not in name else name for name in self.created})
-        lines += [f"  new, from their own start: {len(self.created)} entries ({', '.join(parts)})"]
-        return "\n".join(lines)
-
-
-def load_backbone(model: UTNet, path: str | Path, *, kind: str = "auto") -> Report:
-    """Puts another project's encoder into the network, in place; nothing is changed where anything does not fit.
-
-    Args:
-        model: a network with a patch stem whose width, blocks, heads and patch are the file's; `pos_embed` may have
-            another grid.
-        path: a file of torch (read with `weights_only=True`) or safetensors: ViTPose's (a `state_dict` with
-            `backbone.*`), DINOv2's (bare, or a `teacher` with `backbone.*`; blocks in chunks or not), MAE's (`model`).
-        kind: a key of `LAYOUTS`, or "auto": as the entries say.
-
-    Returns:
-        What was loaded, left out and not found.
-
-    Raises:
-        InputError: not a readable file, or one that does not fit: all that is wrong is listed.
-    """
-    where, state = _read(Path(path))
-    kind = _kind_of(state, kind, where)
+def load_vit(model: UTNet, state: dict[str, Tensor], where: str, kind: str) -> Report:
+    """`load_backbone` of a state dict of one of `LAYOUTS`."""
     layout = LAYOUTS[kind]
     if kind == "dinov2":
         state = _without_chunks(state, where)
@@ -189,7 +136,7 @@ def load_backbone(model: UTNet, path: str | Path, *, kind: str = "auto") -> Repo
         notes.append(f"no published size has this width: {model.preset.num_heads} attention heads as the network says")
     created = tuple(sorted(model.state_dict().keys() - ours.keys()))
     model.load_state_dict(ours, strict=False)
-    return Report(where, kind, {name: names[name] for name in state}, left_out, created, tuple(notes))
+    return Report(where, layout.title, {name: names[name] for name in state}, left_out, created, tuple(notes))
 
 
 def entry_names(kind: str, depth: int, *, prefix: str = "") -> dict[str, str]:
@@ -204,52 +151,6 @@ def entry_names(kind: str, depth: int, *, prefix: str = "") -> dict[str, str]:
             names |= {f"{block}.{gamma}": f"{ours}.{scale}" for gamma, (scale, _) in _SCALES.items()}
     names |= {f"{layout.norm}.{end}": f"encoder.norm.{end}" for end in both}
     return {prefix + theirs: ours for theirs, ours in names.items()}
-
-
-def _read(path: Path) -> tuple[str, dict[str, Tensor]]:
-    """The file's name for messages, and the state dict in it."""
-    if not path.is_file():
-        raise InputError(f"{path}: no such file; give the weights of ViTPose, DINOv2 or MAE that you downloaded")
-    tree: object
-    try:
-        if path.suffix == ".safetensors":
-            tree = load_file(path)
-        else:  # argparse's Namespace, which MAE's training keeps beside the weights, only holds attributes
-            with torch.serialization.safe_globals([argparse.Namespace]):
-                tree = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-    except Exception as error:  # a damaged or hostile pickle may raise anything
-        lines = [line for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
-        reason = next((line for line in lines if "Unsupported" in line), lines[0]).strip().split(". ")[0]
-        raise InputError(f"{path}: cannot be read as weights without running it ({reason})") from error
-    for key in ("state_dict", "model", "teacher"):
-        if isinstance(tree, Mapping) and isinstance(tree.get(key), Mapping):
-            tree = tree[key]
-    if not isinstance(tree, Mapping) or not tree:
-        raise InputError(f"{path}: holds no state dict; give the weights of ViTPose, DINOv2 or MAE")
-    odd = [str(name) for name, value in tree.items() if not isinstance(value, Tensor)]
-    if odd:
-        raise InputError(f"{path}: these entries are not tensors: {_listed(odd)}")
-    return str(path), {str(name): tensor for name, tensor in tree.items()}
-
-
-def _kind_of(state: Mapping[str, Tensor], kind: str, where: str) -> str:
-    if kind != "auto" and kind not in LAYOUTS:
-        raise InputError(f"{where}: kind {kind!r} is not known; choose auto, {', '.join(LAYOUTS)}")
-    if any(".mlp.w12." in name for name in state):
-        raise InputError(f"{where}: its blocks have SwiGLU layers (DINOv2's giant), UTNet's have none; use S, B or L")
-    if kind != "auto":
-        return kind
-    names = {name.removeprefix("backbone.") for name in state}
-    if "last_norm.weight" in names:
-        return "vitpose"
-    if any(name.endswith("ls1.gamma") for name in names):
-        return "dinov2"
-    if {"norm.weight", "patch_embed.proj.weight"} <= names:
-        return "mae"
-    raise InputError(
-        f"{where}: neither ViTPose's, DINOv2's nor MAE's entries; it holds {_listed(sorted(state))}. "
-        f"WiLoR's checkpoint is read by utnet.checkpoint.import_wilor"
-    )
 
 
 def _without_chunks(state: dict[str, Tensor], where: str) -> dict[str, Tensor]:
@@ -275,7 +176,7 @@ def _check(model: UTNet, state: dict[str, Tensor], names: dict[str, str], layout
     ]
     missing, unknown = sorted(names.keys() - state.keys()), sorted(state.keys() - names.keys())
     odd = {"missing": missing, "unknown": unknown}
-    wrong += [f"{len(listed)} {word}: {_listed(listed)}" for word, listed in odd.items() if listed]
+    wrong += [f"{len(entries)} {word}: {listed(entries)}" for word, entries in odd.items() if entries]
     if not wrong:
         shapes = {ours: tuple(tensor.shape) for ours, tensor in model.state_dict().items()}
         shapes |= {ours: (preset.dim,) for ours in names.values() if ours.endswith(("scale1", "scale2"))}
@@ -356,10 +257,3 @@ def _about_positions(rows: Tensor, model: UTNet, layout: Layout) -> str:
     change = "as they are" if (height, width) == (new_height, new_width) else f"interpolated from {height} x {width}"
     first = "row 0 added to every patch" if layout.shared_row else "row 0 (class token) left out"
     return f"positions of {new_height} x {new_width} patches {change}; {first}"
-
-
-def _listed(names: Iterable[str]) -> str:
-    """The names between commas; of many the first, and how many more."""
-    names = list(names)
-    more = f" and {len(names) - _MOST_LISTED} more" if len(names) > _MOST_LISTED else ""
-    return ", ".join(names[:_MOST_LISTED]) + more
