@@ -11,8 +11,9 @@ from utnet.config import Config, ModelConfig, TrainConfig
 from utnet.errors import InputError
 from utnet.model import UTNet
 from utnet.model.lite_stem import STAGES
-from utnet.starting_weights import load_backbone
-from utnet.train import make_model, make_optimiser
+from utnet.run_state import make_model
+from utnet.starting_weights import backbone_parameters, entry_names, load_backbone
+from utnet.train import make_optimiser
 
 NETWORK = ModelConfig(size_px=64, stem="lite0")
 
@@ -94,13 +95,14 @@ def test_features_equal_the_original_s(tmp_path):
 def test_frozen_weights_stay_and_slow_ones_have_their_own_rate(tmp_path):
     path = written(tmp_path, random_file())
     for share in (0.0, 0.3):
-        config = Config(model=NETWORK, train=replace(TrainConfig(), init_from=str(path), init_lr=share))
-        model, about, loaded = make_model(config)
+        config = Config(model=NETWORK, train=replace(TrainConfig(), init_from=str(path), backbone_lr=share))
+        model, about = make_model(config)
         assert "EfficientNet-Lite0" in about
+        loaded = backbone_parameters(model)
         assert loaded == {
             name for name, _ in model.named_parameters() if name.startswith(("stem.first", "stem.blocks"))
         }
-        optimiser = make_optimiser(model, config, loaded)
+        optimiser = make_optimiser(model, config)
         names = {parameter: name for name, parameter in model.named_parameters()}
         rates = {names[p]: group["share"] for group in optimiser.param_groups for p in group["params"]}
         assert {rates.get(name) for name in loaded} == ({share} if share else {None})
@@ -123,3 +125,19 @@ def test_weights_that_do_not_fit_are_named(tmp_path):
         "NaN or inf in _bn0.bias",
     ):
         assert part in str(caught.value)
+
+
+def test_a_network_without_backbone_has_no_rate_for_it():
+    config = Config(train=replace(TrainConfig(), backbone_lr=0.5))
+    with pytest.raises(InputError, match=r"train\.backbone_lr is 0\.5.*lite0"):
+        make_model(config)
+
+
+def test_what_load_backbone_fills_is_the_backbone(tmp_path):
+    """Of a ViT, too (its entries: tests/test_starting_weights.py)."""
+    model = UTNet(ModelConfig(preset="b", dim=48, depth=2, num_heads=4, size_px=64))
+    filled = {ours for ours in entry_names("mae", 2).values()}
+    assert backbone_parameters(model) == filled
+    model = UTNet(NETWORK)
+    report = load_backbone(model, written(tmp_path, random_file()))
+    assert backbone_parameters(model) == {name for name, _ in model.named_parameters()} - set(report.created)

@@ -13,7 +13,6 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 from safetensors import SafetensorError
@@ -28,7 +27,7 @@ from utnet.errors import InputError
 from utnet.model import UTNet
 from utnet.model.presets import resolve_preset
 from utnet.parallel import World, is_part, put, whole
-from utnet.starting_weights import load_backbone
+from utnet.starting_weights import backbone_parameters, load_backbone
 
 TRAINING = "training.safetensors"
 
@@ -203,43 +202,39 @@ def read_progress(folder: str | Path) -> Progress:
     return Progress(**tree)
 
 
-class Start(NamedTuple):
-    """A network at its start.
-
-    Attributes:
-        model: the network.
-        about: what `train.init_from` put into it; "" where it starts from nothing.
-        loaded: the parameters that another project's weights filled, by name: they have `train.init_lr`.
-    """
-
-    model: UTNet
-    about: str = ""
-    loaded: frozenset[str] = frozenset()
-
-
-def make_model(config: Config) -> Start:
-    """The network at its start; with `train.init_lr` 0 what another project's weights filled is left as it is.
+def make_model(config: Config) -> tuple[UTNet, str]:
+    """The network at its start, and what `train.init_from` put into it; with `train.backbone_lr` 0 its backbone is left
+    as it is.
 
     Raises:
         InputError: weights that do not fit the network, with what differs.
     """
+    model, about = _started(config)
+    backbone = backbone_parameters(model)
+    if config.train.backbone_lr != 1 and not backbone:
+        raise InputError(
+            f"train.backbone_lr is {config.train.backbone_lr:g}, but a network with model.stem 'conv' has no part that "
+            "other projects' weights fill; leave it out, or take model.stem=lite0"
+        )
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(config.train.backbone_lr > 0 or name not in backbone)
+    return model, about
+
+
+def _started(config: Config) -> tuple[UTNet, str]:
     where = Path(config.train.init_from)
     if not config.train.init_from:
-        return Start(UTNet(config.model))
+        return UTNet(config.model), ""
     if not where.is_dir():
         model = UTNet(config.model)
-        report = load_backbone(model, where, kind=config.train.init_kind)
-        loaded = frozenset(name for name, _ in model.named_parameters()) - set(report.created)
-        for name, parameter in model.named_parameters():
-            parameter.requires_grad_(name not in loaded or config.train.init_lr > 0)
-        return Start(model, str(report), loaded)
+        return model, str(load_backbone(model, where, kind=config.train.init_kind))
     saved, of = load_checkpoint(where)
     check_same_network(config, of, where)
     model = UTNet(config.model, None if config.model.mano else saved.hand)
     if model.hand.name != saved.hand.name:
         raise InputError(f"{where}: learnt the {saved.hand.name} hand, model.mano gives the {model.hand.name} one")
     model.load_state_dict(saved.state_dict())
-    return Start(model, f"{where}: all {len(saved.state_dict())} entries loaded (a checkpoint of UTNet's)")
+    return model, f"{where}: all {len(saved.state_dict())} entries loaded (a checkpoint of UTNet's)"
 
 
 def check_same_network(config: Config, of: Config, where: Path) -> None:

@@ -27,6 +27,7 @@ from utnet.parallel import Engine, LossFunction, World, is_restart, job_id, join
 from utnet.run_log import RunLog, prediction_pictures, skipped_lines
 from utnet.run_state import Progress, Run, begun_by, make_model, read_progress
 from utnet.sources import check_apart, describe, fingerprint, open_data, open_validation
+from utnet.starting_weights import backbone_parameters
 from utnet.stopping import Stopped, StopRequests
 from utnet.storage import write_json
 from utnet.types import Batch
@@ -135,10 +136,10 @@ def _set_up(
         validation = open_validation(config)
         check_apart(source, validation)
         inputs = scorable_inputs(validation)
-    model, init, loaded = make_model(config)
+    model, init = make_model(config)
     model = model.to(device).train()
     engine = Engine(model, loss_function or UTNetLoss.from_config(config.loss), config, world)
-    optimiser = make_optimiser(model, config, loaded)
+    optimiser = make_optimiser(model, config)
     run = Run(model, optimiser, WeightMean(model, config.train.ema) if config.train.ema else None, done)
     before = done.loader_of(world) if resume else {"position": None, "bad": {}}
     loader = make_loader(
@@ -315,11 +316,11 @@ def _report_broken(
     raise FloatingPointError(f"{what}; the samples' keys are in {workdir / 'bad_batch.json'}")
 
 
-def make_optimiser(model: UTNet, config: Config, loaded: frozenset[str] = frozenset()) -> torch.optim.AdamW:
-    """AdamW; biases, norms and embeddings of one axis are not decayed, `loaded` parameters have `train.init_lr`."""
-    groups = []
-    for share, of_loaded in ((1.0, False), (config.train.init_lr, True)):
-        own = [p for name, p in model.named_parameters() if (name in loaded) == of_loaded and p.requires_grad]
+def make_optimiser(model: UTNet, config: Config) -> torch.optim.AdamW:
+    """AdamW; biases, norms and embeddings of one axis are not decayed. "share" of a group: of the learning rate."""
+    backbone, groups = backbone_parameters(model), []
+    for share, of_backbone in ((1.0, False), (config.train.backbone_lr, True)):
+        own = [p for name, p in model.named_parameters() if (name in backbone) == of_backbone and p.requires_grad]
         for decay, matrices in ((config.train.weight_decay, True), (0.0, False)):
             chosen = [p for p in own if (p.ndim > 1) == matrices]
             if chosen:

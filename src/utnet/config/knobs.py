@@ -317,9 +317,9 @@ class TrainConfig:
     init_from: str = ""
     """What to start from: a checkpoint folder of UTNet's, or a file of ViTPose's, DINOv2's or MAE's weights for the
     encoder; empty: from nothing."""
-    init_lr: float = 1.0
-    """Learning rate of what `init_from` filled with another project's weights, as a share of `lr`; 0 leaves it as it
-    is."""
+    backbone_lr: float = 1.0
+    """Learning rate of the part that other projects' weights can fill (presets b, l, h: the encoder; with
+    `model.stem: lite0` the stem), as a share of `lr`; 0 leaves it as it is."""
     init_kind: str = "auto"
     """Whose they are: "vitpose", "dinov2", "mae", or "auto": as the entries say (`utnet.starting_weights`)."""
 
@@ -340,7 +340,7 @@ class TrainConfig:
         require("train.ema", 0.0 <= self.ema < 1.0, self.ema, "0 or more and below 1")
         require("train.minutes", self.minutes is None or self.minutes > 0, self.minutes, "more than 0, or null")
         require("train.num_threads", self.num_threads is None or self.num_threads >= 1, self.num_threads, "at least 1")
-        require("train.init_lr", 0.0 <= self.init_lr <= 1.0, self.init_lr, "0 to 1")
+        require("train.backbone_lr", 0.0 <= self.backbone_lr <= 1.0, self.backbone_lr, "0 to 1")
         kinds = ("auto", "vitpose", "dinov2", "mae", "lite0")
         require("train.init_kind", self.init_kind in kinds, self.init_kind, "auto, vitpose, dinov2, mae or lite0")
         require("train.precision", self.precision in ("fp32", "bf16"), self.precision, "'fp32' or 'bf16'")

@@ -12,12 +12,14 @@ from torch import Tensor
 
 from utnet.errors import InputError
 from utnet.model import UTNet
+from utnet.model.lite_stem import LiteStem
+from utnet.model.stems import PatchStem
 from utnet.starting_weights.files import Report, listed, read
 from utnet.starting_weights.lite0 import KIND as LITE0
 from utnet.starting_weights.lite0 import load_lite0
 from utnet.starting_weights.vit import LAYOUTS, entry_names, load_vit, native_grid
 
-__all__ = ["LAYOUTS", "Report", "entry_names", "load_backbone", "native_grid"]
+__all__ = ["LAYOUTS", "Report", "backbone_parameters", "entry_names", "load_backbone", "native_grid"]
 
 
 def load_backbone(model: UTNet, path: str | Path, *, kind: str = "auto") -> Report:
@@ -40,6 +42,16 @@ def load_backbone(model: UTNet, path: str | Path, *, kind: str = "auto") -> Repo
     where, state = read(Path(path))
     kind = _kind_of(state, kind, where)
     return load_lite0(model, state, where) if kind == LITE0 else load_vit(model, state, where, kind)
+
+
+def backbone_parameters(model: UTNet) -> frozenset[str]:
+    """The parameters that `load_backbone` can fill, by name; none for a network that can only start from nothing."""
+    starts: tuple[str, ...] = ()
+    if isinstance(model.stem, LiteStem):
+        starts = ("stem.first.", "stem.blocks.")
+    elif isinstance(model.stem, PatchStem):
+        starts = ("pos_embed", "stem.patches.", "encoder.")
+    return frozenset(name for name, _ in model.named_parameters() if name.startswith(starts))
 
 
 def _kind_of(state: Mapping[str, Tensor], kind: str, where: str) -> str:
