@@ -12,6 +12,7 @@ from utnet.data import open_source
 from utnet.data.write_shards import write_shards
 from utnet.errors import InputError
 from utnet.geometry import intrinsics, project
+from utnet.hand import HandModel
 from utnet.raster import Fragments, rasterize, vertex_normals
 from utnet.synth import SyntheticHands
 from utnet.synth.appearance import white_noise
@@ -21,11 +22,12 @@ from utnet.synth.forearm import Arm
 from utnet.synth.full import FullRenderer
 from utnet.synth.lights import Lights, _lobes
 from utnet.synth.occluders import _thing, _unit_mesh
+from utnet.synth.scene import SceneRenderer
 from utnet.synth.sensor import take_picture
 from utnet.synth.shading import shade_scene
 from utnet.synth.skin import chart, sample_skin, skin_albedo
 from utnet.synth.skin_atlas import CHANNELS, atlases, chart_origin
-from utnet.synth.surfaces import Part, Scene, Skin, Stuff, surface_colors
+from utnet.synth.surfaces import Part, Scene, Skin, Stuff, faces_to_draw, surface_colors
 from utnet.types import HandParams
 
 NAMES = [f.name for f in fields(FactorsConfig)]
@@ -96,6 +98,31 @@ def test_labels_agree_with_the_picture():
         assert (offset < 0.01).all(), "a joint lies under the skin"
         near += list(np.abs(offset) < 0.03)
     assert np.mean(near) > 0.75
+
+
+@pytest.mark.parametrize("side", ["right", "left"])
+def test_hands_are_decoded_as_the_hand_layer_does(renderer, side):
+    layer = SceneRenderer(side, forearm=False)
+    for seed in range(20):
+        params, _ = source()._sample_view(np.random.default_rng(seed))
+        ours, truth = renderer.decoders[side](params), layer.decode(params)
+        np.testing.assert_allclose(ours.vertices_m, truth.vertices_m, atol=1e-6)
+        np.testing.assert_allclose(ours.joints_m, truth.joints_m, atol=1e-6)
+        np.testing.assert_array_equal(ours.R, truth.R)
+
+
+@pytest.mark.parametrize("kind", ["box", "ball", "rod", "cone", "bottle", "tool"])
+def test_the_inside_of_closed_things_need_not_be_drawn(kind):
+    rng = np.random.default_rng(0)
+    turn = np.linalg.qr(rng.normal(size=(3, 3)))[0]
+    turn[:, 0] *= np.linalg.det(turn)
+    scene = Scene.of([_thing(rng, kind, np.array([0.01, 0.0, 0.4]), turn, np.array([0.02, 0.02, 0.05])).part])
+    drawn = faces_to_draw(scene.vertices_m, scene.faces, scene.closed)
+    folded = (drawn[:, 1] == drawn[:, 2]).mean()
+    assert folded > 0.3
+    all_faces, outer = (rasterize(scene.vertices_m, faces, K, (128, 128)) for faces in (scene.faces, drawn))
+    np.testing.assert_array_equal(outer.face, all_faces.face)
+    np.testing.assert_array_equal(outer.depth_m, all_faces.depth_m)
 
 
 def test_most_of_the_hand_stays_in_sight():
@@ -229,9 +256,8 @@ def test_no_seam_runs_round_the_wrist(renderer):
 
 @pytest.mark.parametrize("side", ["right", "left"])
 def test_the_forearm_goes_on_from_the_wrist_outwards(renderer, side):
-    hand = renderer.hands[side]
-    vertices = hand.hand.v_template.numpy().astype(float)
-    arm = Arm(renderer._faces[side], hand.hand.num_vertices, side)
+    vertices = HandModel.open(side).v_template.numpy().astype(float)
+    arm = Arm(renderer._faces[side], len(vertices), side)
     ring = arm.skin_vertices(vertices, np.eye(3), np.zeros(2))
     mesh = np.concatenate([vertices, ring])
     faces = np.concatenate([renderer._faces[side], arm.faces])

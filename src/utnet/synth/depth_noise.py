@@ -14,6 +14,11 @@ import numpy as np
 from utnet.config import FactorsConfig
 from utnet.synth.appearance import white_noise
 
+# Numba makes float64 of a float32 beside a literal; the kernel's numbers have names.
+_0, _1, _2, _HALF, _QUARTER, _THIRD = (np.float32(v) for v in (0, 1, 2, 0.5, 0.25, 1 / 3))
+_OUTLINE_M, _RARE, _OFTEN, _NO_LIMIT = (np.float32(v) for v in (0.015, -1.2, 0.3, 1e8))
+_SHADE_M_PX, _SHADE_M, _PER_M, _M = (np.float32(v) for v in (0.012, 0.02, 1000, 0.001))
+
 
 def background_depth(rng: np.random.Generator, size_wh: tuple[int, int], K_px: np.ndarray, hand_m: float) -> np.ndarray:
     """(H, W) float32 z of what is behind the hand: a tilted plane, half of the time with a nearer one beside it."""
@@ -75,31 +80,33 @@ def _drop_patches(rng: np.random.Generator, depth: np.ndarray, strength: float) 
     depth[field > rng.uniform(1.3, 2.4) / max(strength, 0.3)] = 0
 
 
-@numba.njit(cache=True, nogil=True, fastmath=True)
+@numba.njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
 def _sense(depth, light, noise, chance, wander, sigma, step, bleed, dark, steep, shade_px, side, out):
     height, width = depth.shape
+    per_width = _2 / np.float32(width)
+    shaded_m = _SHADE_M_PX * np.float32(shade_px) + _SHADE_M
     for y in range(height):
         for x in range(width):
-            i = min(max(int(y + wander[y, x, 0] + 0.5), 0), height - 1)
-            j = min(max(int(x + wander[y, x, 1] + 0.5), 0), width - 1)
+            i = min(max(int(np.float32(y) + wander[y, x, 0] + _HALF), 0), height - 1)
+            j = min(max(int(np.float32(x) + wander[y, x, 1] + _HALF), 0), width - 1)
             z, here = depth[i, j], depth[y, x]
-            if abs(z - here) > 0.015 and chance[y, x] < -1.2 + 2 * bleed:  # a flying pixel, between both sides
-                share = 0.5 + 0.25 * noise[y, x]
-                z = here + min(max(share, np.float32(0)), np.float32(1)) * (z - here)
+            if abs(z - here) > _OUTLINE_M and chance[y, x] < _RARE + _2 * bleed:  # a flying pixel, between both sides
+                share = _HALF + _QUARTER * noise[y, x]
+                z = here + min(max(share, _0), _1) * (z - here)
             lost = False
             if shade_px > 0:
                 other = depth[i, min(max(j + side * shade_px, 0), width - 1)]
-                lost = z - other > 0.012 * shade_px + 0.02
-            if steep < 1e8 and 0 < j < width - 1 and 0 < i < height - 1:
+                lost = z - other > shaded_m
+            if steep < _NO_LIMIT and 0 < j < width - 1 and 0 < i < height - 1:
                 # Depth per width of a pixel at 60 degrees across: an estimate of how edge-on the surface is.
                 gx, gy = abs(depth[i, j + 1] - depth[i, j - 1]), abs(depth[i + 1, j] - depth[i - 1, j])
-                lost = lost or (max(gx, gy) > steep * z * 2.0 / width and chance[y, x] < 0.3)
+                lost = lost or (max(gx, gy) > steep * z * per_width and chance[y, x] < _OFTEN)
             if dark > 0:
-                value = (light[i, j, 0] + light[i, j, 1] + light[i, j, 2]) * np.float32(1 / 3)
-                lost = lost or value < dark * (1 + 0.5 * chance[y, x])
+                value = (light[i, j, 0] + light[i, j, 1] + light[i, j, 2]) * _THIRD
+                lost = lost or value < dark * (_1 + _HALF * chance[y, x])
             square = z * z
             z += noise[y, x] * sigma * square
             if step > 0:
                 bins = step * square
-                z = np.floor(z / bins + np.float32(0.5)) * bins
-            out[y, x] = np.float32(0) if lost else np.floor(z * 1000 + np.float32(0.5)) * np.float32(0.001)
+                z = np.floor(z / bins + _HALF) * bins
+            out[y, x] = _0 if lost else np.floor(z * _PER_M + _HALF) * _M

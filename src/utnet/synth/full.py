@@ -12,20 +12,22 @@ import numpy as np
 
 from utnet.config import SynthConfig
 from utnet.geometry import mirror_params
+from utnet.hand.arrays import load_open_hand
 from utnet.raster import rasterize
 from utnet.synth.backgrounds import Backgrounds, scenes
+from utnet.synth.decoder import Decoder
 from utnet.synth.depth_noise import background_depth, sense_depth
 from utnet.synth.forearm import Arm, cloth_color, sample_bend, sleeve, worn
 from utnet.synth.gestures import sample_pose
 from utnet.synth.lights import Lights
 from utnet.synth.occluders import Thing, front_thing, held_thing, pen_between
 from utnet.synth.poses import angles_to_pose, sample_betas, sample_orientation
-from utnet.synth.scene import Posed, Render, SceneRenderer
+from utnet.synth.scene import Posed, Render
 from utnet.synth.sensor import soften_edges, take_picture
 from utnet.synth.shading import shade_scene
 from utnet.synth.skin import chart, sample_skin
 from utnet.synth.skin_atlas import NUM_ATLASES, atlases
-from utnet.synth.surfaces import Part, Scene, Skin, surface_colors
+from utnet.synth.surfaces import Part, Scene, Skin, faces_to_draw, surface_colors
 from utnet.synth.textures import textures
 from utnet.types import HandParams
 
@@ -45,17 +47,19 @@ class FullRenderer:
 
     def __init__(self, synth: SynthConfig):
         self.synth, self.factors = synth, synth.factors
-        self.hands = {side: SceneRenderer(side, forearm=False) for side in ("right", "left")}
-        self.num_hand_faces = self.hands["right"].num_hand_faces
-        self._faces = {side: hand.hand.faces.numpy().astype(np.int32) for side, hand in self.hands.items()}
-        self._arms = {side: Arm(self._faces[side], hand.hand.num_vertices, side) for side, hand in self.hands.items()}
-        self._bones = _FINGER_OF_BONE[self.hands["right"].hand.weights.numpy().argmax(1)]
+        right = load_open_hand()
+        hands = {"right": right, "left": right.mirrored()}
+        self.decoders = {side: Decoder(hand) for side, hand in hands.items()}
+        self._faces = {side: np.ascontiguousarray(hand.faces, np.int32) for side, hand in hands.items()}
+        self.num_hand_faces = len(right.faces)
+        self._arms = {side: Arm(self._faces[side], len(right.v_template), side) for side in hands}
+        self._bones = _FINGER_OF_BONE[right.weights.argmax(1)]
         self._backgrounds = Backgrounds(synth.backgrounds)
         paint_all()  # now, so that forked workers share what is painted
 
     def decode(self, params: HandParams) -> Posed:
         """One right hand's parameters (numpy, no batch axis) decoded into the camera frame."""
-        return self.hands["right"].decode(params)
+        return self.decoders["right"](params)
 
     def render(self, posed: Posed, K_px: np.ndarray, size_wh: tuple[int, int], seed: tuple[int, ...]) -> Render:
         """Draws the hand.
@@ -70,7 +74,8 @@ class FullRenderer:
         middle = posed.joints_m.mean(0).astype(float)
         parts, capsules = self._parts(posed, streams)
         scene = Scene.of(parts)
-        fragments = rasterize(scene.vertices_m, scene.faces, K_px, size_wh)
+        drawn = faces_to_draw(scene.vertices_m, scene.faces, scene.closed)
+        fragments = rasterize(scene.vertices_m, drawn, K_px, size_wh)
         albedo, finish = surface_colors(scene, fragments, middle[2] / K_px[0, 0])
         factors = self.factors
         lights = Lights.sample(
@@ -149,6 +154,7 @@ class FullRenderer:
                 np.concatenate([places, arm.places]),
                 skin,
                 np.concatenate([bones, np.full(len(ring), first_bone, np.int32)]),
+                num_closed=len(faces),  # the arm ends open, maybe behind the camera
             )
         ]
         draws = rng.random(2)
@@ -189,7 +195,7 @@ class FullRenderer:
         params = HandParams(R[None], angles_to_pose(angles), sample_betas(rng, self.synth.betas_std), np.zeros(3))
         if side == "left":
             params = mirror_params(params)
-        other = self.hands[side].decode(params)
+        other = self.decoders[side](params)
         middle, away = posed.joints_m.mean(0), rng.uniform(0, 2 * np.pi)
         before = rng.random() < 0.35
         closer = (-1 if before else 1) * rng.uniform(0.06, 0.12)

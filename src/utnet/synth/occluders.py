@@ -80,7 +80,7 @@ def _thing(rng: np.random.Generator, kind: str, centre: np.ndarray, axes: np.nda
     posed = (vertices * half_m) @ axes.T + centre
     reach = axes[:, 2] * max(half_m[2] - half_m[0], 0)
     capsule = np.concatenate([centre - reach, centre + reach, [min(half_m[0], half_m[1])]])
-    return Thing(Part(posed, faces, places * size, stuff), capsule)
+    return Thing(Part(posed, faces, places * size, stuff, num_closed=len(faces)), capsule)
 
 
 def _frame(rng: np.random.Generator, z: np.ndarray) -> np.ndarray:

@@ -17,6 +17,7 @@ _LOG_LIGHT = np.log(
 ).astype(np.float32)
 _METERING = 0.6
 """How far exposure follows the brightness: at 1 all hands would come out equally bright, whatever their skin."""
+_1, _HALF = np.float32(1), np.float32(0.5)  # numba makes float64 of a float32 beside a literal
 
 
 def soften_edges(light: np.ndarray, face: np.ndarray, part_of_face: np.ndarray) -> np.ndarray:
@@ -98,7 +99,7 @@ def _motion_blur(rng: np.random.Generator, light: np.ndarray, length: float) -> 
     return cv2.filter2D(light, -1, kernel / kernel.sum(), borderType=cv2.BORDER_REFLECT)
 
 
-@numba.njit(cache=True, nogil=True, fastmath=True)
+@numba.njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
 def _soften_edges(light, face, part_of_face, out):
     height, width = face.shape
     for y in range(1, height - 1):
@@ -114,15 +115,16 @@ def _soften_edges(light, face, part_of_face, out):
                 out[y, x, k] = 0.5 * light[y, x, k] + np.float32(0.125) * around
 
 
-@numba.njit(cache=True, nogil=True, fastmath=True)
+@numba.njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
 def _develop(light, balance, centre, vignette, noise, shot, read, curve, out):
     height, width = light.shape[:2]
-    top = curve.shape[0] - 1
+    top, last = np.float32(curve.shape[0] - 1), curve.shape[0] - 1
     for y in range(height):
+        dy = np.float32(y) - centre[1]
         for x in range(width):
-            dx, dy = x - centre[0], y - centre[1]
-            fall = 1 / (1 + vignette * (dx * dx + dy * dy))
+            dx = np.float32(x) - centre[0]
+            fall = _1 / (_1 + vignette * (dx * dx + dy * dy))
             for k in range(3):
                 value = light[y, x, k] * balance[k] * fall
                 value += noise[y, x, k] * np.sqrt(shot * value + read)
-                out[y, x, k] = curve[min(max(int(value * top + np.float32(0.5)), 0), top)]
+                out[y, x, k] = curve[min(max(int(value * top + _HALF), 0), last)]

@@ -84,6 +84,7 @@ class Part:
         places: (V, 3) where each vertex is on its surface's picture, metres; the third number is the share of palm.
         surface: what it is made of.
         bones: (V,) number of the capsule that a vertex belongs to and is not darkened by, -1 for none.
+        num_closed: of how many of its first faces nobody can see the inside.
     """
 
     vertices_m: np.ndarray
@@ -91,17 +92,19 @@ class Part:
     places: np.ndarray
     surface: Skin | Stuff
     bones: np.ndarray | None = None
+    num_closed: int = 0
 
 
 @dataclass(frozen=True)
 class Scene:
-    """All parts as one mesh; `part_of_face` tells which part a face belongs to."""
+    """All parts as one mesh; `part_of_face` tells which part a face belongs to, `closed` whose inside is never seen."""
 
     vertices_m: np.ndarray
     faces: np.ndarray
     places: np.ndarray
     bones: np.ndarray
     part_of_face: np.ndarray
+    closed: np.ndarray
     surfaces: np.ndarray = field(repr=False)
 
     @classmethod
@@ -115,8 +118,35 @@ class Scene:
             places=np.concatenate([part.places for part in parts]).astype(np.float32),
             bones=np.concatenate(bones).astype(np.int32),
             part_of_face=np.repeat(np.arange(len(parts), dtype=np.int32), [len(part.faces) for part in parts]),
+            closed=np.concatenate([np.arange(len(part.faces)) < part.num_closed for part in parts]),
             surfaces=np.array([part.surface.row() for part in parts], np.float32),
         )
+
+
+def faces_to_draw(vertices_m: np.ndarray, faces: np.ndarray, closed: np.ndarray) -> np.ndarray:
+    """(F, 3) faces with those that show a closed mesh from its inside folded to a point, which nothing draws.
+
+    Args:
+        vertices_m: (V, 3) float32 in the frame of the camera that looks.
+        faces: (F, 3) int32.
+        closed: (F,) bool, of which a camera outside sees one side only.
+    """
+    out = faces.copy()
+    _fold_away(vertices_m, faces, closed, out)
+    return out
+
+
+@numba.njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
+def _fold_away(vertices, faces, closed, out):
+    for f in range(faces.shape[0]):
+        if not closed[f]:
+            continue
+        a, b, c = faces[f, 0], faces[f, 1], faces[f, 2]
+        x, y, z = vertices[a, 0], vertices[a, 1], vertices[a, 2]
+        ux, uy, uz = vertices[b, 0] - x, vertices[b, 1] - y, vertices[b, 2] - z
+        vx, vy, vz = vertices[c, 0] - x, vertices[c, 1] - y, vertices[c, 2] - z
+        if (uy * vz - uz * vy) * x + (uz * vx - ux * vz) * y + (ux * vy - uy * vx) * z >= 0:
+            out[f, 1] = out[f, 2] = a
 
 
 def surface_colors(scene: Scene, fragments: Fragments, px_m: float) -> tuple[np.ndarray, np.ndarray]:
@@ -141,13 +171,20 @@ def surface_colors(scene: Scene, fragments: Fragments, px_m: float) -> tuple[np.
     return albedo, finish
 
 
-_DERMIS, _MELANIN, _BLOOD = (tuple(float(v) for v in a) for a in (DERMIS, MELANIN, BLOOD))
-_SURFACE = float(SURFACE)
-_CREASE_M, _VEIN_M, _RELIEF_M, _NAIL_M = 4e-4, 5e-4, 4e-4, 2e-4
+_DERMIS, _MELANIN, _BLOOD = (a.astype(np.float32) for a in (DERMIS, MELANIN, BLOOD))
+_SURFACE = np.float32(SURFACE)
+_VEIN_RGB = np.array([0.20, 0.12, 0.04], np.float32)
+"""What a full vein takes: red is lost under it."""
+_CREASE_M, _VEIN_M, _RELIEF_M, _NAIL_M = (np.float32(v) for v in (4e-4, 5e-4, 4e-4, 2e-4))
 """Depth of a full crease, height of a full vein, of the relief's brightest places and of a nail's rim."""
+# Numba makes float64 of a float32 beside a literal; the kernel's numbers have names.
+_1, _2, _HALF, _QUARTER, _255TH, _128TH, _64TH = (np.float32(v) for v in (1, 2, 0.5, 0.25, 1 / 255, 1 / 128, 1 / 64))
+_WRAP_TEXELS = np.float32(65536)
+_MOTTLE_MELANIN, _MOTTLE_BLOOD, _VEIN_BLOOD = (np.float32(v) for v in (0.14, 0.45, 0.3))
+_NAIL_PALE, _NAIL_BLOOD, _NAIL_GLOSS, _MIXED = (np.float32(v) for v in (0.4, 0.12, 1.2, 0.004))
 
 
-@numba.njit(cache=True, nogil=True, fastmath=True)
+@numba.njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
 def _surface_colors(
     face, weights, faces, places, part_of_face, surfaces, atlas, origin, per_m, textures, albedo, finish
 ):
@@ -167,10 +204,10 @@ def _surface_colors(
                 palm += w * place[2]
             s = surfaces[part_of_face[f]]
             finish[y, x, 1], finish[y, x, 2] = s[2], s[3]
-            if s[0] > 0.5:
-                i = int(v * s[10] + 65536.0) & (TEXTURE_PX - 1)
-                j = int(u * s[10] + 65536.0) & (TEXTURE_PX - 1)
-                t = textures[int(s[1]), i, j] * np.float32(1 / 255)
+            if s[0] > _HALF:
+                i = int(v * s[10] + _WRAP_TEXELS) & (TEXTURE_PX - 1)
+                j = int(u * s[10] + _WRAP_TEXELS) & (TEXTURE_PX - 1)
+                t = np.float32(textures[int(s[1]), i, j]) * _255TH
                 for k in range(3):
                     albedo[y, x, k] = s[4 + k] + t * (s[7 + k] - s[4 + k])
                 finish[y, x, 0] = t * s[11]
@@ -179,31 +216,32 @@ def _surface_colors(
             j = int((u - origin[0]) * per_m)
             j = j if j < columns else 2 * columns - 1 - j  # beyond the chart the forearm goes on as its mirror image
             i, j = min(max(i, 0), rows - 1), min(max(j, 0), columns - 1)
-            side = 1 if palm > 0.5 else 0
+            side = 1 if palm > _HALF else 0
             for k in range(8):
                 c[k] = atlas[int(s[1]), side, i, j, k]
-            other = min(palm, 1 - palm)
-            if other > 0.004:  # along the edge of the hand, a mixture of back and palm
+            other = min(palm, _1 - palm)
+            if other > _MIXED:  # along the edge of the hand, a mixture of back and palm
                 for k in range(8):
-                    c[k] += other * (atlas[int(s[1]), 1 - side, i, j, k] - c[k])
-            mottle = (c[6] - 128) * np.float32(1 / 128) * s[6]
-            nail = c[2] * np.float32(1 / 255) * s[7]
-            vein, crease = c[3] * np.float32(1 / 255) * s[8], c[4] * np.float32(1 / 255) * s[9]
-            spot = c[7] * np.float32(1 / 255)
-            melanin = s[4] * (1 + (c[0] * np.float32(1 / 128) - 1) * s[6] + 0.14 * mottle) + 0.25 * crease
-            blood = s[5] * (1 + (c[1] * np.float32(1 / 64) - 1) * s[6] + 0.45 * mottle) * (1 - 0.3 * vein)
-            blood += 0.25 * crease
-            melanin *= 1 - nail * (0.4 + 0.4 * spot)
-            blood += nail * (0.12 - (blood + 0.12) * spot)
-            melanin += spot * s[10] * (c[2] == 0)
+                    c[k] += other * (np.float32(atlas[int(s[1]), 1 - side, i, j, k]) - c[k])
+            mottle = (c[6] * _128TH - _1) * s[6]
+            nail = c[2] * _255TH * s[7]
+            vein, crease = c[3] * _255TH * s[8], c[4] * _255TH * s[9]
+            spot = c[7] * _255TH
+            melanin = s[4] * (_1 + (c[0] * _128TH - _1) * s[6] + _MOTTLE_MELANIN * mottle) + _QUARTER * crease
+            blood = s[5] * (_1 + (c[1] * _64TH - _1) * s[6] + _MOTTLE_BLOOD * mottle) * (_1 - _VEIN_BLOOD * vein)
+            blood += _QUARTER * crease
+            melanin *= _1 - nail * _NAIL_PALE * (_1 + spot)
+            blood += nail * (_NAIL_BLOOD - (blood + _NAIL_BLOOD) * spot)
+            if c[2] == 0:
+                melanin += spot * s[10]
             melanin, blood = max(melanin, np.float32(0)), max(blood, np.float32(0))
             for k in range(3):
-                value = _DERMIS[k] * np.exp(np.float32(-melanin * _MELANIN[k] - blood * _BLOOD[k])) + _SURFACE
-                value *= 1 - vein * (0.20 - 0.08 * k)  # red is lost under a vein
+                value = _DERMIS[k] * np.exp(-melanin * _MELANIN[k] - blood * _BLOOD[k]) + _SURFACE
+                value *= _1 - vein * _VEIN_RGB[k]
                 if s[12] >= 0:
                     value += nail * (s[12 + k] - value)
                 albedo[y, x, k] = value
-            relief = (c[5] - 128) * np.float32(1 / 128) * s[11] * (1 - nail)
+            relief = (c[5] * _128TH - _1) * s[11] * (_1 - nail)
             finish[y, x, 0] = _RELIEF_M * relief + _VEIN_M * vein - _CREASE_M * crease + _NAIL_M * nail
-            finish[y, x, 1] = s[2] * (1 + 1.2 * nail)
-            finish[y, x, 2] = s[3] * (1 + 2 * nail)
+            finish[y, x, 1] = s[2] * (_1 + _NAIL_GLOSS * nail)
+            finish[y, x, 2] = s[3] * (_1 + _2 * nail)
