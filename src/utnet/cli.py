@@ -15,6 +15,7 @@ import tyro
 
 from utnet.errors import InputError
 from utnet.inspection import commands as inspection
+from utnet.label import commands as labelling
 from utnet.options import Changes, File, Folder, Name, Number
 from utnet.predict import commands as prediction
 from utnet.scoring import commands as scoring
@@ -26,19 +27,21 @@ def demo(
     out: Path = Path("runs/demo"),
     minutes: Annotated[float | None, tyro.conf.arg(metavar="MINUTES", help_behavior_hint="")] = None,
     frames: int = 400,
+    from_nothing: Annotated[bool, tyro.conf.FlagCreatePairsOff, tyro.conf.arg(help_behavior_hint="")] = False,
 ) -> None:
-    """From nothing to a trained, scored and drawn hand: writes report.html.
+    """A hand trained, scored and drawn in minutes: fine-tunes the shipped network, where one ships; writes report.html.
 
     Args:
         config: the run.
         out: folder for everything it makes; an earlier demo there is replaced.
         minutes: training time (default: the config's).
         frames: frames of each held-out tree.
+        from_nothing: train from nothing, whatever ships.
     """
     from utnet.config import Config
     from utnet.demo import demo as run
 
-    run(Config.load(config), out, minutes=minutes, frames=frames)
+    run(Config.load(config), out, minutes=minutes, frames=frames, from_nothing=from_nothing)
     print(f"open {out / 'report.html'}")
 
 
@@ -140,7 +143,7 @@ def export(
     UTNET_TRUST_PT2=1 in the environment, because opening such a file runs any code that it holds.
 
     Args:
-        checkpoint: a checkpoint folder such as RUN/best.
+        checkpoint: a checkpoint folder such as RUN/best, or the name of a shipped network such as ti.
         out: the file: .onnx, .xml (OpenVINO; its weights go into a .bin beside it) or .pt2 (torch).
         format: who shall run it.
         depth: --no-depth leaves the depth input out; a file with it serves RGB alone as well.
@@ -204,6 +207,7 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "compare": scoring.compare,
     "submit": scoring.submit,
     "predict": prediction.predict,
+    "label": labelling.label,
     "serve": serving.serve,
     "data": data,
     "synth": synth,

@@ -1,0 +1,48 @@
+"""Which pictures belong together: splits never divide a sequence (a video, a person)."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from utnet.data.source import hold_out
+from utnet.errors import InputError
+
+SequenceOf = Callable[[Path], str]
+"""The sequence that a picture belongs to."""
+
+
+def by_folder(path: Path) -> str:
+    """All pictures of a folder are one sequence."""
+    return path.parent.as_posix()
+
+
+def by_pattern(pattern: str) -> SequenceOf:
+    """Pictures are of one sequence where the groups of a regular expression, searched for in the path, are the same;
+    without groups all that it matches.
+
+    Raises:
+        InputError: no regular expression, or (of what is returned) a path that does not match.
+    """
+    try:
+        regex = re.compile(pattern)
+    except re.error as error:
+        raise InputError(f"--sequence-by {pattern!r}: not a regular expression ({error})") from error
+
+    def sequence(path: Path) -> str:
+        match = regex.search(path.as_posix())
+        if match is None:
+            raise InputError(f"{path}: --sequence-by {pattern!r} does not match; every picture needs a sequence")
+        return "_".join(group or "" for group in match.groups()) if match.groups() else match.group()
+
+    return sequence
+
+
+def splits(sequences: Sequence[str], val_share: float) -> list[str]:
+    """ "train" or "val" for each hand by its sequence: whole sequences are held out until they have `val_share` of the
+    hands. With one sequence only all are "train"."""
+    sizes = Counter(sequences)
+    held_out = hold_out(dict(sizes), val_share) if val_share > 0 and len(sizes) > 1 else set()
+    return ["val" if sequence in held_out else "train" for sequence in sequences]
