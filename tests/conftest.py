@@ -5,6 +5,16 @@ import os
 import shutil
 import tempfile
 
+import pytest
+
 _CACHE = tempfile.mkdtemp(prefix="utnet-cache-")
 atexit.register(shutil.rmtree, _CACHE, ignore_errors=True)
 os.environ["UTNET_CACHE"] = _CACHE
+
+
+@pytest.fixture(scope="module")
+def nothing_ships(tmp_path_factory):
+    """As where no weights come with the package, so that what holds then is tested whatever ships."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("utnet.checkpoint._SHIPPED", tmp_path_factory.mktemp("nothing_ships"))
+        yield

@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[1]
 @pytest.mark.long
 def test_the_demo_learns_from_nothing(tmp_path):
     config = Config.load(ROOT / "config" / "demo.yaml")
-    scores = demo(config, tmp_path / "demo", minutes=None, frames=240)
+    scores = demo(config, tmp_path / "demo", minutes=None, frames=240, from_nothing=True)
     for layout in ("DexYCB layout", "HO3D layout"):
         after = scores["after"][layout]
         constant = after["constant"]

@@ -6,10 +6,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
+from utnet.checkpoint import load_checkpoint, save_checkpoint
 from utnet.config import Config
+from utnet.data import open_source
 from utnet.demo import demo
 from utnet.errors import InputError
+from utnet.evaluate import evaluate
+from utnet.model import UTNet
 
 ROOT = Path(__file__).parents[1]
 
@@ -20,7 +25,7 @@ def made(tmp_path_factory):
     small = replace(config.train, minutes=None, steps=4, batch_size=8, warmup_steps=1, num_workers=0)
     folder = tmp_path_factory.mktemp("demo") / "out"
     small_config = replace(config, train=small, model=replace(config.model, size_px=64))
-    return folder, demo(small_config, folder, minutes=None, frames=16, progress=False), small_config
+    return folder, demo(small_config, folder, minutes=None, frames=16, from_nothing=True, progress=False), small_config
 
 
 def test_the_page_holds_the_scores_and_everything_it_links(made):
@@ -38,6 +43,33 @@ def test_the_page_holds_the_scores_and_everything_it_links(made):
     assert page.count("data:image/png;base64,") == 3  # curves, and a sheet for each tree
     text = re.sub('base64,[^"]*', "", page)  # four letters come up in pictures by chance
     assert "http" not in text.replace("http://www.w3.org", ""), "the page needs no network"
+
+
+def test_the_page_says_what_it_started_from(made):
+    folder, scores, _ = made
+    page = (folder / "report.html").read_text()
+    assert scores["start"] == "Trained from nothing: as asked."
+    assert scores["start"] in page
+    assert "RGB, before training" in page
+
+
+def test_what_ships_is_scored_untouched_and_fine_tuned(made, tmp_path, monkeypatch):
+    config = made[2]
+    torch.manual_seed(5)
+    shipped = replace(config, model=replace(config.model, size_px=32), crop=replace(config.crop, expand=1.8))
+    save_checkpoint(tmp_path / "weights" / "ti", UTNet(shipped.model), shipped)
+    monkeypatch.setattr("utnet.checkpoint._SHIPPED", tmp_path / "weights")
+    scores = demo(config, tmp_path / "out", minutes=None, frames=8, progress=False)
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "Fine-tuned from the network that ships (ti)" in page
+    assert "RGB-D, after fine-tuning" in page
+    source = open_source("ho3d", tmp_path / "out" / "trees" / "ho3d", split="evaluation")
+    assert scores["before"]["HO3D layout"] == evaluate(load_checkpoint("ti")[0], source, shipped)
+    tuned, run = load_checkpoint(tmp_path / "out" / "run" / "best")
+    assert (run.model, run.crop) == (shipped.model, shipped.crop)
+    start, now = load_checkpoint("ti")[0].state_dict(), tuned.state_dict()
+    moved = max(float((now[name] - start[name]).abs().max()) for name in start)
+    assert 0 < moved < 0.01, "a few steps from where it started, not from nothing"
 
 
 def test_training_changes_the_scores(made):

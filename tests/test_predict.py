@@ -24,6 +24,8 @@ from utnet.synth.scene import SceneRenderer
 from utnet.types import HandParams, Prediction
 from utnet.viz import MESH_COLOR, draw_skeleton, overlay_mesh
 
+pytestmark = pytest.mark.usefixtures("nothing_ships")  # test_release.py: what holds where something does
+
 K = intrinsics(610.0, 580.0, 300.0, 260.0)  # fx != fy, off-centre
 SIZE = (640, 480)
 

@@ -33,6 +33,8 @@ from utnet.serve.scene import draw_boxes, scene_glb
 from utnet.serve.server import is_local
 from utnet.viz import save_picture
 
+pytestmark = pytest.mark.usefixtures("nothing_ships")  # test_release.py: what holds where something does
+
 # ------------------------------------------------------------------------------------------------------------- folder
 
 

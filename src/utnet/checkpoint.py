@@ -1,5 +1,8 @@
 """Checkpoints: a folder with weights.safetensors and run.json (config, versions, metrics), written atomically.
 
+Networks that ship with the package are checkpoints, too, in assets/weights/NAME with a model card; their weights are
+stored in half precision (`tools/release_weights.py`). Wherever a checkpoint is asked for, NAME stands for that one.
+
 A network with another hand than the open one carries that hand's arrays in its weights file, under `hand.*`. They are
 MANO's and stay under MANO's licence: such a checkpoint may be kept and used by whoever holds the licence, not shipped.
 """
@@ -13,6 +16,7 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import fields
+from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +36,10 @@ from utnet.storage import put_on_disk, write_json
 
 WEIGHTS, RUN = "weights.safetensors", "run.json"
 _HAND = "hand."
+
+DEFAULT_NETWORK = "ti"
+"""Of the networks that ship, the one that is taken where none is named."""
+_SHIPPED = Path(str(files("utnet"))) / "assets" / "weights"
 
 
 def save_checkpoint(
@@ -71,17 +79,22 @@ def save_checkpoint(
 
 
 def load_checkpoint(folder: str | Path, *, device: str = "cpu") -> tuple[UTNet, Config]:
-    """The network in eval mode, with the hand that it was saved with, and the config of its run.
+    """The network in eval mode and single precision, with the hand that it was saved with, and the config of its run.
+
+    Args:
+        folder: a checkpoint's folder, or the name of a network that ships with the package.
+        device: for the network.
 
     Raises:
         InputError: the folder, one of its files or an entry is missing, damaged or of another version.
     """
-    folder = Path(folder)
+    folder = find_checkpoint(folder)
     folder = whole_folder(folder.parent if folder.name == WEIGHTS else folder)
     for name in (WEIGHTS, RUN):
         if not (folder / name).is_file():
             better = folder / "best" if (folder / "best" / name).is_file() else "RUN/best"
-            raise InputError(f"{folder / name}: no such file; give a checkpoint folder such as {better}")
+            named = "".join(f" or {network}" for network in shipped_networks())
+            raise InputError(f"{folder / name}: no such file; give a checkpoint folder such as {better}{named}")
     try:
         tree = json.loads((folder / RUN).read_text(encoding="utf-8"))["config"]
     except (ValueError, KeyError, TypeError) as error:
@@ -91,6 +104,8 @@ def load_checkpoint(folder: str | Path, *, device: str = "cpu") -> tuple[UTNet, 
         state = load_file(folder / WEIGHTS)
     except (SafetensorError, OSError) as error:
         raise InputError(f"{folder / WEIGHTS}: not a readable safetensors file ({error})") from error
+    # What ships is stored in half precision; networks compute in single.
+    state = {name: tensor.float() if tensor.dtype == torch.half else tensor for name, tensor in state.items()}
     hand = _pop_hand(state, str(folder / WEIGHTS))
     try:
         model = UTNet(config.model, hand)
@@ -108,6 +123,38 @@ def load_checkpoint(folder: str | Path, *, device: str = "cpu") -> tuple[UTNet, 
         raise InputError(f"{folder / WEIGHTS}: {broken[0]} holds NaN or inf; the file is damaged")
     model.load_state_dict(state)
     return model.to(device).eval(), config
+
+
+def shipped_networks() -> tuple[str, ...]:
+    """Names of the networks that come with the package."""
+    return tuple(sorted(path.parent.name for path in _SHIPPED.glob(f"*/{WEIGHTS}") if (path.parent / RUN).is_file()))
+
+
+def shipped_weights(name: str = DEFAULT_NETWORK) -> Path | None:
+    """The folder of a network that comes with the package, or None where none of that name does."""
+    return _SHIPPED / name if name in shipped_networks() else None
+
+
+def find_checkpoint(weights: str | Path) -> Path:
+    """A checkpoint's folder: the one that is given, or that of a shipped network which goes by this name.
+
+    Raises:
+        InputError: a name that is a checkpoint's folder here, too.
+    """
+    shipped = shipped_weights(str(weights))
+    if shipped is None:
+        return Path(weights)
+    if (Path(weights) / WEIGHTS).is_file():
+        here = Path(weights).resolve()
+        raise InputError(f"{weights}: ships with utnet and is a checkpoint here, too; for that one give {here}")
+    return shipped
+
+
+def name_checkpoint(weights: str | Path) -> str:
+    """What a checkpoint is called in what is written: the name of a shipped one (its folder is this machine's), else
+    its path."""
+    path = Path(weights)
+    return path.name if path == shipped_weights(path.name) else str(weights)
 
 
 def whole_folder(folder: str | Path) -> Path:

@@ -1,4 +1,7 @@
-"""`utnet demo`: from nothing to a trained, scored and drawn hand, and a page to look at."""
+"""`utnet demo`: a network trained, scored before and after, and drawn, and a page to look at.
+
+Where a network ships, it is fine-tuned; otherwise, or if asked to, the demo trains one from nothing.
+"""
 
 from __future__ import annotations
 
@@ -10,15 +13,15 @@ from typing import Any
 
 import torch
 
-from utnet.checkpoint import load_checkpoint
+from utnet.checkpoint import load_checkpoint, name_checkpoint, shipped_weights
 from utnet.config import Config
 from utnet.data import open_source
 from utnet.errors import InputError
 from utnet.evaluate import evaluate
-from utnet.model import UTNet
 from utnet.predict import Predictor
 from utnet.predict.files import write_hands
 from utnet.report import loss_figure, prediction_sheet, score_rows, write_report
+from utnet.run_state import make_model
 from utnet.storage import write_json
 from utnet.synth.write_dexycb import write_dexycb
 from utnet.synth.write_ho3d import write_ho3d
@@ -27,28 +30,41 @@ from utnet.train import train
 _HELD_OUT_SEED = 77
 """The trees' poses, people and cameras come from another seed than training's, and other patches of the textures."""
 
+_FINE_TUNING = 0.1
+"""Learning rate of a network that has learnt already, as a share of the config's."""
+
 _MARK = ".utnet-demo"
 """A file that says that a folder is a demo's own and may be replaced."""
 
 
-def demo(config: Config, workdir: str | Path, *, minutes: float | None, frames: int, progress: bool = True) -> dict:
+def demo(
+    config: Config,
+    workdir: str | Path,
+    *,
+    minutes: float | None,
+    frames: int,
+    from_nothing: bool = False,
+    progress: bool = True,
+) -> dict:
     """Writes held-out trees, trains on the endless synthetic source, scores before and after, writes report.html.
 
     Args:
-        config: the run; the demo's own is config/demo.yaml.
+        config: the run; the demo's own is config/demo.yaml. See `beginning` for what it starts from.
         workdir: a new folder, or one that an earlier demo made (which is replaced).
         minutes: training time; None leaves the config's.
         frames: frames of each held-out tree.
+        from_nothing: start from nothing, whatever ships.
         progress: show bars.
 
     Returns:
-        The scores, as they are in scores.json.
+        The scores, as they are in scores.json: "before" those of the network that it started from, untouched.
     """
     workdir = Path(workdir)
     if frames < 8:
         raise InputError(f"--frames is {frames}; expected at least 8, one moment of DexYCB's eight cameras")
     if minutes is not None:
         config = replace(config, train=replace(config.train, minutes=minutes, steps=10**9))
+    config, start = beginning(config, from_nothing=from_nothing)
     _clear(workdir)  # only after everything that can be wrong with the request was looked at
     (workdir / "trees").mkdir(parents=True)
     (workdir / "trees" / _MARK).touch()
@@ -71,19 +87,21 @@ def demo(config: Config, workdir: str | Path, *, minutes: float | None, frames: 
         sources[name] = open_source(layout, root, **options)
 
     torch.manual_seed(config.seed)
-    untrained = UTNet(config.model)
-    before = {name: evaluate(untrained, source, config, progress=progress) for name, source in sources.items()}
+    untouched = make_model(config)[0]
+    before = {name: evaluate(untouched, source, config, progress=progress) for name, source in sources.items()}
     result = train(config, workdir / "run", progress=progress)
     model, _ = load_checkpoint(workdir / "run" / "best")
     after = {name: evaluate(model, source, config, progress=progress) for name, source in sources.items()}
 
-    rows = [row for name in sources for row in score_rows(name, before[name], after[name])]
+    training = "fine-tuning" if config.train.init_from else "training"
+    rows = [row for name in sources for row in score_rows(name, before[name], after[name], training)]
     sheets = {f"Predictions, {name}": prediction_sheet(model, source, config) for name, source in sources.items()}
     links = _example(workdir, sources["DexYCB layout"])
     seconds = time.monotonic() - started
     tilt = min(config.synth.max_tilt_deg, 90.0)
     views = "the whole sphere" if tilt == 90.0 else f"palm or back within {tilt:.0f} degrees of the camera"
     facts = [
+        start,
         f"{result['step']:,} steps of {config.train.batch_size} hands ({config.model.size_px} px) in "
         f"{result['seconds'] / 60:.1f} min of training; {seconds / 60:.1f} min in all.",
         f"Views: {views}. Held-out trees: {len(sources['DexYCB layout'])} and {len(sources['HO3D layout'])} hands, "
@@ -98,10 +116,33 @@ def demo(config: Config, workdir: str | Path, *, minutes: float | None, frames: 
         sheets=sheets,
         links=links,
     )
-    scores = {"before": before, "after": after, "train_seconds": result["seconds"], "seconds": seconds}
+    scores = {"start": start, "before": before, "after": after, "train_seconds": result["seconds"], "seconds": seconds}
     write_json(workdir / "scores.json", scores)
+    print(start)
     print_table(rows)
     return scores
+
+
+def beginning(config: Config, *, from_nothing: bool) -> tuple[Config, str]:
+    """The run with what it starts from, and that in a sentence.
+
+    It starts from what `train.init_from` names, else from the network that ships, else from nothing. A shipped network
+    brings its own size and crops in place of the config's, and learns on at a tenth of the config's rate.
+    """
+    train, where = config.train, shipped_weights()
+    if from_nothing or (where is None and not train.init_from):
+        why = "as asked" if from_nothing else "no weights ship with this version"
+        return replace(config, train=replace(train, init_from="")), f"Trained from nothing: {why}."
+    if train.init_from or where is None:
+        return config, f"Started from {train.init_from} (train.init_from)."
+    shipped = load_checkpoint(where)[1]
+    fine = replace(train, init_from=str(where), lr=_FINE_TUNING * train.lr)
+    name = name_checkpoint(where)
+    text = (
+        f"Fine-tuned from the network that ships ({name}), in its own crops; before fine-tuning it is scored untouched."
+    )
+    text += " --from-nothing trains one from nothing."
+    return replace(config, model=shipped.model, crop=shipped.crop, train=fine), text
 
 
 def print_table(rows: list[tuple[str, str, str, float, float]]) -> None:

@@ -28,13 +28,14 @@ from utnet.viz import color_depth, contact_sheet, draw_skeleton, label, overlay_
 _SHOWN_PX = 224
 
 
-def score_rows(name: str, before: dict, after: dict) -> list[tuple[str, str, str, float, float]]:
-    """(kind, data, row, MPJPE, PA-MPJPE) of a held-out set: the best constant hand, then RGB and RGB-D twice."""
+def score_rows(name: str, before: dict, after: dict, training: str) -> list[tuple[str, str, str, float, float]]:
+    """(kind, data, row, MPJPE, PA-MPJPE) of a held-out set: the best constant hand, then RGB and RGB-D before and after
+    `training`, or what it is called."""
     rows = [("reference", name, "best constant hand", after["constant"]["mpjpe_mm"], after["constant"]["pa_mpjpe_mm"])]
     for when, scores in (("before", before), ("after", after)):
         for key, text in (("rgb", "RGB"), ("rgbd", "RGB-D")):
             if key in scores:
-                row = f"{text}, {when} training"
+                row = f"{text}, {when} {training}"
                 rows.append((when, name, row, scores[key]["mpjpe_mm"], scores[key]["pa_mpjpe_mm"]))
     return rows
 

@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from utnet.checkpoint import RUN, load_checkpoint, save_checkpoint, whole_folder
+from utnet.checkpoint import RUN, find_checkpoint, load_checkpoint, save_checkpoint, whole_folder
 from utnet.config import Config
 from utnet.data.loader import Loader
 from utnet.ema import WeightMean
@@ -222,9 +222,9 @@ def make_model(config: Config) -> tuple[UTNet, str]:
 
 
 def _started(config: Config) -> tuple[UTNet, str]:
-    where = Path(config.train.init_from)
     if not config.train.init_from:
         return UTNet(config.model), ""
+    where = find_checkpoint(config.train.init_from)
     if not where.is_dir():
         model = UTNet(config.model)
         return model, str(load_backbone(model, where, kind=config.train.init_kind))

@@ -60,9 +60,10 @@ def predict(
         inputs: pictures, folders, globs ("photos/**/*.jpg"), videos, or the number of a camera (Ctrl-C ends it).
         out: folder to write into.
         overwrite: remove what an earlier call wrote there.
-        weights: a checkpoint folder such as runs/demo/run/best, or a file of `utnet export`.
+        weights: a checkpoint folder such as runs/demo/run/best, a file of `utnet export`, or the name of a shipped
+            network such as ti (default: that one, where it ships).
         method: network (trained weights), fit (a hand model fitted to landmarks; needs none), auto: network where
-            there are weights.
+            there are weights and no --mano.
         device: of the network: auto, cpu, cuda, ...
         mano: folder of your MANO_RIGHT.pkl, to fit MANO instead of the open hand (default: UTNET_MANO_DIR).
         K: intrinsics in pixels of the upright pictures (default: from EXIF, else f = the longer side, centred).
@@ -79,6 +80,7 @@ def predict(
         seconds: stop a video or camera after this long.
         jobs: pictures worked on at once.
     """
+    from utnet.checkpoint import shipped_weights
     from utnet.predict.inputs import DepthFiles, find_inputs
     from utnet.predict.predictor import Predictor
     from utnet.predict.request import Request
@@ -102,7 +104,7 @@ def predict(
         seconds=seconds,
         jobs=jobs,
     )
-    fits = method == "fit" or (method == "auto" and weights is None)
+    fits = method == "fit" or (method == "auto" and weights is None and shipped_weights() is None)
     folder = mano or (os.environ.get("UTNET_MANO_DIR") if fits else None)
     summary = run(Predictor(weights, method=method, device=device, mano=folder), found, request)
     for line in [*(_doubts(summary.hands) if box else ()), *_contradictions(summary.hands)]:

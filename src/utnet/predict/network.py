@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from utnet.checkpoint import load_checkpoint, pick_device
+from utnet.checkpoint import load_checkpoint, name_checkpoint, pick_device
 from utnet.config import Config
 from utnet.data.collate import collate
 from utnet.data.transforms import crop
@@ -27,7 +27,7 @@ class NetworkLifter:
     """Crops through a network, and its answer out of the crop into the picture's camera.
 
     Args:
-        weights: a checkpoint folder such as RUN/best, or a file of `utnet export`.
+        weights: a checkpoint folder such as RUN/best, the name of a shipped network, or a file of `utnet export`.
         device: "auto", "cpu", "cuda", ... (exported files choose their own).
     """
 
@@ -35,7 +35,7 @@ class NetworkLifter:
     needs_landmarks = False
 
     def __init__(self, weights: str | Path, *, device: str = "auto"):
-        self.weights: str | None = str(weights)
+        self.weights: str | None = name_checkpoint(weights)
         self.network: UTNet | ExportedNetwork
         self.config: Config | ExportedConfig
         self.hand: HandModel | None

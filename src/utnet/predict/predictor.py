@@ -5,12 +5,12 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from dataclasses import replace
-from importlib.resources import files
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
+from utnet.checkpoint import shipped_weights
 from utnet.conventions import NUM_JOINTS, SIDES
 from utnet.data.transforms import to_right
 from utnet.detect import Detection, HandDetector
@@ -33,15 +33,16 @@ class Predictor:
     Calls from several threads at once are safe.
 
     Args:
-        weights: a checkpoint folder such as RUN/best, or a file of `utnet export`; None: the weights that are shipped.
+        weights: a checkpoint folder such as RUN/best, a file of `utnet export`, or the name of a network that ships
+            with the package, such as "ti"; None: that one, where it ships.
         method: "network" (trained weights), "fit" (a hand model fitted to the detector's landmarks; it needs none) or
-            "auto": the network where there are weights, else the fit.
+            "auto": the network where there are weights, else the fit, and the fit where MANO is to be fitted.
         device: of the network: "auto", "cpu", "cuda", ...
         mano: the folder of your MANO_RIGHT.pkl, which `fit` then fits instead of the open hand.
 
     Attributes:
         method: "network" or "fit".
-        weights: where the network's are from; None for the fit.
+        weights: where the network's are from, a path or a shipped network's name; None for the fit.
         hand_model: "open" or "mano", which decodes the parameters.
         hand: that model of the right hand; left hands are decoded by its mirror image. None for a network that was
             exported with MANO's numbers, which no longer stand by themselves.
@@ -172,16 +173,11 @@ class Predictor:
         )
 
 
-def shipped_weights() -> Path | None:
-    """The checkpoint that comes with the package, or None where none does."""
-    folder = Path(str(files("utnet"))) / "assets" / "weights"
-    return folder if folder.is_dir() else None
-
-
 def _lifter(weights: str | Path | None, method: str, device: str, mano: str | Path | None) -> Lifter:
     if method == "fit" and weights is not None:
         raise InputError(f"{weights}: the method fit takes no weights; leave them out, or take the method network")
-    found = shipped_weights() if weights is None and method != "fit" else weights
+    fits = method == "fit" or (method == "auto" and weights is None and mano is not None)
+    found = shipped_weights() if weights is None and not fits else weights
     if found is None and method == "network":
         raise InputError("no weights ship with this version; give a checkpoint (weights RUN/best), or the method fit")
     if found is None:

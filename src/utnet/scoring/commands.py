@@ -41,7 +41,7 @@ def evaluate(
     Under torchrun the processes share the samples, and the numbers are the same.
 
     Args:
-        checkpoint: a folder such as RUN/best.
+        checkpoint: a folder such as RUN/best, or the name of a shipped network such as ti.
         data: what to score on; "synth": held-out synthetic hands.
         root: the data set's folder; every data set but synth needs it.
         split: test for DexYCB and custom, evaluation for HO3D (or H2O3D) and FreiHAND, unless another is named.
@@ -112,7 +112,7 @@ def submit(
     """Writes the file that a benchmark scores, and checks it as its server would.
 
     Args:
-        checkpoint: a folder such as RUN/best.
+        checkpoint: a folder such as RUN/best, or the name of a shipped network such as ti.
         data: the benchmark.
         root: the data set's folder.
         out: the zip to write (DexYCB: a text file).

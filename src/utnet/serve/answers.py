@@ -11,12 +11,13 @@ from typing import Literal
 
 import numpy as np
 
+from utnet.checkpoint import shipped_weights
 from utnet.errors import InputError
 from utnet.geometry import intrinsics
 from utnet.media import read_depth, read_picture
 from utnet.predict.files import PredictionsFile, hand_record, image_record
 from utnet.predict.hand import Hand
-from utnet.predict.predictor import Predictor, shipped_weights
+from utnet.predict.predictor import Predictor
 from utnet.predict.request import Request
 from utnet.serve.folder import OwnFolder
 from utnet.serve.scene import draw_boxes, scene_glb

@@ -23,8 +23,8 @@ def serve(
     Args:
         host: address to listen on; others than 127.0.0.1 let other machines in, without a password.
         port: port to listen on.
-        weights: a checkpoint folder such as runs/demo/run/best, or a file of `utnet export` (default: a hand model is
-            fitted, which needs none).
+        weights: a checkpoint folder such as runs/demo/run/best, a file of `utnet export`, or the name of a shipped
+            network such as ti (default: that one; where none ships, a hand model is fitted, which needs none).
         open_browser: open the page in your browser.
     """
     if not 0 < port < 65536:
