@@ -24,6 +24,7 @@ from pathlib import Path
 from statistics import mean
 
 import torch
+from real_pictures import distances, make_references
 from short_training import HELD_OUT_SEED
 
 from utnet.checkpoint import save_checkpoint
@@ -39,9 +40,10 @@ from utnet.losses import UTNetLoss
 from utnet.metrics import pa_mpjpe_mm
 from utnet.model import UTNet
 from utnet.parallel import Engine
+from utnet.run_state import make_model
 from utnet.sources import open_data
 from utnet.synth import SyntheticHands
-from utnet.train import learning_rate, make_model, make_optimiser, progress_of, train_step
+from utnet.train import learning_rate, make_optimiser, progress_of, train_step
 
 _STACK = (
     "data.name=shards",
@@ -51,6 +53,25 @@ _STACK = (
     "train.warmup_steps=50",
     "train.precision=bf16",
     "loss.w_aux=3.0",
+)
+_POSE = (*_STACK, "loss.w_hand_pose=0.03", "loss.w_global_orient=0.015")
+_LITE = (*_POSE, "model.stem=lite0", "train.init_from=LITE0")
+_BEST = (
+    *_LITE,
+    "train.backbone_lr=0.0",
+    "train.batch_size=32",
+    "loss.w_hand_pose=0.1",
+    "loss.w_global_orient=0.05",
+)
+_VIT_S = (
+    "model.preset=b",
+    "model.dim=384",
+    "model.depth=12",
+    "model.num_heads=6",
+    "model.patch_px=14",
+    "model.layer_scale=true",
+    "model.size_px=98",
+    "train.init_from=VIT_S",
 )
 VARIANTS: dict[str, tuple[str, ...]] = {
     "base": (),
@@ -84,31 +105,53 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     "stack+batch_32": (*_STACK, "train.batch_size=32"),
     "stack+maps_x3": (*_STACK, "loss.w_joint_heat=0.045", "loss.w_joint_map=0.27"),
     "stack+maps_0": (*_STACK, "loss.w_joint_heat=0.0", "loss.w_joint_map=0.0"),
-    "stack+pose_x3": (*_STACK, "loss.w_hand_pose=0.03", "loss.w_global_orient=0.015"),
+    "stack+pose_x3": _POSE,
     "stack+pose_x10": (*_STACK, "loss.w_hand_pose=0.1", "loss.w_global_orient=0.05"),
     "stack+ema": (*_STACK, "train.ema=0.99"),
     "stack+size_128": (*_STACK, "model.size_px=128"),
+    "lite0_tuned": (*_LITE, "train.backbone_lr=0.3"),
+    "lite0": (*_LITE, "train.backbone_lr=0.0"),
+    "lite0+batch_32": (*_LITE, "train.backbone_lr=0.0", "train.batch_size=32"),
+    "lite0+batch_32+size_128": (*_LITE, "train.backbone_lr=0.0", "train.batch_size=32", "model.size_px=128"),
+    "best": _BEST,
+    "vit_s": (*_POSE, *_VIT_S, "train.backbone_lr=0.0"),
 }
 """Changes of `base`. `shards`: read from 10,000 hands that were drawn beforehand, which is not counted (102 s of CPU
-time, once); `fresh`: drawn on the fly."""
+time, once); `fresh`: drawn on the fly; `lite0`: on ImageNet's features, which are left as they are (`tuned`: at a third
+of the rate); `vit_s`: on those of a ViT-S/14. The files of the last two are given by --lite0 and --vit-s."""
 
 _BASE = Path(__file__).parents[1] / "config" / "config.yaml"
 _STORED_PX, _NUM_STORED = 224, 10_000
 
 
-def configured(variant: str, seed: int, cpu_minutes: float, work: Path) -> Config:
-    """The run of a variant."""
+_OTHER = (
+    *(
+        f"synth.factors.{name}=1.8"
+        for name in ("light", "gloss", "exposure", "white_balance", "noise", "jpeg", "rescale")
+    ),
+    *(f"synth.factors.{name}=1.8" for name in ("held", "occluder", "second_hand", "distractors", "lens_blur")),
+)
+"""Another appearance than training's: harder light, more things in the way and worse cameras, before photographs where
+--backgrounds names a folder of them."""
+
+
+def configured(variant: str, seed: int, cpu_minutes: float, work: Path, starts: dict[str, str] | None = None) -> Config:
+    """The run of a variant; `starts`: a name in `train.init_from` -> the file."""
     budget = ("train.steps=1000000000", f"train.minutes={cpu_minutes}", "train.num_workers=0", "train.num_threads=1")
     changes = VARIANTS[variant]
+    for name, path in (starts or {}).items():
+        changes = tuple(
+            f"train.init_from={path}" if change == f"train.init_from={name}" else change for change in changes
+        )
     shards = (f"data.root={work / 'shards'}",) if "data.name=shards" in changes else ()
     return override(Config.load(_BASE), ["synth.appearance=full", f"seed={seed}", *changes, *shards, *budget])
 
 
-def held_out(work: Path, num: int) -> Source:
+def held_out(work: Path, num: int, name: str = "held_out", changes: tuple[str, ...] = ()) -> Source:
     """Full hands of another seed, drawn once at 224 px in the square of expand 2.0."""
-    folder = work / f"held_out_{num}"
+    folder = work / f"{name}_{num}"
     if not folder.exists():
-        synth = override(Config(), ["synth.appearance=full"]).synth
+        synth = override(Config(), ["synth.appearance=full", *changes]).synth
         hands = SyntheticHands(seed=HELD_OUT_SEED, size_px=_STORED_PX, num=num, synth=synth, jitter=False)
         write_shards(hands, folder, progress=False)
     return Shards(folder)
@@ -138,13 +181,14 @@ def fit(config: Config, work: Path) -> tuple[UTNet, WeightMean | None, dict]:
     torch.manual_seed(config.seed)
     loader = iter(make_loader(open_data(config.data, config, train=True), config, train=True))
     model, _ = make_model(config)
-    engine, optimiser = Engine(model.train(), UTNetLoss.from_config(config.loss), config), make_optimiser(model, config)
+    engine = Engine(model.train(), UTNetLoss.from_config(config.loss), config)
+    optimiser = make_optimiser(model, config)
     ema = WeightMean(model, config.train.ema) if config.train.ema else None
     engine.backward([next(loader)])
     start, step, share, reading = time.process_time(), 0, 0.0, 0.0
     while share < 1:
         for group in optimiser.param_groups:
-            group["lr"] = learning_rate(share, step, config)
+            group["lr"] = group["share"] * learning_rate(share, step, config)
         began = time.process_time()
         batch = next(loader)
         reading += time.process_time() - began
@@ -176,28 +220,32 @@ def map_errors(model: UTNet, source: Source, config: Config) -> dict[str, list[f
     return {name: [round(mean(column), 1) for column in zip(*rows, strict=True)] for name, rows in errors.items()}
 
 
-def measure(variant: str, seed: int, cpu_minutes: float, source: Source, work: Path) -> dict:
+def measure(variant: str, seed: int, cpu_minutes: float, sources: dict[str, Source], work: Path, starts: dict) -> dict:
     """Trains and scores one variant: a row of the results."""
-    config = configured(variant, seed, cpu_minutes, work)
+    config, source = configured(variant, seed, cpu_minutes, work, starts), sources["held_out"]
     if config.data.name == "shards":
         make_shards(work)
     model, ema, about = fit(config, work)
     model.eval()
     with ema.in_place() if ema is not None else nullcontext():
         scores = evaluate(model, source, config)
+        other = evaluate(model, sources["other"], config)
+        real = distances(model, config, work) if (work / "scored").exists() else None
         maps = map_errors(model, source, config) if model.joint_maps is not None else None
         save_checkpoint(work / "networks" / f"{variant}-{seed}-{cpu_minutes:g}", model, config)
     shown = {
         name: [round(scores[name][key], 1) for key in ("mpjpe_mm", "pa_mpjpe_mm")] for name in ("constant", *INPUTS)
     }
     row = {"benchmark": "convergence", "variant": variant, "changes": VARIANTS[variant], "seed": seed}
-    return {**row, "cpu_minutes": cpu_minutes, "num": len(source), **about, **shown, "maps": maps}
+    row |= {"cpu_minutes": cpu_minutes, "num": len(source), **about, **shown, "maps": maps, "real_percent": real}
+    return {**row, "other": {name: [round(other[name][k], 1) for k in ("mpjpe_mm", "pa_mpjpe_mm")] for name in INPUTS}}
 
 
 def table(rows: list[dict]) -> str:
     """Means over seeds, in the order of `VARIANTS`."""
-    heads = f"{'RGB':>15s}{'RGB-D':>15s}{'maps, RGB':>15s}{'RGB-D':>15s}{'steps':>8s}{'samples/s':>11s}  seeds"
-    lines = [f"{'MPJPE / PA [mm]':24s}{heads}  (maps: 2D error [%] / PA [mm])"]
+    heads = f"{'RGB':>15s}{'RGB-D':>15s}{'other, RGB':>15s}{'RGB-D':>15s}{'maps, RGB':>15s}{'RGB-D':>15s}"
+    heads += f"{'real [%]':>10s}{'steps':>8s}{'samples/s':>11s}  seeds"
+    lines = [f"{'MPJPE / PA [mm]':24s}{heads}  (other: of another appearance; maps: 2D error [%] / PA [mm])"]
     best = rows[0]["constant"]
     lines.append(f"{'best constant hand':24s}{best[0]:8.1f} /{best[1]:5.1f}{best[0]:8.1f} /{best[1]:5.1f}")
     for variant in VARIANTS:
@@ -205,13 +253,13 @@ def table(rows: list[dict]) -> str:
         if not of:
             continue
         words = f"{variant:24s}"
-        for name in INPUTS:
-            a, b = (mean(row[name][k] for row in of) for k in (0, 1))
-            words += f"{a:8.1f} /{b:5.1f}"
-        maps = [row["maps"] for row in of if row["maps"]]
-        for name in INPUTS:
-            seen = [mean(m[name][k] for m in maps) for k in (0, 1)] if maps else []
-            words += f"{seen[0]:8.1f} /{seen[1]:5.1f}" if seen else " " * 15
+        columns = [[row[name] for row in of] for name in INPUTS]
+        columns += [[row[key][name] for row in of if row.get(key)] for key in ("other", "maps") for name in INPUTS]
+        for pairs in columns:
+            a, b = (mean(pair[k] for pair in pairs) for k in (0, 1)) if pairs else (0, 0)
+            words += f"{a:8.1f} /{b:5.1f}" if pairs else " " * 15
+        real = [row["real_percent"]["all"] for row in of if row.get("real_percent")]
+        words += f"{mean(real):10.1f}" if real else " " * 10
         steps, rate = (mean(row[key] for row in of) for key in ("steps", "samples_per_cpu_s"))
         lines.append(f"{words}{steps:8.0f}{rate:11.1f}  {','.join(str(row['seed']) for row in of)}")
     return "\n".join(lines)
@@ -223,6 +271,12 @@ def main() -> None:
     parser.add_argument("--variants", default="base", help="names with commas between, or all")
     parser.add_argument("--seeds", default="0", help="numbers with commas between")
     parser.add_argument("--cpu-minutes", type=float, default=6.0, help="of drawing and training, a variant")
+    parser.add_argument(
+        "--lite0", default="", help="file of EfficientNet-Lite0's weights, for the variants lite0 and best"
+    )
+    parser.add_argument("--vit-s", default="", help="file of a ViT-S/14 in DINOv2's layout, for vit_s")
+    parser.add_argument("--backgrounds", default="", help="photographs behind the held-out hands of another appearance")
+    parser.add_argument("--pictures", type=Path, help="real pictures, to measure the transfer (real_pictures.py)")
     parser.add_argument("--num", type=int, default=512, help="held-out hands")
     args = parser.parse_args()
     variants = list(VARIANTS) if args.variants == "all" else args.variants.split(",")
@@ -231,7 +285,11 @@ def main() -> None:
         parser.error(f"unknown variants {', '.join(sorted(unknown))}; there are {', '.join(VARIANTS)}")
     args.work.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)
-    results, source = args.work / "results.jsonl", held_out(args.work, args.num)
+    results, starts = args.work / "results.jsonl", {"LITE0": args.lite0, "VIT_S": args.vit_s}
+    other = (*_OTHER, f"synth.backgrounds={args.backgrounds}")
+    sources = {"held_out": held_out(args.work, args.num), "other": held_out(args.work, args.num, "other", other)}
+    if args.pictures is not None:
+        make_references(args.pictures, args.work)
     lines = results.read_text().splitlines() if results.exists() else []
     same = {"cpu_minutes": args.cpu_minutes, "num": args.num}
     rows = [row for row in map(json.loads, lines) if same.items() <= row.items()]
@@ -240,7 +298,7 @@ def main() -> None:
         for variant in variants:
             if (variant, seed) in done:
                 continue
-            row = measure(variant, seed, args.cpu_minutes, source, args.work)
+            row = measure(variant, seed, args.cpu_minutes, sources, args.work, starts)
             with results.open("a") as file:
                 file.write(json.dumps(row) + "\n")
             print(json.dumps(row), flush=True)

@@ -10,10 +10,13 @@ import pytest
 import torch
 
 from mano_files import random_mano, write_mano
+from test_custom import labelled, write
 from test_resume import rows
 from trees import dexycb_tree
 from utnet.checkpoint import load_checkpoint
 from utnet.config import Config, DataConfig
+from utnet.data.write_shards import write_shards
+from utnet.synth import SyntheticHands
 from utnet.synth.write_freihand import write_freihand
 from utnet.synth.write_ho3d import write_ho3d
 from utnet.synth.write_tars import write_tars
@@ -21,6 +24,7 @@ from utnet.train import train
 
 FOLDER = Path(__file__).parents[1] / "config"
 NAMED = {"config", "dexycb_s0_rgbd", "dexycb_s0_rgb", "ho3d_v3_rgbd", "freihand_rgb", "wilor_mix", "mixture"}
+NAMED |= {"open_ti", "open_ti_real"}
 
 
 @pytest.fixture(scope="module")
@@ -34,8 +38,15 @@ def roots(tmp_path_factory):
             return str(dexycb_tree())
         if name == "synth":
             return ""
-        write, num = {"ho3d": (write_ho3d, 60), "freihand": (write_freihand, 20), "tars": (write_tars, 24)}[name]
-        write(folder / name, num=num, seed=3, progress=False)
+        if name == "shards":
+            write_shards(SyntheticHands(seed=5, size_px=96, num=12), folder / name, progress=False)
+            return str(folder / name)
+        if name == "custom":
+            samples = SyntheticHands(seed=6, size_px=96, num=6)
+            (folder / name).mkdir()
+            return str(write(folder / name, [labelled(samples[i], folder / name, i) for i in range(6)]))
+        write_tree, num = {"ho3d": (write_ho3d, 60), "freihand": (write_freihand, 20), "tars": (write_tars, 24)}[name]
+        write_tree(folder / name, num=num, seed=3, progress=False)
         return str(folder / name)
 
     return root
@@ -54,8 +65,16 @@ def small(config: Config, root, mano: Path) -> Config:
     model = replace(config.model, size_px=64, dim=32, depth=1, num_heads=2)
     if config.model.mano:
         model = replace(model, mano=str(mano))
-    train = replace(
-        config.train, steps=3, minutes=None, batch_size=2, num_workers=0, log_every=1, pictures=1, num_threads=1
+    train = replace(  # from nothing: what the run starts from is not here
+        config.train,
+        init_from="",
+        steps=3,
+        minutes=None,
+        batch_size=2,
+        num_workers=0,
+        log_every=1,
+        pictures=1,
+        num_threads=1,
     )
     val = here(config.val)
     if config.data.name == "synth" and val is None:

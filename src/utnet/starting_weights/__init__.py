@@ -16,7 +16,7 @@ from utnet.model.lite_stem import LiteStem
 from utnet.model.stems import PatchStem
 from utnet.starting_weights.files import Report, listed, read
 from utnet.starting_weights.lite0 import KIND as LITE0
-from utnet.starting_weights.lite0 import load_lite0
+from utnet.starting_weights.lite0 import load_lite0, packaged_lite0
 from utnet.starting_weights.vit import LAYOUTS, entry_names, load_vit, native_grid
 
 __all__ = ["LAYOUTS", "Report", "backbone_parameters", "entry_names", "load_backbone", "native_grid"]
@@ -30,7 +30,7 @@ def load_backbone(model: UTNet, path: str | Path, *, kind: str = "auto") -> Repo
             another grid), or with `model.stem: lite0`.
         path: a file of torch (read with `weights_only=True`) or safetensors: ViTPose's (a `state_dict` with
             `backbone.*`), DINOv2's (bare, or a `teacher` with `backbone.*`; blocks in chunks or not), MAE's (`model`),
-            EfficientNet-Lite0's (the PyTorch port's).
+            EfficientNet-Lite0's (the PyTorch port's; the path "lite0": from the extra "features").
         kind: a key of `LAYOUTS`, "lite0", or "auto": as the entries say.
 
     Returns:
@@ -39,7 +39,7 @@ def load_backbone(model: UTNet, path: str | Path, *, kind: str = "auto") -> Repo
     Raises:
         InputError: not a readable file, or one that does not fit: all that is wrong is listed.
     """
-    where, state = read(Path(path))
+    where, state = read(packaged_lite0() if str(path) == LITE0 else Path(path))
     kind = _kind_of(state, kind, where)
     return load_lite0(model, state, where) if kind == LITE0 else load_vit(model, state, where, kind)
 

