@@ -100,7 +100,7 @@ def test_frozen_weights_stay_and_slow_ones_have_their_own_rate(tmp_path):
         config = Config(model=NETWORK, train=replace(TrainConfig(), init_from=str(path), backbone_lr=share))
         model, about = make_model(config)
         assert "EfficientNet-Lite0" in about
-        loaded = backbone_parameters(model)
+        loaded = set(backbone_parameters(model))
         assert loaded == {
             name for name, _ in model.named_parameters() if name.startswith(("stem.first", "stem.blocks"))
         }
@@ -131,18 +131,36 @@ def test_weights_that_do_not_fit_are_named(tmp_path):
 
 def test_a_network_without_backbone_has_no_rate_for_it():
     config = Config(train=replace(TrainConfig(), backbone_lr=0.5))
-    with pytest.raises(InputError, match=r"train\.backbone_lr is 0\.5.*lite0"):
+    with pytest.raises(InputError, match=r"train\.backbone_lr.*lite0"):
         make_model(config)
+
+
+def test_the_first_blocks_stay_and_learning_ones_compute_in_float32(tmp_path):
+    train = replace(TrainConfig(), init_from=str(written(tmp_path, random_file())), backbone_lr=0.5, frozen_blocks=3)
+    model, _ = make_model(Config(model=NETWORK, train=train))
+    stays = {name for name, p in model.named_parameters() if not p.requires_grad}
+    assert stays == {name for name, block in backbone_parameters(model).items() if block < 3}
+    assert stays >= {"stem.first.weight", "stem.blocks.2.project.bias"}
+    types = []
+    for block in model.stem.blocks:
+        block.register_forward_hook(lambda module, inputs, output: types.append(output.dtype))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        model(torch.rand(1, 3, 64, 64)).joints_m.sum().backward()
+    assert [set(types[:3]), set(types[3:])] == [{torch.bfloat16}, {torch.float32}]
+    assert {name for name in backbone_parameters(model) if model.get_parameter(name).grad is None} == stays
 
 
 def test_what_load_backbone_fills_is_the_backbone(tmp_path):
     """Of a ViT, too (its entries: tests/test_starting_weights.py)."""
     model = UTNet(ModelConfig(preset="b", dim=48, depth=2, num_heads=4, size_px=64))
     filled = {ours for ours in entry_names("mae", 2).values()}
-    assert backbone_parameters(model) == filled
+    blocks = backbone_parameters(model)
+    assert blocks.keys() == filled
+    some = ("pos_embed", "encoder.blocks.1.fc1.bias", "encoder.norm.bias")
+    assert [blocks[name] for name in some] == [-1, 1, 2]
     model = UTNet(NETWORK)
     report = load_backbone(model, written(tmp_path, random_file()))
-    assert backbone_parameters(model) == {name for name, _ in model.named_parameters()} - set(report.created)
+    assert backbone_parameters(model).keys() == {name for name, _ in model.named_parameters()} - set(report.created)
 
 
 def test_the_name_lite0_is_the_installed_package_s_file(tmp_path, monkeypatch):

@@ -204,20 +204,21 @@ def read_progress(folder: str | Path) -> Progress:
 
 def make_model(config: Config) -> tuple[UTNet, str]:
     """The network at its start, and what `train.init_from` put into it; with `train.backbone_lr` 0 its backbone is left
-    as it is.
+    as it is, and with `train.frozen_blocks` what comes before that block of it.
 
     Raises:
         InputError: weights that do not fit the network, with what differs.
     """
     model, about = _started(config)
-    backbone = backbone_parameters(model)
-    if config.train.backbone_lr != 1 and not backbone:
+    backbone, rate, frozen = backbone_parameters(model), config.train.backbone_lr, config.train.frozen_blocks
+    if not backbone and (rate != 1 or frozen):
         raise InputError(
-            f"train.backbone_lr is {config.train.backbone_lr:g}, but a network with model.stem 'conv' has no part that "
-            "other projects' weights fill; leave it out, or take model.stem=lite0"
+            "train.backbone_lr and train.frozen_blocks: a network with model.stem 'conv' has no part that other "
+            "projects' weights fill; leave them out, or take model.stem=lite0"
         )
     for name, parameter in model.named_parameters():
-        parameter.requires_grad_(config.train.backbone_lr > 0 or name not in backbone)
+        if name in backbone:
+            parameter.requires_grad_(rate > 0 and (not frozen or backbone[name] >= frozen))
     return model, about
 
 

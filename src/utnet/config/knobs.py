@@ -320,6 +320,8 @@ class TrainConfig:
     backbone_lr: float = 1.0
     """Learning rate of the part that other projects' weights can fill (presets b, l, h: the encoder; with
     `model.stem: lite0` the stem), as a share of `lr`; 0 leaves it as it is."""
+    frozen_blocks: int = 0
+    """So many blocks of that part (of the encoder, of the stem), and what is before them, are left as they are."""
     init_kind: str = "auto"
     """Whose they are: "vitpose", "dinov2", "mae", "lite0", or "auto": as the entries say (`utnet.starting_weights`)."""
 
@@ -334,6 +336,7 @@ class TrainConfig:
             "weight_decay",
             "min_lr",
             "pictures",
+            "frozen_blocks",
         ):
             require(f"train.{name}", 0 <= getattr(self, name) < math.inf, getattr(self, name), "0 or more")
         require("train.lr", 0.0 < self.lr < math.inf, self.lr, "more than 0")

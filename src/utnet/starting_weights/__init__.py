@@ -5,6 +5,7 @@ Only names and shapes of the files are known here; no code of the projects is us
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -44,14 +45,18 @@ def load_backbone(model: UTNet, path: str | Path, *, kind: str = "auto") -> Repo
     return load_lite0(model, state, where) if kind == LITE0 else load_vit(model, state, where, kind)
 
 
-def backbone_parameters(model: UTNet) -> frozenset[str]:
-    """The parameters that `load_backbone` can fill, by name; none for a network that can only start from nothing."""
+def backbone_parameters(model: UTNet) -> dict[str, int]:
+    """The parameters that `load_backbone` can fill, by name, and the block of each: -1 before the first block, the
+    number of blocks after the last one. None for a network that can only start from nothing."""
     starts: tuple[str, ...] = ()
     if isinstance(model.stem, LiteStem):
         starts = ("stem.first.", "stem.blocks.")
     elif isinstance(model.stem, PatchStem):
         starts = ("pos_embed", "stem.patches.", "encoder.")
-    return frozenset(name for name, _ in model.named_parameters() if name.startswith(starts))
+    names = [name for name, _ in model.named_parameters() if name.startswith(starts)]
+    blocks = {name: int(match[1]) for name in names if (match := re.search(r"\.blocks\.(\d+)\.", name))}
+    last = max(blocks.values(), default=-1) + 1
+    return {name: blocks.get(name, last if name.startswith("encoder.norm.") else -1) for name in names}
 
 
 def _kind_of(state: Mapping[str, Tensor], kind: str, where: str) -> str:
