@@ -20,6 +20,7 @@ NARROW = {"dim": 48, "depth": 1, "num_heads": 4}
 KINDS = {
     "ti": ModelConfig(size_px=64, depth=1),
     "ti, coarse only": ModelConfig(size_px=64, depth=1, refiner="none"),
+    "ti, lite0": ModelConfig(size_px=64, depth=1, stem="lite0"),
     "s": ModelConfig(preset="s", size_px=64, **NARROW),
     "b": ModelConfig(preset="b", size_px=64, **NARROW),
     "l": ModelConfig(preset="l", size_px=64, uncertainty=True, **NARROW),

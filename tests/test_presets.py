@@ -26,6 +26,8 @@ NARROW = {"dim": 48, "depth": 2, "num_heads": 4}
 KINDS = {
     "ti": ModelConfig(size_px=64),
     "ti, maxpool, narrow crop": ModelConfig(size_px=64, refiner="maxpool", width_px=32),
+    "ti, lite0": ModelConfig(size_px=64, stem="lite0"),
+    "s, lite0, narrow crop": ModelConfig(preset="s", size_px=64, width_px=32, stem="lite0", **NARROW),
     "s": ModelConfig(preset="s", size_px=64, **NARROW),
     "s, coarse only": ModelConfig(preset="s", size_px=64, refiner="none", **NARROW),
     "b": ModelConfig(preset="b", size_px=64, **NARROW),

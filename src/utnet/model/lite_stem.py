@@ -105,7 +105,7 @@ class LiteStem(nn.Module):
             seen.append(x)
         at4, at8 = seen[_LAST_OF_STAGE[1]], seen[_LAST_OF_STAGE[2]]
         d = embed_or_placeholder(self.embed_depth, self.placeholder, depth, depth_ok)
-        d = d.expand(len(rgb), -1, *at4.shape[-2:])
+        d = d.expand(rgb.shape[0], -1, *at4.shape[-2:])  # not len: an exported network takes any number
         depths = [self.depth_blocks[0](d)]
         for down, block in zip(self.depth_down, list(self.depth_blocks)[1:], strict=True):
             depths.append(block(down(depths[-1])))
