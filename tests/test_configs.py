@@ -11,11 +11,13 @@ import torch
 
 from mano_files import random_mano, write_mano
 from test_custom import labelled, write
+from test_lite0 import random_file, written
 from test_resume import rows
 from trees import dexycb_tree
-from utnet.checkpoint import load_checkpoint
-from utnet.config import Config, DataConfig
+from utnet.checkpoint import load_checkpoint, save_checkpoint
+from utnet.config import Config, DataConfig, ModelConfig
 from utnet.data.write_shards import write_shards
+from utnet.model import UTNet
 from utnet.synth import SyntheticHands
 from utnet.synth.write_freihand import write_freihand
 from utnet.synth.write_ho3d import write_ho3d
@@ -52,7 +54,17 @@ def roots(tmp_path_factory):
     return root
 
 
-def small(config: Config, root, mano: Path) -> Config:
+def starting_weights(config: Config, model: ModelConfig, folder: Path) -> str:
+    """Something of the kind that the run starts from."""
+    if config.train.init_from == "lite0":
+        return str(written(folder, random_file()))
+    if config.train.init_from:
+        save_checkpoint(folder / "start", UTNet(model), replace(config, model=model))
+        return str(folder / "start")
+    return ""
+
+
+def small(config: Config, root, mano: Path, folder: Path) -> Config:
     """The run on written trees for a few steps. The preset is the config's own with the narrowest of encoders: a ViT-H
     does not train in a test."""
 
@@ -65,9 +77,9 @@ def small(config: Config, root, mano: Path) -> Config:
     model = replace(config.model, size_px=64, dim=32, depth=1, num_heads=2)
     if config.model.mano:
         model = replace(model, mano=str(mano))
-    train = replace(  # from nothing: what the run starts from is not here
+    train = replace(
         config.train,
-        init_from="",
+        init_from=starting_weights(config, model, folder),
         steps=3,
         minutes=None,
         batch_size=2,
@@ -86,11 +98,16 @@ def test_the_named_runs_are_there():
     assert {path.stem for path in FOLDER.glob("*.yaml")} >= NAMED
 
 
+def test_both_parts_of_the_run_that_ships_train_one_network_by_one_loss():
+    first, second = (Config.load(FOLDER / f"{name}.yaml") for name in ("open_ti", "open_ti_real"))
+    assert (first.model, first.crop, first.loss) == (second.model, second.crop, second.loss)
+
+
 @pytest.mark.parametrize("name", sorted(path.stem for path in FOLDER.glob("*.yaml")))
 def test_every_config_trains(name, roots, tmp_path):
-    written = Config.load(FOLDER / f"{name}.yaml")
+    read = Config.load(FOLDER / f"{name}.yaml")
     mano = write_mano(tmp_path / "MANO_RIGHT.pkl", random_mano())
-    config = small(written, roots, mano)
+    config = small(read, roots, mano, tmp_path)
     result = train(config, tmp_path / "run", progress=False)
     steps = [row for row in rows(tmp_path / "run") if row[1:3] == ("train", "total_loss")]
     assert [int(row[0]) for row in steps] == [1, 2, 3]
@@ -98,8 +115,8 @@ def test_every_config_trains(name, roots, tmp_path):
     assert result["metrics"]["num"] >= 1
     assert ("rgbd" in result["metrics"]) == (name not in ("dexycb_s0_rgb", "freihand_rgb", "wilor_mix"))
     model, _ = load_checkpoint(tmp_path / "run" / "best")
-    assert model.hand.name == ("mano" if written.model.mano else "open")
-    if written.train.ema:
+    assert model.hand.name == ("mano" if read.model.mano else "open")
+    if read.train.ema:
         last, _ = load_checkpoint(tmp_path / "run" / "last")
         best = dict(model.named_parameters())
         assert any(not torch.equal(p, best[key]) for key, p in last.named_parameters())

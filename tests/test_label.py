@@ -129,6 +129,7 @@ def test_a_flip_agrees_where_the_landmarks_do_and_the_side_swaps(side):
 
 def test_sequences_are_folders_or_what_the_groups_say(tmp_path):
     assert by_folder(Path("a/b/1.jpg")) == by_folder(Path("a/b/2.jpg")) != by_folder(Path("a/1.jpg"))
+    assert by_folder(Path("a/b/1.jpg").absolute()) == by_folder(Path("a/b/1.jpg"))
     of = by_pattern(r"IMG_(\d\d)\d\d|(person\w)")
     assert of(Path("x/0/IMG_1234.JPG")) == of(Path("x/9/IMG_1299.JPG")) != of(Path("x/0/IMG_1334.JPG"))
     assert by_pattern(r"s\d+")(Path("s12/a.png")) == "s12"
@@ -143,7 +144,9 @@ def test_no_sequence_is_divided():
     said = splits(names, 0.2)
     assert 0.15 < said.count("val") / 300 < 0.3
     assert len({(name, split) for name, split in zip(names, said, strict=True)}) == 30
-    assert set(splits(names, 0.0)) == set(splits(["a"] * 5, 0.5)) == {"train"}
+    assert set(splits(names, 0.0)) == {"train"}
+    with pytest.raises(InputError, match="all hands are of one sequence, 'a'"):
+        splits(["a"] * 5, 0.4)
 
 
 # ------------------------------------------------------------------------------------------------------ what is written
@@ -253,7 +256,7 @@ def video(path, num):
 def test_a_fault_leaves_nothing(drawn, tmp_path, capsys):
     folder, out = pictures(tmp_path / "in", "a.png", "b.png"), tmp_path / "out"
     for words, message in (
-        ([], "all inputs are one sequence"),
+        ([], "all hands are of one sequence"),
         (["--sequence-by", "(x)"], "does not match"),
         (["--val-share", "0.7", "--sequence-by", "(.).png"], "val_share is 0.7"),
         (["--val-share", "0", "--limits.reprojection", "0.001"], "none of 2 hands was kept (2 reprojection)"),

@@ -11,7 +11,14 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from utnet.checkpoint import DEFAULT_NETWORK, load_checkpoint, save_checkpoint, shipped_networks, shipped_weights
+from utnet.checkpoint import (
+    DEFAULT_NETWORK,
+    find_checkpoint,
+    load_checkpoint,
+    save_checkpoint,
+    shipped_networks,
+    shipped_weights,
+)
 from utnet.config import Config, ModelConfig
 from utnet.demo import beginning
 from utnet.errors import InputError
@@ -40,6 +47,7 @@ def trained(tmp_path_factory):
             parameter.add_(0.01 * torch.randn_like(parameter))
     folder = tmp_path_factory.mktemp("run") / "best"
     save_checkpoint(folder, model, SMALL, step=1234, metrics={"rgb": {"mpjpe_mm": 9.0}})
+    (folder.parent / "run.json").write_text(json.dumps({"processes": 2, "seconds": 5400.0}))
     return folder
 
 
@@ -91,8 +99,12 @@ def test_a_name_stands_for_the_network(shipped, tmp_path, monkeypatch):
     with pytest.raises(InputError, match=rf"other.*give a checkpoint folder such as RUN/best or {DEFAULT_NETWORK}"):
         load_checkpoint("other")
     monkeypatch.chdir(shipped.parent)  # where the name is a checkpoint's folder, too
-    with pytest.raises(InputError, match="ships with utnet and is a checkpoint here"):
+    with pytest.raises(InputError, match="name of a network that ships, and exists here, too"):
         load_checkpoint(DEFAULT_NETWORK)
+    (tmp_path / DEFAULT_NETWORK / "best").mkdir(parents=True)  # or that of a run
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match="exists here, too"):
+        find_checkpoint(Path(f"./{DEFAULT_NETWORK}"))
 
 
 def test_the_predictor_takes_what_ships(shipped):
@@ -119,7 +131,7 @@ def test_half_a_network_does_not_ship(shipped):
 def test_the_demo_starts_from_what_ships_unless_told_otherwise(shipped):
     config = replace(Config(), crop=replace(Config().crop, expand=1.7))
     begun, said = beginning(config, from_nothing=False)
-    assert (begun.model, begun.crop, begun.train.init_from) == (SMALL.model, SMALL.crop, str(shipped))
+    assert (begun.model, begun.crop, begun.train.init_from) == (SMALL.model, SMALL.crop, DEFAULT_NETWORK)
     assert begun.train.lr < config.train.lr
     assert f"({DEFAULT_NETWORK})" in said
     assert beginning(config, from_nothing=True) == (config, "Trained from nothing: as asked.")
@@ -142,7 +154,13 @@ def test_a_release_has_weights_a_card_and_no_path_of_this_machine(trained, tmp_p
     assert sorted(path.name for path in tmp_path.iterdir()) == ["scores.txt", "weights"]
     assert load_checkpoint(folder)[1] == SMALL
     card = (folder / "MODEL_CARD.md").read_text()
-    for text in ("1,234 steps", "trained from nothing", "skin tone: dark", "9.0 (8.0 to 10.0)", "moves joints of 4"):
+    for text in (
+        "1,234 steps of 64 hands (the run took 90 minutes)",
+        "trained from nothing",
+        "skin tone: dark",
+        "9.0 (8.0 to 10.0)",
+        "moves joints of 4",
+    ):
         assert text in card
 
 
@@ -158,8 +176,10 @@ def test_what_must_not_ship_is_refused(trained, tmp_path, monkeypatch):
         ("start", {"train": replace(SMALL.train, init_from="/data/lite0.pth")}, r"started from lite0\.pth.*--start"),
         ("data", {"data": replace(SMALL.data, name="shards", root="/data/mine")}, "the run read shards.*--pictures"),
     ):
-        save_checkpoint(tmp_path / name, model, replace(SMALL, **change))
-        refused(match, tmp_path / name)
+        save_checkpoint(tmp_path / name / "best", model, replace(SMALL, **change))
+        refused(r"run\.json: no such file", tmp_path / name / "best", start="x", pictures=["y"])
+        (tmp_path / name / "run.json").write_text(json.dumps({"processes": 1}))
+        refused(match, tmp_path / name / "best")
     refused("would name '/srv/photos'", pictures=["Photographs in /srv/photos, CC0"])
     monkeypatch.setattr(release_weights, "LARGEST_TOTAL", 1_000_000)
     refused("MB, more than 1")

@@ -20,7 +20,6 @@ import argparse
 import hashlib
 import json
 import re
-import shutil
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -100,7 +99,7 @@ def check_moves(checkpoint: str | Path, folder: Path, num: int) -> str:
     """What half precision does to joints, in a sentence; InputError where it is too much."""
     (exact, config), (half, _) = load_checkpoint(checkpoint), load_checkpoint(folder)
     moves = moves_mm(exact, half, config, num=num)
-    largest = max(float(mm.max()) for mm in moves.values())
+    largest = float(torch.cat([mm.flatten() for mm in moves.values()]).max())  # NaN where one is
     text = ", ".join(
         f"{name} {float(mm.median()):.4f} mm (largest {float(mm.max()):.4f} mm)"
         for name, mm in zip(("RGB", "RGB-D"), moves.values(), strict=True)
@@ -146,13 +145,16 @@ def start_line(config: Config, start: str) -> str:
 
 def effort(checkpoint: str | Path, tree: dict, config: Config) -> str:
     """How long it was trained, and by which version."""
-    samples = config.train.batch_size * config.train.accumulate
     step, commit = tree.get("step"), tree.get("commit")
-    text = f"{step:,} steps of {samples} hands" if step else "steps not recorded"
     run = Path(checkpoint).resolve().parent / RUN
-    seconds = json.loads(run.read_text(encoding="utf-8")).get("seconds") if run.is_file() else None
-    if seconds:
-        text += f" (the run took {seconds / 3600:.1f} h)"
+    if not run.is_file():
+        raise InputError(
+            f"{run}: no such file; the card tells how long the run took: give a checkpoint in its run's folder"
+        )
+    about = json.loads(run.read_text(encoding="utf-8"))
+    samples = config.train.batch_size * config.train.accumulate * about["processes"]
+    minutes = f"the run took {about['seconds'] / 60:.0f} minutes" if "seconds" in about else "a run that has not ended"
+    text = f"{step:,} steps of {samples} hands ({minutes})" if step else "Steps not recorded"
     return f"{text}; utnet {tree['versions']['utnet']}, commit {commit[:12] if commit else 'not recorded'}"
 
 
@@ -237,7 +239,8 @@ def release(
             write_whole(folder / CARD, card(checkpoint, name, result, moved, pictures=pictures, start=start))
             check_paths(folder)
             total = check_size(folder, name, shipped)
-        shutil.rmtree(shipped / name, ignore_errors=True)
+        if (shipped / name).exists():
+            (shipped / name).rename(Path(place) / "before")
         (Path(place) / name).rename(shipped / name)
     print(f"{shipped / name}: all that ships is {total / 1e6:.1f} MB. {moved}")
     return shipped / name

@@ -139,14 +139,14 @@ def find_checkpoint(weights: str | Path) -> Path:
     """A checkpoint's folder: the one that is given, or that of a shipped network which goes by this name.
 
     Raises:
-        InputError: a name that is a checkpoint's folder here, too.
+        InputError: a name that is a file or folder here, too.
     """
     shipped = shipped_weights(str(weights))
     if shipped is None:
         return Path(weights)
-    if (Path(weights) / WEIGHTS).is_file():
+    if Path(weights).exists():  # "./ti" is the same path as "ti", so only the whole path tells them apart
         here = Path(weights).resolve()
-        raise InputError(f"{weights}: ships with utnet and is a checkpoint here, too; for that one give {here}")
+        raise InputError(f"{weights}: is the name of a network that ships, and exists here, too; for yours give {here}")
     return shipped
 
 

@@ -136,8 +136,8 @@ def beginning(config: Config, *, from_nothing: bool) -> tuple[Config, str]:
     if train.init_from or where is None:
         return config, f"Started from {train.init_from} (train.init_from)."
     shipped = load_checkpoint(where)[1]
-    fine = replace(train, init_from=str(where), lr=_FINE_TUNING * train.lr)
     name = name_checkpoint(where)
+    fine = replace(train, init_from=name, lr=_FINE_TUNING * train.lr)
     text = (
         f"Fine-tuned from the network that ships ({name}), in its own crops; before fine-tuning it is scored untouched."
     )

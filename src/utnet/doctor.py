@@ -25,6 +25,7 @@ def report() -> str:
     """The whole report as text."""
     import torch
 
+    from utnet.checkpoint import shipped_networks
     from utnet.hand import HandModel
 
     lines = [f"utnet {utnet.__version__}, Python {platform.python_version()}, {platform.platform()}"]
@@ -43,6 +44,7 @@ def report() -> str:
     lines += [
         f"hand models: open (shipped, {hand.num_vertices} vertices, right and left)",
         "             MANO: " + _mano(),
+        f"networks that ship: {', '.join(shipped_networks()) or 'none'}",
         "extras:",
     ]
     for extra, modules in _EXTRAS.items():

@@ -216,6 +216,14 @@ def make_model(config: Config) -> tuple[UTNet, str]:
             "train.backbone_lr and train.frozen_blocks: a network with model.stem 'conv' has no part that other "
             "projects' weights fill; leave them out, or take model.stem=lite0"
         )
+    if (rate == 0 or frozen) and not config.train.init_from:
+        raise InputError(
+            "train.backbone_lr 0 and train.frozen_blocks leave random weights as they are: name what to start from in "
+            "train.init_from, or leave them out"
+        )
+    blocks = max(backbone.values(), default=-1) + 1
+    if frozen > blocks:
+        raise InputError(f"train.frozen_blocks is {frozen}; the part that other projects' weights fill has {blocks}")
     for name, parameter in model.named_parameters():
         if name in backbone:
             parameter.requires_grad_(rate > 0 and (not frozen or backbone[name] >= frozen))

@@ -76,11 +76,7 @@ def label_pictures(
     if not 0 <= val_share < 0.5 or every < 1:
         raise InputError(f"val_share is {val_share}, every is {every}; expected 0 to below 0.5, and at least 1")
     names = [_sequence(item, sequence_of) for item in inputs]
-    if val_share > 0 and len(set(names)) < 2:
-        raise InputError(
-            f"all inputs are one sequence, {names[0]!r}, so none can be held out; say how they are told apart "
-            "(--sequence-by), or --val-share 0"
-        )
+    splits(names, val_share)  # before the long part: what is all one sequence cannot be divided afterwards
     predictor = Predictor(method="fit")
     with new_folder(out) as folder:
         (folder / IMAGES).mkdir()
@@ -107,7 +103,7 @@ def label_pictures(
 def _sequence(item: Input, sequence_of: SequenceOf) -> str:
     if not isinstance(item.source, Path):
         raise InputError(f"{item.label}: a camera's view cannot be labelled; save it as a video first")
-    return item.source.as_posix() if item.kind == "video" else sequence_of(item.source)
+    return item.source.resolve().as_posix() if item.kind == "video" else sequence_of(item.source)
 
 
 def _hands(

@@ -15,8 +15,8 @@ SequenceOf = Callable[[Path], str]
 
 
 def by_folder(path: Path) -> str:
-    """All pictures of a folder are one sequence."""
-    return path.parent.as_posix()
+    """All pictures of a folder are one sequence, however the folder is named."""
+    return path.resolve().parent.as_posix()
 
 
 def by_pattern(pattern: str) -> SequenceOf:
@@ -42,7 +42,16 @@ def by_pattern(pattern: str) -> SequenceOf:
 
 def splits(sequences: Sequence[str], val_share: float) -> list[str]:
     """ "train" or "val" for each hand by its sequence: whole sequences are held out until they have `val_share` of the
-    hands. With one sequence only all are "train"."""
+    hands.
+
+    Raises:
+        InputError: a share, but only one sequence.
+    """
     sizes = Counter(sequences)
-    held_out = hold_out(dict(sizes), val_share) if val_share > 0 and len(sizes) > 1 else set()
+    if val_share > 0 and len(sizes) < 2:
+        raise InputError(
+            f"all hands are of one sequence, {next(iter(sizes))!r}, so none can be held out; say how people are told "
+            "apart (--sequence-by), or --val-share 0"
+        )
+    held_out = hold_out(dict(sizes), val_share) if val_share > 0 else set()
     return ["val" if sequence in held_out else "train" for sequence in sequences]

@@ -109,8 +109,8 @@ def resolve_preset(config: ModelConfig) -> Preset:
         raise InputError(f"model.dim {preset.dim} is not a multiple of model.num_heads {preset.num_heads}")
     if preset.stem != "patch" and (patch, preset.patch_pad_px) != (16, 0):
         raise InputError(
-            f"model.preset {config.preset!r} has a convolutional stem: model.patch_px must be 16 and "
-            f"model.patch_pad_px 0, not {patch} and {preset.patch_pad_px}; presets b, l and h have patches"
+            f"model.preset {config.preset!r} has a convolutional stem (model.stem {preset.stem!r}): model.patch_px "
+            f"must be 16 and model.patch_pad_px 0, not {patch} and {preset.patch_pad_px}; stem 'patch' has them"
         )
     if config.size_px % patch or width % patch or not 0 < width <= config.size_px:
         raise InputError(

@@ -52,7 +52,10 @@ class Report:
 def read(path: Path) -> tuple[str, dict[str, Tensor]]:
     """The file's name for messages, and the state dict in it."""
     if not path.is_file():
-        raise InputError(f"{path}: no such file; give the weights that you downloaded")
+        raise InputError(
+            f"{path}: no such file or network; give a checkpoint folder, the name of one that ships, or the weights "
+            "that you downloaded"
+        )
     tree: object
     try:
         if path.suffix == ".safetensors":
