@@ -137,7 +137,14 @@ def beginning(config: Config, *, from_nothing: bool) -> tuple[Config, str]:
         return config, f"Started from {train.init_from} (train.init_from)."
     shipped = load_checkpoint(where)[1]
     name = name_checkpoint(where)
-    fine = replace(train, init_from=name, lr=_FINE_TUNING * train.lr)
+    own = shipped.train  # what of it learnt, and how fast
+    fine = replace(
+        train,
+        init_from=name,
+        lr=_FINE_TUNING * train.lr,
+        backbone_lr=own.backbone_lr,
+        frozen_blocks=own.frozen_blocks,
+    )
     text = (
         f"Fine-tuned from the network that ships ({name}), in its own crops; before fine-tuning it is scored untouched."
     )
