@@ -16,6 +16,7 @@ import torch
 from utnet.checkpoint import load_checkpoint, name_checkpoint, shipped_weights
 from utnet.config import Config
 from utnet.data import open_source
+from utnet.data.source import Source
 from utnet.errors import InputError
 from utnet.evaluate import evaluate
 from utnet.predict import Predictor
@@ -66,25 +67,8 @@ def demo(
         config = replace(config, train=replace(config.train, minutes=minutes, steps=10**9))
     config, start = beginning(config, from_nothing=from_nothing)
     _clear(workdir)  # only after everything that can be wrong with the request was looked at
-    (workdir / "trees").mkdir(parents=True)
-    (workdir / "trees" / _MARK).touch()
     started = time.monotonic()
-    trees: dict[str, tuple[str, Any, dict[str, Any]]] = {
-        "DexYCB layout": ("dexycb", write_dexycb, {"split": "test", "setup": "s0"}),
-        "HO3D layout": ("ho3d", write_ho3d, {"split": "evaluation"}),
-    }
-    sources = {}
-    for name, (layout, write, options) in trees.items():
-        root = workdir / "trees" / layout
-        write(
-            root,
-            num=frames,
-            seed=_HELD_OUT_SEED,
-            synth_config=config.synth,
-            split=options["split"],
-            progress=progress,
-        )
-        sources[name] = open_source(layout, root, **options)
+    sources = _held_out(workdir / "trees", config, frames, progress=progress)
 
     torch.manual_seed(config.seed)
     untouched = make_model(config)[0]
@@ -121,6 +105,22 @@ def demo(
     print(start)
     print_table(rows)
     return scores
+
+
+def _held_out(folder: Path, config: Config, frames: int, *, progress: bool) -> dict[str, Source]:
+    """Writes the held-out trees, and reads them as the real data sets are read."""
+    folder.mkdir(parents=True)
+    (folder / _MARK).touch()
+    trees: dict[str, tuple[str, Any, dict[str, Any]]] = {
+        "DexYCB layout": ("dexycb", write_dexycb, {"split": "test", "setup": "s0"}),
+        "HO3D layout": ("ho3d", write_ho3d, {"split": "evaluation"}),
+    }
+    sources = {}
+    for name, (layout, write, options) in trees.items():
+        split, seed = options["split"], _HELD_OUT_SEED
+        write(folder / layout, num=frames, seed=seed, synth_config=config.synth, split=split, progress=progress)
+        sources[name] = open_source(layout, folder / layout, **options)
+    return sources
 
 
 def beginning(config: Config, *, from_nothing: bool) -> tuple[Config, str]:
