@@ -13,13 +13,17 @@ from utnet.data.write_shards import write_shards
 from utnet.errors import InputError
 from utnet.geometry import intrinsics, project
 from utnet.hand import HandModel
+from utnet.hand.arrays import load_open_hand
+from utnet.hand.arrays import load_open_hand
 from utnet.raster import Fragments, rasterize, vertex_normals
 from utnet.synth import SyntheticHands
 from utnet.synth.appearance import white_noise
 from utnet.synth.backgrounds import Backgrounds
+from utnet.synth.decoder import Decoder
+from utnet.synth.decoder import Decoder
 from utnet.synth.depth_noise import sense_depth
 from utnet.synth.forearm import Arm
-from utnet.synth.full import FullRenderer
+from utnet.synth.full import _STREAMS, FullRenderer
 from utnet.synth.lights import Lights, _lobes
 from utnet.synth.occluders import _thing, _unit_mesh
 from utnet.synth.scene import SceneRenderer
@@ -123,6 +127,78 @@ def test_the_inside_of_closed_things_need_not_be_drawn(kind):
     all_faces, outer = (rasterize(scene.vertices_m, faces, K, (128, 128)) for faces in (scene.faces, drawn))
     np.testing.assert_array_equal(outer.face, all_faces.face)
     np.testing.assert_array_equal(outer.depth_m, all_faces.depth_m)
+
+
+def test_hands_are_drawn_whole_without_the_faces_seen_from_inside(monkeypatch):
+    """Hands are not closed at the wrist, where the arm goes on, and may reach into the lens."""
+    scenes, hands = [], source()
+
+    def kept(vertices_m, faces, closed):
+        drawn = faces_to_draw(vertices_m, faces, closed)
+        scenes.append((vertices_m.copy(), faces, closed, drawn))
+        return drawn
+
+    def render(posed, K_px, size_wh, seed, original=hands._renderer.render):
+        scenes.clear()  # the first scene of a picture is the camera's, the next one the light's
+        result = original(posed, K_px, size_wh, seed)
+        cameras.append((K_px, size_wh))
+        return result
+
+    cameras, seen, lost = [], 0, 0
+    monkeypatch.setattr("utnet.synth.full.faces_to_draw", kept)
+    monkeypatch.setattr(hands._renderer, "render", render)
+    for i in range(60):
+        hands[i]
+        vertices, faces, closed, drawn = scenes[0]
+        whole, outer = (rasterize(vertices, which, *cameras[-1]) for which in (faces, drawn))
+        inside = (whole.face >= 0) & closed[whole.face]
+        seen += inside.sum()
+        lost += (inside & ((outer.face < 0) | (outer.depth_m > whole.depth_m + 0.002))).sum()
+    assert seen > 10_000
+    assert lost <= 0.001 * seen
+
+
+@pytest.mark.parametrize("distance_m", [(0.35, 1.0), (0.2, 0.25)])
+def test_the_inside_of_hands_need_not_be_drawn(distance_m):
+    """Hands are open at the wrist and fold over at the creases: with arm and sleeve, a second hand and things, from all
+    around, no pixel of a hand is lost or farther. Nearer than the default, arms reach through the camera."""
+    factors = replace(FactorsConfig(), second_hand=2.0)
+    hands, views, folded = source(factors, size_px=96, distance_m=distance_m), [], []
+    renderer = hands._renderer
+    original = renderer.render
+    renderer.render = lambda *view: views.append(view) or original(*view)
+    pixels, wrong, drawn_hands, directions = 0, 0, [0, 0], []
+    for i in [*range(30), 177, 230, 252, 261, 271]:  # the last ones: one looks into the arm
+        hands[i]
+        posed, K_px, size_wh, seed = views[-1]
+        directions.append(posed.R[2])
+        streams = {name: np.random.default_rng((*seed, k)) for k, name in enumerate(_STREAMS)}
+        parts, _ = renderer._parts(posed, streams)
+        scene = Scene.of(parts)
+        drawn = faces_to_draw(scene.vertices_m, scene.faces, scene.closed)
+        folded.append((drawn[:, 1] == drawn[:, 2]).mean())
+        truth, fast = (rasterize(scene.vertices_m, faces, K_px, size_wh) for faces in (scene.faces, drawn))
+        firsts = np.cumsum([0] + [len(part.faces) for part in parts])
+        for k, part in enumerate(parts):
+            if not isinstance(part.surface, Skin):
+                continue
+            mask, kept = ((f.face >= firsts[k]) & (f.face < firsts[k] + renderer.num_hand_faces) for f in (truth, fast))
+            off = (mask & ~kept) | (mask & (fast.depth_m > truth.depth_m + 0.002))
+            assert off.sum() <= 0.01 * mask.sum(), f"item {i}, part {k}"
+            pixels, wrong = pixels + mask.sum(), wrong + off.sum()
+            drawn_hands[min(k, 1)] += mask.any()
+    assert wrong <= 0.001 * pixels
+    assert min(drawn_hands) >= 5, "first hands and second ones"
+    assert (np.ptp(directions, axis=0) > 1.6).all(), "from all around"
+    assert np.mean(folded) > 0.25, "and much is saved"
+
+
+def test_hand_models_with_pose_correctives_or_a_mean_are_refused():
+    hand = load_open_hand()
+    Decoder(replace(hand, pose_mean=np.zeros(45)))
+    for extra in ({"posedirs": np.zeros((len(hand.v_template), 3, 135))}, {"pose_mean": np.full(45, 0.1)}):
+        with pytest.raises(ValueError, match="pose"):
+            Decoder(replace(hand, **extra))
 
 
 def test_most_of_the_hand_stays_in_sight():
@@ -443,3 +519,9 @@ def test_without_variety_the_background_is_one_grey():
     behind = Backgrounds().draw(np.random.default_rng(0), (64, 64), variety=0.0, distractors=0.0, defocus=1.0)
     assert np.ptp(behind) < 1e-6
     assert isinstance(rasterize(np.zeros((3, 3)), np.array([[0, 1, 2]]), K, (4, 4)), Fragments)
+
+
+def test_the_decoder_refuses_a_hand_that_it_would_decode_wrongly():
+    arrays = load_open_hand()
+    with pytest.raises(ValueError, match="pose correctives"):
+        Decoder(replace(arrays, posedirs=np.zeros((len(arrays.v_template), 3, 135))))

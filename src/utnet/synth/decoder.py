@@ -11,9 +11,16 @@ from utnet.types import HandParams
 
 
 class Decoder:
-    """Linear blend skinning of one hand at a time, float32; equal to the hand layer within 1e-6 m."""
+    """Linear blend skinning of one hand at a time, float32; equal to the hand layer within 1e-6 m.
+
+    Args:
+        arrays: a hand without pose correctives, as the open hand is (MANO has some).
+    """
 
     def __init__(self, arrays: HandArrays):
+        if arrays.posedirs is not None:
+            raise ValueError("the hand has pose correctives, which this decoder leaves out; take the hand layer")
+
         def matrix(dirs: np.ndarray) -> np.ndarray:
             return np.ascontiguousarray(dirs.reshape(-1, dirs.shape[-1]), np.float32)
 

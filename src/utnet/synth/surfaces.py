@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numba
 import numpy as np
 
-from utnet.raster import Fragments
+from utnet.raster import NEAR_M, Fragments
 from utnet.synth.skin import BLOOD, DERMIS, MELANIN, SURFACE
 from utnet.synth.skin_atlas import ATLAS_MM, NUM_LEVELS, atlases, chart_origin
 from utnet.synth.textures import TEXTURE_PX, textures
@@ -84,7 +84,7 @@ class Part:
         places: (V, 3) where each vertex is on its surface's picture, metres; the third number is the share of palm.
         surface: what it is made of.
         bones: (V,) number of the capsule that a vertex belongs to and is not darkened by, -1 for none.
-        num_closed: of how many of its first faces nobody can see the inside.
+        num_closed: of how many of its first faces nobody can see the inside while the whole part is before the camera.
     """
 
     vertices_m: np.ndarray
@@ -112,13 +112,15 @@ class Scene:
         """Puts parts together, in their order."""
         firsts = np.cumsum([0] + [len(part.vertices_m) for part in parts[:-1]])
         bones = [np.full(len(p.vertices_m), -1, np.int32) if p.bones is None else p.bones for p in parts]
+        # Of what reaches into the lens faces are missing, and one looks through the gap at all the others' insides.
+        closed = [0 if p.vertices_m[:, 2].min() < NEAR_M else p.num_closed for p in parts]
         return cls(
             vertices_m=np.concatenate([part.vertices_m for part in parts]).astype(np.float32),
             faces=np.concatenate([p.faces + np.int32(k) for p, k in zip(parts, firsts, strict=True)]).astype(np.int32),
             places=np.concatenate([part.places for part in parts]).astype(np.float32),
             bones=np.concatenate(bones).astype(np.int32),
             part_of_face=np.repeat(np.arange(len(parts), dtype=np.int32), [len(part.faces) for part in parts]),
-            closed=np.concatenate([np.arange(len(part.faces)) < part.num_closed for part in parts]),
+            closed=np.concatenate([np.arange(len(p.faces)) < num for p, num in zip(parts, closed, strict=True)]),
             surfaces=np.array([part.surface.row() for part in parts], np.float32),
         )
 
