@@ -14,12 +14,10 @@ from utnet.errors import InputError
 from utnet.geometry import intrinsics, project
 from utnet.hand import HandModel
 from utnet.hand.arrays import load_open_hand
-from utnet.hand.arrays import load_open_hand
 from utnet.raster import Fragments, rasterize, vertex_normals
 from utnet.synth import SyntheticHands
 from utnet.synth.appearance import white_noise
 from utnet.synth.backgrounds import Backgrounds
-from utnet.synth.decoder import Decoder
 from utnet.synth.decoder import Decoder
 from utnet.synth.depth_noise import sense_depth
 from utnet.synth.forearm import Arm
@@ -127,35 +125,6 @@ def test_the_inside_of_closed_things_need_not_be_drawn(kind):
     all_faces, outer = (rasterize(scene.vertices_m, faces, K, (128, 128)) for faces in (scene.faces, drawn))
     np.testing.assert_array_equal(outer.face, all_faces.face)
     np.testing.assert_array_equal(outer.depth_m, all_faces.depth_m)
-
-
-def test_hands_are_drawn_whole_without_the_faces_seen_from_inside(monkeypatch):
-    """Hands are not closed at the wrist, where the arm goes on, and may reach into the lens."""
-    scenes, hands = [], source()
-
-    def kept(vertices_m, faces, closed):
-        drawn = faces_to_draw(vertices_m, faces, closed)
-        scenes.append((vertices_m.copy(), faces, closed, drawn))
-        return drawn
-
-    def render(posed, K_px, size_wh, seed, original=hands._renderer.render):
-        scenes.clear()  # the first scene of a picture is the camera's, the next one the light's
-        result = original(posed, K_px, size_wh, seed)
-        cameras.append((K_px, size_wh))
-        return result
-
-    cameras, seen, lost = [], 0, 0
-    monkeypatch.setattr("utnet.synth.full.faces_to_draw", kept)
-    monkeypatch.setattr(hands._renderer, "render", render)
-    for i in range(60):
-        hands[i]
-        vertices, faces, closed, drawn = scenes[0]
-        whole, outer = (rasterize(vertices, which, *cameras[-1]) for which in (faces, drawn))
-        inside = (whole.face >= 0) & closed[whole.face]
-        seen += inside.sum()
-        lost += (inside & ((outer.face < 0) | (outer.depth_m > whole.depth_m + 0.002))).sum()
-    assert seen > 10_000
-    assert lost <= 0.001 * seen
 
 
 @pytest.mark.parametrize("distance_m", [(0.35, 1.0), (0.2, 0.25)])
@@ -519,9 +488,3 @@ def test_without_variety_the_background_is_one_grey():
     behind = Backgrounds().draw(np.random.default_rng(0), (64, 64), variety=0.0, distractors=0.0, defocus=1.0)
     assert np.ptp(behind) < 1e-6
     assert isinstance(rasterize(np.zeros((3, 3)), np.array([[0, 1, 2]]), K, (4, 4)), Fragments)
-
-
-def test_the_decoder_refuses_a_hand_that_it_would_decode_wrongly():
-    arrays = load_open_hand()
-    with pytest.raises(ValueError, match="pose correctives"):
-        Decoder(replace(arrays, posedirs=np.zeros((len(arrays.v_template), 3, 135))))

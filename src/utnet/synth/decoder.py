@@ -14,12 +14,17 @@ class Decoder:
     """Linear blend skinning of one hand at a time, float32; equal to the hand layer within 1e-6 m.
 
     Args:
-        arrays: a hand without pose correctives, as the open hand is (MANO has some).
+        arrays: a hand without pose correctives and without a pose mean, as the open hand is.
+
+    Raises:
+        ValueError: one that has some (MANO).
     """
 
     def __init__(self, arrays: HandArrays):
-        if arrays.posedirs is not None:
-            raise ValueError("the hand has pose correctives, which this decoder leaves out; take the hand layer")
+        if arrays.posedirs is not None or (arrays.pose_mean is not None and np.any(arrays.pose_mean)):
+            raise ValueError(
+                "the hand has pose correctives or a pose mean, which are left out here; take the hand layer"
+            )
 
         def matrix(dirs: np.ndarray) -> np.ndarray:
             return np.ascontiguousarray(dirs.reshape(-1, dirs.shape[-1]), np.float32)
