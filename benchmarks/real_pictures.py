@@ -3,8 +3,9 @@
 No truth is needed: the 2D joints that a network predicts in the detector's box are compared with the detector's
 landmarks, in percent of the box (the longer side of the tight box of the 21 landmarks). Detections that the mirrored
 picture contradicts are left out. The others err too, and landmarks are up to 13 mm from the hand model's joints, so no
-method reaches 0: `fit`, which is fitted to these very landmarks, is the row to compare with. Crops are those of
-`utnet predict`: round the landmarks' box, left hands mirrored, RGB.
+method reaches 0: `fit`, which is fitted to these very landmarks, is the row to compare with. A network has two rows:
+by itself, and its hands fitted to the landmarks (`both`). Crops are those of `utnet predict`: round the landmarks' box,
+left hands mirrored, RGB.
 
     people  photographs of people whom no training may see (sign digits, see `HELD_OUT_FROM`)
     clip    three consecutive frames out of every ten of a video; its jitter is the mean |second difference| of the
@@ -37,6 +38,7 @@ from utnet.checkpoint import load_checkpoint
 from utnet.config import Config
 from utnet.data.loader import make_loader
 from utnet.data.shards import Shards
+from utnet.data.transforms import to_right
 from utnet.data.write_shards import write_shards
 from utnet.detect import Detection, HandTracker
 from utnet.errors import InputError
@@ -48,7 +50,9 @@ from utnet.label.measure import observe
 from utnet.media import VideoReader, read_picture
 from utnet.model import UTNet
 from utnet.predict import Predictor
+from utnet.predict.fitting import BothLifter
 from utnet.predict.inputs import find_inputs
+from utnet.predict.network import NetworkLifter
 from utnet.types import Sample
 
 SETS = ("people", "clip", "photos")
@@ -226,6 +230,18 @@ def network_answers(model: UTNet, config: Config, source: Shards) -> Answers:
     return Answers(_sequences(source), *(np.concatenate(column) for column in zip(*parts, strict=True)))
 
 
+def both_answers(path: Path, source: Shards) -> Answers:
+    """A network's, fitted to the landmarks."""
+    lift = BothLifter(NetworkLifter(path))
+    joints, rays, truth = [], [], []
+    for sample in map(to_right, (source[i] for i in range(len(source)))):
+        right = replace(sample, depth_m=None)
+        joints.append(lift([right]).joints_cam_m[0])
+        rays.append(_rays(project(joints[-1], right.K_px), right.K_px))
+        truth.append(_rays(right.joints_px, right.K_px))
+    return Answers(_sequences(source), np.array(rays), np.array(truth), np.array(joints))
+
+
 def label_answers(source: Shards) -> dict[str, Answers]:
     """What the references themselves hold: the fit's answers, and the detector's, which say how much it trembles."""
     samples = [source[i] for i in range(len(source))]
@@ -318,6 +334,7 @@ def main() -> None:
     for path in args.checkpoints:
         model, config = load_checkpoint(path)
         rows[str(path)] = scores(network_answers(model, config, source))
+        rows[f"{path}, both"] = scores(both_answers(path, source))
     print(table(rows, source))
     print(json.dumps({"benchmark": "real_pictures", "num": len(source), "rows": rows}))
 

@@ -1,7 +1,7 @@
-"""Every hand of some pictures as the fit and as a network see it: python examples/compare_on_pictures.py PICTURES...
+"""Every hand of some pictures as each method sees it: python examples/compare_on_pictures.py PICTURES...
 
-Three columns a hand on one sheet: its part of the picture, the fit (--method fit), the network. Of videos every so-many
-frames.
+Four columns a hand on one sheet: its part of the picture, the fit (--method fit), the network alone, and both. Of
+videos every so-many frames.
 """
 
 from __future__ import annotations
@@ -57,23 +57,25 @@ def main() -> None:
     parser.add_argument("pictures", nargs="+", help="files, folders or globs")
     parser.add_argument("--weights", default="ti", help="a network that ships, or a checkpoint")
     parser.add_argument("--every", type=int, default=40, help="frames of a video from one to the next")
-    parser.add_argument("--columns", type=int, default=3, help="hands beside each other")
+    parser.add_argument("--columns", type=int, default=2, help="hands beside each other")
     parser.add_argument("--out", default="compared.png")
     args = parser.parse_args()
-    fit, network = Predictor(method="fit"), Predictor(args.weights)
+    ways = [
+        Predictor(method="fit"),
+        Predictor(args.weights, method="network"),
+        Predictor(args.weights, method="both"),
+    ]
     cells = []
     for name, image in pictures(args.pictures, args.every):
-        detections = fit.detector(image)
-        fitted, predicted = (way.from_detections(image, detections) for way in (fit, network))
-        for ours, theirs in zip(fitted, predicted, strict=True):
-            where = window(ours)
-            titles = (f"{name} {ours.side}", "fit", "network")
-            shown = (cell(image, where), cell(image, where, ours), cell(image, where, theirs))
-            cells += [label(picture, title[-32:]) for picture, title in zip(shown, titles, strict=True)]
+        detections = ways[0].detector(image)
+        for hands in zip(*(way.from_detections(image, detections) for way in ways), strict=True):
+            where = window(hands[0])
+            cells.append(label(cell(image, where), f"{name} {hands[0].side}"[-32:]))
+            cells += [label(cell(image, where, hand), hand.method) for hand in hands]
     if not cells:
         parser.exit(1, "no hands were found\n")
-    save_picture(args.out, contact_sheet(cells, columns=3 * args.columns))
-    print(f"{args.out}: {len(cells) // 3} hands")
+    save_picture(args.out, contact_sheet(cells, columns=4 * args.columns))
+    print(f"{args.out}: {len(cells) // 4} hands")
 
 
 if __name__ == "__main__":

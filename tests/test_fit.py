@@ -85,7 +85,7 @@ def test_normal_equations_are_the_derivatives_of_the_cost(fitter):
     seen = np.column_stack([rng.normal(0, 0.05, (21, 2)), np.full(21, 100.0)])
     directions = rng.normal(size=(20, 3))
     bones = np.column_stack([directions / np.linalg.norm(directions, axis=1, keepdims=True), np.full(20, 4.0)])
-    observed = (seen, bones, readings, angle_prior(), 9.0)
+    observed = (seen, bones, readings, angle_prior(), rng.normal(size=10), 9.0)
     angles = rng.normal(0, 0.5, (15, 3))
     state = (hands.transl_m[0], hands.global_orient[0, 0], angles, hands.betas[0])
 

@@ -204,7 +204,7 @@ def test_without_weights_the_fit_is_taken_and_the_network_refused(tmp_path):
         Predictor(method="network")
     with pytest.raises(InputError, match="the method fit takes no weights"):
         Predictor(tmp_path, method="fit")
-    with pytest.raises(InputError, match="expected auto, network or fit"):
+    with pytest.raises(InputError, match="expected auto, both, network or fit"):
         Predictor(method="magic")
     with pytest.raises(InputError, match=r"weights.safetensors: no such file; give a checkpoint folder"):
         Predictor(tmp_path)

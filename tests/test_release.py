@@ -108,7 +108,9 @@ def test_a_name_stands_for_the_network(shipped, tmp_path, monkeypatch):
 
 
 def test_the_predictor_takes_what_ships(shipped):
-    for predictor in (Predictor(), Predictor(DEFAULT_NETWORK), Predictor(method="network")):
+    for predictor in (Predictor(), Predictor(DEFAULT_NETWORK, method="both")):
+        assert (predictor.method, predictor.weights) == ("both", DEFAULT_NETWORK)
+    for predictor in (Predictor(DEFAULT_NETWORK), Predictor(method="network")):
         assert (predictor.method, predictor.weights) == ("network", DEFAULT_NETWORK)
     assert Predictor(method="fit").weights is None
 
@@ -129,7 +131,7 @@ def test_half_a_network_does_not_ship(shipped):
 
 
 def test_the_demo_starts_from_what_ships_unless_told_otherwise(shipped):
-    config = replace(Config(), crop=replace(Config().crop, expand=1.7))
+    config = replace(SMALL, crop=replace(Config().crop, expand=1.7))
     begun, said = beginning(config, from_nothing=False)
     assert (begun.model, begun.crop, begun.train.init_from) == (SMALL.model, SMALL.crop, DEFAULT_NETWORK)
     assert begun.train.lr < config.train.lr

@@ -197,13 +197,13 @@ def test_without_a_picture_the_page_waits(answers):
 
 
 def test_weights_give_a_choice_of_methods(answers, photo, tmp_path):
-    assert answers.methods == ("fit",)
+    assert (answers.methods, answers.default) == (("fit",), "fit")
     save_checkpoint(tmp_path / "best", UTNet(ModelConfig(preset="ti")), Config(model=ModelConfig(preset="ti")))
     with OwnFolder() as folder:
         both = Answers(folder, tmp_path / "best")
-        assert both.methods == ("auto", "network", "fit")
+        assert (both.methods, both.default) == (("auto", "both", "network", "fit"), "network")
         made_by = {method: {h.method for h in both(Question(photo, method=method)).hands} for method in both.methods}
-    assert made_by == {"auto": {"network"}, "network": {"network"}, "fit": {"fit"}}
+    assert made_by == {"auto": {"network"}, "both": {"both"}, "network": {"network"}, "fit": {"fit"}}
 
 
 def test_bad_uploads_are_told_in_a_line_without_folders(answers, photo, tmp_path):

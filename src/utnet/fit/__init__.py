@@ -1,5 +1,5 @@
 """A hand model fitted to landmarks and depth; no training needed."""
 
-from utnet.fit.fitter import HandFitter
+from utnet.fit.fitter import Fits, HandFitter
 
-__all__ = ["HandFitter"]
+__all__ = ["Fits", "HandFitter"]

@@ -11,8 +11,8 @@ import torch
 
 from utnet.conventions import MANO21_TO_OPENPOSE, MANO_PARENTS, NUM_BETAS, NUM_JOINTS, NUM_MANO_JOINTS
 from utnet.fit.angles import pose_to_angles
-from utnet.fit.landmarks import MEDIAPIPE_OFFSETS_M, View, bone_directions, first_pose, look_at
-from utnet.fit.priors import angle_prior
+from utnet.fit.landmarks import MEDIAPIPE_OFFSETS_M, View, bone_directions, first_pose, look_at, mean_directions
+from utnet.fit.priors import angle_prior, expecting
 from utnet.fit.solver import NUM_UNKNOWNS, pose_joints, solve_hand
 from utnet.fit.surface import Surface, no_surface, read_surface
 from utnet.geometry import axis_angle_to_matrix, matrix_to_axis_angle
@@ -62,6 +62,9 @@ class _Hand:
     angles: np.ndarray
     betas: np.ndarray
     offset: np.ndarray
+    bones: np.ndarray
+    prior: np.ndarray
+    shape: np.ndarray
     free_betas: bool = True
     measured: bool = False
     cost: float = np.inf
@@ -116,9 +119,10 @@ class HandFitter:
         depth_m: Sequence[np.ndarray | None] | None = None,
         betas: np.ndarray | None = None,
         start: HandParams | None = None,
+        expected: HandParams | None = None,
     ) -> HandParams:
         """`fit` without the rest: hand parameters with a leading axis B and `transl_m`, numpy float64."""
-        return self.fit(joints_px, joints_m, K_px, depth_m=depth_m, betas=betas, start=start).params
+        return self.fit(joints_px, joints_m, K_px, depth_m=depth_m, betas=betas, start=start, expected=expected).params
 
     def fit(
         self,
@@ -129,6 +133,7 @@ class HandFitter:
         depth_m: Sequence[np.ndarray | None] | None = None,
         betas: np.ndarray | None = None,
         start: HandParams | None = None,
+        expected: HandParams | None = None,
     ) -> Fits:
         """Fits B hands, each for itself.
 
@@ -140,11 +145,14 @@ class HandFitter:
             depth_m: of each hand an (H, W) depth image of the same camera (0: no reading), or None.
             betas: (10,) or (B, 10) the person's shape where it is known (`shared_betas`); it is then kept.
             start: (B, ...) parameters to begin with, such as the frame's before.
+            expected: (B, ...) parameters that somebody else says, such as a network: bones are drawn to between them
+                and the 3D landmarks, the less the two agree the less; fingers to their pose instead of a relaxed one
+                (15 degrees of flexion, 8 across and about the bone).
 
         Raises:
             ValueError: wrong shapes, or fewer than three landmarks of a palm.
         """
-        hands = self._solved(joints_px, joints_m, K_px, depth_m, betas, start)
+        hands = self._solved(joints_px, joints_m, K_px, depth_m, betas, start, expected)
         parts = [self._params(hand) for hand in hands]
         params = HandParams(*(np.stack([getattr(p, name) for p in parts]) for name in _PARAMS))
         return Fits(params, np.array([h.measured for h in hands], bool), np.array([h.cost for h in hands], float))
@@ -161,13 +169,13 @@ class HandFitter:
 
         Frames err alike, so however many there are they count as ten at the most against the prior.
         """
-        hands = self._solved(joints_px, joints_m, K_px, depth_m, None, None)
+        hands = self._solved(joints_px, joints_m, K_px, depth_m, None, None, None)
         known = np.stack([_betas_precision(hand.normal) for hand in hands])  # prior included
         num = min(len(hands), _MOST_FRAMES)
         said = np.mean([P @ hand.betas for P, hand in zip(known, hands, strict=True)], axis=0)
         return np.linalg.solve(np.eye(NUM_BETAS) + num * (known.mean(0) - np.eye(NUM_BETAS)), num * said)
 
-    def _solved(self, joints_px, joints_m, K_px, depth_m, betas, start) -> list[_Hand]:
+    def _solved(self, joints_px, joints_m, K_px, depth_m, betas, start, expected) -> list[_Hand]:
         num = len(joints_px)
         check_shape("joints_px", joints_px, (num, NUM_JOINTS, 2))
         check_shape("joints_m", joints_m, (num, NUM_JOINTS, 3))
@@ -180,8 +188,10 @@ class HandFitter:
         for i in range(num):
             view = look_at(np.asarray(joints_px[i], float), np.asarray(joints_m[i], float), np.asarray(K_px[i], float))
             hand = self._begin(view, None if betas is None else betas[i])
+            if expected is not None:
+                hand = self._expecting(hand, _ith(expected, i))
             if start is not None:
-                hand = self._better(hand, self._resume(hand, start.map(lambda array, i=i: np.asarray(array[i], float))))
+                hand = self._better(hand, self._resume(hand, _ith(start, i)))
             self._fit_landmarks(hand)
             if depth_m is not None and depth_m[i] is not None:
                 self._fit_depth(hand, np.asarray(depth_m[i]), np.asarray(K_px[i], float))
@@ -193,7 +203,18 @@ class HandFitter:
     def _begin(self, view: View, betas: np.ndarray | None) -> _Hand:
         wrist, root, angles = first_pose(view, self._rest, self._prior)
         shape = np.zeros(NUM_BETAS) if betas is None else betas.copy()
-        return _Hand(view, wrist, root, angles, shape, self._offset.copy(), free_betas=betas is None)
+        return _Hand(
+            view=view,
+            wrist=wrist,
+            root=root,
+            angles=angles,
+            betas=shape,
+            offset=self._offset.copy(),
+            bones=bone_directions(view.joints_m, view.joints_ok),
+            prior=self._prior,
+            shape=shape,
+            free_betas=betas is None,
+        )
 
     def _resume(self, hand: _Hand, params: HandParams) -> _Hand:
         """The same hand, begun from given parameters (one hand, camera frame)."""
@@ -202,6 +223,16 @@ class HandFitter:
         wrist = look @ (params.transl_m + self._rest_wrist(params.betas))
         angles = pose_to_angles(self._with_mean(params.hand_pose, 1.0), self._axes)
         return replace(hand, wrist=wrist, root=look @ params.global_orient[0], angles=angles, betas=betas)
+
+    def _expecting(self, hand: _Hand, params: HandParams) -> _Hand:
+        """The same hand with somebody else's fingers for rest, and bones between his and the landmarks'."""
+        told = self._resume(hand, params)
+        places, R = self._pose(told)[:2]
+        points = places[self._joint] + np.einsum("nab,nb->na", R[self._joint], told.offset + self._dirs @ told.betas)
+        bones = mean_directions(hand.bones, bone_directions(points, np.ones(NUM_JOINTS, bool)))
+        for one in (hand, told):
+            one.bones, one.prior, one.shape = bones, expecting(self._prior, told.angles), told.betas
+        return self._better(hand, told)
 
     def _better(self, one: _Hand, other: _Hand) -> _Hand:
         """The one whose landmarks are nearer as they stand: a hand that moved fast is begun anew."""
@@ -239,7 +270,8 @@ class HandFitter:
 
     def _solve(self, hand: _Hand, surface: Surface, stage: tuple[float, int]) -> None:
         view, (outlier, steps) = hand.view, stage
-        directions, bones_ok = bone_directions(view)
+        sure = np.linalg.norm(hand.bones, axis=1)
+        directions = hand.bones / np.where(sure > 0, sure, 1.0)[:, None]
         num_free = NUM_UNKNOWNS if hand.free_betas else NUM_UNKNOWNS - NUM_BETAS
         *found, hand.cost, hand.normal = solve_hand(
             hand.wrist,
@@ -253,9 +285,10 @@ class HandFitter:
             np.concatenate([hand.offset, surface.offset]),
             np.concatenate([self._dirs, surface.dirs]),
             np.column_stack([view.points, view.seen * (hand.wrist[2] / _LANDMARK_M)]),
-            np.column_stack([directions, bones_ok / _BONE_RAD]),
+            np.column_stack([directions, sure / _BONE_RAD]),
             surface.readings,
-            self._prior,
+            hand.prior,
+            hand.shape,
             num_free,
             steps,
             outlier,
@@ -302,6 +335,10 @@ class HandFitter:
         with torch.inference_mode():
             mesh = self.hand.decode(params.map(lambda array: torch.from_numpy(array)[None]))
         return mesh.joints_m[0].numpy(), mesh.vertices_m[0].numpy()
+
+
+def _ith(params: HandParams, i: int) -> HandParams:
+    return params.map(lambda array: np.asarray(array[i], float))
 
 
 _PARAMS = ("global_orient", "hand_pose", "betas", "transl_m")

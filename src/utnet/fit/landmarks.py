@@ -98,13 +98,20 @@ def first_pose(view: View, rest_m: np.ndarray, prior: np.ndarray) -> tuple[np.nd
     return wrist, R, _bends(view.joints_m @ R, ok, prior)
 
 
-def bone_directions(view: View) -> tuple[np.ndarray, np.ndarray]:
-    """(20, 3) unit directions to each landmark from its parent's, and (20,) bool where both are there."""
+def bone_directions(joints_m: np.ndarray, joints_ok: np.ndarray) -> np.ndarray:
+    """(20, 3) unit directions to each of (21, 3) joints from its parent; 0 where one of the two is not there."""
     parents = np.array(PARENTS[1:])
-    bones = view.joints_m[1:] - view.joints_m[parents]
+    bones = joints_m[1:] - joints_m[parents]
     length = np.linalg.norm(bones, axis=1)
-    ok = view.joints_ok[1:] & view.joints_ok[parents] & (length > 0)
-    return bones / np.where(ok, length, 1.0)[:, None], ok
+    ok = joints_ok[1:] & joints_ok[parents] & (length > 0)
+    return np.where(ok[:, None], bones / np.where(ok, length, 1.0)[:, None], 0.0)
+
+
+def mean_directions(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """(20, 3) between the directions of two observers: the shorter, the less they agree; that of the one where the
+    other has none."""
+    both = one.any(1) & other.any(1)
+    return (one + other) / np.where(both, 2.0, 1.0)[:, None]
 
 
 def _distance(joints_m: np.ndarray, points: np.ndarray) -> float:

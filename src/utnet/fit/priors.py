@@ -1,4 +1,4 @@
-"""What a hand can do and how it rests, joint by joint: soft limits and resting angles for the fit.
+"""What a hand can do, and how it rests or is expected to be, joint by joint: soft limits and angles for the fit.
 
 The limits are those of `utnet.hand.anatomy` (flexion, abduction and twist of 15 joints). The softness says by how many
 degrees a real hand may pass them, in the way of a standard deviation; the joints that are hinges (the outer two of each
@@ -20,6 +20,8 @@ _WIDE_DEG = np.array([40.0, 10.0, 10.0])
 """How far from rest flexion, abduction and twist of a finger usually are."""
 _WIDE_THUMB_BASE_DEG = np.array([25.0, 25.0, 12.0])
 _WIDE_THUMB_DEG = 30.0
+_EXPECTED_DEG = np.array([15.0, 8.0, 8.0])
+"""How far from a network's flexion, abduction and twist the true ones usually are."""
 
 
 def angle_prior() -> np.ndarray:
@@ -34,3 +36,10 @@ def angle_prior() -> np.ndarray:
     wide[12:] = _WIDE_THUMB_DEG
     wide[12] = _WIDE_THUMB_BASE_DEG
     return np.stack([lower, upper, 1 / np.deg2rad(soft), np.deg2rad(rest), 1 / np.deg2rad(wide)])
+
+
+def expecting(prior: np.ndarray, angles: np.ndarray) -> np.ndarray:
+    """`angle_prior` that draws to (15, 3) angles which somebody else says, and more strongly than to rest; the limits
+    stay, also of what is said."""
+    spread = np.tile(1 / np.deg2rad(_EXPECTED_DEG), (1, 15, 1))
+    return np.concatenate([prior[:3], np.clip(angles, prior[0], prior[1])[None], spread])

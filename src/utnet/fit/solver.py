@@ -41,6 +41,7 @@ def solve_hand(
     bones,
     surface,
     prior,
+    shape,
     num_free,
     steps,
     outlier,
@@ -60,6 +61,7 @@ def solve_hand(
         bones: (20, 4) unit direction to each landmark from its parent's, and one over its standard deviation.
         surface: (P - 21, 7) measured point, unit normal, one over the standard deviation.
         prior: (5, 15, 3) lower limit, upper limit, one over the softness of limits, rest angle, one over its deviation.
+        shape: (10,) betas that are expected; true ones are off by a deviation of one.
         num_free: 61, or 51 to keep the betas.
         steps: at most so many.
         outlier: residuals of more than so many standard deviations lose their pull (Cauchy's loss).
@@ -73,7 +75,7 @@ def solve_hand(
     new_wrist, new_root = np.empty(3), np.empty((3, 3))
     new_angles, new_betas = np.empty((15, 3)), np.empty(betas.size)
     model = (rest, rest_dirs, axes, joint, offset, dirs)
-    observed = (seen, bones, surface, prior, outlier * outlier)
+    observed = (seen, bones, surface, prior, shape, outlier * outlier)
     cost = _normal_equations(wrist, root, angles, betas, model, observed, H, g)
     damping, done = 1e-3, 0
     while done < steps and damping < 1e6:
@@ -152,11 +154,11 @@ def pose_joints(wrist, root, angles, betas, rest, rest_dirs, axes):
 def _normal_equations(wrist, root, angles, betas, model, observed, H, g):
     """Fills H and g with the sums of J^T J and J^T e, robustly weighted, and returns the cost."""
     rest, rest_dirs, axes, joint, offset, dirs = model
-    seen, bones, surface, prior, outlier2 = observed
+    seen, bones, surface, prior, shape, outlier2 = observed
     H.fill(0.0)
     g.fill(0.0)
     posed = pose_joints(wrist, root, angles, betas, rest, rest_dirs, axes)
-    cost = _add_priors(angles, betas, prior, H, g)
+    cost = _add_priors(angles, betas, prior, shape, H, g)
     num = joint.size
     x, J = np.empty((num, 3)), np.empty((num, 3, _LOCAL))
     for i in range(num):
@@ -287,7 +289,7 @@ def _scatter(finger, block, right, H, g):
 
 
 @numba.njit(cache=True, nogil=True)
-def _add_priors(angles, betas, prior, H, g):
+def _add_priors(angles, betas, prior, shape, H, g):
     cost = 0.0
     for j in range(15):
         for which in range(3):
@@ -309,8 +311,9 @@ def _add_priors(angles, betas, prior, H, g):
         H[pip, pip] += (_DIP_WEIGHT * _DIP_PER_PIP) ** 2
         H[dip, pip] -= _DIP_WEIGHT**2 * _DIP_PER_PIP
     for k in range(betas.size):
-        cost += 0.5 * betas[k] ** 2
-        g[_BETAS + k] += betas[k]
+        off = betas[k] - shape[k]
+        cost += 0.5 * off * off
+        g[_BETAS + k] += off
         H[_BETAS + k, _BETAS + k] += 1.0
     return cost
 

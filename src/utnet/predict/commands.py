@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 
 from utnet.errors import InputError
+from utnet.predict.method import Method, choose
 
 if TYPE_CHECKING:
     from utnet.predict.hand import Hand
@@ -36,7 +37,7 @@ def predict(
     out: Path = Path("predictions"),
     overwrite: Flag = False,
     weights: Annotated[Path | None, _left_out("PATH")] = None,
-    method: Literal["auto", "network", "fit"] = "auto",
+    method: Method = "auto",
     device: str = "auto",
     mano: Annotated[Path | None, _left_out("FOLDER")] = None,
     K: Annotated[str | None, _left_out("FX,FY,CX,CY")] = None,
@@ -62,8 +63,8 @@ def predict(
         overwrite: remove what an earlier call wrote there.
         weights: a checkpoint folder such as runs/demo/run/best, a file of `utnet export`, or the name of a shipped
             network such as ti (default: that one, where it ships).
-        method: network (trained weights), fit (a hand model fitted to landmarks; needs none), auto: network where
-            there are weights and no --mano.
+        method: network (trained weights), fit (a hand model fitted to landmarks; needs none), both (the network's hand,
+            fitted to the landmarks), auto: both with the network that ships, network with --weights, fit with --mano.
         device: of the network: auto, cpu, cuda, ...
         mano: folder of your MANO_RIGHT.pkl, to fit MANO instead of the open hand (default: UTNET_MANO_DIR).
         K: intrinsics in pixels of the upright pictures (default: from EXIF, else f = the longer side, centred).
@@ -80,7 +81,6 @@ def predict(
         seconds: stop a video or camera after this long.
         jobs: pictures worked on at once.
     """
-    from utnet.checkpoint import shipped_weights
     from utnet.predict.inputs import DepthFiles, find_inputs
     from utnet.predict.predictor import Predictor
     from utnet.predict.request import Request
@@ -104,7 +104,7 @@ def predict(
         seconds=seconds,
         jobs=jobs,
     )
-    fits = method == "fit" or (method == "auto" and weights is None and shipped_weights() is None)
+    fits = choose(method, weights, mano) == "fit"
     folder = mano or (os.environ.get("UTNET_MANO_DIR") if fits else None)
     summary = run(Predictor(weights, method=method, device=device, mano=folder), found, request)
     for line in [*(_doubts(summary.hands) if box else ()), *_contradictions(summary.hands)]:

@@ -38,6 +38,7 @@ def hand_record(hand: Hand, mesh: str | None = None) -> dict:
         "box_px": _numbers(hand.box_px, 2),
         "method": hand.method,
         "distance_from": hand.distance_from,
+        "landmarks_percent": None if hand.landmarks_percent is None else round(hand.landmarks_percent, 2),
         "joints_cam_m": _numbers(hand.joints_cam_m, 6),
         "joints_px": _numbers(hand.joints_px, 3),
         "hand_model": hand.hand_model,

@@ -1,17 +1,20 @@
-"""`fit`: a hand model fitted to the detector's landmarks, and to depth. It needs no weights."""
+"""`fit`: a hand model fitted to the detector's landmarks, and to depth; it needs no weights. `both`: a network's hand
+fitted to them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
 from utnet.errors import InputError
-from utnet.fit import HandFitter
+from utnet.fit import Fits, HandFitter
 from utnet.hand import HandModel
 from utnet.predict.lifting import RightHands
+from utnet.predict.network import NetworkLifter
 from utnet.types import Sample
 
 
@@ -32,21 +35,55 @@ class FitLifter:
         self._fitter = HandFitter(self.hand)
 
     def __call__(self, samples: Sequence[Sample]) -> RightHands:
-        fits = self._fitter.fit(
-            np.array([sample.joints_px for sample in samples]),
-            np.array([sample.joints_cam_m for sample in samples]),
-            np.array([sample.K_px for sample in samples]),
-            depth_m=[sample.depth_m for sample in samples],
-        )
-        with torch.inference_mode():
-            mesh = self.hand.decode(fits.params.map(lambda array: torch.from_numpy(array).float()))
-        transl = fits.params.transl_m[:, None]
-        return RightHands(
-            params=fits.params,
-            joints_cam_m=mesh.joints_m.double().numpy() + transl,
-            vertices_cam_m=mesh.vertices_m.double().numpy() + transl,
-            measured=fits.measured,
-        )
+        return _decoded(self.hand, self._fitter.fit(**_seen(samples)))
+
+
+class BothLifter:
+    """A network, and its hands fitted to the detector's landmarks and to depth: the joints' places in the picture
+    are the landmarks', what those leave open is the network's.
+
+    Args:
+        network: one whose hand model is at hand.
+
+    Raises:
+        InputError: it was exported with MANO's numbers.
+    """
+
+    name = "both"
+    needs_landmarks = True
+
+    def __init__(self, network: NetworkLifter):
+        if network.hand is None:
+            raise InputError(f"{network.weights}: holds no hand to fit; take the method network, or a checkpoint")
+        self.network, self.hand, self.weights = network, network.hand, network.weights
+        self.faces, self.hand_model = network.faces, network.hand_model
+        self._fitter = HandFitter(self.hand)
+
+    def __call__(self, samples: Sequence[Sample]) -> RightHands:
+        expected = self.network(samples).params
+        return _decoded(self.hand, self._fitter.fit(expected=expected, **_seen(samples)))
+
+
+def _seen(samples: Sequence[Sample]) -> dict[str, Any]:
+    """What detector and sensor say, as `HandFitter.fit` takes it."""
+    return {
+        "joints_m": np.array([sample.joints_cam_m for sample in samples]),
+        "joints_px": np.array([sample.joints_px for sample in samples]),
+        "K_px": np.array([sample.K_px for sample in samples]),
+        "depth_m": [sample.depth_m for sample in samples],
+    }
+
+
+def _decoded(hand: HandModel, fits: Fits) -> RightHands:
+    with torch.inference_mode():
+        mesh = hand.decode(fits.params.map(lambda array: torch.from_numpy(array).float()))
+    transl = fits.params.transl_m[:, None]
+    return RightHands(
+        params=fits.params,
+        joints_cam_m=mesh.joints_m.double().numpy() + transl,
+        vertices_cam_m=mesh.vertices_m.double().numpy() + transl,
+        measured=fits.measured,
+    )
 
 
 def _mano(folder: Path) -> HandModel:

@@ -25,8 +25,10 @@ class Hand:
         params: of the hand model of that side; `joints_cam_m = joints + transl_m`.
         K_px: (3, 3) camera used: the user's, or the stated default.
         distance_from: "depth" where the distance was measured, "size" where it is guessed from the hand's size.
-        method: "network" or "fit", which made the mesh.
+        method: "both", "network" or "fit", which made the mesh.
         hand_model: "open" or "mano", which decodes `params`.
+        landmarks_percent: mean distance of `joints_px` from the detector's landmarks in percent of these' box: 2 to 4
+            where all agree (landmarks are not quite joints); None where no landmarks were asked for. Before smoothing.
         track: number of the hand through a video, None in a single picture.
     """
 
@@ -42,4 +44,5 @@ class Hand:
     distance_from: str
     method: str
     hand_model: str = "open"
+    landmarks_percent: float | None = None
     track: int | None = None

@@ -1,4 +1,4 @@
-"""From a picture of hands to their meshes: what the two ways, `network` and `fit`, have in common."""
+"""From a picture of hands to their meshes: what the ways, `network`, `fit` and `both`, have in common."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Lifter(Protocol):
     """One way from pictures to meshes.
 
     Attributes:
-        name: "network" or "fit".
+        name: "network", "fit" or "both".
         needs_landmarks: whether the samples must hold a detector's landmarks.
         weights: where they are from; None without.
         faces: (F, 3) of the right hand, counter-clockwise seen from outside.

@@ -6,7 +6,6 @@ import threading
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 
@@ -14,13 +13,15 @@ from utnet.checkpoint import shipped_weights
 from utnet.conventions import NUM_JOINTS, SIDES
 from utnet.data.transforms import to_right
 from utnet.detect import Detection, HandDetector
+from utnet.detect.boxes import apart_percent
 from utnet.errors import InputError
 from utnet.geometry import mirror_params, mirror_points, project
 from utnet.placement import default_intrinsics
 from utnet.predict.checks import check_box, checked_camera, checked_depth, checked_image, depth_in_reach
-from utnet.predict.fitting import FitLifter
+from utnet.predict.fitting import BothLifter, FitLifter
 from utnet.predict.hand import Hand
 from utnet.predict.lifting import Lifter, RightHands
+from utnet.predict.method import METHODS, Method, choose
 from utnet.predict.network import NetworkLifter
 from utnet.types import Sample
 
@@ -35,13 +36,14 @@ class Predictor:
     Args:
         weights: a checkpoint folder such as RUN/best, a file of `utnet export`, or the name of a network that ships
             with the package, such as "ti"; None: that one, where it ships.
-        method: "network" (trained weights), "fit" (a hand model fitted to the detector's landmarks; it needs none) or
-            "auto": the network where there are weights, else the fit, and the fit where MANO is to be fitted.
+        method: "network" (trained weights), "fit" (a hand model fitted to the detector's landmarks; it needs none),
+            "both" (the network's hand, fitted to the landmarks) or "auto": both with the network that ships, the
+            network alone with weights of yours, the fit where nothing ships or MANO is to be fitted.
         device: of the network: "auto", "cpu", "cuda", ...
         mano: the folder of your MANO_RIGHT.pkl, which `fit` then fits instead of the open hand.
 
     Attributes:
-        method: "network" or "fit".
+        method: "both", "network" or "fit".
         weights: where the network's are from, a path or a shipped network's name; None for the fit.
         hand_model: "open" or "mano", which decodes the parameters.
         hand: that model of the right hand; left hands are decoded by its mirror image. None for a network that was
@@ -55,12 +57,12 @@ class Predictor:
         self,
         weights: str | Path | None = None,
         *,
-        method: Literal["auto", "network", "fit"] = "auto",
+        method: Method = "auto",
         device: str = "auto",
         mano: str | Path | None = None,
     ):
-        if method not in ("auto", "network", "fit"):
-            raise InputError(f"method is {method!r}; expected auto, network or fit")
+        if method not in METHODS:
+            raise InputError(f"method is {method!r}; expected {', '.join(METHODS[:-1])} or {METHODS[-1]}")
         self._lift = _lifter(weights, method, device, mano)
         self.weights = self._lift.weights
         self.method, self.hand, self.hand_model = self._lift.name, self._lift.hand, self._lift.hand_model
@@ -156,12 +158,14 @@ class Predictor:
         joints, vertices, params = rights.joints_cam_m[i], rights.vertices_cam_m[i], rights.params.map(lambda a: a[i])
         if detection.side == "left":  # the one place where predictions are mirrored back
             joints, vertices, params = mirror_points(joints), mirror_points(vertices), mirror_params(params)
+        joints_px = project(joints, K)
+        apart = float(apart_percent(detection.joints_px, joints_px).mean())
         return Hand(
             side=detection.side,
             score=float(detection.score),
             box_px=np.asarray(detection.box_px, float),
             joints_cam_m=joints,
-            joints_px=project(joints, K),
+            joints_px=joints_px,
             vertices_cam_m=vertices,
             faces=self._faces[detection.side],
             params=params,
@@ -169,22 +173,24 @@ class Predictor:
             distance_from="depth" if rights.measured[i] else "size",
             method=self.method,
             hand_model=self.hand_model,
+            landmarks_percent=apart if np.isfinite(apart) else None,
             track=detection.track,
         )
 
 
-def _lifter(weights: str | Path | None, method: str, device: str, mano: str | Path | None) -> Lifter:
-    if method == "fit" and weights is not None:
-        raise InputError(f"{weights}: the method fit takes no weights; leave them out, or take the method network")
-    fits = method == "fit" or (method == "auto" and weights is None and mano is not None)
-    found = shipped_weights() if weights is None and not fits else weights
-    if found is None and method == "network":
-        raise InputError("no weights ship with this version; give a checkpoint (weights RUN/best), or the method fit")
-    if found is None:
+def _lifter(weights: str | Path | None, method: Method, device: str, mano: str | Path | None) -> Lifter:
+    way = choose(method, weights, mano)
+    if way == "fit":
+        if weights is not None:
+            raise InputError(f"{weights}: the method fit takes no weights; leave them out, or take the method network")
         return FitLifter(mano=mano)
     if mano is not None:
         raise InputError(f"mano {mano}: a network has a hand of its own; MANO goes with the method fit")
-    return NetworkLifter(found, device=device)
+    found = shipped_weights() if weights is None else weights
+    if found is None:
+        raise InputError("no weights ship with this version; give a checkpoint (weights RUN/best), or the method fit")
+    network = NetworkLifter(found, device=device)
+    return BothLifter(network) if way == "both" else network
 
 
 def _sample(image_rgb: np.ndarray, depth_m: np.ndarray | None, K_px: np.ndarray, detection: Detection) -> Sample:

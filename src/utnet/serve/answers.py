@@ -7,24 +7,21 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 
-from utnet.checkpoint import shipped_weights
 from utnet.errors import InputError
 from utnet.geometry import intrinsics
 from utnet.media import read_depth, read_picture
 from utnet.predict.files import PredictionsFile, hand_record, image_record
 from utnet.predict.hand import Hand
+from utnet.predict.method import METHODS, Method, Way, choose
 from utnet.predict.predictor import Predictor
 from utnet.predict.request import Request
 from utnet.serve.folder import OwnFolder
 from utnet.serve.scene import draw_boxes, scene_glb
 from utnet.storage import write_whole
 from utnet.viz import save_picture
-
-Method = Literal["auto", "network", "fit"]
 
 WAITING = "Drop a picture to begin."
 _CAMERAS = {
@@ -88,14 +85,18 @@ class Answers:
     def __init__(self, folder: OwnFolder, weights: str | Path | None = None):
         self._folder, self._weights = folder, weights
         self._lock = threading.Lock()
-        self._predictors: dict[str, Predictor] = {}
-        self._has_weights = weights is not None or shipped_weights() is not None
+        self._predictors: dict[Way, Predictor] = {}
         self._predictor("auto")
+
+    @property
+    def default(self) -> Way:
+        """What auto stands for."""
+        return choose("auto", self._weights, None)
 
     @property
     def methods(self) -> tuple[Method, ...]:
         """Those that there is a choice of: without weights there is one way."""
-        return ("auto", "network", "fit") if self._has_weights else ("fit",)
+        return ("fit",) if self.default == "fit" else METHODS
 
     def __call__(self, question: Question) -> Answer:
         """The answer; what is wrong with an upload is an answer, too."""
@@ -131,11 +132,11 @@ class Answers:
         return Answer(note, False, overlay, scene if hands else None, predictions, hands)
 
     def _predictor(self, method: Method) -> Predictor:
-        name: Method = ("network" if self._has_weights else "fit") if method == "auto" else method
+        way = choose(method, self._weights, None)
         with self._lock:
-            if name not in self._predictors:
-                self._predictors[name] = Predictor(None if name == "fit" else self._weights, method=name)
-            return self._predictors[name]
+            if way not in self._predictors:
+                self._predictors[way] = Predictor(None if way == "fit" else self._weights, method=way)
+            return self._predictors[way]
 
 
 def _note(hands: Sequence[Hand], method: str, seconds: float, camera: str) -> str:

@@ -122,7 +122,8 @@ def _options(answers: Answers) -> list[gr.components.Component]:
             list(answers.methods),
             value=answers.methods[0],
             label="Method",
-            info="network: trained weights; fit: a hand model fitted to landmarks; auto: the network",
+            info="network: trained weights; fit: a hand model fitted to landmarks; both: the network's hand, fitted to "
+            f"them; auto: {answers.default}",
             visible=len(answers.methods) > 1,
         )
     return [depth, scale, *camera, method]
