@@ -146,6 +146,7 @@ def test_from_tree_is_strict_for_parts_too():
         ("crop.expand=0", "crop.expand"),
         ("synth.max_tilt_deg=0", "synth.max_tilt_deg"),
         ("synth.distance_m=[2.0, 1.0]", "synth.distance_m"),
+        ("synth.distance_m=[0.25, 1.0]", "synth.distance_m is .*; expected two rising numbers from 0.3 to 10"),
         ("data.limit=0", "data.limit"),
         ("seed=-1", "seed is -1"),
         ("train.lr=[", "not YAML"),

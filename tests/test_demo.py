@@ -9,12 +9,13 @@ import pytest
 import torch
 
 from utnet.checkpoint import load_checkpoint, save_checkpoint
-from utnet.config import Config
+from utnet.config import Config, LossConfig, ModelConfig
 from utnet.data import open_source
-from utnet.demo import demo
+from utnet.demo import beginning, demo
 from utnet.errors import InputError
 from utnet.evaluate import evaluate
 from utnet.model import UTNet
+from utnet.run_state import make_model
 
 ROOT = Path(__file__).parents[1]
 
@@ -56,7 +57,7 @@ def test_the_page_says_what_it_started_from(made):
 def test_what_ships_is_scored_untouched_and_fine_tuned(made, tmp_path, monkeypatch):
     config = made[2]
     torch.manual_seed(5)
-    shipped = replace(config, model=replace(config.model, size_px=32), crop=replace(config.crop, expand=1.8))
+    shipped = replace(config, model=replace(config.model, stem="lite0"), crop=replace(config.crop, expand=1.8))
     save_checkpoint(tmp_path / "weights" / "ti", UTNet(shipped.model), shipped)
     monkeypatch.setattr("utnet.checkpoint._SHIPPED", tmp_path / "weights")
     scores = demo(config, tmp_path / "out", minutes=None, frames=8, progress=False)
@@ -70,6 +71,60 @@ def test_what_ships_is_scored_untouched_and_fine_tuned(made, tmp_path, monkeypat
     start, now = load_checkpoint("ti")[0].state_dict(), tuned.state_dict()
     moved = max(float((now[name] - start[name]).abs().max()) for name in start)
     assert 0 < moved < 0.01, "a few steps from where it started, not from nothing"
+    assert "fitted to the same 8 hands that it is scored on" in page
+    assert "best constant hand of 8</td>" in page
+
+
+SHIPPED = Config(model=ModelConfig(size_px=32, stem="lite0"), loss=LossConfig(w_aux=2.0))
+
+
+@pytest.fixture
+def ships(tmp_path, monkeypatch):
+    save_checkpoint(tmp_path / "weights" / "ti", UTNet(SHIPPED.model), SHIPPED)
+    monkeypatch.setattr("utnet.checkpoint._SHIPPED", tmp_path / "weights")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"stem": None}, {"refiner": "graph"}, {"dim": 128}, {"p_drop": 0.0, "checkpoint_blocks": True}],
+)
+def test_a_config_of_the_network_that_ships_is_fine_tuned(changes, ships):
+    """Whether it spells the network out or leaves it to the preset; what is no part of it stays the config's."""
+    config = replace(SHIPPED, model=replace(SHIPPED.model, **changes))
+    begun, said = beginning(config, from_nothing=False)
+    assert "Fine-tuned from the network that ships (ti)" in said
+    assert begun.train.init_from == "ti"
+    assert begun.model == replace(config.model, stem="lite0")
+    start, theirs = make_model(begun)[0].state_dict(), load_checkpoint("ti")[0].state_dict()
+    assert all(torch.equal(start[name], theirs[name]) for name in theirs)
+
+
+@pytest.mark.parametrize(
+    ("changes", "differing"),
+    [
+        ({"size_px": 64}, "model.size_px is 64, there it is 32"),
+        ({"stem": "conv"}, "model.stem is conv, there it is lite0"),
+        ({"preset": "s"}, "model.preset is s, there it is ti"),
+        ({"preset": "h", "stem": None}, "model.preset is h, there it is ti"),
+        ({"dim": 64, "depth": 1}, "model.dim is 64, there it is 128; model.depth is 1, there it is 2"),
+        ({"stem": "patch", "size_px": 56, "patch_px": 14}, "model.patch_px is 14, there it is 16"),
+        ({"uncertainty": True}, "model.uncertainty is True, there it is False"),
+        ({"mano": "MANO_RIGHT.pkl"}, "model.mano is given, there it is the open hand"),
+    ],
+)
+def test_a_config_of_another_network_is_trained_as_it_says(changes, differing, ships):
+    loss = replace(SHIPPED.loss, w_uncertainty=0.1 if "uncertainty" in changes else 0.0)
+    config = replace(SHIPPED, model=replace(SHIPPED.model, **changes), loss=loss)
+    begun, said = beginning(config, from_nothing=False)
+    assert begun == config
+    assert said.startswith("Trained from nothing: the config says another network than the one that ships (ti): ")
+    assert differing in said
+
+
+def test_the_demo_s_own_config_is_that_of_the_network_that_ships():
+    begun, said = beginning(Config.load(ROOT / "config" / "demo.yaml"), from_nothing=False)
+    assert (begun.train.init_from, begun.model) == ("ti", load_checkpoint("ti")[1].model)
+    assert "Fine-tuned" in said
 
 
 def test_training_changes_the_scores(made):

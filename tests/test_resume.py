@@ -181,6 +181,25 @@ def test_mixtures_and_bad_samples_go_on_at_their_place(num_workers, tmp_path):
     assert_same(tmp_path / "parts", tmp_path / "whole")
 
 
+@pytest.mark.parametrize("changes", [{}, {"backbone_lr": 0.0}])
+def test_what_a_run_started_from_is_not_needed_to_go_on(changes, tmp_path):
+    """last/ has all weights; run.json still says what they were once."""
+    network = replace(CONFIG, model=replace(CONFIG.model, stem="lite0"))
+    save_checkpoint(tmp_path / "start", UTNet(network.model), network)
+    config = with_train(network, steps=4, ema=0.0, init_from=str(tmp_path / "start"), **changes)
+    train(config, tmp_path / "whole", progress=False)
+    with pytest.raises(Stopped):
+        train(config, tmp_path / "parts", loss_function=stop_at(4), progress=False)
+    init = json.loads((tmp_path / "parts" / "run.json").read_text())["init"]
+    shutil.rmtree(tmp_path / "start")
+    with pytest.raises(InputError, match="start"):
+        train(config, tmp_path / "anew", progress=False)
+    train(config, tmp_path / "parts", resume=True, progress=False)
+    assert_same(tmp_path / "parts", tmp_path / "whole")
+    about = json.loads((tmp_path / "parts" / "run.json").read_text())
+    assert (about["resumed_at"], about["init"]) == (2, init)
+
+
 def test_what_cannot_be_resumed_is_refused(undisturbed, tmp_path, capsys):
     workdir = undisturbed[0]
     for config, message in (

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from laws import assert_labels_agree
+from utnet.cli import main
 from utnet.config import Config, CropConfig, ModelConfig, TrainConfig
 from utnet.data import open_source
 from utnet.data.loader import make_loader
@@ -320,6 +321,14 @@ def test_the_index_is_not_in_memory(folder):
 
 
 # --------------------------------------------------------------------------------------------------------------- faults
+
+
+def test_a_folder_that_is_not_empty_is_refused_before_the_data_set_is_looked_at(tmp_path, capsys):
+    (tmp_path / "mine").touch()
+    with pytest.raises(SystemExit):
+        main(["data", "shard", "dexycb", "--root", str(tmp_path / "nowhere"), "--out", str(tmp_path)])
+    assert f"{tmp_path}: is not empty" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["mine"]
 
 
 def test_frames_that_cannot_be_read_are_listed_and_limited(tmp_path):

@@ -32,7 +32,7 @@ def demo(
     """A hand trained, scored and drawn in minutes: fine-tunes the shipped network, where one ships; writes report.html.
 
     Args:
-        config: the run.
+        config: the run; one that says another network than the shipped one trains that from nothing.
         out: folder for everything it makes; an earlier demo there is replaced.
         minutes: training time (default: the config's).
         frames: frames of each held-out tree.

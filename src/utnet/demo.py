@@ -1,20 +1,21 @@
 """`utnet demo`: a network trained, scored before and after, and drawn, and a page to look at.
 
-Where a network ships, it is fine-tuned; otherwise, or if asked to, the demo trains one from nothing.
+Where a network ships, it is fine-tuned; otherwise, if asked to, or if the config says another network, the demo trains
+one from nothing.
 """
 
 from __future__ import annotations
 
 import shutil
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from utnet.checkpoint import load_checkpoint, name_checkpoint, shipped_weights
-from utnet.config import Config
+from utnet.config import Config, ModelConfig
 from utnet.data import open_source
 from utnet.data.source import Source
 from utnet.errors import InputError
@@ -22,7 +23,7 @@ from utnet.evaluate import evaluate
 from utnet.predict import Predictor
 from utnet.predict.files import write_hands
 from utnet.report import loss_figure, prediction_sheet, score_rows, write_report
-from utnet.run_state import make_model
+from utnet.run_state import differences, make_model
 from utnet.storage import write_json
 from utnet.synth.write_dexycb import write_dexycb
 from utnet.synth.write_ho3d import write_ho3d
@@ -33,6 +34,10 @@ _HELD_OUT_SEED = 77
 
 _FINE_TUNING = 0.1
 """Learning rate of a network that has learnt already, as a share of the config's."""
+
+_FEW = 64
+"""Hands below which the best constant hand, fitted to these very hands, is hardly a yardstick: eight moments of
+DexYCB's eight cameras."""
 
 _MARK = ".utnet-demo"
 """A file that says that a folder is a demo's own and may be replaced."""
@@ -66,12 +71,12 @@ def demo(
     if minutes is not None:
         config = replace(config, train=replace(config.train, minutes=minutes, steps=10**9))
     config, start = beginning(config, from_nothing=from_nothing)
-    _clear(workdir)  # only after everything that can be wrong with the request was looked at
-    started = time.monotonic()
-    sources = _held_out(workdir / "trees", config, frames, progress=progress)
-
     torch.manual_seed(config.seed)
     untouched = make_model(config)[0]
+    _clear(workdir)  # only after everything that can be wrong with the request was looked at
+    print(start)
+    started = time.monotonic()
+    sources = _held_out(workdir / "trees", config, frames, progress=progress)
     before = {name: evaluate(untouched, source, config, progress=progress) for name, source in sources.items()}
     result = train(config, workdir / "run", progress=progress)
     model, _ = load_checkpoint(workdir / "run" / "best")
@@ -90,6 +95,7 @@ def demo(
         f"{result['seconds'] / 60:.1f} min of training; {seconds / 60:.1f} min in all.",
         f"Views: {views}. Held-out trees: {len(sources['DexYCB layout'])} and {len(sources['HO3D layout'])} hands, "
         "from other seeds, read by the same readers as the real data sets; one set of weights for RGB and RGB-D.",
+        *_too_few(frames),
     ]
     write_report(
         workdir / "report.html",
@@ -102,8 +108,9 @@ def demo(
     )
     scores = {"start": start, "before": before, "after": after, "train_seconds": result["seconds"], "seconds": seconds}
     write_json(workdir / "scores.json", scores)
-    print(start)
     print_table(rows)
+    for line in _too_few(frames):
+        print(line)
     return scores
 
 
@@ -126,8 +133,10 @@ def _held_out(folder: Path, config: Config, frames: int, *, progress: bool) -> d
 def beginning(config: Config, *, from_nothing: bool) -> tuple[Config, str]:
     """The run with what it starts from, and that in a sentence.
 
-    It starts from what `train.init_from` names, else from the network that ships, else from nothing. A shipped network
-    brings its own size and crops in place of the config's, and learns on at a tenth of the config's rate.
+    It starts from what `train.init_from` names, else from the network that ships, if that is the one which the config
+    says, else from nothing. A shipped network brings its own crops in place of the config's, and learns on at a tenth
+    of the config's rate. What `model` leaves to the preset (null) is as in the shipped one: config/demo.yaml says a
+    preset and a size.
     """
     train, where = config.train, shipped_weights()
     if from_nothing or (where is None and not train.init_from):
@@ -137,6 +146,10 @@ def beginning(config: Config, *, from_nothing: bool) -> tuple[Config, str]:
         return config, f"Started from {train.init_from} (train.init_from)."
     shipped = load_checkpoint(where)[1]
     name = name_checkpoint(where)
+    model, differing = _as_shipped(config, shipped)
+    if differing:
+        why = f"the config says another network than the one that ships ({name}): {differing}"
+        return config, f"Trained from nothing: {why}."
     own = shipped.train  # what of it learnt, and how fast
     fine = replace(
         train,
@@ -149,15 +162,37 @@ def beginning(config: Config, *, from_nothing: bool) -> tuple[Config, str]:
         f"Fine-tuned from the network that ships ({name}), in its own crops; before fine-tuning it is scored untouched."
     )
     text += " --from-nothing trains one from nothing."
-    return replace(config, model=shipped.model, crop=shipped.crop, train=fine), text
+    return replace(config, model=model, crop=shipped.crop, train=fine), text
+
+
+def _as_shipped(config: Config, shipped: Config) -> tuple[ModelConfig, str]:
+    """The config's network with what it leaves open as in the shipped one, and what then still differs, or ""."""
+    if config.model.preset != shipped.model.preset:
+        return config.model, f"model.preset is {config.model.preset}, there it is {shipped.model.preset}"
+    said = {name: value for name, value in asdict(config.model).items() if value is not None}
+    model = replace(shipped.model, **said)
+    differing = differences(replace(config, model=model), shipped)
+    if model.mano:
+        differing.append("model.mano is given, there it is the open hand")
+    return model, "; ".join(differing)
+
+
+def _too_few(frames: int) -> list[str]:
+    """A line about the best constant hand where there is little to fit it to."""
+    if frames >= _FEW:
+        return []
+    return [
+        f"The best constant hand is fitted to the same {frames} hands that it is scored on, eight views of each pose "
+        f"in the DexYCB layout: so few are no yardstick; give --frames {_FEW} or more to compare with it."
+    ]
 
 
 def print_table(rows: list[tuple[str, str, str, float, float]]) -> None:
     """The scores as a plain table; the third number is the share of the best constant hand's error."""
     constant = {data: mpjpe for kind, data, _, mpjpe, _ in rows if kind == "reference"}
-    print(f"{'data':16s}{'input':26s}{'MPJPE [mm]':>12s}{'of constant':>13s}{'PA-MPJPE [mm]':>15s}")
+    print(f"{'data':16s}{'input':30s}{'MPJPE [mm]':>12s}{'of constant':>13s}{'PA-MPJPE [mm]':>15s}")
     for _, data, row, mpjpe, pa in rows:
-        print(f"{data:16s}{row:26s}{mpjpe:12.1f}{mpjpe / constant[data]:13.2f}{pa:15.1f}")
+        print(f"{data:16s}{row:30s}{mpjpe:12.1f}{mpjpe / constant[data]:13.2f}{pa:15.1f}")
 
 
 def _example(workdir: Path, source) -> dict[str, str]:

@@ -29,9 +29,10 @@ _SHOWN_PX = 224
 
 
 def score_rows(name: str, before: dict, after: dict, training: str) -> list[tuple[str, str, str, float, float]]:
-    """(kind, data, row, MPJPE, PA-MPJPE) of a held-out set: the best constant hand, then RGB and RGB-D before and after
-    `training`, or what it is called."""
-    rows = [("reference", name, "best constant hand", after["constant"]["mpjpe_mm"], after["constant"]["pa_mpjpe_mm"])]
+    """(kind, data, row, MPJPE, PA-MPJPE) of a held-out set: the best constant hand of so many, then RGB and RGB-D
+    before and after `training`, or what it is called."""
+    constant, row = after["constant"], f"best constant hand of {after['num']:,}"
+    rows = [("reference", name, row, constant["mpjpe_mm"], constant["pa_mpjpe_mm"])]
     for when, scores in (("before", before), ("after", after)):
         for key, text in (("rgb", "RGB"), ("rgbd", "RGB-D")):
             if key in scores:

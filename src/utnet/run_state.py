@@ -111,21 +111,17 @@ class Run:
         """Writes best/: the weights as they are now."""
         self._write(folder, config, world, {}, metrics=self.progress.scores)
 
-    def restore(self, folder: Path, config: Config) -> None:
-        """Puts the weights, the optimiser's moments and the running mean of a last/ folder in their places.
+    def restore(self, folder: Path) -> None:
+        """Puts the optimiser's moments and the running mean of a last/ folder in their places; its weights are there
+        already (`make_model`).
 
         Raises:
-            InputError: no checkpoint that training can go on from, or one of another network.
+            InputError: no checkpoint that training can go on from.
         """
         folder = whole_folder(folder)
-        saved, of = load_checkpoint(folder)
-        check_same_network(config, of, folder)
         tensors = _read(folder / TRAINING)
         if bool(self.mean) != any(name.startswith("mean/") for name in tensors):
             raise InputError(f"{folder}: train.ema was {'off' if self.mean else 'on'}; resume with what it was")
-        ours = self.model.state_dict()
-        for name, tensor in saved.state_dict().items():
-            put(ours[name], tensor)
         parameters = dict(self.model.named_parameters())
         for entry, tensor in tensors.items():
             kind, _, name = entry.partition("/")
@@ -174,12 +170,12 @@ class Run:
         return {f"random/{kind}/{rank}": s[kind] for rank, s in enumerate(everyone) for kind in s}
 
 
-def begun_by(workdir: Path) -> str:
-    """`parallel.job_id` of the run in a folder; "" where there is none."""
+def begun_as(workdir: Path) -> dict:
+    """What run.json says of the run in a folder; nothing where there is none."""
     try:
-        return json.loads((workdir / RUN).read_text(encoding="utf-8")).get("job", "")
+        return json.loads((workdir / RUN).read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return ""
+        return {}
 
 
 def read_progress(folder: str | Path) -> Progress:
@@ -202,14 +198,18 @@ def read_progress(folder: str | Path) -> Progress:
     return Progress(**tree)
 
 
-def make_model(config: Config) -> tuple[UTNet, str]:
-    """The network at its start, and what `train.init_from` put into it; with `train.backbone_lr` 0 its backbone is left
-    as it is, and with `train.frozen_blocks` what comes before that block of it.
+def make_model(config: Config, *, last: str | Path | None = None) -> tuple[UTNet, str]:
+    """The network where training begins, and what was put into it; with `train.backbone_lr` 0 its backbone is left as
+    it is, and with `train.frozen_blocks` what comes before that block of it.
+
+    Args:
+        config: the run.
+        last: the last/ folder of a run that goes on: it has all weights, and `train.init_from` is not read.
 
     Raises:
         InputError: weights that do not fit the network, with what differs.
     """
-    model, about = _started(config)
+    model, about = _started(config) if last is None else _of_checkpoint(config, whole_folder(last))
     backbone, rate, frozen = backbone_parameters(model), config.train.backbone_lr, config.train.frozen_blocks
     if not backbone and (rate != 1 or frozen):
         raise InputError(
@@ -237,8 +237,14 @@ def _started(config: Config) -> tuple[UTNet, str]:
     if not where.is_dir():
         model = UTNet(config.model)
         return model, str(load_backbone(model, where, kind=config.train.init_kind))
+    return _of_checkpoint(config, where)
+
+
+def _of_checkpoint(config: Config, where: Path) -> tuple[UTNet, str]:
     saved, of = load_checkpoint(where)
-    check_same_network(config, of, where)
+    differing = differences(config, of)
+    if differing:
+        raise InputError(f"{where}: is of another network: {'; '.join(differing)}")
     model = UTNet(config.model, None if config.model.mano else saved.hand)
     if model.hand.name != saved.hand.name:
         raise InputError(f"{where}: learnt the {saved.hand.name} hand, model.mano gives the {model.hand.name} one")
@@ -246,8 +252,8 @@ def _started(config: Config) -> tuple[UTNet, str]:
     return model, f"{where}: all {len(saved.state_dict())} entries loaded (a checkpoint of UTNet's)"
 
 
-def check_same_network(config: Config, of: Config, where: Path) -> None:
-    """InputError unless both describe a network of the same entries; it names what differs."""
+def differences(config: Config, of: Config) -> list[str]:
+    """What differs between two networks, "model.dim is 64, there it is 128"; nothing if they have the same entries."""
 
     def sizes(config: Config) -> dict[str, object]:
         preset = asdict(resolve_preset(config.model))
@@ -255,9 +261,7 @@ def check_same_network(config: Config, of: Config, where: Path) -> None:
         return {**preset, "size_px": config.model.size_px, "uncertainty": config.model.uncertainty}
 
     wanted, had = sizes(config), sizes(of)
-    differing = [f"model.{key} is {wanted[key]}, there it is {had[key]}" for key in wanted if wanted[key] != had[key]]
-    if differing:
-        raise InputError(f"{where}: is of another network: {'; '.join(differing)}")
+    return [f"model.{key} is {wanted[key]}, there it is {had[key]}" for key in wanted if wanted[key] != had[key]]
 
 
 def _read(path: Path) -> dict[str, Tensor]:

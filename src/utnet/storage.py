@@ -39,6 +39,12 @@ def put_on_disk(path: Path) -> None:
         os.close(descriptor)
 
 
+def require_new(out: Path) -> None:
+    """InputError where `new_folder` would raise it: to be asked before a long part, too."""
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise InputError(f"{out}: is not empty; give a new folder, nothing is overwritten")
+
+
 @contextmanager
 def new_folder(out: str | Path) -> Iterator[Path]:
     """A folder to write into, which becomes `out` when the block ends and vanishes if it fails.
@@ -47,8 +53,7 @@ def new_folder(out: str | Path) -> Iterator[Path]:
         InputError: `out` is there and not an empty folder, or it cannot be made.
     """
     out = Path(out)
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise InputError(f"{out}: is not empty; give a new folder, nothing is overwritten")
+    require_new(out)
     partial = out.parent / f".{out.name}.partial-{os.getpid()}"
     try:
         partial.mkdir(parents=True)

@@ -25,7 +25,7 @@ from utnet.losses import UTNetLoss
 from utnet.model import UTNet
 from utnet.parallel import Engine, LossFunction, World, is_restart, job_id, joined, own_device, summed_terms
 from utnet.run_log import RunLog, prediction_pictures, skipped_lines
-from utnet.run_state import Progress, Run, begun_by, make_model, read_progress
+from utnet.run_state import Progress, Run, begun_as, make_model, read_progress
 from utnet.sources import check_apart, describe, fingerprint, open_data, open_validation
 from utnet.starting_weights import backbone_parameters
 from utnet.stopping import Stopped, StopRequests
@@ -68,7 +68,7 @@ def train(
     """
     workdir = Path(workdir)
     with joined() as world, StopRequests() as stop:
-        restarted = is_restart(world, begun_by(workdir))
+        restarted = is_restart(world, begun_as(workdir).get("job", ""))
         exists = whole_folder(workdir / "last").exists()  # a run that ended before its first checkpoint is no loss
         resume = resume or (exists and restarted)
         if exists and not resume:
@@ -136,7 +136,7 @@ def _set_up(
         validation = open_validation(config)
         check_apart(source, validation)
         inputs = scorable_inputs(validation)
-    model, init = make_model(config)
+    model, init = make_model(config, last=workdir / "last" if resume else None)
     model = model.to(device).train()
     engine = Engine(model, loss_function or UTNetLoss.from_config(config.loss), config, world)
     optimiser = make_optimiser(model, config)
@@ -156,12 +156,14 @@ def _set_up(
     if world.rank:  # the processes hold equal networks; what is drawn from here on is each one's own
         torch.manual_seed(config.seed + 1_000_003 * world.rank)
     if resume:
-        run.restore(workdir / "last", config)
+        run.restore(workdir / "last")
         run.restore_random(workdir / "last", world)
     about = {**run_info(), "config": to_tree(config), "data": fingerprint(source), "val": fingerprint(validation)}
     about |= {"processes": world.size, "parallel": engine.kind, "job": job_id()}
     about["resumed_at"] = done.step if resume else None
-    if init:
+    if resume:  # what it once started from
+        about |= {key: value for key, value in begun_as(workdir).items() if key == "init"}
+    elif init:
         about["init"] = init.splitlines()
         if world.is_first:
             print(init)

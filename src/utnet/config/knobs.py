@@ -230,7 +230,7 @@ class SynthConfig:
         unused = self.appearance == "plain" and (self.factors != FactorsConfig() or self.backgrounds)
         require("synth.appearance", not unused, "plain", "'full': synth.factors and synth.backgrounds are given")
         require("synth.max_tilt_deg", self.max_tilt_deg >= 5.0, self.max_tilt_deg, "5 or more (90: the whole sphere)")
-        for name, low, high in (("distance_m", 0.2, 10.0), ("fov_deg", 5.0, 120.0)):
+        for name, low, high in (("distance_m", 0.3, 10.0), ("fov_deg", 5.0, 120.0)):
             a, b = getattr(self, name)
             require(f"synth.{name}", low <= a <= b <= high, [a, b], f"two rising numbers from {low} to {high}")
         for name in ("betas_std", "depth_noise_m"):

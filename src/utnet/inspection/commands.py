@@ -183,6 +183,9 @@ def shard(
         vertices: keep labelled meshes, too.
         masks: keep labelled masks, too.
     """
+    from utnet.storage import require_new
+
+    require_new(out)  # before torch is loaded and the data set is looked through
     from utnet.data.write_shards import ShardOptions, write_shards
     from utnet.sources import counted
 

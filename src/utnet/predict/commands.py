@@ -81,13 +81,16 @@ def predict(
         seconds: stop a video or camera after this long.
         jobs: pictures worked on at once.
     """
-    from utnet.predict.inputs import DepthFiles, find_inputs
+    from utnet.predict.earlier import earlier_files
+    from utnet.predict.inputs import DepthFiles, check_out, find_inputs
     from utnet.predict.predictor import Predictor
     from utnet.predict.request import Request
     from utnet.predict.run import run
 
     found = find_inputs(inputs)
     _check(found, jobs=jobs, seconds=seconds, depth=depth, depth_scale=depth_scale, box=box, side=side)
+    check_out(out, found)  # `run` asks both again, after the networks are loaded
+    earlier_files(out, allowed=overwrite)
     request = Request(
         out=out,
         overwrite=overwrite,
