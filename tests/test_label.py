@@ -16,15 +16,15 @@ from utnet.data.transforms import to_right
 from utnet.detect import Detection, HandDetector
 from utnet.detect.landmark import Landmarks
 from utnet.errors import InputError
-from utnet.geometry import box_of, mirror_points, project
+from utnet.geometry import apart_percent, box_of, mirror_points, project
 from utnet.hand import HandModel
 from utnet.label.agreement import REASONS, Evidence, Limits, why_dropped
 from utnet.label.dataset import label_pictures
 from utnet.label.found import fitted_sample, line_of
-from utnet.label.measure import apart_percent, flip_percent, inside, overlap_percent, second_difference
-from utnet.label.sequences import by_folder, by_pattern, splits
+from utnet.label.measure import flip_percent, inside, overlap_percent, second_difference
+from utnet.label.sequences import by_pattern, name_sequences, splits
 from utnet.predict import Predictor
-from utnet.predict.inputs import find_inputs
+from utnet.predict.inputs import Input, find_inputs
 from utnet.synth import SyntheticHands
 
 REAL = Path(__file__).parents[1].parent / "shared" / "real"
@@ -128,8 +128,12 @@ def test_a_flip_agrees_where_the_landmarks_do_and_the_side_swaps(side):
 
 
 def test_sequences_are_folders_or_what_the_groups_say(tmp_path):
-    assert by_folder(Path("a/b/1.jpg")) == by_folder(Path("a/b/2.jpg")) != by_folder(Path("a/1.jpg"))
-    assert by_folder(Path("a/b/1.jpg").absolute()) == by_folder(Path("a/b/1.jpg"))
+    files = ["a/b/1.jpg", "a/b/2.jpg", "a/1.jpg", "c/b/1.jpg", "c/b/v.mp4"]
+    for root in (Path(), Path().absolute()):
+        inputs = [Input("video" if file.endswith("mp4") else "picture", root / file, file) for file in files]
+        assert name_sequences(inputs) == ["a/b", "a/b", "a", "c/b", "c/b/v.mp4"]
+        assert name_sequences(inputs, lambda path: path.stem) == ["1", "2", "1", "1", "v.mp4"]
+        assert name_sequences(inputs[:2]) == ["b", "b"]
     of = by_pattern(r"IMG_(\d\d)\d\d|(person\w)")
     assert of(Path("x/0/IMG_1234.JPG")) == of(Path("x/9/IMG_1299.JPG")) != of(Path("x/0/IMG_1334.JPG"))
     assert by_pattern(r"s\d+")(Path("s12/a.png")) == "s12"
@@ -229,7 +233,7 @@ def test_pictures_and_videos_become_a_data_set(drawn, tmp_path, capsys):
     assert about["dropped"] == dict.fromkeys(REASONS, 0) | {"unsteady": 1}
     assert [problem["file"][-13:] for problem in about["problems"]] == ["p9_broken.jpg"]
     assert sum(about["kept"].values()) == len(lines) == 7
-    assert {line["sequence"] for line in lines} == {"p1", "p2", "p3", str(tmp_path / "in" / "clip.mp4")}
+    assert {line["sequence"] for line in lines} == {"p1", "p2", "p3", "clip.mp4"}
     splits_of = {}
     for line in lines:
         assert splits_of.setdefault(line["sequence"], line["split"]) == line["split"]

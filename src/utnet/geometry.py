@@ -51,6 +51,16 @@ def box_of(points_px: np.ndarray) -> np.ndarray:
     return np.concatenate([points_px.min(0), points_px.max(0)])
 
 
+def longer_side(points_px: np.ndarray) -> float:
+    """Of the tight box of (N, 2) points."""
+    return float(np.ptp(points_px, axis=0).max())
+
+
+def apart_percent(points_px: np.ndarray, other_px: np.ndarray) -> np.ndarray:
+    """(N,) distances between points (N, 2), in percent of the longer side of the first ones' box."""
+    return np.linalg.norm(points_px - other_px, axis=1) / longer_side(points_px) * 100
+
+
 def crop_affine(
     box_px: np.ndarray,
     size_px: int,

@@ -40,13 +40,3 @@ def _area(box: np.ndarray) -> float:
 
 def _common(a: np.ndarray, b: np.ndarray) -> float:
     return float(np.prod(np.maximum(np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2]), 0)))
-
-
-def longer_side(joints_px: np.ndarray) -> float:
-    """Of the tight box of (21, 2) joints."""
-    return float(np.ptp(joints_px, axis=0).max())
-
-
-def apart_percent(joints_px: np.ndarray, other_px: np.ndarray) -> np.ndarray:
-    """(21,) distances between joints (21, 2), in percent of the longer side of the first ones' box."""
-    return np.linalg.norm(joints_px - other_px, axis=1) / longer_side(joints_px) * 100

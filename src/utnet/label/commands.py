@@ -23,6 +23,8 @@ def label(
     val_share: float = 0.1,
     every: int = 5,
     limits: Limits = _LIMITS,
+    copies: int = 0,
+    backgrounds: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER", help_behavior_hint="")] = None,
 ) -> None:
     """Labels hands in pictures and videos without labels, and writes those on which several observers agree as a data
     set to train on (`data.name: custom`).
@@ -39,31 +41,47 @@ def label(
         val_share: share of the hands that is held out for validation.
         every: label every n-th frame of videos.
         limits: what a hand must keep to.
+        copies: write each training hand this many times more, cut out and put before other backgrounds in other light.
+        backgrounds: a folder of photographs for the copies (default: drawn scenes).
     """
     from utnet.label.dataset import FILE, SUMMARY, label_pictures
-    from utnet.label.sequences import by_folder, by_pattern
+    from utnet.label.sequences import by_pattern
     from utnet.predict.inputs import find_inputs
 
-    sequence_of = by_folder if sequence_by is None else by_pattern(sequence_by)
     summary = label_pictures(
-        find_inputs(inputs), out, sequence_of=sequence_of, val_share=val_share, every=every, limits=limits
+        find_inputs(inputs),
+        out,
+        sequence_of=None if sequence_by is None else by_pattern(sequence_by),
+        val_share=val_share,
+        every=every,
+        limits=limits,
+        copies=copies,
+        backgrounds=backgrounds,
     )
-    for line in said(summary):
+    for line in said(summary, val_share):
         print(line)
     print(f"{out / FILE}, {out / SUMMARY}: look at them by utnet data preview custom --root {out}")
     if summary.problems:
         sys.exit(1)
 
 
-def said(summary: Summary) -> list[str]:
+def said(summary: Summary, val_share: float) -> list[str]:
     """What the call did, for the terminal."""
     videos = f", {summary.frames} frames of {summary.videos} videos" if summary.videos else ""
     kept = sum(summary.kept.values())
     lines = [f"{summary.pictures} pictures{videos}: {summary.found} hands, {kept} kept"]
-    lines += [
-        f"  {split:14s}{num:7d}  of {summary.sequences[split]} sequences" for split, num in sorted(summary.kept.items())
-    ]
+    for split, num in sorted(summary.kept.items()):
+        of = summary.sequences[split]
+        lines.append(f"  {split:14s}{num:7d}  of {of} sequence{'' if of == 1 else 's'}")
+    held_out = summary.kept.get("val", 0) / kept
+    if abs(held_out - val_share) > val_share / 2:
+        lines.append(
+            f"  val has {held_out:.0%} of the hands, not {val_share:.0%}: whole sequences are held out; "
+            "--sequence-by can make them smaller"
+        )
     lines += [f"  {reason:14s}{num:7d}  dropped" for reason, num in summary.dropped.items() if num]
+    if summary.copies:
+        lines.append(f"  {'copies':14s}{summary.copies.made:7d}  not cut out: {summary.copies.not_cut_out}")
     if summary.problems:
         lines.append(f"  {len(summary.problems)} files could not be read, or not to their end")
     return lines

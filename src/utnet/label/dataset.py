@@ -15,11 +15,12 @@ import utnet
 from utnet.data.custom import FILE
 from utnet.errors import InputError
 from utnet.label.agreement import REASONS, Limits, why_dropped
+from utnet.label.copies import Copier, Copies
 from utnet.label.found import Found, FrameCount, in_picture, in_video
-from utnet.label.sequences import SequenceOf, by_folder, splits
+from utnet.label.sequences import SequenceOf, name_sequences, splits
 from utnet.predict import Predictor
 from utnet.predict.inputs import Input
-from utnet.storage import new_folder, write_json
+from utnet.storage import new_folder, require_new, write_json
 
 SUMMARY = "labels.json"
 IMAGES = "images"
@@ -38,6 +39,7 @@ class Summary:
         sequences: by split, of the kept ones.
         dropped: by reason, see `agreement.REASONS`.
         problems: file and reason of what could not be read, or not to its end.
+        copies: of the split train before other backgrounds; None where none were asked for.
     """
 
     pictures: int = 0
@@ -48,34 +50,44 @@ class Summary:
     sequences: dict[str, int] = field(default_factory=dict)
     dropped: dict[str, int] = field(default_factory=lambda: dict.fromkeys(REASONS, 0))
     problems: list[dict[str, str]] = field(default_factory=list)
+    copies: Copies | None = None
 
 
 def label_pictures(
     inputs: Sequence[Input],
     out: str | Path,
     *,
-    sequence_of: SequenceOf = by_folder,
+    sequence_of: SequenceOf | None = None,
     val_share: float = 0.1,
     every: int = 5,
     limits: Limits | None = None,
+    copies: int = 0,
+    backgrounds: str | Path | None = None,
 ) -> Summary:
     """Writes the hands on which detector, fit, mirror and time agree as a data set; the folder appears whole.
 
     Args:
         inputs: pictures and videos (`utnet.predict.inputs.find_inputs`).
         out: a new folder.
-        sequence_of: the sequence of a picture; a video is one of its own.
+        sequence_of: the sequence of a picture, without it its folder; a video is one of its own.
         val_share: of the hands, in whole sequences, that are written as the split val.
         every: of a video every n-th frame is labelled.
         limits: what a hand must keep to.
+        copies: of each hand of the split train, before other backgrounds.
+        backgrounds: a folder of photographs for these; without it scenes are drawn.
 
     Raises:
-        InputError: a camera, a picture without a sequence, only one sequence to hold out from, or not one hand kept.
+        InputError: a camera, a picture without a sequence, only one sequence to hold out from, not one hand kept, or no
+            photographs.
     """
     limits = limits or Limits()
     if not 0 <= val_share < 0.5 or every < 1:
         raise InputError(f"val_share is {val_share}, every is {every}; expected 0 to below 0.5, and at least 1")
-    names = [_sequence(item, sequence_of) for item in inputs]
+    if copies < 0 or (backgrounds is not None and not copies):
+        raise InputError(f"copies is {copies}; expected 0 or more, and at least 1 where backgrounds are given")
+    require_new(Path(out))
+    copier = Copier(copies, backgrounds) if copies else None
+    names = name_sequences(inputs, sequence_of)
     splits(names, val_share)  # before the long part: what is all one sequence cannot be divided afterwards
     predictor = Predictor(method="fit")
     with new_folder(out) as folder:
@@ -94,16 +106,26 @@ def label_pictures(
         lines = [{**line, "split": split} for line, split in zip(kept, held_out, strict=True)]
         summary.kept = dict(Counter(line["split"] for line in lines))
         summary.sequences = dict(Counter(split for split, _ in {(line["split"], line["sequence"]) for line in lines}))
+        if copier:
+            lines += _copies(copier, folder, [line for line in lines if line["split"] == "train"], summary)
         (folder / FILE).write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
-        about = {"made_by": f"utnet {utnet.__version__}", "limits": asdict(limits), "every": every}
-        write_json(folder / SUMMARY, about | asdict(summary))
+        about = {"made_by": f"utnet {utnet.__version__}", "limits": asdict(limits), "every": every} | asdict(summary)
+        if not copier:
+            del about["copies"]
+        write_json(folder / SUMMARY, about)
     return summary
 
 
-def _sequence(item: Input, sequence_of: SequenceOf) -> str:
-    if not isinstance(item.source, Path):
-        raise InputError(f"{item.label}: a camera's view cannot be labelled; save it as a video first")
-    return item.source.resolve().as_posix() if item.kind == "video" else sequence_of(item.source)
+def _copies(copier: Copier, folder: Path, lines: Sequence[dict], summary: Summary) -> list[dict]:
+    """Writes the pictures of the copies of `lines`; their lines. Photographs that cannot be read are named."""
+    summary.copies = Copies()
+    made = []
+    for copy in copier(folder, lines, summary.copies):
+        (folder / copy.line["image"]).write_bytes(copy.jpeg)
+        made.append(copy.line)
+    for file, why in copier.unread.items():
+        _note(file, why, summary)
+    return made
 
 
 def _hands(
@@ -122,9 +144,9 @@ def _hands(
         summary.videos += 1
         summary.frames += count.frames
         if count.incomplete:
-            _note(item, count.incomplete, summary)
+            _note(item.label, count.incomplete, summary)
     except InputError as error:
-        _note(item, str(error), summary)
+        _note(item.label, str(error), summary)
 
 
 def _is_kept(found: Found, limits: Limits, summary: Summary) -> bool:
@@ -136,10 +158,10 @@ def _is_kept(found: Found, limits: Limits, summary: Summary) -> bool:
     return reason is None
 
 
-def _note(item: Input, why: str, summary: Summary) -> None:
-    why = why.removeprefix(f"{item.label}: ")
-    summary.problems.append({"file": item.label, "why": why})
-    tqdm.write(f"utnet: {item.label}: {why}", file=sys.stderr)
+def _note(file: str, why: str, summary: Summary) -> None:
+    why = why.removeprefix(f"{file}: ")
+    summary.problems.append({"file": file, "why": why})
+    tqdm.write(f"utnet: {file}: {why}", file=sys.stderr)
 
 
 def _nothing(summary: Summary) -> str:

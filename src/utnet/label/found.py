@@ -12,16 +12,16 @@ import numpy as np
 from utnet.conventions import NUM_JOINTS
 from utnet.data.write_shards import ShardOptions, cut
 from utnet.detect import Detection, HandTracker
-from utnet.geometry import matrix_to_axis_angle
+from utnet.geometry import apart_percent, longer_side, matrix_to_axis_angle
 from utnet.label.agreement import Evidence, Limits
-from utnet.label.measure import apart_percent, inside, longer_side, observe, second_difference
+from utnet.label.measure import inside, observe, second_difference
 from utnet.media import VideoReader, read_picture
 from utnet.predict import Hand, Predictor
 from utnet.types import Sample
 
-_WINDOW = ShardOptions()
+WINDOW = ShardOptions()
 """Of a hand: wide enough for every jittered crop, whole pixels; larger ones than 384 px are shrunk."""
-_DIGITS_M, _DIGITS_PX = 6, 3
+DIGITS_M, DIGITS_PX = 6, 3
 
 
 @dataclass(frozen=True)
@@ -127,11 +127,8 @@ def _found(
     hand, joints_px = hands[index], detections[index].joints_px
     agrees = inside(joints_px, rgb.shape) & (apart_percent(joints_px, hand.joints_px) <= limits.joint)
     evidence = observe(predictor.detector, rgb, detections, hands, index)
-    sample = cut(fitted_sample(name, rgb, hand, agrees.astype(np.float32)), _WINDOW)
-    ok, jpeg = cv2.imencode(".jpg", sample.rgb[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, _WINDOW.jpeg_quality])
-    if not ok:
-        raise RuntimeError(f"OpenCV cannot encode {sample.rgb.shape} as JPEG")
-    return Found(name, jpeg.tobytes(), line_of(sample), evidence)
+    sample = cut(fitted_sample(name, rgb, hand, agrees.astype(np.float32)), WINDOW)
+    return Found(name, jpeg(sample.rgb), line_of(sample), evidence)
 
 
 def fitted_sample(name: str, rgb: np.ndarray, hand: Hand, conf_2d: np.ndarray) -> Sample:
@@ -164,20 +161,28 @@ def line_of(sample: Sample) -> dict:
     assert sample.joints_px is not None
     return {
         "side": sample.side,
-        "K": _rounded(sample.K_px, _DIGITS_PX),
-        "joints_2d": _rounded(sample.joints_px, _DIGITS_PX),
+        "K": rounded(sample.K_px, DIGITS_PX),
+        "joints_2d": rounded(sample.joints_px, DIGITS_PX),
         "joints_2d_conf": sample.joints_2d_conf.tolist(),
-        "joints_3d": _rounded(sample.joints_cam_m, _DIGITS_M),
+        "joints_3d": rounded(sample.joints_cam_m, DIGITS_M),
         "params": {
-            "global_orient": _rounded(matrix_to_axis_angle(params.global_orient).ravel(), _DIGITS_M),
-            "hand_pose": _rounded(matrix_to_axis_angle(params.hand_pose).ravel(), _DIGITS_M),
-            "betas": _rounded(params.betas, _DIGITS_M),
-            "transl": _rounded(params.transl_m, _DIGITS_M),
+            "global_orient": rounded(matrix_to_axis_angle(params.global_orient).ravel(), DIGITS_M),
+            "hand_pose": rounded(matrix_to_axis_angle(params.hand_pose).ravel(), DIGITS_M),
+            "betas": rounded(params.betas, DIGITS_M),
+            "transl": rounded(params.transl_m, DIGITS_M),
         },
         "hand_model": sample.hand_model,
-        "box": _rounded(sample.box_px, _DIGITS_PX),
+        "box": rounded(sample.box_px, DIGITS_PX),
     }
 
 
-def _rounded(array: np.ndarray, digits: int) -> list:
+def jpeg(rgb: np.ndarray) -> bytes:
+    """A picture's file."""
+    ok, encoded = cv2.imencode(".jpg", rgb[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, WINDOW.jpeg_quality])
+    if not ok:
+        raise RuntimeError(f"OpenCV cannot encode {rgb.shape} as JPEG")
+    return encoded.tobytes()
+
+
+def rounded(array: np.ndarray, digits: int) -> list:
     return np.round(np.asarray(array, float), digits).tolist()

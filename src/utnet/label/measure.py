@@ -8,6 +8,7 @@ import numpy as np
 
 from utnet.detect import Detection, HandDetector
 from utnet.detect.boxes import covered
+from utnet.geometry import apart_percent, longer_side
 from utnet.label.agreement import Evidence
 from utnet.predict import Hand
 
@@ -29,16 +30,6 @@ def observe(
         flip=flip_percent(detector, image_rgb, detection),
         reprojection=float(apart_percent(detection.joints_px, hands[index].joints_px).mean()),
     )
-
-
-def longer_side(joints_px: np.ndarray) -> float:
-    """Of the tight box of (21, 2) joints."""
-    return float(np.ptp(joints_px, axis=0).max())
-
-
-def apart_percent(joints_px: np.ndarray, other_px: np.ndarray) -> np.ndarray:
-    """(21,) distances between joints (21, 2), in percent of the longer side of the first ones' box."""
-    return np.linalg.norm(joints_px - other_px, axis=1) / longer_side(joints_px) * 100
 
 
 def flip_percent(detector: HandDetector, image_rgb: np.ndarray, detection: Detection) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -9,14 +10,32 @@ from pathlib import Path
 
 from utnet.data.source import hold_out
 from utnet.errors import InputError
+from utnet.predict.inputs import Input
 
 SequenceOf = Callable[[Path], str]
 """The sequence that a picture belongs to."""
 
 
-def by_folder(path: Path) -> str:
-    """All pictures of a folder are one sequence, however the folder is named."""
-    return path.resolve().parent.as_posix()
+def name_sequences(inputs: Sequence[Input], sequence_of: SequenceOf | None = None) -> list[str]:
+    """The sequence of each input: of a picture what `sequence_of` says of its path, without it its folder; a video is
+    one of its own. Folders and videos are called by their paths below what all of them lie in: different ones have
+    different names, and no path of this machine gets into a data set.
+
+    Raises:
+        InputError: a camera, or what `sequence_of` raises.
+    """
+    places: list[Path | str] = []
+    for item in inputs:
+        if not isinstance(item.source, Path):
+            raise InputError(f"{item.label}: a camera's view cannot be labelled; save it as a video first")
+        file = item.source.resolve()
+        if item.kind == "video":
+            places.append(file)
+        else:
+            places.append(file.parent if sequence_of is None else sequence_of(item.source))
+    paths = [place for place in places if isinstance(place, Path)]
+    root = os.path.commonpath([path.parent for path in paths]) if paths else ""
+    return [place if isinstance(place, str) else place.relative_to(root).as_posix() for place in places]
 
 
 def by_pattern(pattern: str) -> SequenceOf:

@@ -1,0 +1,158 @@
+"""A hand cut out of its picture and put before something else, with its arm: pictures in, pictures out, no labels."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+from utnet.synth.surfaces import SRGB_TO_LINEAR
+
+MIN_COVERED, MAX_AREA = 0.9, 2.2
+"""Of the mesh's area: how much of the mesh a cut-out covers at least, and how large it is at most, with its arm."""
+
+_MIN_PX = 100
+_BAND = 0.12
+"""Half the width of the seam along the mesh's outline in which the picture decides, over the root of its area."""
+_ROUNDS = 4
+_ARM = (0, 1)
+"""Joints of a hand's mesh that may lie at a picture's edge although no finger is cut off: wrist, root of the thumb."""
+
+
+def cut_out(rgb: np.ndarray, mask: np.ndarray) -> np.ndarray | None:
+    """Cuts a hand with its arm out of a picture, by GrabCut (Rother, Kolmogorov and Blake, SIGGRAPH 2004).
+
+    It starts from the mesh: well inside of it all is hand, well outside all is background until colours say otherwise.
+    What then hangs together with the inside is kept. The same picture gives the same result.
+
+    Args:
+        rgb: (H, W, 3) uint8.
+        mask: (H, W) bool, where the fitted mesh is drawn.
+
+    Returns:
+        (H, W) float32 in [0, 1], soft over about a pixel, or None where mesh and picture disagree.
+    """
+    area = int(mask.sum())
+    if area < _MIN_PX:
+        return None
+    mesh, width = mask.astype(np.uint8), int(_BAND * np.sqrt(area)) | 1
+    sure = _shrunk(mesh, width)
+    if not sure.any():
+        return None
+    trimap = np.where(_grown(mesh, width) > 0, cv2.GC_PR_FGD, cv2.GC_PR_BGD).astype(np.uint8)
+    trimap[sure > 0] = cv2.GC_FGD
+    models = np.zeros((1, 65)), np.zeros((1, 65))
+    cv2.setRNGSeed(0)  # k-means in there draws from OpenCV's own generator
+    cv2.grabCut(np.ascontiguousarray(rgb), trimap, (0, 0, 0, 0), *models, _ROUNDS, cv2.GC_INIT_WITH_MASK)
+    cutout = ((trimap == cv2.GC_FGD) | (trimap == cv2.GC_PR_FGD)).astype(np.uint8)
+    _, parts = cv2.connectedComponents(cutout, connectivity=4)
+    cutout *= np.isin(parts, np.unique(parts[sure > 0])).astype(np.uint8)
+    if (cutout & mesh).sum() < MIN_COVERED * area or cutout.sum() > MAX_AREA * area:
+        return None
+    return np.clip(2 * cv2.GaussianBlur(cutout.astype(np.float32), (0, 0), 0.8) - 0.9, 0, 1)
+
+
+def room(
+    box_px: np.ndarray, joints_px: np.ndarray, alpha: np.ndarray, mask: np.ndarray, expand: float
+) -> tuple[int, int, int, int]:
+    """Pixels that a picture lacks left, above, right and below for a window of `expand` times the box.
+
+    None on a side that cuts off fingers: an arm goes on beyond the edge, but what does there cannot be known.
+
+    Args:
+        box_px: (4,) of the hand.
+        joints_px: (21, 2).
+        alpha: (H, W) of `cut_out`.
+        mask: (H, W) bool, the mesh.
+        expand: side of the window over the longer side of the box.
+    """
+    height, width = alpha.shape
+    x0, y0, x1, y1 = box_px
+    half = max(x1 - x0, y1 - y0) * expand / 2
+    x, y = (x0 + x1) / 2, (y0 + y1) / 2
+    lacks = half - x, half - y, x + half - (width - 1), y + half - (height - 1)
+    xy = np.argwhere(mask & (alpha > 0))[:, ::-1]
+    nearest = np.linalg.norm(xy[:, None] - joints_px, axis=2).argmin(1)
+    fingers = xy[~np.isin(nearest, _ARM)]
+    closed = *(fingers == 0).any(0), *(fingers == [width - 1, height - 1]).any(0)
+    left, top, right, bottom = (0 if shut else max(int(np.ceil(n)), 0) for n, shut in zip(lacks, closed, strict=True))
+    return left, top, right, bottom
+
+
+def extended(
+    rgb: np.ndarray, alpha: np.ndarray, mask: np.ndarray, sides: tuple[int, int, int, int]
+) -> tuple[np.ndarray, np.ndarray]:
+    """A cut-out in a wider picture, where the arm goes on from the old edge, away from the hand.
+
+    Args:
+        rgb: (H, W, 3) uint8, the hand's picture.
+        alpha: (H, W) of `cut_out`.
+        mask: (H, W) bool, the mesh.
+        sides: pixels that are added left, above, right and below.
+
+    Returns:
+        The wider picture, whose colours at the outline come from further in, and its alpha.
+    """
+    left, top, right, bottom = sides
+    size = np.array(alpha.shape[::-1])
+    shape = alpha.shape[0] + top + bottom, alpha.shape[1] + left + right
+    at = np.stack(np.meshgrid(np.arange(shape[1]) - left, np.arange(shape[0]) - top), -1).astype(np.float32)
+    way = _way_out(alpha, mask)
+    # Back along the way to the old picture, into it through one side and out of it through another.
+    with np.errstate(divide="ignore", invalid="ignore"):
+        steps = np.stack([at / way, (at - (size - 1)) / way])
+    first = np.nanmax(steps.min(0), axis=-1).clip(0)
+    meets = first <= np.nanmin(steps.max(0), axis=-1) + 1e-3
+    source = np.clip(at - np.where(meets, first, 0)[..., None] * way, 0, size - 1).astype(np.float32)
+    x, y = np.ascontiguousarray(source[..., 0]), np.ascontiguousarray(source[..., 1])
+    wide = cv2.remap(_without_rim(rgb, alpha), x, y, cv2.INTER_LINEAR)
+    return wide, cv2.remap(alpha, x, y, cv2.INTER_LINEAR) * meets
+
+
+def before(background: np.ndarray, rgb: np.ndarray, alpha: np.ndarray, gain: np.ndarray) -> np.ndarray:
+    """(H, W, 3) uint8: a cut-out hand before another background in other light.
+
+    Args:
+        background: (H, W, 3) linear light.
+        rgb: (H, W, 3) uint8.
+        alpha: (H, W).
+        gain: (H, W, 3), on the hand's linear light.
+    """
+    hand = np.minimum(SRGB_TO_LINEAR[rgb] * gain, 1)
+    linear = background + (hand - background) * alpha[..., None]
+    return np.rint(linear.clip(0, 1) ** (1 / 2.2) * 255).astype(np.uint8)
+
+
+def draw_light(rng: np.random.Generator, size_wh: tuple[int, int]) -> np.ndarray:
+    """(H, W, 3) gain of another light: brighter or darker, of another colour, stronger from one side."""
+    x, y = np.meshgrid(*(np.linspace(-1, 1, num, dtype=np.float32) for num in size_wh))
+    angle, slope = rng.uniform(0, 2 * np.pi), rng.normal(0, 0.35)
+    log = rng.normal(0, 0.35) + slope * (x * np.cos(angle) + y * np.sin(angle))
+    return np.exp(log[..., None] + rng.normal(0, 0.12, 3)).astype(np.float32)
+
+
+def _without_rim(rgb: np.ndarray, alpha: np.ndarray) -> np.ndarray:
+    """The picture, with the colours at the cut-out's outline, where hand and old background mix, from further in."""
+    inner = _shrunk((alpha > 0.5).astype(np.uint8), 3)
+    weight = cv2.GaussianBlur(inner.astype(np.float32), (0, 0), 1.2)[..., None]
+    spread = cv2.GaussianBlur(rgb * inner[..., None].astype(np.float32), (0, 0), 1.2)
+    known = (inner[..., None] == 0) & (weight > 0.01)
+    return np.where(known, np.rint(spread / np.maximum(weight, 0.01)), rgb).astype(np.uint8)
+
+
+def _way_out(alpha: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """(2,) float32 unit vector from the mesh's middle to where the arm leaves the picture; down where none does."""
+    edge = np.ones(alpha.shape, bool)
+    edge[1:-1, 1:-1] = False
+    leaves = np.argwhere(edge & (alpha > 0.5))
+    if not len(leaves):
+        return np.array([0, 1], np.float32)
+    way = (leaves.mean(0) - np.argwhere(mask).mean(0))[::-1]
+    return (way / max(np.linalg.norm(way), 1e-6)).astype(np.float32)
+
+
+def _shrunk(mask: np.ndarray, width: int) -> np.ndarray:
+    return cv2.erode(mask, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (width, width)))
+
+
+def _grown(mask: np.ndarray, width: int) -> np.ndarray:
+    return cv2.dilate(mask, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (width, width)))
