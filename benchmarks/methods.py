@@ -6,7 +6,7 @@ truth in 3D, real_pictures.py says how far each way is from the landmarks. The d
 and the network has, so the fit is a little better on photographs than here.
 
 For `fit`, `network` and `both`, from RGB and from RGB-D: joints relative to the wrist (MPJPE) and after the best
-similarity (PA-MPJPE), the wrist's distance from the camera (median), joints in the picture in percent of the true box,
+similarity (PA-MPJPE), the wrist's place in the camera (median), joints in the picture in percent of the true box,
 and the median time a hand after detection. Prints a table and one JSON line.
 """
 
@@ -30,37 +30,35 @@ from tqdm import tqdm
 from utnet.checkpoint import DEFAULT_NETWORK
 from utnet.detect import Detection
 from utnet.evaluate import INPUTS
-from utnet.geometry import box_of, project
+from utnet.geometry import apart_percent, project
 from utnet.metrics import mpjpe_mm, pa_mpjpe_mm
 from utnet.predict import Predictor
 from utnet.types import Sample
 
 METHODS = ("fit", "network", "both")
-_NEAR = 0.2
+_NEAR_PERCENT = 20.0
 
 
 def found(predictor: Predictor, sample: Sample) -> Detection | None:
     """The detection that is the drawn hand, if one is."""
     px = project(sample.joints_cam_m, sample.K_px)
-    side_px = np.ptp(px, axis=0).max()
     near = [
-        (float(np.linalg.norm(detection.joints_px - px, axis=1).mean() / side_px), i, detection)
+        (float(apart_percent(px, detection.joints_px).mean()), i, detection)
         for i, detection in enumerate(predictor.detector(sample.rgb))
         if detection.side == sample.side
     ]
     apart, _, detection = min(near, default=(np.inf, 0, None))
-    return detection if apart < _NEAR else None
+    return detection if apart < _NEAR_PERCENT else None
 
 
 def errors(joints_cam_m: np.ndarray, sample: Sample) -> tuple[float, float, float, float]:
-    """MPJPE and PA-MPJPE in mm, the wrist's distance in mm, and percent of the box."""
+    """MPJPE and PA-MPJPE in mm, how far off the wrist is in mm, and percent of the box."""
     truth = sample.joints_cam_m
-    x0, y0, x1, y1 = box_of(project(truth, sample.K_px))
-    px = np.linalg.norm(project(joints_cam_m, sample.K_px) - project(truth, sample.K_px), axis=1).mean()
+    percent = apart_percent(project(truth, sample.K_px), project(joints_cam_m, sample.K_px)).mean()
     far = np.linalg.norm(joints_cam_m[0] - truth[0])
     pair = (joints_cam_m[None], truth[None])
     relative, aligned = (float(metric(*pair).mean()) for metric in (mpjpe_mm, pa_mpjpe_mm))
-    return relative, aligned, float(1e3 * far), float(100 * px / max(x1 - x0, y1 - y0))
+    return relative, aligned, float(1e3 * far), float(percent)
 
 
 def main() -> None:
@@ -86,6 +84,8 @@ def main() -> None:
                 spent[f"{name} {kind}"].append(time.perf_counter() - start)
                 rows[f"{name} {kind}"].append(errors(hand.joints_cam_m, sample))
     num = len(rows["fit rgb"])
+    if not num:
+        parser.exit(1, f"the detector finds none of {len(source)} hands\n")
     print(f"{num} of {len(source)} hands found  MPJPE [mm]   PA [mm]  wrist [mm]  picture [%]  time [ms]")
     result = {}
     for name, values in rows.items():

@@ -53,6 +53,7 @@ from utnet.predict import Predictor
 from utnet.predict.fitting import BothLifter
 from utnet.predict.inputs import find_inputs
 from utnet.predict.network import NetworkLifter
+from utnet.storage import whole_file
 from utnet.types import Sample
 
 SETS = ("people", "clip", "photos")
@@ -104,11 +105,11 @@ def training_inputs(pictures: Path) -> list[Path]:
     )
 
 
-def label_training(pictures: Path, out: Path) -> Summary:
+def label_training(pictures: Path, out: Path, *, copies: int = 0, backgrounds: Path | None = None) -> Summary:
     """`utnet label` of `training_inputs`, people apart."""
     names = person_of(pictures)
     inputs = find_inputs([str(path) for path in training_inputs(pictures)])
-    return label_pictures(inputs, out, sequence_of=lambda path: names[path])
+    return label_pictures(inputs, out, sequence_of=lambda path: names[path], copies=copies, backgrounds=backgrounds)
 
 
 def _number(path: Path) -> int:
@@ -118,8 +119,9 @@ def _number(path: Path) -> int:
 # ----------------------------------------------------------------------------------------------------------- references
 
 
-def scored_hands(pictures: Path) -> Iterator[Sample]:
-    """The hands to score on: `joints_px` and `box_px` are the detector's, `joints_cam_m` and `params` the fit's.
+def scored_hands(pictures: Path) -> Iterator[tuple[Sample, np.ndarray]]:
+    """The hands to score on, each with the detector's relative landmarks (21, 3): `joints_px` and `box_px` are the
+    detector's, too, `joints_cam_m` and `params` the fit's.
 
     `sequence` is the set, and for the clip the number of the three frames.
     """
@@ -141,13 +143,13 @@ def scored_hands(pictures: Path) -> Iterator[Sample]:
 
 def _samples(
     fit: Predictor, rgb: np.ndarray, K_px: np.ndarray | None, detections: list[Detection], key: str, sequence: str
-) -> Iterator[Sample]:
+) -> Iterator[tuple[Sample, np.ndarray]]:
     hands = fit.from_detections(rgb, detections, None, K_px)
     for i, (hand, detection) in enumerate(zip(hands, detections, strict=True)):
         if why_dropped(observe(fit.detector, rgb, detections, hands, i), _SELF_CONSISTENT) is None:
             of_track = sequence if detection.track is None else f"{sequence}/{detection.track}"
             sample = fitted_sample(f"{key}:{i}", rgb, hand, np.ones(21, np.float32))
-            yield replace(sample, joints_px=detection.joints_px, sequence=of_track)
+            yield replace(sample, joints_px=detection.joints_px, sequence=of_track), detection.joints_m
 
 
 class _Once:
@@ -155,8 +157,8 @@ class _Once:
 
     name, tips = "real pictures", "smplx"
 
-    def __init__(self, samples: Iterator[Sample]):
-        self._samples = list(samples)
+    def __init__(self, samples: list[Sample]):
+        self._samples = samples
 
     def __len__(self) -> int:
         return len(self._samples)
@@ -172,13 +174,16 @@ class _Once:
 
 
 def make_references(pictures: Path, work: Path) -> None:
-    """Writes WORK/scored, unless it is there."""
-    folder = work / "scored"
-    if not folder.exists():
+    """Writes WORK/scored and WORK/landmarks_m.npy, unless they are there."""
+    folder, landmarks = work / "scored", work / "landmarks_m.npy"
+    if not (folder.exists() and landmarks.exists()):
         if not digits(pictures):
             raise InputError(f"{pictures}: holds no {_DIGITS}; give the folder of the real pictures")
         work.mkdir(parents=True, exist_ok=True)
-        write_shards(_Once(scored_hands(pictures)), folder, progress=False)
+        samples, joints_m = zip(*scored_hands(pictures), strict=True)
+        write_shards(_Once(list(samples)), folder, progress=False)
+        with whole_file(landmarks) as temporary, temporary.open("wb") as file:
+            np.save(file, np.array(joints_m))
 
 
 def references(work: Path) -> Shards:
@@ -230,12 +235,14 @@ def network_answers(model: UTNet, config: Config, source: Shards) -> Answers:
     return Answers(_sequences(source), *(np.concatenate(column) for column in zip(*parts, strict=True)))
 
 
-def both_answers(path: Path, source: Shards) -> Answers:
-    """A network's, fitted to the landmarks."""
+def both_answers(path: Path, source: Shards, landmarks_m: np.ndarray) -> Answers:
+    """A network's, fitted to the landmarks: (N, 21, 3) are those in metres. As `utnet predict --method both`."""
     lift = BothLifter(NetworkLifter(path))
     joints, rays, truth = [], [], []
-    for sample in map(to_right, (source[i] for i in range(len(source)))):
-        right = replace(sample, depth_m=None)
+    for i, of in enumerate(landmarks_m):
+        right = to_right(replace(source[i], joints_cam_m=of, depth_m=None))
+        assert right.joints_px is not None
+        assert right.K_px is not None
         joints.append(lift([right]).joints_cam_m[0])
         rays.append(_rays(project(joints[-1], right.K_px), right.K_px))
         truth.append(_rays(right.joints_px, right.K_px))
@@ -321,10 +328,13 @@ def main() -> None:
     parser.add_argument("--pictures", type=Path, required=True, help="the folder of real pictures")
     parser.add_argument("--work", type=Path, help="folder of the references")
     parser.add_argument("--label", type=Path, metavar="OUT", help="only label what may be trained on, into OUT")
+    parser.add_argument("--copies", type=int, default=0, help="of --label, as of utnet label")
+    parser.add_argument("--backgrounds", type=Path, metavar="FOLDER", help="likewise")
     args = parser.parse_args()
     torch.set_num_threads(1)
     if args.label:
-        print(json.dumps({"benchmark": "real_pictures", "labels": asdict(label_training(args.pictures, args.label))}))
+        made = label_training(args.pictures, args.label, copies=args.copies, backgrounds=args.backgrounds)
+        print(json.dumps({"benchmark": "real_pictures", "labels": asdict(made)}))
         return
     if args.work is None:
         parser.error("--work is missing")
@@ -334,7 +344,7 @@ def main() -> None:
     for path in args.checkpoints:
         model, config = load_checkpoint(path)
         rows[str(path)] = scores(network_answers(model, config, source))
-        rows[f"{path}, both"] = scores(both_answers(path, source))
+        rows[f"{path}, both"] = scores(both_answers(path, source, np.load(args.work / "landmarks_m.npy")))
     print(table(rows, source))
     print(json.dumps({"benchmark": "real_pictures", "num": len(source), "rows": rows}))
 

@@ -26,7 +26,7 @@ def main() -> None:
     args = parser.parse_args()
 
     source = SyntheticHands(seed=args.seed, size_px=SIZE_PX, num=max(args.indices) + 1, synth=SynthConfig("full"))
-    predictor = Predictor(method="fit")
+    predictor = Predictor()
     samples = [source[i] for i in args.indices]
     drawn = []
     for i, sample in zip(args.indices, samples, strict=True):

@@ -73,6 +73,9 @@ def demo(
     config, start = beginning(config, from_nothing=from_nothing)
     torch.manual_seed(config.seed)
     untouched = make_model(config)[0]
+    begins = config.train.init_from
+    if begins and Path(begins).resolve().is_relative_to(workdir.resolve()):
+        raise InputError(f"train.init_from {begins}: lies in {workdir}, which is replaced; give another --out")
     _clear(workdir)  # only after everything that can be wrong with the request was looked at
     print(start)
     started = time.monotonic()

@@ -11,7 +11,7 @@ import torch
 
 from utnet.conventions import MANO21_TO_OPENPOSE, MANO_PARENTS, NUM_BETAS, NUM_JOINTS, NUM_MANO_JOINTS
 from utnet.fit.angles import pose_to_angles
-from utnet.fit.landmarks import MEDIAPIPE_OFFSETS_M, View, bone_directions, first_pose, look_at, mean_directions
+from utnet.fit.landmarks import MEDIAPIPE_OFFSETS_M, View, bone_directions, first_pose, look_at, mean_directions, put_at
 from utnet.fit.priors import angle_prior, expecting
 from utnet.fit.solver import NUM_UNKNOWNS, pose_joints, solve_hand
 from utnet.fit.surface import Surface, no_surface, read_surface
@@ -32,6 +32,8 @@ _DEPTH_ROUNDS = 3
 """Of finding the readings that are the hand's and fitting it to them."""
 _TIP_JOINTS = (15, 3, 6, 12, 9)
 """MANO's last joint of each finger, thumb to little."""
+_MOST_BETA = 2.0
+"""In deviations: no picture says more surely that a hand is unlike others."""
 _MOST_FRAMES = 10.0
 """As many as the frames of one person count for in its shape: they err alike."""
 
@@ -147,12 +149,13 @@ class HandFitter:
             start: (B, ...) parameters to begin with, such as the frame's before.
             expected: (B, ...) parameters that somebody else says, such as a network: bones are drawn to between them
                 and the 3D landmarks, the less the two agree the less; fingers to their pose instead of a relaxed one
-                (15 degrees of flexion, 8 across and about the bone).
+                (15 degrees of flexion, 8 across and about the bone); betas to theirs, within two deviations of the
+                average. Where they are is of no account.
 
         Raises:
-            ValueError: wrong shapes, or fewer than three landmarks of a palm.
+            ValueError: wrong shapes, numbers that are not finite, or fewer than three landmarks of a palm.
         """
-        hands = self._solved(joints_px, joints_m, K_px, depth_m, betas, start, expected)
+        hands = self._solved(joints_px, joints_m, K_px, depth_m, betas=betas, start=start, expected=expected)
         parts = [self._params(hand) for hand in hands]
         params = HandParams(*(np.stack([getattr(p, name) for p in parts]) for name in _PARAMS))
         return Fits(params, np.array([h.measured for h in hands], bool), np.array([h.cost for h in hands], float))
@@ -169,19 +172,22 @@ class HandFitter:
 
         Frames err alike, so however many there are they count as ten at the most against the prior.
         """
-        hands = self._solved(joints_px, joints_m, K_px, depth_m, None, None, None)
+        hands = self._solved(joints_px, joints_m, K_px, depth_m)
         known = np.stack([_betas_precision(hand.normal) for hand in hands])  # prior included
         num = min(len(hands), _MOST_FRAMES)
         said = np.mean([P @ hand.betas for P, hand in zip(known, hands, strict=True)], axis=0)
         return np.linalg.solve(np.eye(NUM_BETAS) + num * (known.mean(0) - np.eye(NUM_BETAS)), num * said)
 
-    def _solved(self, joints_px, joints_m, K_px, depth_m, betas, start, expected) -> list[_Hand]:
+    def _solved(self, joints_px, joints_m, K_px, depth_m, *, betas=None, start=None, expected=None) -> list[_Hand]:
         num = len(joints_px)
         check_shape("joints_px", joints_px, (num, NUM_JOINTS, 2))
         check_shape("joints_m", joints_m, (num, NUM_JOINTS, 3))
         check_shape("K_px", K_px, (num, 3, 3))
         if depth_m is not None and len(depth_m) != num:
             raise ValueError(f"{len(depth_m)} depth images for {num} hands; give one (or None) for each")
+        for name, params in (("start", start), ("expected", expected)):
+            if params is not None:
+                _check_params(name, params, num)
         if betas is not None:
             betas = np.broadcast_to(np.asarray(betas, float), (num, NUM_BETAS))
         hands = []
@@ -225,20 +231,25 @@ class HandFitter:
         return replace(hand, wrist=wrist, root=look @ params.global_orient[0], angles=angles, betas=betas)
 
     def _expecting(self, hand: _Hand, params: HandParams) -> _Hand:
-        """The same hand with somebody else's fingers for rest, and bones between his and the landmarks'."""
-        told = self._resume(hand, params)
+        """The same hand with somebody else's fingers and shape for rest, and bones between his and the landmarks'."""
+        told, view = self._resume(hand, params), hand.view
+        if hand.free_betas:
+            told.betas = np.clip(told.betas, -_MOST_BETA, _MOST_BETA)
         places, R = self._pose(told)[:2]
         points = places[self._joint] + np.einsum("nab,nb->na", R[self._joint], told.offset + self._dirs @ told.betas)
+        points -= told.wrist
+        told.wrist = put_at(points, view.points, view.seen)
         bones = mean_directions(hand.bones, bone_directions(points, np.ones(NUM_JOINTS, bool)))
         for one in (hand, told):
             one.bones, one.prior, one.shape = bones, expecting(self._prior, told.angles), told.betas
         return self._better(hand, told)
 
     def _better(self, one: _Hand, other: _Hand) -> _Hand:
-        """The one whose landmarks are nearer as they stand: a hand that moved fast is begun anew."""
+        """The one that costs less as it stands: a hand that moved fast is begun anew. Landmarks weigh the same for
+        both, and a hand behind the camera, whose cost is NaN, is never the other."""
         for hand in (one, other):
-            self._solve(hand, no_surface(), (_FINE[0], 0))
-        return one if one.cost < other.cost else other
+            self._solve(hand, no_surface(), (_FINE[0], 0), z_m=one.wrist[2])
+        return other if other.cost < one.cost else one
 
     def _fit_landmarks(self, hand: _Hand) -> None:
         for stage in (_COARSE, _FINE):
@@ -268,8 +279,10 @@ class HandFitter:
                 return
             self._solve(hand, surface, _FINE)
 
-    def _solve(self, hand: _Hand, surface: Surface, stage: tuple[float, int]) -> None:
+    def _solve(self, hand: _Hand, surface: Surface, stage: tuple[float, int], *, z_m: float | None = None) -> None:
+        """Some steps. `z_m`: the distance at which landmarks are 3 mm off, the hand's if not given."""
         view, (outlier, steps) = hand.view, stage
+        weight = (hand.wrist[2] if z_m is None else z_m) / _LANDMARK_M
         sure = np.linalg.norm(hand.bones, axis=1)
         directions = hand.bones / np.where(sure > 0, sure, 1.0)[:, None]
         num_free = NUM_UNKNOWNS if hand.free_betas else NUM_UNKNOWNS - NUM_BETAS
@@ -284,7 +297,7 @@ class HandFitter:
             np.concatenate([self._joint, surface.joint]),
             np.concatenate([hand.offset, surface.offset]),
             np.concatenate([self._dirs, surface.dirs]),
-            np.column_stack([view.points, view.seen * (hand.wrist[2] / _LANDMARK_M)]),
+            np.column_stack([view.points, view.seen * weight]),
             np.column_stack([directions, sure / _BONE_RAD]),
             surface.readings,
             hand.prior,
@@ -335,6 +348,20 @@ class HandFitter:
         with torch.inference_mode():
             mesh = self.hand.decode(params.map(lambda array: torch.from_numpy(array)[None]))
         return mesh.joints_m[0].numpy(), mesh.vertices_m[0].numpy()
+
+
+def _check_params(name: str, params: HandParams, num: int) -> None:
+    shapes = {
+        "global_orient": (num, 1, 3, 3),
+        "hand_pose": (num, 15, 3, 3),
+        "betas": (num, NUM_BETAS),
+        "transl_m": (num, 3),
+    }
+    for key, shape in shapes.items():
+        array = np.asarray(getattr(params, key))
+        check_shape(f"{name}.{key}", array, shape)
+        if not np.isfinite(array).all():
+            raise ValueError(f"{name}.{key} holds NaN or inf")
 
 
 def _ith(params: HandParams, i: int) -> HandParams:

@@ -91,11 +91,15 @@ def first_pose(view: View, rest_m: np.ndarray, prior: np.ndarray) -> tuple[np.nd
     R, scale = _rotation_between(rest_m[palm], view.joints_m[palm])
     ok = view.joints_ok
     sized = view.joints_m / scale
-    z = _distance(sized[ok], view.points[ok])
-    t = solve_translation(sized[ok], view.points[ok], np.eye(3), z_m=z)
     hand_middle = rest_m[palm].mean(0) @ R.T
-    wrist = sized[palm].mean(0) - hand_middle + t
+    wrist = sized[palm].mean(0) - hand_middle + put_at(sized, view.points, ok)
     return wrist, R, _bends(view.joints_m @ R, ok, prior)
+
+
+def put_at(joints_m: np.ndarray, points: np.ndarray, ok: np.ndarray) -> np.ndarray:
+    """(3,) translation of sized joints (21, 3) to where their landmarks are as wide as seen; before the camera."""
+    z = _distance(joints_m[ok], points[ok])
+    return solve_translation(joints_m[ok], points[ok], np.eye(3), z_m=z)
 
 
 def bone_directions(joints_m: np.ndarray, joints_ok: np.ndarray) -> np.ndarray:

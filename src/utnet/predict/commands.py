@@ -64,7 +64,8 @@ def predict(
         weights: a checkpoint folder such as runs/demo/run/best, a file of `utnet export`, or the name of a shipped
             network such as ti (default: that one, where it ships).
         method: network (trained weights), fit (a hand model fitted to landmarks; needs none), both (the network's hand,
-            fitted to the landmarks), auto: both with the network that ships, network with --weights, fit with --mano.
+            fitted to the landmarks), auto: network with --weights, fit with --mano, else both with the network that
+            ships (fit where none does).
         device: of the network: auto, cpu, cuda, ...
         mano: folder of your MANO_RIGHT.pkl, to fit MANO instead of the open hand (default: UTNET_MANO_DIR).
         K: intrinsics in pixels of the upright pictures (default: from EXIF, else f = the longer side, centred).
@@ -176,7 +177,10 @@ def _doubts(hands: Sequence[Hand]) -> list[str]:
     for number, hand in enumerate(hands, start=1):
         z_m = float(hand.joints_cam_m[:, 2].mean())
         if hand.score < _LEAST_SCORE:
-            lines.append(f"box {number}: probably no hand (score {hand.score:.2f})")
+            lines.append(
+                f"box {number}: probably no hand (score {hand.score:.2f}); "
+                "if there is one, --method network does without landmarks"
+            )
         if z_m > REACH_M[1]:
             lines.append(f"box {number}: its hand would be {z_m:.0f} m away; is it tight round the hand, in pixels?")
     return lines

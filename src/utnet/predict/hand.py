@@ -28,7 +28,8 @@ class Hand:
         method: "both", "network" or "fit", which made the mesh.
         hand_model: "open" or "mano", which decodes `params`.
         landmarks_percent: mean distance of `joints_px` from the detector's landmarks in percent of these' box: 2 to 4
-            where all agree (landmarks are not quite joints); None where no landmarks were asked for. Before smoothing.
+            is as good as can be (landmarks are not quite joints). Of a fit it is what is left over, which says nothing
+            of depth, nor whether there is a hand (`score`). Before smoothing; None where no landmarks were asked for.
         track: number of the hand through a video, None in a single picture.
     """
 

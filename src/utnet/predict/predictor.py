@@ -13,9 +13,8 @@ from utnet.checkpoint import shipped_weights
 from utnet.conventions import NUM_JOINTS, SIDES
 from utnet.data.transforms import to_right
 from utnet.detect import Detection, HandDetector
-from utnet.detect.boxes import apart_percent
 from utnet.errors import InputError
-from utnet.geometry import mirror_params, mirror_points, project
+from utnet.geometry import apart_percent, mirror_params, mirror_points, project
 from utnet.placement import default_intrinsics
 from utnet.predict.checks import check_box, checked_camera, checked_depth, checked_image, depth_in_reach
 from utnet.predict.fitting import BothLifter, FitLifter
@@ -37,8 +36,8 @@ class Predictor:
         weights: a checkpoint folder such as RUN/best, a file of `utnet export`, or the name of a network that ships
             with the package, such as "ti"; None: that one, where it ships.
         method: "network" (trained weights), "fit" (a hand model fitted to the detector's landmarks; it needs none),
-            "both" (the network's hand, fitted to the landmarks) or "auto": both with the network that ships, the
-            network alone with weights of yours, the fit where nothing ships or MANO is to be fitted.
+            "both" (the network's hand, fitted to the landmarks) or "auto": the network alone where weights are named,
+            else both with the one that ships, and the fit where none does or MANO is to be fitted.
         device: of the network: "auto", "cpu", "cuda", ...
         mano: the folder of your MANO_RIGHT.pkl, which `fit` then fits instead of the open hand.
 
@@ -159,7 +158,8 @@ class Predictor:
         if detection.side == "left":  # the one place where predictions are mirrored back
             joints, vertices, params = mirror_points(joints), mirror_points(vertices), mirror_params(params)
         joints_px = project(joints, K)
-        apart = float(apart_percent(detection.joints_px, joints_px).mean())
+        known = np.isfinite(detection.joints_px).all(1)
+        apart = apart_percent(detection.joints_px[known], joints_px[known]).mean() if known.any() else None
         return Hand(
             side=detection.side,
             score=float(detection.score),
@@ -173,7 +173,7 @@ class Predictor:
             distance_from="depth" if rights.measured[i] else "size",
             method=self.method,
             hand_model=self.hand_model,
-            landmarks_percent=apart if np.isfinite(apart) else None,
+            landmarks_percent=None if apart is None else float(apart),
             track=detection.track,
         )
 

@@ -24,7 +24,7 @@ def serve(
         host: address to listen on; others than 127.0.0.1 let other machines in, without a password.
         port: port to listen on.
         weights: a checkpoint folder such as runs/demo/run/best, a file of `utnet export`, or the name of a shipped
-            network such as ti (default: that one; where none ships, a hand model is fitted, which needs none).
+            network such as ti (default: that one and landmarks together; where none ships, landmarks alone).
         open_browser: open the page in your browser.
     """
     if not 0 < port < 65536:
