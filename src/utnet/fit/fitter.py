@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -112,19 +113,9 @@ class HandFitter:
         last = np.diag(arrays.weights[arrays.tip_vertices][:, tips])
         self._rigid_tips = arrays.posedirs is None and bool((last > 0.999).all())
 
-    def __call__(
-        self,
-        joints_px: np.ndarray,
-        joints_m: np.ndarray,
-        K_px: np.ndarray,
-        *,
-        depth_m: Sequence[np.ndarray | None] | None = None,
-        betas: np.ndarray | None = None,
-        start: HandParams | None = None,
-        expected: HandParams | None = None,
-    ) -> HandParams:
+    def __call__(self, joints_px: np.ndarray, joints_m: np.ndarray, K_px: np.ndarray, **given: Any) -> HandParams:
         """`fit` without the rest: hand parameters with a leading axis B and `transl_m`, numpy float64."""
-        return self.fit(joints_px, joints_m, K_px, depth_m=depth_m, betas=betas, start=start, expected=expected).params
+        return self.fit(joints_px, joints_m, K_px, **given).params
 
     def fit(
         self,
