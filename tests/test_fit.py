@@ -74,12 +74,12 @@ def error_mm(fitter, params, joints_cam_m, *, relative=True):
 def test_normal_equations_are_the_derivatives_of_the_cost(fitter):
     rng = np.random.default_rng(0)
     hands = make_hands(1)
-    a = fitter._arrays
+    a = fitter.model.arrays
     extra = np.array([2, 14, 0, 8])
     model = (
-        a.J_template, a.J_shapedirs, fitter._axes, np.concatenate([fitter._joint, extra]),
-        np.concatenate([fitter._offset, rng.normal(0, 0.01, (4, 3))]),
-        np.concatenate([fitter._dirs, rng.normal(0, 0.001, (4, 3, 10))]),
+        a.J_template, a.J_shapedirs, fitter.model.axes, np.concatenate([fitter.model.joint, extra]),
+        np.concatenate([fitter.model.offset, rng.normal(0, 0.01, (4, 3))]),
+        np.concatenate([fitter.model.dirs, rng.normal(0, 0.001, (4, 3, 10))]),
     )  # fmt: skip
     readings = rng.normal(0, 0.1, (4, 7)) + [0, 0, 0.5, 0, 0, 1, 50.0]
     seen = np.column_stack([rng.normal(0, 0.05, (21, 2)), np.full(21, 100.0)])
@@ -192,7 +192,7 @@ def test_joints_stay_within_their_limits(fitter):
     _, _, (pixels, relative, cameras) = scene(20, seed=6)
     wild = pixels + rng.normal(0, 15, pixels.shape)
     found = fitter(wild, relative + rng.normal(0, 0.02, relative.shape), cameras)
-    angles = np.stack([pose_to_angles(pose, fitter._axes) for pose in found.hand_pose])
+    angles = np.stack([pose_to_angles(pose, fitter.model.axes) for pose in found.hand_pose])
     lower, upper = angle_prior()[:2]
     over = np.rad2deg(np.maximum(angles - upper, 0) + np.maximum(lower - angles, 0))
     hinges = upper == lower
@@ -321,7 +321,7 @@ def test_manos_files_are_fitted_by_the_same_code(tmp_path, flat_hand_mean):
     params = make_hands(4, 14, shape=0.3)
     if not flat_hand_mean:  # poses that are anatomical once the mean is added
         params = HandParams(
-            params.global_orient, np.stack([fitter._with_mean(p, -1.0) for p in params.hand_pose]), params.betas,
+            params.global_orient, np.stack([fitter.model.with_mean(p, -1.0) for p in params.hand_pose]), params.betas,
             params.transl_m,
         )  # fmt: skip
     joints, _ = decode(fitter, params)

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
-import torch
 
-from utnet.conventions import MANO21_TO_OPENPOSE, MANO_PARENTS, NUM_BETAS, NUM_JOINTS, NUM_MANO_JOINTS
+from utnet.conventions import MANO_PARENTS, NUM_BETAS, NUM_JOINTS
 from utnet.fit.angles import pose_to_angles
-from utnet.fit.landmarks import MEDIAPIPE_OFFSETS_M, View, bone_directions, first_pose, look_at, mean_directions, put_at
+from utnet.fit.landmarks import View, bone_directions, first_pose, look_at, mean_directions, put_at
+from utnet.fit.model import FitModel
 from utnet.fit.priors import angle_prior, expecting
 from utnet.fit.solver import NUM_UNKNOWNS, pose_joints, solve_hand
 from utnet.fit.surface import Surface, no_surface, read_surface
-from utnet.geometry import axis_angle_to_matrix, matrix_to_axis_angle
 from utnet.hand import HandModel
-from utnet.hand.anatomy import anatomical_axes
 from utnet.placement import measure_distance
 from utnet.types import HandParams, check_shape
 
@@ -31,8 +28,6 @@ _COARSE, _FINE = (30.0, 25), (3.0, 30)
 that do not agree with the others let go."""
 _DEPTH_ROUNDS = 3
 """Of finding the readings that are the hand's and fitting it to them."""
-_TIP_JOINTS = (15, 3, 6, 12, 9)
-"""MANO's last joint of each finger, thumb to little."""
 _MOST_BETA = 2.0
 """In deviations: no picture says more surely that a hand is unlike others."""
 _MOST_FRAMES = 10.0
@@ -73,6 +68,13 @@ class _Hand:
     cost: float = np.inf
     normal: np.ndarray = field(default_factory=lambda: np.zeros((NUM_UNKNOWNS, NUM_UNKNOWNS)))
 
+    def posed(self, model: FitModel) -> tuple[np.ndarray, np.ndarray]:
+        """(16, 3) places and (16, 3, 3) rotations of the joints."""
+        arrays = model.arrays
+        rest = (arrays.J_template, arrays.J_shapedirs, model.axes)
+        places, R, *_ = pose_joints(self.wrist, self.root, self.angles, self.betas, *rest)
+        return places, R
+
 
 class HandFitter:
     """Fits a right hand model to landmarks. Left hands come mirrored (x -> W - 1 - x, `geometry.mirror_camera`).
@@ -91,27 +93,9 @@ class HandFitter:
     """
 
     def __init__(self, hand: HandModel | None = None, *, landmarks: str = "mediapipe"):
-        hand = HandModel.open() if hand is None else hand
-        if hand.side != "right":
-            raise ValueError("a fit takes the right hand model; mirror the landmarks of left hands")
-        if landmarks not in ("mediapipe", "joints"):
-            raise ValueError(f"landmarks is {landmarks!r}, expected 'mediapipe' or 'joints'")
-        self.hand = copy.deepcopy(hand).cpu().double()
-        self._arrays = _arrays_of(self.hand)
-        arrays = self._arrays
-        self._axes = anatomical_axes(arrays)
+        self.model = FitModel(HandModel.open() if hand is None else hand, landmarks)
+        self.hand = self.model.hand
         self._prior = angle_prior()
-        order, tips = list(MANO21_TO_OPENPOSE), list(_TIP_JOINTS)
-        self._joint = np.array([*range(NUM_MANO_JOINTS), *tips])[order]
-        template = np.concatenate([arrays.J_template, arrays.v_template[arrays.tip_vertices]])[order]
-        dirs = np.concatenate([arrays.J_shapedirs, arrays.shapedirs[arrays.tip_vertices]])[order]
-        known = landmarks == "mediapipe" and hand.name == "open"
-        self._shift = MEDIAPIPE_OFFSETS_M if known else np.zeros((NUM_JOINTS, 3))
-        self._rest = template + self._shift
-        self._offset = self._rest - arrays.J_template[self._joint]
-        self._dirs = dirs - arrays.J_shapedirs[self._joint]
-        last = np.diag(arrays.weights[arrays.tip_vertices][:, tips])
-        self._rigid_tips = arrays.posedirs is None and bool((last > 0.999).all())
 
     def __call__(self, joints_px: np.ndarray, joints_m: np.ndarray, K_px: np.ndarray, **given: Any) -> HandParams:
         """`fit` without the rest: hand parameters with a leading axis B and `transl_m`, numpy float64."""
@@ -198,7 +182,7 @@ class HandFitter:
     # ---------------------------------------------------------------------------------------------------- one hand
 
     def _begin(self, view: View, betas: np.ndarray | None) -> _Hand:
-        wrist, root, angles = first_pose(view, self._rest, self._prior)
+        wrist, root, angles = first_pose(view, self.model.rest, self._prior)
         shape = np.zeros(NUM_BETAS) if betas is None else betas.copy()
         return _Hand(
             view=view,
@@ -206,7 +190,7 @@ class HandFitter:
             root=root,
             angles=angles,
             betas=shape,
-            offset=self._offset.copy(),
+            offset=self.model.offset.copy(),
             bones=bone_directions(view.joints_m, view.joints_ok),
             prior=self._prior,
             shape=shape,
@@ -217,8 +201,8 @@ class HandFitter:
         """The same hand, begun from given parameters (one hand, camera frame)."""
         look = hand.view.look
         betas = params.betas.copy() if hand.free_betas else hand.betas
-        wrist = look @ (params.transl_m + self._rest_wrist(params.betas))
-        angles = pose_to_angles(self._with_mean(params.hand_pose, 1.0), self._axes)
+        wrist = look @ (params.transl_m + self.model.rest_wrist(params.betas))
+        angles = pose_to_angles(self.model.with_mean(params.hand_pose, 1.0), self.model.axes)
         return replace(hand, wrist=wrist, root=look @ params.global_orient[0], angles=angles, betas=betas)
 
     def _expecting(self, hand: _Hand, params: HandParams) -> _Hand:
@@ -226,8 +210,8 @@ class HandFitter:
         told, view = self._resume(hand, params), hand.view
         if hand.free_betas:
             told.betas = np.clip(told.betas, -_MOST_BETA, _MOST_BETA)
-        places, R = self._pose(told)[:2]
-        points = places[self._joint] + np.einsum("nab,nb->na", R[self._joint], told.offset + self._dirs @ told.betas)
+        (places, R), of = told.posed(self.model), self.model.joint
+        points = places[of] + np.einsum("nab,nb->na", R[of], told.offset + self.model.dirs @ told.betas)
         points -= told.wrist
         told.wrist = put_at(points, view.points, view.seen)
         bones = mean_directions(hand.bones, bone_directions(points, np.ones(NUM_JOINTS, bool)))
@@ -245,26 +229,26 @@ class HandFitter:
     def _fit_landmarks(self, hand: _Hand) -> None:
         for stage in (_COARSE, _FINE):
             self._solve(hand, no_surface(), stage)
-        if not self._rigid_tips:
+        if not self.model.rigid_tips:
             self._move_tips(hand)
             self._solve(hand, no_surface(), _FINE)
 
     def _fit_depth(self, hand: _Hand, depth_m: np.ndarray, K_px: np.ndarray) -> None:
         """Measures the distance, then lets the readings under the mesh pull."""
         params = self._params(hand)
-        joints, vertices = self._decode(params)
-        faces = self._arrays.faces
+        joints, vertices = self.model.decode(params)
+        faces = self.model.arrays.faces
         transl = measure_distance(vertices, faces, joints, params.transl_m, depth_m, K_px)
         if transl is params.transl_m:
             return
         hand.measured = True
-        hand.wrist = hand.view.look @ (transl + self._rest_wrist(hand.betas))
+        hand.wrist = hand.view.look @ (transl + self.model.rest_wrist(hand.betas))
         for _ in range(_DEPTH_ROUNDS):
             params = self._params(hand)
-            vertices = self._decode(params)[1] + params.transl_m
-            posed = self._pose(hand)[:2]
+            vertices = self.model.decode(params)[1] + params.transl_m
+            posed = hand.posed(self.model)
             surface = read_surface(
-                vertices, self._arrays, depth_m, K_px, look=hand.view.look, posed=posed, betas=hand.betas
+                vertices, self.model.arrays, depth_m, K_px, look=hand.view.look, posed=posed, betas=hand.betas
             )
             if len(surface.joint) == 0:  # the landmarks alone would pull the hand back to where its size puts it
                 return
@@ -282,12 +266,12 @@ class HandFitter:
             hand.root,
             hand.angles,
             hand.betas,
-            self._arrays.J_template,
-            self._arrays.J_shapedirs,
-            self._axes,
-            np.concatenate([self._joint, surface.joint]),
+            self.model.arrays.J_template,
+            self.model.arrays.J_shapedirs,
+            self.model.axes,
+            np.concatenate([self.model.joint, surface.joint]),
             np.concatenate([hand.offset, surface.offset]),
-            np.concatenate([self._dirs, surface.dirs]),
+            np.concatenate([self.model.dirs, surface.dirs]),
             np.column_stack([view.points, view.seen * weight]),
             np.column_stack([directions, sure / _BONE_RAD]),
             surface.readings,
@@ -299,46 +283,28 @@ class HandFitter:
         )
         hand.wrist, hand.root, hand.angles, hand.betas = found
 
-    def _pose(self, hand: _Hand):
-        a = self._arrays
-        return pose_joints(hand.wrist, hand.root, hand.angles, hand.betas, a.J_template, a.J_shapedirs, self._axes)
-
     def _move_tips(self, hand: _Hand) -> None:
         """Puts the fingertips where the model has them in this pose: MANO's are blended and corrected vertices."""
-        joints, _ = self._decode(self._params(hand))
-        places, R = self._pose(hand)[:2]
+        joints, _ = self.model.decode(self._params(hand))
+        places, R = hand.posed(self.model)
         tips = np.flatnonzero(np.isin(np.arange(NUM_JOINTS), (4, 8, 12, 16, 20)))
-        of = self._joint[tips]
+        of = self.model.joint[tips]
         at = (joints[tips] - joints[0]) @ hand.view.look.T + hand.wrist
         local = np.einsum("nba,nb->na", R[of], at - places[of])
-        hand.offset[tips] = local - self._dirs[tips] @ hand.betas + self._shift[tips]
+        hand.offset[tips] = local - self.model.dirs[tips] @ hand.betas + self.model.shift[tips]
 
     # ------------------------------------------------------------------------------------------------- in and out
 
     def _params(self, hand: _Hand) -> HandParams:
         """One hand out of its view."""
-        look, R = hand.view.look, self._pose(hand)[1]
+        look, R = hand.view.look, hand.posed(self.model)[1]
         pose = R[list(MANO_PARENTS[1:])].transpose(0, 2, 1) @ R[1:]
         return HandParams(
             global_orient=(look.T @ hand.root)[None],
-            hand_pose=self._with_mean(pose, -1.0),
+            hand_pose=self.model.with_mean(pose, -1.0),
             betas=hand.betas.copy(),
-            transl_m=look.T @ hand.wrist - self._rest_wrist(hand.betas),
+            transl_m=look.T @ hand.wrist - self.model.rest_wrist(hand.betas),
         )
-
-    def _rest_wrist(self, betas: np.ndarray) -> np.ndarray:
-        return self._arrays.J_template[0] + self._arrays.J_shapedirs[0] @ betas
-
-    def _with_mean(self, pose: np.ndarray, sign: float) -> np.ndarray:
-        """Adds (1) or takes off (-1) the model's mean pose, which it adds to axis-angle vectors."""
-        mean = self._arrays.pose_mean
-        return pose if mean is None else axis_angle_to_matrix(matrix_to_axis_angle(pose) + sign * mean.reshape(15, 3))
-
-    def _decode(self, params: HandParams) -> tuple[np.ndarray, np.ndarray]:
-        """(21, 3) joints and (V, 3) vertices of one hand, before translation."""
-        with torch.inference_mode():
-            mesh = self.hand.decode(params.map(lambda array: torch.from_numpy(array)[None]))
-        return mesh.joints_m[0].numpy(), mesh.vertices_m[0].numpy()
 
 
 def _check_params(name: str, params: HandParams, num: int) -> None:
@@ -360,15 +326,6 @@ def _ith(params: HandParams, i: int) -> HandParams:
 
 
 _PARAMS = ("global_orient", "hand_pose", "betas", "transl_m")
-
-
-def _arrays_of(hand: HandModel):
-    """The numbers of a double-precision hand model as numpy, contiguous."""
-    arrays = hand._arrays
-    fields = ("v_template", "shapedirs", "J_template", "J_shapedirs", "weights")
-    doubles = {name: np.ascontiguousarray(getattr(arrays, name), np.float64) for name in fields}
-    mean = arrays.pose_mean if arrays.pose_mean is not None and np.any(arrays.pose_mean) else None
-    return replace(arrays, **doubles, pose_mean=mean)
 
 
 def _betas_precision(normal: np.ndarray) -> np.ndarray:

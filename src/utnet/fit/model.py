@@ -1,0 +1,86 @@
+"""A hand model as the fit uses it: numpy in double precision, and where landmarks are on it."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from utnet.conventions import MANO21_TO_OPENPOSE, NUM_JOINTS, NUM_MANO_JOINTS
+from utnet.fit.landmarks import MEDIAPIPE_OFFSETS_M
+from utnet.geometry import axis_angle_to_matrix, matrix_to_axis_angle
+from utnet.hand import HandModel
+from utnet.hand.anatomy import anatomical_axes
+from utnet.hand.arrays import HandArrays
+from utnet.types import HandParams
+
+_TIP_JOINTS = (15, 3, 6, 12, 9)
+"""MANO's last joint of each finger, thumb to little."""
+
+
+class FitModel:
+    """A right hand with its 21 landmarks.
+
+    Args:
+        hand: open or MANO.
+        landmarks: "mediapipe" or "joints", as `HandFitter` has it.
+
+    Attributes:
+        hand: a copy of the model in double precision, on the CPU.
+        arrays: the model's numbers.
+        axes: (15, 3, 3) flexion, abduction and twist of each joint, rest frame.
+        joint: (21,) the articulated joint that moves each landmark.
+        rest: (21, 3) where they are at rest.
+        offset: (21, 3) the same from their joints, and dirs (21, 3, 10) what the betas do to that.
+        shift: (21, 3) of it, what the landmarks are off the model's own joints.
+        rigid_tips: fingertips follow their last joint alone (MANO's are blended and corrected vertices).
+
+    Raises:
+        ValueError: a left hand, or other landmarks.
+    """
+
+    def __init__(self, hand: HandModel, landmarks: str):
+        if hand.side != "right":
+            raise ValueError("a fit takes the right hand model; mirror the landmarks of left hands")
+        if landmarks not in ("mediapipe", "joints"):
+            raise ValueError(f"landmarks is {landmarks!r}, expected 'mediapipe' or 'joints'")
+        self.hand = copy.deepcopy(hand).cpu().double()
+        self.arrays = arrays = _arrays_of(self.hand)
+        self.axes = anatomical_axes(arrays)
+        order, tips = list(MANO21_TO_OPENPOSE), list(_TIP_JOINTS)
+        self.joint = np.array([*range(NUM_MANO_JOINTS), *tips])[order]
+        template = np.concatenate([arrays.J_template, arrays.v_template[arrays.tip_vertices]])[order]
+        dirs = np.concatenate([arrays.J_shapedirs, arrays.shapedirs[arrays.tip_vertices]])[order]
+        known = landmarks == "mediapipe" and hand.name == "open"
+        self.shift = MEDIAPIPE_OFFSETS_M if known else np.zeros((NUM_JOINTS, 3))
+        self.rest = template + self.shift
+        self.offset = self.rest - arrays.J_template[self.joint]
+        self.dirs = dirs - arrays.J_shapedirs[self.joint]
+        last = np.diag(arrays.weights[arrays.tip_vertices][:, tips])
+        self.rigid_tips = arrays.posedirs is None and bool((last > 0.999).all())
+
+    def rest_wrist(self, betas: np.ndarray) -> np.ndarray:
+        """(3,) where the wrist is at rest."""
+        return self.arrays.J_template[0] + self.arrays.J_shapedirs[0] @ betas
+
+    def with_mean(self, pose: np.ndarray, sign: float) -> np.ndarray:
+        """Adds (1) or takes off (-1) the model's mean pose, which it adds to axis-angle vectors."""
+        mean = self.arrays.pose_mean
+        return pose if mean is None else axis_angle_to_matrix(matrix_to_axis_angle(pose) + sign * mean.reshape(15, 3))
+
+    def decode(self, params: HandParams) -> tuple[np.ndarray, np.ndarray]:
+        """(21, 3) joints and (V, 3) vertices of one hand, before translation."""
+        with torch.inference_mode():
+            mesh = self.hand.decode(params.map(lambda array: torch.from_numpy(array)[None]))
+        return mesh.joints_m[0].numpy(), mesh.vertices_m[0].numpy()
+
+
+def _arrays_of(hand: HandModel) -> HandArrays:
+    """The numbers of a double-precision hand model as numpy, contiguous."""
+    arrays = hand._arrays
+    fields = ("v_template", "shapedirs", "J_template", "J_shapedirs", "weights")
+    doubles = {name: np.ascontiguousarray(getattr(arrays, name), np.float64) for name in fields}
+    mean = arrays.pose_mean if arrays.pose_mean is not None and np.any(arrays.pose_mean) else None
+    return replace(arrays, **doubles, pose_mean=mean)
