@@ -134,7 +134,7 @@ def test_a_picture_gives_an_overlay_a_json_and_a_mesh(detector, tmp_path, capsys
     assert (image["K_from"], image["K_px"]) == ("default", K.tolist())
     (hand,) = image["hands"]
     assert hand["mesh"] == "photo_0_right.glb"
-    assert "right hand at x" in (said := capsys.readouterr().out)
+    assert "right hand, its middle at x" in (said := capsys.readouterr().out)
     assert "score 0.90" in said
     assert "1 picture, 1 hand" in said
     joints = np.array(hand["joints_cam_m"])
@@ -239,7 +239,7 @@ def test_a_network_s_box_and_side(tmp_path, capsys):
     np.save(tmp_path / "depth.npy", np.full((HEIGHT, WIDTH), 0.6, np.float32))
     options = ["--weights", tmp_path / "best", "--box", "40,30,100,90", "--K", "150,150,80,60"]
     assert predict(photo, "--out", out, *options, "--side", "left", "--depth", tmp_path / "depth.npy") == 0
-    assert "left hand at x" in capsys.readouterr().out
+    assert "left hand, its middle at x" in capsys.readouterr().out
     tree = read(out)
     assert tree["made_by"]["weights"] == str(tmp_path / "best")
     (hand,) = tree["images"][0]["hands"]

@@ -16,6 +16,7 @@ from utnet.predict.method import Method, choose
 if TYPE_CHECKING:
     from utnet.predict.hand import Hand
     from utnet.predict.inputs import Input
+    from utnet.predict.request import Request
     from utnet.predict.run import Summary
 
 
@@ -113,7 +114,7 @@ def predict(
     summary = run(Predictor(weights, method=method, device=device, mano=folder), found, request)
     for line in [*(_doubts(summary.hands) if box else ()), *_contradictions(summary.hands)]:
         print(f"utnet: {line}", file=sys.stderr)
-    for line in _lines(summary, found, out):
+    for line in _lines(summary, found, request):
         print(line)
     if summary.stopped_by:
         sys.exit(128 + summary.stopped_by)
@@ -147,21 +148,24 @@ def _check(
         raise InputError(f"{len(side)} sides for {len(box)} boxes; give --side right or left for each --box")
 
 
-def _lines(summary: Summary, found: Sequence[Input], out: Path) -> list[str]:
+def _lines(summary: Summary, found: Sequence[Input], request: Request) -> list[str]:
     """What the call did, for the terminal."""
     lines = []
     if len(found) == 1 and summary.num_pictures:
         for hand in summary.hands:
             x, y, z = hand.joints_cam_m.mean(0)
             how = f"score {hand.score:.2f}, distance from {hand.distance_from}"
-            lines.append(f"{hand.side} hand at x {x:.3f}, y {y:.3f}, z {z:.3f} m ({how})")
+            lines.append(f"{hand.side} hand, its middle at x {x:.3f}, y {y:.3f}, z {z:.3f} m ({how})")
     done = [
         _count(summary.num_pictures, "picture"),
         _count(summary.num_videos, "video") + f" ({_count(summary.num_frames, 'frame')})",
     ]
     asked = [any(item.kind == "picture" for item in found), any(item.kind != "picture" for item in found)]
     text = ", ".join(part for part, wanted in zip(done, asked, strict=True) if wanted)
-    lines.append(f"{text}, {_count(summary.num_hands, 'hand')}: {out / 'predictions.json'}")
+    meshes = request.mesh if summary.num_pictures else request.video_mesh
+    beside = " and ".join(word for word, made in (("overlays", request.overlay), ("meshes", meshes)) if made)
+    where = f"{request.out / 'predictions.json'}{f', {beside} beside it' if beside and summary.num_hands else ''}"
+    lines.append(f"{text}, {_count(summary.num_hands, 'hand')}: {where}")
     if summary.problems:
         lines.append(f"{len(summary.problems)} could not be read, or not to the end: see above, or predictions.json")
     if summary.num_left:
