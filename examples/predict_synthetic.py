@@ -21,7 +21,7 @@ SIZE_PX = 320
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seed", type=int, default=7)
-    parser.add_argument("--indices", type=int, nargs="*", default=list(range(5)))
+    parser.add_argument("--indices", type=int, nargs="+", default=list(range(5)))
     parser.add_argument("--out", default="predicted.jpg")
     args = parser.parse_args()
 

@@ -14,7 +14,7 @@ from utnet.errors import InputError
 from utnet.geometry import project
 from utnet.label.commands import said
 from utnet.label.copies import Copier, Copies, shifted
-from utnet.label.cutouts import before, cut_out, draw_light, extended, room
+from utnet.label.cutouts import before, cut_out, draw_light, extended, leaves_by_the_arm, room
 from utnet.label.dataset import Summary, label_pictures
 from utnet.predict.inputs import find_inputs
 from utnet.synth.surfaces import SRGB_TO_LINEAR
@@ -65,6 +65,17 @@ def test_an_arm_goes_on_beyond_the_edge_and_fingers_do_not():
     assert room(box, joints, alpha, mask | true, 3.42)[3] == 24  # at the edge is the wrist
     joints[8] = [60, 119]
     assert room(box, joints, alpha, mask | true, 3.42)[3] == 0
+
+
+def test_nothing_but_an_arm_reaches_the_edge():
+    """The arm leaves through the bottom: right where the wrist is there, background where fingers are."""
+    rgb, mask, _ = hand_and_arm()
+    alpha, joints = cut_out(rgb, mask), np.full((21, 2), 60.0)
+    joints[:, 1] -= np.arange(21)
+    joints[0] = [60, 80]
+    assert leaves_by_the_arm(alpha, mask, joints)
+    assert not leaves_by_the_arm(alpha, mask, joints * [1, -1] + [0, 120])
+    assert leaves_by_the_arm(alpha * mask, mask, joints), "a hand that ends before the edge"
 
 
 def test_a_light_is_all_that_changes_of_the_hand():

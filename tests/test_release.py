@@ -30,6 +30,7 @@ from utnet.synth import SyntheticHands
 ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT / "tools"), str(ROOT / "benchmarks")]
 
+import average_weights  # noqa: E402
 import release_scores  # noqa: E402
 import release_weights  # noqa: E402
 
@@ -118,6 +119,27 @@ def test_the_predictor_takes_what_ships(shipped):
 def test_mano_goes_to_the_fit_whatever_ships(shipped, tmp_path):
     with pytest.raises(InputError, match=r"MANO_RIGHT.pkl: no such file"):
         Predictor(mano=tmp_path)
+
+
+def test_an_average_lies_between_two_networks(trained, tmp_path):
+    torch.manual_seed(4)
+    save_checkpoint(tmp_path / "other", UTNet(SMALL.model), SMALL, step=1)
+    average_weights.average(trained, tmp_path / "other", 0.25, tmp_path / "mean")
+    after, before, mean = (
+        load_file(f / "weights.safetensors") for f in (trained, tmp_path / "other", tmp_path / "mean")
+    )
+    assert after.keys() == before.keys() == mean.keys()
+    for name, tensor in mean.items():
+        torch.testing.assert_close(
+            tensor, (0.25 * after[name].double() + 0.75 * before[name].double()).to(tensor.dtype)
+        )
+    assert json.loads((tmp_path / "mean" / "run.json").read_text())["step"] == 1234
+    with pytest.raises(InputError, match="is not empty"):
+        average_weights.average(trained, trained, 0.5, tmp_path / "mean")
+    larger = replace(SMALL, model=replace(SMALL.model, size_px=96))
+    save_checkpoint(tmp_path / "larger", UTNet(larger.model), larger, step=1)
+    with pytest.raises(InputError, match=r"another network: .*model\.size_px is 64, there it is 96"):
+        average_weights.average(trained, tmp_path / "larger", 0.5, tmp_path / "none")
 
 
 def test_half_a_network_does_not_ship(shipped):

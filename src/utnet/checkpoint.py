@@ -160,6 +160,7 @@ def name_checkpoint(weights: str | Path) -> str:
 def whole_folder(folder: str | Path) -> Path:
     """The checkpoint's folder, or where the one before it stands if the writer was stopped between its two renames."""
     folder = Path(folder)
+    folder = folder if folder.name else folder.resolve()  # "." and ""
     old = folder.with_name(folder.name + ".old")
     return old if not (folder / WEIGHTS).is_file() and (old / WEIGHTS).is_file() else folder
 

@@ -15,7 +15,7 @@ from utnet.data.custom_line import Line
 from utnet.data.files import decode_rgb, read_bytes
 from utnet.errors import InputError
 from utnet.hand import HandModel
-from utnet.label.cutouts import before, cut_out, draw_light, extended, room
+from utnet.label.cutouts import before, cut_out, draw_light, extended, leaves_by_the_arm, room
 from utnet.label.found import DIGITS_PX, WINDOW, jpeg, rounded
 from utnet.raster import rasterize
 from utnet.synth.backgrounds import Backgrounds
@@ -74,10 +74,10 @@ class Copier:
         rgb = decode_rgb(read_bytes(path), where=str(path))
         mask = self._mask(line, rgb.shape)
         alpha = cut_out(rgb, mask)
-        if alpha is None:
+        box, (joints_px, _) = line.box(), line.joints("joints_2d", 2)
+        if alpha is None or not leaves_by_the_arm(alpha, mask, joints_px):
             count.not_cut_out += 1
             return
-        box, (joints_px, _) = line.box(), line.joints("joints_2d", 2)
         assert box is not None
         sides = room(box, joints_px, alpha, mask, WINDOW.expand)
         rgb, alpha = extended(rgb, alpha, mask, sides)

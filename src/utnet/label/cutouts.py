@@ -14,6 +14,8 @@ _MIN_PX = 100
 _BAND = 0.12
 """Half the width of the seam along the mesh's outline in which the picture decides, over the root of its area."""
 _ROUNDS = 4
+_STRAY_SHARE = 0.1
+"""Of the edge's pixels that are cut out may be nearer to a finger than to the wrist."""
 _ARM = (0, 1)
 """Joints of a hand's mesh that may lie at a picture's edge although no finger is cut off: wrist, root of the thumb."""
 
@@ -49,6 +51,21 @@ def cut_out(rgb: np.ndarray, mask: np.ndarray) -> np.ndarray | None:
     if (cutout & mesh).sum() < MIN_COVERED * area or cutout.sum() > MAX_AREA * area:
         return None
     return np.clip(2 * cv2.GaussianBlur(cutout.astype(np.float32), (0, 0), 0.8) - 0.9, 0, 1)
+
+
+def leaves_by_the_arm(alpha: np.ndarray, mask: np.ndarray, joints_px: np.ndarray) -> bool:
+    """Whether nothing but an arm reaches the picture's edge beside the mesh: beyond fingers it would be background.
+
+    Args:
+        alpha: (H, W) of `cut_out`.
+        mask: (H, W) bool, the mesh.
+        joints_px: (21, 2).
+    """
+    edge = np.ones(alpha.shape, bool)
+    edge[1:-1, 1:-1] = False
+    xy = np.argwhere(edge & (alpha > 0.5) & ~mask)[:, ::-1]
+    nearest = np.linalg.norm(xy[:, None] - joints_px, axis=2).argmin(1)
+    return bool((~np.isin(nearest, _ARM)).sum() <= _STRAY_SHARE * len(xy))
 
 
 def room(

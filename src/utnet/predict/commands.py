@@ -144,6 +144,8 @@ def _check(
         raise InputError(f"--depth goes with pictures, and {videos[0].source} is none; give its frames as pictures")
     if box and (len(found) != 1 or videos):
         raise InputError(f"--box is of one picture, and there are {len(found)} inputs; leave it out to detect hands")
+    if side and not box:
+        raise InputError("--side says which hand is in a --box; give the box, too, or leave it out")
     if side and len(side) != len(box):
         raise InputError(f"{len(side)} sides for {len(box)} boxes; give --side right or left for each --box")
 

@@ -117,7 +117,10 @@ def _expand(word: str) -> Iterable[Path | int]:
     if path.is_dir():
         inside = [file for file in sorted(path.iterdir()) if _known(file)]
         if not inside:
-            raise InputError(f"{word}: the folder holds no picture or video ({' '.join(PICTURE_SUFFIXES)} ...)")
+            deeper = (
+                f'; for those in its folders write "{path}/**/*"' if any(f.is_dir() for f in path.iterdir()) else ""
+            )
+            raise InputError(f"{word}: the folder holds no picture or video ({' '.join(PICTURE_SUFFIXES)} ...){deeper}")
         return inside
     if path.is_file():
         return [path]
