@@ -40,7 +40,7 @@ def test_a_cut_out_is_the_hand_with_its_arm_and_no_rim(size):
     np.testing.assert_array_equal(alpha, cut_out(rgb, mask))
     assert ((alpha > 0.5) == true).mean() > 0.995
     assert ((alpha > 0) & (alpha < 1)).sum() < 4 * cv2.Canny(true.astype(np.uint8) * 255, 50, 100).astype(bool).sum()
-    wide, _ = extended(rgb, alpha, mask, (0, 0, 0, 0))
+    wide, _ = extended(rgb, alpha, mask, np.full((21, 2), 60.0), (0, 0, 0, 0))
     assert wide[alpha > 0.3][:, 2].max() < 160  # 110 in the skin, 240 in the white
 
 
@@ -56,7 +56,7 @@ def test_an_arm_goes_on_beyond_the_edge_and_fingers_do_not():
     joints = np.full((21, 2), 60.0)
     sides = room(box, joints, alpha, mask, 3.42)
     assert sides == (23, 23, 24, 24)
-    wide, more = extended(rgb, alpha, mask, sides)
+    wide, more = extended(rgb, alpha, mask, joints, sides)
     inside = np.s_[23:-24, 23:-24]
     np.testing.assert_array_equal(more[inside], alpha)
     assert (more[-1] > 0.5).sum() == pytest.approx((alpha[-1] > 0.5).sum(), abs=3)
@@ -65,6 +65,29 @@ def test_an_arm_goes_on_beyond_the_edge_and_fingers_do_not():
     assert room(box, joints, alpha, mask | true, 3.42)[3] == 24  # at the edge is the wrist
     joints[8] = [60, 119]
     assert room(box, joints, alpha, mask | true, 3.42)[3] == 0
+
+
+def test_an_arm_goes_on_where_fingers_are_cut_off_on_the_other_side():
+    rgb, mask, _ = hand_and_arm()
+    joints = np.full((21, 2), 60.0)
+    joints[0], joints[8] = [60, 80], [60, 0]
+    finger = np.zeros_like(mask)
+    finger[:60, 56:64] = True
+    rgb[finger] = SKIN
+    mask |= finger
+    alpha = cut_out(rgb, mask)
+    sides = room(np.array([36, 0, 84, 84.0]), joints, alpha, mask, 3.42)
+    _, more = extended(rgb, alpha, mask, joints, sides)
+    assert sides[1] == 0
+    assert (more[-1] > 0.5).sum() == pytest.approx((alpha[-1] > 0.5).sum(), abs=3)
+
+
+def test_a_hand_that_fills_the_picture_is_not_cut_out():
+    rgb = np.random.default_rng(0).integers(0, 255, (100, 100, 3), dtype=np.uint8)
+    assert cut_out(rgb, np.ones((100, 100), bool)) is None
+    mask = np.zeros((100, 100), bool)
+    mask[2:-2, 2:-2] = True
+    assert cut_out(rgb, mask) is None
 
 
 def test_nothing_but_an_arm_reaches_the_edge():

@@ -133,7 +133,8 @@ def test_an_average_lies_between_two_networks(trained, tmp_path):
         torch.testing.assert_close(
             tensor, (0.25 * after[name].double() + 0.75 * before[name].double()).to(tensor.dtype)
         )
-    assert json.loads((tmp_path / "mean" / "run.json").read_text())["step"] == 1234
+    about = json.loads((tmp_path / "mean" / "run.json").read_text())
+    assert (about["step"], about["averaged"]["share"]) == (1234, 0.25)
     with pytest.raises(InputError, match="is not empty"):
         average_weights.average(trained, trained, 0.5, tmp_path / "mean")
     larger = replace(SMALL, model=replace(SMALL.model, size_px=96))

@@ -39,8 +39,9 @@ def average(after: str | Path, before: str | Path, share: float, out: Path) -> N
         for name, tensor in model.state_dict().items():
             if tensor.is_floating_point():
                 tensor.copy_(share * tensor.double() + (1 - share) * theirs[name].double())
-    step = json.loads((find_checkpoint(after) / RUN).read_text(encoding="utf-8"))["step"]
-    save_checkpoint(out, model, config, step=step)
+    info = json.loads((find_checkpoint(after) / RUN).read_text(encoding="utf-8"))
+    kept = {"step": info["step"]} if "step" in info else {}
+    save_checkpoint(out, model, config, averaged={"with": str(before), "share": share}, **kept)
 
 
 def main() -> None:

@@ -2,6 +2,7 @@
 
     python benchmarks/release_scores.py --work DIR RUN/best > scores.txt
     python tools/release_weights.py RUN/best --name ti --scores scores.txt
+        --pictures "DATA (licence)" --start "WEIGHTS (licence)"
 
 Matrices are stored in half precision (--single names parts that stay in single), run.json without this machine's paths
 and without what resuming needs. It refuses where the packed network moves a joint by more than 0.3 mm on synthetic
@@ -44,7 +45,7 @@ CARD = "MODEL_CARD.md"
 TEMPLATE = Path(__file__).with_name("model_card.md")
 LARGEST_TOTAL = 34_000_000  # bytes, of all networks that ship
 LARGEST_MOVE_MM = 0.3
-_KEPT = ("command", "commit", "versions", "config", "step", "metrics")
+_KEPT = ("command", "commit", "versions", "config", "step", "metrics", "averaged")
 """Entries of a checkpoint's run.json that ship."""
 _SEED = 4_000_037
 # A path that begins at a root, at home or above: where it stands depends on the machine.

@@ -58,7 +58,7 @@ class Copier:
 
     def __init__(self, each: int, backgrounds: str | Path | None = None):
         self.each, self.unread = each, dict[str, str]()
-        self._backgrounds = Backgrounds("" if backgrounds is None else str(backgrounds))
+        self._backgrounds = Backgrounds("" if backgrounds is None else str(backgrounds), option="--backgrounds")
         right = HandModel.open("right")
         self._hands = {"right": right, "left": right.mirrored()}
 
@@ -80,7 +80,7 @@ class Copier:
             return
         assert box is not None
         sides = room(box, joints_px, alpha, mask, WINDOW.expand)
-        rgb, alpha = extended(rgb, alpha, mask, sides)
+        rgb, alpha = extended(rgb, alpha, mask, joints_px, sides)
         moved, size_wh = shifted(values, *sides[:2]), rgb.shape[1::-1]
         for number in range(1, self.each + 1):
             image = PurePosixPath(line.image)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import cv2
 import numpy as np
 
@@ -42,6 +44,8 @@ def cut_out(rgb: np.ndarray, mask: np.ndarray) -> np.ndarray | None:
         return None
     trimap = np.where(_grown(mesh, width) > 0, cv2.GC_PR_FGD, cv2.GC_PR_BGD).astype(np.uint8)
     trimap[sure > 0] = cv2.GC_FGD
+    if not np.isin(trimap, (cv2.GC_BGD, cv2.GC_PR_BGD)).any():  # the hand fills the picture
+        return None
     models = np.zeros((1, 65)), np.zeros((1, 65))
     cv2.setRNGSeed(0)  # k-means in there draws from OpenCV's own generator
     cv2.grabCut(np.ascontiguousarray(rgb), trimap, (0, 0, 0, 0), *models, _ROUNDS, cv2.GC_INIT_WITH_MASK)
@@ -61,11 +65,8 @@ def leaves_by_the_arm(alpha: np.ndarray, mask: np.ndarray, joints_px: np.ndarray
         mask: (H, W) bool, the mesh.
         joints_px: (21, 2).
     """
-    edge = np.ones(alpha.shape, bool)
-    edge[1:-1, 1:-1] = False
-    xy = np.argwhere(edge & (alpha > 0.5) & ~mask)[:, ::-1]
-    nearest = np.linalg.norm(xy[:, None] - joints_px, axis=2).argmin(1)
-    return bool((~np.isin(nearest, _ARM)).sum() <= _STRAY_SHARE * len(xy))
+    xy = np.argwhere(_edge(alpha.shape) & (alpha > 0.5) & ~mask)[:, ::-1]
+    return bool((~np.isin(_nearest(xy, joints_px), _ARM)).sum() <= _STRAY_SHARE * len(xy))
 
 
 def room(
@@ -88,15 +89,18 @@ def room(
     x, y = (x0 + x1) / 2, (y0 + y1) / 2
     lacks = half - x, half - y, x + half - (width - 1), y + half - (height - 1)
     xy = np.argwhere(mask & (alpha > 0))[:, ::-1]
-    nearest = np.linalg.norm(xy[:, None] - joints_px, axis=2).argmin(1)
-    fingers = xy[~np.isin(nearest, _ARM)]
+    fingers = xy[~np.isin(_nearest(xy, joints_px), _ARM)]
     closed = *(fingers == 0).any(0), *(fingers == [width - 1, height - 1]).any(0)
     left, top, right, bottom = (0 if shut else max(int(np.ceil(n)), 0) for n, shut in zip(lacks, closed, strict=True))
     return left, top, right, bottom
 
 
 def extended(
-    rgb: np.ndarray, alpha: np.ndarray, mask: np.ndarray, sides: tuple[int, int, int, int]
+    rgb: np.ndarray,
+    alpha: np.ndarray,
+    mask: np.ndarray,
+    joints_px: np.ndarray,
+    sides: tuple[int, int, int, int],
 ) -> tuple[np.ndarray, np.ndarray]:
     """A cut-out in a wider picture, where the arm goes on from the old edge, away from the hand.
 
@@ -104,6 +108,7 @@ def extended(
         rgb: (H, W, 3) uint8, the hand's picture.
         alpha: (H, W) of `cut_out`.
         mask: (H, W) bool, the mesh.
+        joints_px: (21, 2).
         sides: pixels that are added left, above, right and below.
 
     Returns:
@@ -113,7 +118,7 @@ def extended(
     size = np.array(alpha.shape[::-1])
     shape = alpha.shape[0] + top + bottom, alpha.shape[1] + left + right
     at = np.stack(np.meshgrid(np.arange(shape[1]) - left, np.arange(shape[0]) - top), -1).astype(np.float32)
-    way = _way_out(alpha, mask)
+    way = _way_out(alpha, mask, joints_px)
     # Back along the way to the old picture, into it through one side and out of it through another.
     with np.errstate(divide="ignore", invalid="ignore"):
         steps = np.stack([at / way, (at - (size - 1)) / way])
@@ -156,15 +161,24 @@ def _without_rim(rgb: np.ndarray, alpha: np.ndarray) -> np.ndarray:
     return np.where(known, np.rint(spread / np.maximum(weight, 0.01)), rgb).astype(np.uint8)
 
 
-def _way_out(alpha: np.ndarray, mask: np.ndarray) -> np.ndarray:
+def _way_out(alpha: np.ndarray, mask: np.ndarray, joints_px: np.ndarray) -> np.ndarray:
     """(2,) float32 unit vector from the mesh's middle to where the arm leaves the picture; down where none does."""
-    edge = np.ones(alpha.shape, bool)
+    xy = np.argwhere(_edge(alpha.shape) & (alpha > 0.5))[:, ::-1]
+    arm = xy[np.isin(_nearest(xy, joints_px), _ARM)]
+    way = arm.mean(0) - np.argwhere(mask).mean(0)[::-1] if len(arm) else np.zeros(2)
+    length = np.linalg.norm(way)
+    return (way / length if length > 1e-6 else np.array([0, 1])).astype(np.float32)
+
+
+def _edge(shape: Sequence[int]) -> np.ndarray:
+    edge = np.ones(shape, bool)
     edge[1:-1, 1:-1] = False
-    leaves = np.argwhere(edge & (alpha > 0.5))
-    if not len(leaves):
-        return np.array([0, 1], np.float32)
-    way = (leaves.mean(0) - np.argwhere(mask).mean(0))[::-1]
-    return (way / max(np.linalg.norm(way), 1e-6)).astype(np.float32)
+    return edge
+
+
+def _nearest(xy: np.ndarray, joints_px: np.ndarray) -> np.ndarray:
+    """(N,) the joint that is nearest to each pixel."""
+    return np.linalg.norm(xy[:, None] - joints_px, axis=2).argmin(1)
 
 
 def _shrunk(mask: np.ndarray, width: int) -> np.ndarray:

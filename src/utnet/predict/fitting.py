@@ -40,7 +40,7 @@ class FitLifter:
 
 class BothLifter:
     """A network, and its hands fitted to the detector's landmarks and to depth: the joints' places in the picture
-    are the landmarks', what those leave open is the network's.
+    are the landmarks', what those leave open of pose and shape is the network's; its distance is not used.
 
     Args:
         network: one whose hand model is at hand.

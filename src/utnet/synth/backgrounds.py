@@ -26,15 +26,15 @@ class Backgrounds:
         photos: the files of the user's folder, sorted; none: procedural scenes.
     """
 
-    def __init__(self, folder: str = ""):
+    def __init__(self, folder: str = "", *, option: str = "synth.backgrounds"):
         self.photos: tuple[Path, ...] = ()
         if folder:
             root = Path(folder)
             if not root.is_dir():
-                raise InputError(f"synth.backgrounds is {folder!r}; no such folder; expected one with photographs")
+                raise InputError(f"{option} is {folder!r}; no such folder; expected one with photographs")
             self.photos = tuple(sorted(p for p in root.rglob("*") if p.suffix.lower() in _SUFFIXES))
             if not self.photos:
-                raise InputError(f"{folder}: no photographs ({', '.join(_SUFFIXES)}) for synth.backgrounds")
+                raise InputError(f"{folder}: no photographs ({', '.join(_SUFFIXES)}) for {option}")
 
     def draw(
         self, rng: np.random.Generator, size_wh: tuple[int, int], *, variety: float, distractors: float, defocus: float
