@@ -34,7 +34,6 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from utnet.checkpoint import load_checkpoint
 from utnet.config import Config
 from utnet.data.loader import make_loader
 from utnet.data.shards import Shards
@@ -53,7 +52,7 @@ from utnet.predict import Predictor
 from utnet.predict.fitting import BothLifter
 from utnet.predict.inputs import find_inputs
 from utnet.predict.network import NetworkLifter
-from utnet.storage import whole_file
+from utnet.storage import require_new, whole_file
 from utnet.types import Sample
 
 SETS = ("people", "clip", "photos")
@@ -180,6 +179,7 @@ def make_references(pictures: Path, work: Path) -> None:
         if not digits(pictures):
             raise InputError(f"{pictures}: holds no {_DIGITS}; give the folder of the real pictures")
         work.mkdir(parents=True, exist_ok=True)
+        require_new(folder)  # an earlier version's, without landmarks; before the minutes of detecting
         samples, joints_m = zip(*scored_hands(pictures), strict=True)
         write_shards(_Once(list(samples)), folder, progress=False)
         with whole_file(landmarks) as temporary, temporary.open("wb") as file:
@@ -235,9 +235,9 @@ def network_answers(model: UTNet, config: Config, source: Shards) -> Answers:
     return Answers(_sequences(source), *(np.concatenate(column) for column in zip(*parts, strict=True)))
 
 
-def both_answers(path: Path, source: Shards, landmarks_m: np.ndarray) -> Answers:
+def both_answers(network: NetworkLifter, source: Shards, landmarks_m: np.ndarray) -> Answers:
     """A network's, fitted to the landmarks: (N, 21, 3) are those in metres. As `utnet predict --method both`."""
-    lift = BothLifter(NetworkLifter(path))
+    lift = BothLifter(network)
     joints, rays, truth = [], [], []
     for i, of in enumerate(landmarks_m):
         right = to_right(replace(source[i], joints_cam_m=of, depth_m=None))
@@ -342,9 +342,11 @@ def main() -> None:
     source = references(args.work)
     rows = {name: scores(answers) for name, answers in label_answers(source).items()}
     for path in args.checkpoints:
-        model, config = load_checkpoint(path)
-        rows[str(path)] = scores(network_answers(model, config, source))
-        rows[f"{path}, both"] = scores(both_answers(path, source, np.load(args.work / "landmarks_m.npy")))
+        network = NetworkLifter(path)
+        assert isinstance(network.network, UTNet)  # not an exported file: the argument is a folder
+        assert isinstance(network.config, Config)
+        rows[str(path)] = scores(network_answers(network.network, network.config, source))
+        rows[f"{path}, both"] = scores(both_answers(network, source, np.load(args.work / "landmarks_m.npy")))
     print(table(rows, source))
     print(json.dumps({"benchmark": "real_pictures", "num": len(source), "rows": rows}))
 

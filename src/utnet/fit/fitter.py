@@ -52,7 +52,23 @@ class Fits:
 
 @dataclass
 class _Hand:
-    """One hand while it is fitted, in its view."""
+    """One hand while it is fitted, in its view.
+
+    Attributes:
+        view: its landmarks and the camera that looks at it, in which all the rest is.
+        wrist: (3,) metres.
+        root: (3, 3) hand to view.
+        angles: (15, 3) flexion, abduction, twist in radians.
+        betas: (10,).
+        offset: (21, 3) landmarks from their joints, rest frame, metres.
+        bones: (20, 3) wanted directions to each landmark from its parent's, the shorter the less sure.
+        prior: (5, 15, 3) of `utnet.fit.priors`.
+        shape: (10,) expected betas.
+        free_betas: they are fitted, too.
+        measured: the distance is from depth.
+        cost: of the last step.
+        normal: (61, 61) normal matrix there, lower triangle.
+    """
 
     view: View
     wrist: np.ndarray
@@ -183,17 +199,17 @@ class HandFitter:
 
     def _begin(self, view: View, betas: np.ndarray | None) -> _Hand:
         wrist, root, angles = first_pose(view, self.model.rest, self._prior)
-        shape = np.zeros(NUM_BETAS) if betas is None else betas.copy()
+        known = np.zeros(NUM_BETAS) if betas is None else betas.copy()
         return _Hand(
             view=view,
             wrist=wrist,
             root=root,
             angles=angles,
-            betas=shape,
+            betas=known,
             offset=self.model.offset.copy(),
             bones=bone_directions(view.joints_m, view.joints_ok),
             prior=self._prior,
-            shape=shape,
+            shape=known,
             free_betas=betas is None,
         )
 
@@ -215,8 +231,9 @@ class HandFitter:
         points -= told.wrist
         told.wrist = put_at(points, view.points, view.seen)
         bones = mean_directions(hand.bones, bone_directions(points, np.ones(NUM_JOINTS, bool)))
+        prior = expecting(self._prior, told.angles)
         for one in (hand, told):
-            one.bones, one.prior, one.shape = bones, expecting(self._prior, told.angles), told.betas
+            one.bones, one.prior, one.shape = bones, prior, told.betas
         return self._better(hand, told)
 
     def _better(self, one: _Hand, other: _Hand) -> _Hand:

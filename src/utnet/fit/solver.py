@@ -22,6 +22,7 @@ _MAX_TURN_RAD = 0.6
 _TOLERANCE = 1e-4
 """Share of the cost that a step has to gain for another one to be worth it."""
 
+# All in one file: numba's cache does not see a change in a module that compiled code calls into.
 # Plain loops over scalars: array expressions, products and slices take three times as long to compile on the first run.
 
 

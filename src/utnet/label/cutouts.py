@@ -74,7 +74,7 @@ def room(
 ) -> tuple[int, int, int, int]:
     """Pixels that a picture lacks left, above, right and below for a window of `expand` times the box.
 
-    None on a side that cuts off fingers: an arm goes on beyond the edge, but what does there cannot be known.
+    0 on a side that cuts off fingers: an arm goes on beyond the edge, but what does there cannot be known.
 
     Args:
         box_px: (4,) of the hand.
