@@ -11,7 +11,7 @@ import numpy as np
 from utnet.conventions import MANO_PARENTS, NUM_BETAS, NUM_JOINTS
 from utnet.fit.angles import pose_to_angles
 from utnet.fit.landmarks import View, bone_directions, first_pose, look_at, mean_directions, put_at
-from utnet.fit.model import FitModel
+from utnet.fit.model import FitModel, check_params
 from utnet.fit.priors import angle_prior, expecting
 from utnet.fit.solver import NUM_UNKNOWNS, pose_joints, solve_hand
 from utnet.fit.surface import Surface, no_surface, read_surface
@@ -178,7 +178,7 @@ class HandFitter:
             raise ValueError(f"{len(depth_m)} depth images for {num} hands; give one (or None) for each")
         for name, params in (("start", start), ("expected", expected)):
             if params is not None:
-                _check_params(name, params, num)
+                check_params(name, params, num)
         if betas is not None:
             betas = np.broadcast_to(np.asarray(betas, float), (num, NUM_BETAS))
         hands = []
@@ -322,20 +322,6 @@ class HandFitter:
             betas=hand.betas.copy(),
             transl_m=look.T @ hand.wrist - self.model.rest_wrist(hand.betas),
         )
-
-
-def _check_params(name: str, params: HandParams, num: int) -> None:
-    shapes = {
-        "global_orient": (num, 1, 3, 3),
-        "hand_pose": (num, 15, 3, 3),
-        "betas": (num, NUM_BETAS),
-        "transl_m": (num, 3),
-    }
-    for key, shape in shapes.items():
-        array = np.asarray(getattr(params, key))
-        check_shape(f"{name}.{key}", array, shape)
-        if not np.isfinite(array).all():
-            raise ValueError(f"{name}.{key} holds NaN or inf")
 
 
 def _ith(params: HandParams, i: int) -> HandParams:
