@@ -21,6 +21,7 @@ from utnet.data.source import Source
 from utnet.ema import WeightMean
 from utnet.errors import InputError
 from utnet.evaluate import INPUTS, evaluate, scorable_inputs
+from utnet.inspection.check import refuse_wrong_labels
 from utnet.losses import UTNetLoss
 from utnet.model import UTNet
 from utnet.parallel import Engine, LossFunction, World, is_restart, job_id, joined, own_device, summed_terms
@@ -135,6 +136,8 @@ def _set_up(
         source = open_data(config.data, config, train=True)
         validation = open_validation(config)
         check_apart(source, validation)
+        if config.data.check:
+            refuse_wrong_labels(source)
         inputs = scorable_inputs(validation)
     model, init = make_model(config, last=workdir / "last" if resume else None)
     model = model.to(device).train()

@@ -267,6 +267,8 @@ class DataConfig:
     """Share of a part of a mixture."""
     mixture: tuple[DataConfig, ...] = ()
     """The parts of a mixture."""
+    check: bool = True
+    """Training judges 256 samples before it starts (order of joints, sides, units, axes, cameras, boxes)."""
 
     def __post_init__(self):
         require("data.limit", self.limit is None or self.limit >= 1, self.limit, "at least 1, or null for all")
