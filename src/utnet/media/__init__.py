@@ -1,7 +1,8 @@
 """Pictures, depth images and videos: read with clear refusals, written whole."""
 
 from utnet.media.depth import read_depth
-from utnet.media.pictures import PICTURE_SUFFIXES, Picture, read_picture
+from utnet.media.kinds import is_video, picture_format
+from utnet.media.pictures import PICTURE_SUFFIXES, Picture, is_animation, is_depth_image, picture_size, read_picture
 from utnet.media.videos import VIDEO_SUFFIXES, Frame, VideoReader, VideoWriter
 
 __all__ = [
@@ -11,6 +12,11 @@ __all__ = [
     "Picture",
     "VideoReader",
     "VideoWriter",
+    "is_animation",
+    "is_depth_image",
+    "is_video",
+    "picture_format",
+    "picture_size",
     "read_depth",
     "read_picture",
 ]
