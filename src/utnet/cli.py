@@ -16,7 +16,7 @@ import tyro
 from utnet.errors import InputError
 from utnet.inspection import commands as inspection
 from utnet.label import commands as labelling
-from utnet.options import Changes, File, Folder, Name, Number
+from utnet.options import Changes, File, Folder, Name, Number, gathered
 from utnet.predict import commands as prediction
 from utnet.scoring import commands as scoring
 from utnet.serve import commands as serving
@@ -231,8 +231,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """`utnet ...`; exits with 2 on bad input."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        if words.count("--set") > 1:
-            raise InputError("--set stands twice and the last would win; write --set KEY=VALUE KEY=VALUE once")
+        words = gathered(words)
         if words and words[0] in _GROUPS:
             tyro.extras.subcommand_cli_from_dict(
                 _GROUPS[words[0]],
