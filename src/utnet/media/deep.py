@@ -17,8 +17,8 @@ _BITS = (8, 10, 12, 14, 16)
 def to_8_bits(path: Path, numbers: np.ndarray) -> np.ndarray:
     """uint8 of numbers of any type.
 
-    Whole numbers of 16 bits may hold fewer: the fewest of 8, 10, 12, 14 and 16 that hold the largest one are taken for
-    white. Floats are in 0..1, or in 0..255 or 0..65535 where they are larger.
+    Whole numbers of 16 bits may use fewer: of the fewest of 8, 10, 12, 14 and 16 that hold the largest one, the upper 8
+    are taken. Floats are in 0..1, or in 0..255 or 0..65535 where they are larger.
 
     Raises:
         InputError: larger numbers, or below 0.
@@ -29,10 +29,10 @@ def to_8_bits(path: Path, numbers: np.ndarray) -> np.ndarray:
     largest = float(values.max(initial=0.0))
     if float(values.min(initial=0.0)) < -0.01 * max(largest, 1.0) or largest > 65535:
         raise InputError(f"{path}: numbers up to {largest:g} are no colours; save it with 8 or 16 bits a channel")
-    if numbers.dtype.kind == "f":
-        white = next(white for white in (1.0, 255.0, 65535.0) if largest <= 1.001 * white)
-    else:
-        white = next(2.0**bits - 1 for bits in _BITS if largest < 2**bits)
+    if numbers.dtype.kind != "f":
+        bits = next(bits for bits in _BITS if largest < 2**bits)
+        return (np.maximum(numbers, 0) >> (bits - 8)).astype(np.uint8)
+    white = next(white for white in (1.0, 255.0, 65535.0) if largest <= 1.001 * white)
     return np.rint(np.clip(values / white, 0, 1) * 255).astype(np.uint8)
 
 
