@@ -35,6 +35,7 @@ KINDS = {
     "l as ViTPose": ModelConfig(preset="l", size_px=96, width_px=64, patch_pad_px=2, **NARROW),
     "h": ModelConfig(preset="h", size_px=128, **NARROW),
     "h, square, graph": ModelConfig(preset="h", size_px=64, width_px=64, refiner="graph", **NARROW),
+    "hamer": ModelConfig(preset="hamer", size_px=64, decoder=(40, 2, 3, 56), **NARROW),
     "h, coarse only": ModelConfig(preset="h", size_px=64, width_px=32, refiner="none", **NARROW),
 }
 FIELDS = ("global_orient", "hand_pose", "betas", "cam", "cam_t", "joints_m", "joints_crop", "vertices_m")

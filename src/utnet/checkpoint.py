@@ -31,6 +31,7 @@ from utnet.errors import InputError
 from utnet.hand import HandModel
 from utnet.hand.arrays import HandArrays
 from utnet.model import UTNet
+from utnet.model.hamer import import_hamer as import_hamer
 from utnet.model.wilor import import_wilor as import_wilor
 from utnet.storage import put_on_disk, write_json
 

@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 # Threads that wait by spinning slow small operations by up to 100 times on a busy machine: before torch is loaded.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -168,27 +168,48 @@ def data() -> None:
 
 
 def import_() -> None:
-    """Turns other projects' weights into a checkpoint: import wilor (`utnet import --help`)."""
+    """Turns other projects' weights into a checkpoint: import hamer | wilor (`utnet import --help`)."""
 
 
 def import_wilor(file: Annotated[Path, tyro.conf.Positional], out: Path, num_heads: Number = None) -> None:
     """Writes WiLoR's published weights as a checkpoint with equal outputs, ready for RGB-D fine-tuning.
 
-    The file holds MANO's arrays: what is made of it stays under MANO's licence.
+    The file contains MANO's arrays: the checkpoint stays under MANO's licence.
 
     Args:
         file: wilor_final.ckpt.
         out: a new folder.
         num_heads: attention heads (default: 16 for ViT-H).
     """
-    from utnet.checkpoint import import_wilor as read
+    from utnet.checkpoint import import_wilor
+
+    _import(import_wilor, file, out, num_heads)
+
+
+def import_hamer(file: Annotated[Path, tyro.conf.Positional], out: Path, num_heads: Number = None) -> None:
+    """Writes HaMeR's published weights as a checkpoint with equal outputs, ready for RGB-D fine-tuning.
+
+    The file contains MANO's arrays: the checkpoint stays under MANO's licence.
+
+    Args:
+        file: hamer.ckpt.
+        out: a new folder.
+        num_heads: attention heads of the ViT (default: 16 for ViT-H).
+    """
+    from utnet.checkpoint import import_hamer
+
+    _import(import_hamer, file, out, num_heads)
+
+
+def _import(read: Callable[..., Any], file: Path, out: Path, num_heads: int | None) -> None:
     from utnet.checkpoint import save_checkpoint
     from utnet.config import Config, CropConfig
 
     if out.exists():
         raise InputError(f"{out}: exists already; give a new folder")
     model = read(file, num_heads)
-    crop = CropConfig(expand=2.0, aspect=model.width_px / model.config.size_px)  # WiLoR's square round a box
+    # The square round a box that both demos cut, to the pixel.
+    crop = CropConfig(expand=2.0, aspect=model.width_px / model.config.size_px, recipe="wilor")
     save_checkpoint(out, model, Config(model=model.config, crop=crop), imported_from=str(file))
     print(f"{out}: preset {model.config.preset}, {sum(p.numel() for p in model.parameters()):,} parameters")
 
@@ -222,7 +243,7 @@ _GROUPS: dict[str, dict[str, Callable[..., None]]] = {
         "stats": inspection.stats,
         "shard": inspection.shard,
     },
-    "import": {"wilor": import_wilor},
+    "import": {"hamer": import_hamer, "wilor": import_wilor},
 }
 """Commands with commands of their own."""
 

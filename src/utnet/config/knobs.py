@@ -65,6 +65,8 @@ class ModelConfig:
     depth: int | None = None
     num_heads: int | None = None
     """Width, blocks and attention heads of the encoder."""
+    decoder: tuple[int, int, int, int] | None = None
+    """Of preset hamer's head: width, layers, attention heads (of 64 each), hidden width."""
     uncertainty: bool = False
     """A head that says how far off each joint may be (`utnet.likelihood`); it needs loss.w_uncertainty above 0."""
     checkpoint_blocks: bool = False
@@ -74,16 +76,16 @@ class ModelConfig:
 
     def __post_init__(self):
         unit = 14 if self.patch_px == 14 else 32
-        ok = self.size_px > 0 and self.size_px % unit == 0
-        require("model.size_px", ok, self.size_px, f"a multiple of {unit}")
+        require("model.size_px", self.size_px > 0 and self.size_px % unit == 0, self.size_px, f"a multiple of {unit}")
         require("model.p_drop", 0.0 <= self.p_drop <= 1.0, self.p_drop, "0 to 1")
-        ok = self.stem in (None, "conv", "lite0", "patch")
-        require("model.stem", ok, self.stem, "'conv', 'lite0', 'patch' or null")
-        ok = self.refiner in (None, "graph", "maxpool", "none")
-        require("model.refiner", ok, self.refiner, "'graph', 'maxpool', 'none' or null")
+        stems = (None, "conv", "lite0", "patch")
+        require("model.stem", self.stem in stems, self.stem, "'conv', 'lite0', 'patch' or null")
+        refiners = (None, "graph", "maxpool", "none")
+        require("model.refiner", self.refiner in refiners, self.refiner, "'graph', 'maxpool', 'none' or null")
         require("model.patch_px", self.patch_px in (None, 14, 16), self.patch_px, "14, 16 or null")
         ok = self.patch_pad_px is None or 0 <= self.patch_pad_px < 7
         require("model.patch_pad_px", ok, self.patch_pad_px, "0 to 6, or null")
+        require("model.decoder", min(self.decoder or (1,)) >= 1, self.decoder, "four numbers of at least 1, or null")
         for name in ("width_px", "dim", "depth", "num_heads"):
             value = getattr(self, name)
             require(f"model.{name}", value is None or value >= 1, value, "at least 1, or null")
@@ -97,12 +99,15 @@ class CropConfig:
     """Side of the square over the longer side of the tight box."""
     aspect: float = 1.0
     """Width over height of what the network sees of the square (`model.width_px`); WiLoR's crops have 0.75."""
+    recipe: str = "utnet"
+    """How the picture is sampled: "utnet", or "wilor", to the pixel as HaMeR's and WiLoR's demos do it."""
     scale_jitter: float = 0.15
     shift_jitter: float = 0.06
     rotation_jitter_deg: float = 30.0
 
     def __post_init__(self):
         require("crop.aspect", 0.1 <= self.aspect <= 1.0, self.aspect, "0.1 to 1")
+        require("crop.recipe", self.recipe in ("utnet", "wilor"), self.recipe, "'utnet' or 'wilor'")
         require("crop.expand", 1.0 <= self.expand <= 10.0, self.expand, "1 to 10")
         for name in ("scale_jitter", "shift_jitter", "rotation_jitter_deg"):
             require(f"crop.{name}", 0.0 <= getattr(self, name) < math.inf, getattr(self, name), "0 or more")

@@ -77,5 +77,5 @@ def _kind_of(state: Mapping[str, Tensor], kind: str, where: str) -> str:
         return "mae"
     raise InputError(
         f"{where}: neither ViTPose's, DINOv2's, MAE's nor EfficientNet-Lite0's entries; it holds "
-        f"{listed(sorted(state))}. WiLoR's checkpoint is read by utnet.checkpoint.import_wilor"
+        f"{listed(sorted(state))}. WiLoR's and HaMeR's checkpoints are read by utnet import"
     )
