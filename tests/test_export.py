@@ -25,6 +25,7 @@ KINDS = {
     "b": ModelConfig(preset="b", size_px=64, **NARROW),
     "l": ModelConfig(preset="l", size_px=64, uncertainty=True, **NARROW),
     "h": ModelConfig(preset="h", size_px=64, width_px=32, **NARROW),
+    "hamer": ModelConfig(preset="hamer", size_px=64, decoder=(40, 2, 3, 56), **NARROW),
 }
 CROP = CropConfig(expand=1.7, rotation_jitter_deg=0.0)
 PACKAGES = {"onnx": "onnxscript", "openvino": "openvino", "torch": "torch"}

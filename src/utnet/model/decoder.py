@@ -100,7 +100,7 @@ class HandDecoder(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         """(B, N, context_dim) image tokens -> (B, 1, dim)."""
-        token = self.query.expand(len(image), -1, -1)
+        token = self.query.expand(image.shape[0], -1, -1)
         for layer in self.layers:
             token = layer(token, image)
         return token

@@ -151,7 +151,7 @@ class UTNet(nn.Module):
             assert self.decoder is not None
             image = self.encoder(image)
             return self.decoder(image).expand(-1, NUM_MANO_JOINTS + 2, -1), image
-        tokens = self.encoder(torch.cat([self.hand_tokens(len(image)), image], 1))
+        tokens = self.encoder(torch.cat([self.hand_tokens(image.shape[0]), image], 1))
         return tokens[:, : NUM_MANO_JOINTS + 2], tokens[:, NUM_MANO_JOINTS + 2 :]
 
     def _prepare_depth(self, rgb, depth_m, K_px, depth_ok):
