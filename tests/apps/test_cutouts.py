@@ -5,8 +5,8 @@ import json
 import cv2
 import numpy as np
 import pytest
-from support.label_clips import drawn, pictures, read  # noqa: F401 (drawn is a fixture)
 
+from support.label_clips import pictures, read
 from utnet.apps.label.copies import Copier, Copies, shifted
 from utnet.apps.label.cutouts import before, cut_out, draw_light, extended, leaves_by_the_arm, room
 from utnet.apps.label.dataset import Summary, label_pictures

@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
+from support.label_clips import SEEN, pictures, read, seen
 from support.laws import assert_labels_agree
 from utnet.apps.label.agreement import REASONS, Evidence, Limits, why_dropped
 from utnet.apps.label.dataset import label_pictures
@@ -18,32 +19,18 @@ from utnet.cli.main import main
 from utnet.conventions import SIDES
 from utnet.data import open_source
 from utnet.data.transforms import to_right
-from utnet.detect import Detection, HandDetector
+from utnet.detect import HandDetector
 from utnet.detect.landmark import Landmarks
 from utnet.errors import InputError
-from utnet.geometry import apart_percent, box_of, mirror_points, project
+from utnet.geometry import apart_percent, mirror_points, project
 from utnet.hand import HandModel
 from utnet.predict import Predictor
 from utnet.predict.inputs import Input, find_inputs
-from utnet.synth import SyntheticHands
 
 REAL = Path(__file__).parents[2].parent / "shared" / "real"
 GOOD = {"score": 1.0, "box_px": 100.0, "outside": 0, "overlap": 0.0, "flip": 1.0, "reprojection": 2.0}
 BAD = {"unsure": {"score": 0.1}, "small": {"box_px": 9.0}, "outside": {"outside": 15}, "overlap": {"overlap": 95.0},
        "flip": {"flip": np.inf}, "reprojection": {"reprojection": 20.0}, "unsteady": {"tremble_mm": 80.0}}  # fmt: skip
-SEEN = SyntheticHands(seed=0, size_px=256, jitter=False)[9]
-"""A drawn right hand that the detector finds."""
-
-
-def seen(side="right", shift=0.0, score=1.0, scale=1.0):
-    """What a detector would say that sees a drawn hand as it is: picture and detection."""
-    sample = SEEN
-    joints = (project(sample.joints_cam_m, sample.K_px) - 128) * scale + 128 + [shift, 0]
-    rgb, metres = sample.rgb, sample.joints_cam_m - sample.joints_cam_m.mean(0)
-    if side == "left":
-        rgb, metres = np.ascontiguousarray(rgb[:, ::-1]), mirror_points(metres)
-        joints = np.stack([255 - joints[:, 0], joints[:, 1]], 1)
-    return rgb, Detection(side, score, box_of(joints), joints, metres)
 
 
 @pytest.fixture(scope="module")
@@ -175,44 +162,6 @@ def test_a_line_comes_back_as_the_hand_that_was_fitted(fit, tmp_path, side):
     for each in (sample, right):
         assert_labels_agree(each, HandModel.open("right"), max_px=0.1, max_m=1e-5)
         np.testing.assert_allclose(project(each.joints_cam_m, each.K_px), each.joints_px, atol=0.05)
-
-
-class Drawn:
-    """Instead of the detector: it sees the drawn hand where the picture has it, and in its mirror image."""
-
-    def __init__(self, **_):
-        self.seen = {side: seen(side) for side in SIDES}
-
-    def __call__(self, image_rgb):
-        return [hand for rgb, hand in self.seen.values() if self._same(image_rgb, rgb)]
-
-    def _same(self, a, b):
-        return a.shape == b.shape and np.abs(a.astype(int) - b).mean() < 12
-
-    def _as_landmarks(self, hand):
-        return Landmarks(hand.joints_px, hand.joints_m, hand.score, float(hand.side == "right"))
-
-    def find(self, image_rgb, *, quick=False):
-        return [self._as_landmarks(hand) for hand in self(image_rgb)]
-
-    def follow(self, image_rgb, joints_px):
-        return next(iter(self.find(image_rgb)), None)
-
-
-@pytest.fixture
-def drawn(monkeypatch):
-    monkeypatch.setattr("utnet.predict.predictor.HandDetector", Drawn)
-
-
-def pictures(folder, *names):
-    folder.mkdir(parents=True, exist_ok=True)
-    for name in names:
-        cv2.imwrite(str(folder / name), seen("left" if "left" in name else "right")[0][..., ::-1])
-    return folder
-
-
-def read(out):
-    return [json.loads(line) for line in (out / "hands.jsonl").read_text().splitlines()]
 
 
 def test_pictures_and_videos_become_a_data_set(drawn, tmp_path, capsys):

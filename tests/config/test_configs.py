@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 import torch
+
 from support.custom_folder import labelled, write
 from support.lite0_files import random_file, written
-from support.runs import rows
-
 from support.mano_files import random_mano, write_mano
+from support.runs import rows
 from support.trees import dexycb_tree
 from utnet.checkpoint import load_checkpoint, save_checkpoint
 from utnet.config import Config, DataConfig, ModelConfig

@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from support.samples import sample_at
 
+from support.samples import sample_at
 from utnet.config import AugmentConfig
 from utnet.data.augment import augment, augment_colors, augment_depth
 from utnet.errors import InputError

@@ -11,8 +11,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from support.samples import sample_at, with_everything
 
+from support.samples import sample_at, with_everything
 from support.trees import copy_of, dexycb_tree, ho3d_tree
 from utnet.config import AugmentConfig, Config, ModelConfig, TrainConfig
 from utnet.data import open_source

@@ -8,13 +8,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from torch import nn
 
+from support.evaluations import CONFIG, Truth
 from support.mano_files import random_mano, write_mano
 from support.trees import copy_of, dexycb_tree, ho3d_tree
 from utnet.checkpoint import save_checkpoint
 from utnet.cli import evaluate_commands as commands
-from utnet.config import Config, DataConfig, ModelConfig, TrainConfig
+from utnet.config import DataConfig
 from utnet.conventions import MANO_TIP_VERTICES, SIDES, TIPS
 from utnet.data import open_source
 from utnet.distributed import World
@@ -32,34 +32,8 @@ from utnet.hand import HandModel
 from utnet.metrics import official_scores, pck_curve
 from utnet.model import UTNet
 from utnet.synth.source import SyntheticHands
-from utnet.types import Prediction
 
-CONFIG = Config(model=ModelConfig(size_px=64), train=TrainConfig(batch_size=4, num_workers=0))
 RGB, RGBD = Protocol(depth=False), Protocol(depth=True)
-
-
-class Truth(nn.Module):
-    """A network that answers the labels, through the same interface as UTNet."""
-
-    def __init__(self, hand):
-        super().__init__()
-        self.hand, self.weight = hand, nn.Parameter(torch.zeros(1))
-
-    def forward_batch(self, batch, *, use_depth=True, with_vertices=True):
-        params = batch.params
-        mesh = self.hand.decode(params)
-        known = batch.params_ok[:, None, None]
-        joints = batch.joints_3d[..., :3] - torch.where(known, params.transl_m[:, None], batch.joints_3d[:, :1, :3])
-        return Prediction(
-            global_orient=params.global_orient,
-            hand_pose=params.hand_pose,
-            betas=params.betas,
-            cam=torch.zeros(len(batch), 3),
-            cam_t=torch.zeros(len(batch), 3),
-            joints_m=joints,
-            joints_crop=batch.joints_2d[..., :2],
-            vertices_m=mesh.vertices_m,
-        )
 
 
 @pytest.fixture(scope="module")

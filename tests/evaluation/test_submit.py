@@ -6,8 +6,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from support.evaluations import CONFIG, Truth
 
+from support.evaluations import CONFIG, Truth
 from support.mano_files import random_mano, write_mano
 from support.trees import copy_of, dexycb_tree, ho3d_tree
 from utnet.checkpoint import save_checkpoint

@@ -5,8 +5,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from support.fitting import SIZE_WH, K, decode, error_mm, landmarks_of, make_hands, scene
 
+from support.fitting import SIZE_WH, K, decode, error_mm, landmarks_of, make_hands, scene
 from utnet.checkpoint import DEFAULT_NETWORK, save_checkpoint
 from utnet.config import Config, ModelConfig
 from utnet.conventions import PARENTS

@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from support.runs import CONFIG, TRAINING, WEIGHTS, assert_same, rows, with_train
 
 from support.processes import finish, start_world
+from support.runs import CONFIG, TRAINING, WEIGHTS, assert_same, rows, with_train
 from utnet.config import Config, DataConfig, LossConfig, ModelConfig
 from utnet.data.loader import make_loader
 from utnet.data.sources import open_data

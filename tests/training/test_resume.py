@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 import random
@@ -16,58 +15,18 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
 
 from support.processes import finish, start, start_world, wait_for_step
+from support.runs import CONFIG, TRAINING, WEIGHTS, assert_same, rows, with_train
 from support.trees import dexycb_tree
 from utnet.checkpoint import save_checkpoint
 from utnet.cli.main import main
-from utnet.config import Config, DataConfig, ModelConfig, TrainConfig
+from utnet.config import Config, DataConfig, ModelConfig
 from utnet.distributed import World, is_restart
 from utnet.errors import InputError
 from utnet.model import UTNet
 from utnet.signals import Stopped
 from utnet.training.loop import train
-
-CONFIG = Config(
-    val=DataConfig(limit=8),
-    model=ModelConfig(size_px=64),
-    train=TrainConfig(
-        steps=12,
-        batch_size=4,
-        accumulate=2,
-        lr=1e-3,
-        warmup_steps=5,
-        ema=0.9,
-        num_workers=0,
-        num_threads=1,
-        log_every=2,
-        eval_every=5,
-        save_every=3,
-        pictures=2,
-    ),
-)
-WEIGHTS, TRAINING = "weights.safetensors", "training.safetensors"
-
-
-def with_train(config: Config, **changes) -> Config:
-    return replace(config, train=replace(config.train, **changes))
-
-
-def rows(workdir: Path) -> list[tuple[str, ...]]:
-    """All but what clocks say."""
-    with (workdir / "metrics.csv").open() as file:
-        found = [(r["step"], r["split"], r["name"], r["value"]) for r in csv.DictReader(file)]
-    return [row for row in found if row[2] != "samples_per_s"]
-
-
-def assert_same(workdir: Path, undisturbed: Path) -> None:
-    for name in (f"last/{WEIGHTS}", f"last/{TRAINING}", f"best/{WEIGHTS}"):
-        ours, theirs = load_file(workdir / name), load_file(undisturbed / name)
-        assert set(ours) == set(theirs)
-        different = [entry for entry in ours if not torch.equal(ours[entry], theirs[entry])]
-        assert not different, (name, different[:5])
-    assert rows(workdir) == rows(undisturbed)
 
 
 @pytest.fixture(scope="module")

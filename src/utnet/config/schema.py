@@ -323,7 +323,7 @@ class TrainConfig:
     frozen_blocks: int = 0
     """So many blocks of that part (of the encoder, of the stem), and what is before them, are left as they are."""
     init_kind: str = "auto"
-    """Whose they are: "vitpose", "dinov2", "mae", "lite0", or "auto": as the entries say (`utnet.training.pretrained`)."""
+    """Whose they are: "vitpose", "dinov2", "mae", "lite0", or "auto": as the entries say (`training.pretrained`)."""
 
     def __post_init__(self):
         for name in ("steps", "batch_size", "accumulate", "log_every", "eval_every", "save_every"):

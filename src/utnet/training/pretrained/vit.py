@@ -1,8 +1,9 @@
 """ViTPose's, DINOv2's and MAE's encoders.
 
 A network with patches (presets b, l, h) takes the patch embedding, the position embedding, the blocks and the last
-norm; its image tokens then pass through the same computation as in the original (`tests/training/test_starting_weights.py` has
-the original's, written out). Only names and shapes of the files are known here; no code of the projects is used.
+norm; its image tokens then pass through the same computation as in the original (written out in
+`tests/training/test_starting_weights.py`). Only names and shapes of the files are known here; no code of the projects
+is used.
 
 - Class token, mask token, registers, decoders and keypoint heads have no place in a UTNet and are left out. ViTPose
   has no class token but adds its position (row 0) to every patch; that sum is loaded. The other two give it to the
