@@ -2,8 +2,8 @@
 
 `torchrun --nproc-per-node=N -m utnet train CONFIG` starts them. What N processes do with batches of B is what one does
 with a batch of N B, to the rounding of floats (`tests/training/test_parallel.py`): DDP and FSDP2 average gradients,
-which is right for means over the batch; sums over the batch (`UTNetLoss.summed_terms`) are scaled by N first, and means over
-samples that not every batch has as many of (the labelled ones) are taken over those of the whole step, which the
+which is right for means over the batch; sums over the batch (`UTNetLoss.summed_terms`) are scaled by N first, and means
+over samples that not every batch has as many of (the labelled ones) are taken over those of the whole step, which the
 processes count together beforehand (`UTNetLoss.count`).
 """
 

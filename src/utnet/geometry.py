@@ -101,7 +101,7 @@ def crop_affine(
 
 
 class CropJitter(Protocol):
-    """A crop's size and half-widths of its random changes: fields of `utnet.config.CropConfig`, which describes them."""
+    """A crop's size and half-widths of its random changes: fields of `utnet.config.CropConfig`, which says more."""
 
     @property
     def expand(self) -> float: ...

@@ -112,7 +112,7 @@ def test_a_light_is_all_that_changes_of_the_hand():
 
 
 @pytest.mark.parametrize("side", SIDES)
-def test_labels_point_at_the_same_hand_in_a_copy(drawn, tmp_path, side):  # noqa: F811
+def test_labels_point_at_the_same_hand_in_a_copy(drawn, tmp_path, side):
     folder = pictures(tmp_path / "in", "a_left.png" if side == "left" else "a.png")
     label_pictures(find_inputs([str(folder)]), tmp_path / "out", val_share=0)
     (line,) = read(tmp_path / "out")
@@ -145,7 +145,7 @@ def test_shifting_there_and_back_changes_nothing():
     assert shifted(shifted(line, 37, 12), -37, -12) == line
 
 
-def test_copies_are_of_the_training_split_alone_and_the_rest_stays(drawn, tmp_path, capsys):  # noqa: F811
+def test_copies_are_of_the_training_split_alone_and_the_rest_stays(drawn, tmp_path, capsys):
     folder, photos = pictures(tmp_path / "in", "p1_a.png", "p1_left.png", "p2_a.png"), tmp_path / "photos"
     photos.mkdir()
     cv2.imwrite(str(photos / "a.png"), np.full((400, 500, 3), (0, 200, 0), np.uint8))
@@ -168,7 +168,7 @@ def test_copies_are_of_the_training_split_alone_and_the_rest_stays(drawn, tmp_pa
         label_pictures(find_inputs([str(folder)]), tmp_path / "no", backgrounds=photos)
 
 
-def test_a_photograph_that_cannot_be_read_is_named_and_the_rest_is_done(drawn, tmp_path):  # noqa: F811
+def test_a_photograph_that_cannot_be_read_is_named_and_the_rest_is_done(drawn, tmp_path):
     folder, photos = pictures(tmp_path / "in", "a.png"), tmp_path / "photos"
     photos.mkdir()
     (photos / "broken.jpg").write_bytes(b"no picture")
