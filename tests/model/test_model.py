@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from support.networks import SIZE, assert_same, inputs
 from utnet.config import CropConfig, ModelConfig
 from utnet.conventions import NOMINAL_FOCAL
 from utnet.errors import InputError
@@ -13,9 +14,6 @@ from utnet.model import UTNet
 from utnet.model.refiner import gather_neighbours, neighbour_lists, normalised_adjacency, skin_patches
 from utnet.model.tokens import depth_channels
 from utnet.synth import SyntheticHands
-
-SIZE = 64
-FIELDS = ("global_orient", "hand_pose", "betas", "cam", "cam_t", "joints_m", "joints_crop", "vertices_m", "joint_map")
 
 
 @pytest.fixture(scope="module")
@@ -26,19 +24,6 @@ def model():
         for parameter in model.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.02)
     return model
-
-
-def inputs(num=3, seed=0):
-    generator = torch.Generator().manual_seed(seed)
-    rgb = torch.rand(num, 3, SIZE, SIZE, generator=generator)
-    depth = 0.6 + 0.1 * torch.rand(num, SIZE, SIZE, generator=generator)
-    K = torch.tensor([[150.0, 0, 31.5], [0, 150.0, 31.5], [0, 0, 1]]).expand(num, 3, 3)
-    return rgb, depth, K
-
-
-def assert_same(a, b, rows_a=slice(None), rows_b=slice(None), atol=2e-5):
-    for name in FIELDS:
-        torch.testing.assert_close(getattr(a, name)[rows_a], getattr(b, name)[rows_b], atol=atol, rtol=1e-4, msg=name)
 
 
 def test_inputs_of_another_kind_are_refused():
