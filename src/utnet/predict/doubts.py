@@ -8,7 +8,7 @@ import numpy as np
 
 from utnet.detect import HandDetector
 from utnet.errors import InputError
-from utnet.media import picture_size, read_picture
+from utnet.io.pictures import picture_size, read_picture
 from utnet.predict.inputs import Input
 
 _WIDE, _NARROW = 0.3, 20.0

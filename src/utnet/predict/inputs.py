@@ -11,8 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from utnet.errors import InputError
-from utnet.media import PICTURE_SUFFIXES, VIDEO_SUFFIXES, is_animation, is_depth_image, is_video, picture_format
-from utnet.media.depth import DEPTH_SUFFIXES
+from utnet.io.depth import DEPTH_SUFFIXES
+from utnet.io.kinds import is_video, picture_format
+from utnet.io.pictures import PICTURE_SUFFIXES, is_animation, is_depth_image
+from utnet.io.videos import VIDEO_SUFFIXES
 
 _NUMBER = re.compile(r"(\d+)\D*$")
 _TIME = re.compile(r"\d{9,}[._]\d+$")
