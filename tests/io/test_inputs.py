@@ -12,16 +12,16 @@ import cv2
 import numpy as np
 import pytest
 from PIL import Image
-from utnet.io.hdr import HLG, PQ, hdr_to_srgb
-from utnet.io.shown import as_shown, display_matrix, fitted_into, square_pixels
 
 from support.mano_files import random_mano, write_mano
 from utnet.cli.options import gathered
 from utnet.errors import InputError
 from utnet.hand.mano import load_mano, mano_file
+from utnet.io.hdr import HLG, PQ, hdr_to_srgb
 from utnet.io.kinds import is_video, picture_format
 from utnet.io.pictures import picture_size, read_picture
 from utnet.io.safe_pickle import load_pickle
+from utnet.io.shown import as_shown, display_matrix, fitted_into, square_pixels
 from utnet.io.videos import VideoReader
 from utnet.predict.doubts import camera_doubts
 from utnet.predict.inputs import DepthFiles, find_inputs, passed_over

@@ -14,9 +14,9 @@ from PIL import Image, ImageOps, UnidentifiedImageError, features
 from PIL.ExifTags import Base
 
 from utnet.errors import InputError
+from utnet.io.deep import is_deep, read_deep, to_8_bits
 from utnet.io.exif import exif_camera
-from utnet.media.deep import is_deep, read_deep, to_8_bits
-from utnet.media.kinds import is_camera_raw, picture_format
+from utnet.io.kinds import is_camera_raw, picture_format
 
 PICTURE_SUFFIXES = (
     ".jpg", ".jpeg", ".jfif", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".heic", ".heif", ".avif",
@@ -40,7 +40,7 @@ class Picture:
 
     Attributes:
         rgb: (H, W, 3) uint8, upright.
-        K_px: (3, 3) intrinsics that its EXIF data tell, of the upright picture, or None (`media.exif`).
+        K_px: (3, 3) intrinsics that its EXIF data tell, of the upright picture, or None (`io.exif`).
         turned: its EXIF data say that the stored pixels lie on their side, upside down or mirrored; `rgb` does not.
     """
 

@@ -19,9 +19,9 @@ from av.stream import Disposition
 
 from utnet.errors import InputError
 from utnet.io.atomic import whole_file
+from utnet.io.hdr import HLG, PQ, hdr_to_srgb
 from utnet.io.pictures import check_megapixels
-from utnet.media.hdr import HLG, PQ, hdr_to_srgb
-from utnet.media.shown import as_shown, display_matrix, fitted_into, square_pixels
+from utnet.io.shown import as_shown, display_matrix, fitted_into, square_pixels
 
 VIDEO_SUFFIXES = (
     ".mp4", ".mov", ".m4v", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".3gp", ".3g2", ".ts", ".mts", ".m2ts", ".flv",

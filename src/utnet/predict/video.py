@@ -35,7 +35,7 @@ class VideoResult:
         num_hands: in all of them.
         incomplete: why frames are missing, or None.
         stopped: they are missing because of a request to stop.
-        notes: what else there is to say of it (`media.VideoReader`).
+        notes: what else there is to say of it (`io.videos.VideoReader`).
     """
 
     num_frames: int

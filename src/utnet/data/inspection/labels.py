@@ -39,7 +39,7 @@ class Labels:
         depth_agrees: (N,) bool, depth lies at the joints' distance.
         turn: (N,) int, EXIF orientation of the picture (1: none), for sources that do not turn pictures by it.
         turn_scores: how sure a detector is of hands where the labels put them, in the pictures as they are stored and
-            upright (`inspection.turned`); NaN without turned pictures.
+            upright (`data.inspection.turned`); NaN without turned pictures.
     """
 
     source: str
