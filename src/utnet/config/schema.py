@@ -49,7 +49,7 @@ class ModelConfig:
     p_drop: float = 0.4
     """Probability that a training sample's depth is dropped, by the loader (`utnet.data.loader.make_loader`)."""
     stem: str | None = None
-    """"conv", "lite0" (EfficientNet-Lite0, to start from ImageNet weights) or "patch"; null here and below: the preset's."""
+    """"conv", "lite0" (EfficientNet-Lite0, starts from ImageNet) or "patch"; null here and below: the preset's."""
     refiner: str | None = None
     """"graph", "maxpool" (WiLoR's) or "none" (the coarse hand is the result)."""
     width_px: int | None = None
