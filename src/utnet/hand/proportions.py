@@ -31,8 +31,8 @@ another order leaves less than this share of it. Single hands in space have up t
 _MANY_SEEN, _LEAST_SEEN = 6, 3
 """From six hands on, image points are as good as joints in space; fewer than three say nothing."""
 
-_LEAST_BEND = 0.25
-"""Sine of an angle summed over four fingers: less bent than this, a hand does not say which side it is."""
+_LEAST_BEND = 0.6
+"""Sine of an angle summed over four fingers, 9 degrees each: fingers that are straighter may be bent backwards."""
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,9 @@ from utnet.hand.proportions import OPENPOSE, bends_as_right, find_joint_order, f
 FEW = 0.05
 """Conventions are wrong everywhere or in a part of the set; what less than this share of the hands show is noise."""
 
+_MOST = 0.5
+"""Hands of no known order among others are noise; a whole set of them is no set of hands."""
+
 _UNIT_PX = 1.5
 """Image points of a whole hand that are all smaller than this are shares of the picture, not pixels."""
 
@@ -169,6 +172,8 @@ def _order(labels: Labels) -> Iterator[Finding]:
     keys, num, order = [], 0, OPENPOSE
     if share(wrong, in_3d) > FEW:
         found = find_joint_order(labels.joints_m[wrong])
+        if found is None and share(wrong, in_3d) < _MOST:
+            return  # noisy hands among good ones
         if found is None:
             remedy = "list wrist, then thumb to little finger, each from the palm to its tip"
             text = f"joints_3d of {wrong.sum()} of {len(labels)} hands: the bones have no hand's lengths"
