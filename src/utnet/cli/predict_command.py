@@ -71,7 +71,8 @@ def predict(
             ships (fit where none does).
         device: of the network: auto, cpu, cuda, ...
         mano: folder of your MANO_RIGHT.pkl, to fit MANO instead of the open hand (default: UTNET_MANO_DIR).
-        K: intrinsics in pixels of the upright pictures; videos have square pixels (default: from EXIF, else f = the longer side, centred).
+        K: intrinsics in pixels of the upright pictures; videos have square pixels (default: from EXIF, else f = the
+            longer side, centred).
         depth: depth images aligned to the pictures: one file, or a folder or glob of files with the pictures' names or
             numbers. 16-bit PNG or TIFF, or .npy in metres.
         depth_scale: metres a step of 16-bit depth (0.001: millimetres).

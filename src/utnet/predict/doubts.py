@@ -13,6 +13,8 @@ from utnet.predict.inputs import Input
 
 _WIDE, _NARROW = 0.3, 20.0
 """Focal lengths in longer sides of the picture: views of 118 degrees and of 3."""
+_REFUSED = (0.1, 200.0)
+"""Beyond these the camera is refused (`predict.checks`)."""
 _OTHER_SIZE = 1.15
 """Principal points off the middle by this factor, the same in x and y, are rather those of another resolution."""
 _PANORAMA = 3.0
@@ -55,7 +57,7 @@ def _camera_doubts(K_px: np.ndarray, size_wh: tuple[int, int]) -> list[str]:
     if not (-0.5 <= cx <= width - 0.5 and -0.5 <= cy <= height - 0.5):
         return [f"the centre {cx:g}, {cy:g} of --K lies outside the {width} x {height} px; is it of this picture?"]
     share = fx / max(size_wh)
-    if not _WIDE <= share <= _NARROW:
+    if _REFUSED[0] < share < _WIDE or _NARROW < share < _REFUSED[1]:
         degrees = 2 * np.degrees(np.arctan(0.5 / share))
         return [f"--K says a field of view of {degrees:.0f} degrees; is it of this picture's size, in pixels?"]
     return []
