@@ -135,8 +135,8 @@ class Line:
         labelled = np.isfinite(points[:, 0])
         size_m = np.ptp(points[labelled], axis=0).max() if dims == 3 and labelled.any() else 0.0
         if size_m > MAX_HAND_M:
-            unit = f"{MILLIMETRES}; multiply by 0.001" if 30 < size_m < 300 else "expected metres"
-            self.fail(f"{key!r}: joints more than {MAX_HAND_M:g} m apart; {unit}")
+            unit = f"; {MILLIMETRES}, multiply by 0.001" if 30 < size_m < 300 else ""
+            self.fail(f"{key!r}: joints more than {MAX_HAND_M:g} m apart; expected metres{unit}")
         return points, conf * labelled
 
     def box(self) -> np.ndarray | None:
