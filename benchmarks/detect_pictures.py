@@ -11,7 +11,7 @@ import numpy as np
 
 from utnet.config import FactorsConfig, SynthConfig
 from utnet.geometry import box_of, intrinsics, mirror_params, project, unproject
-from utnet.media import read_picture
+from utnet.io.pictures import read_picture
 from utnet.synth.appearance import Appearance
 from utnet.synth.full import FullRenderer
 from utnet.synth.gestures import sample_pose
