@@ -19,6 +19,9 @@ class Detection:
         joints_m: (21, 3) landmarks in metres relative to the hand's middle, axes as the picture's (x right, y down,
             z forward), turned back from the detector's own region.
         track: number of the hand through a video, None in a single picture.
+        side_probability: in [0, 1], that `side` is right; 1 where the user gave the side.
+        agreement: mean distance between the landmarks of two looks at the hand in percent of the box; None where it
+            was looked at once.
     """
 
     side: str
@@ -27,3 +30,5 @@ class Detection:
     joints_px: np.ndarray
     joints_m: np.ndarray
     track: int | None = None
+    side_probability: float = 1.0
+    agreement: float | None = None
