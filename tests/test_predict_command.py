@@ -519,7 +519,7 @@ def test_boxes_that_hardly_hold_a_hand_are_named(detector, tmp_path, monkeypatch
     assert predict(photo, "--out", out, "--box", "9,9,99,99", "20,20,40,40", "60,50,66,56") == 0
     said = capsys.readouterr()
     lines = said.err.strip().splitlines()
-    assert lines[0].startswith("utnet: box 2: probably no hand (presence 0.02); if there is one, --method network does")
+    assert lines[0].startswith("utnet: box 2: probably no hand (presence 0.02); look at the overlay")
     assert lines[1].startswith("utnet: box 3: its hand would be ")
     assert len(lines) == 2
     assert len([line for line in said.out.splitlines() if "score " in line]) == 3

@@ -185,8 +185,7 @@ def _doubts(hands: Sequence[Hand]) -> list[str]:
         z_m = float(hand.joints_cam_m[:, 2].mean())
         if hand.presence < _LEAST_PRESENCE:
             lines.append(
-                f"box {number}: probably no hand (presence {hand.presence:.2f}); "
-                "if there is one, --method network does without landmarks"
+                f"box {number}: probably no hand (presence {hand.presence:.2f}); look at the overlay before you use it"
             )
         if z_m > REACH_M[1]:
             lines.append(f"box {number}: its hand would be {z_m:.0f} m away; is it tight round the hand, in pixels?")
