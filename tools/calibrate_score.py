@@ -55,7 +55,7 @@ _SIZE_PX = 320
 _EXPAND = 2.75
 _OWN_HAND_PERCENT = 25.0
 """A detection nearer than this to the drawn hand is a detection of it, whatever its side."""
-_RIDGE = 0.02
+_RIDGE = 0.005
 _FOUND, _BOXED, _WRONG = range(3)
 
 
