@@ -44,14 +44,14 @@ from tqdm import tqdm
 
 from utnet.conventions import PARENTS
 from utnet.detect import Detection
+from utnet.evaluation.crops import stacked
 from utnet.geometry import longer_side
 from utnet.hand import HandModel
-from utnet.media import read_picture
+from utnet.io.pictures import read_picture
 from utnet.predict import Hand, Predictor
-from utnet.raster import rasterize
-from utnet.scoring.crops import stacked
+from utnet.render.drawing import contact_sheet, label, save_picture
+from utnet.render.raster import rasterize
 from utnet.synth import SyntheticHands
-from utnet.viz import contact_sheet, label, save_picture
 
 SEED = 4_100_003
 _DIGITS = "sign_digits_apache2/Dataset/*/*.JPG"

@@ -35,10 +35,10 @@ from tqdm import tqdm
 from utnet.config import Config, SynthConfig, override
 from utnet.detect import Detection
 from utnet.geometry import apart_percent, box_of, project
+from utnet.io.atomic import whole_file
 from utnet.metrics import pa_mpjpe_mm
 from utnet.predict import Hand, Predictor
 from utnet.predict.confidence import FEATURES, RIGHT_MM, RIGHT_PERCENT, LogisticModel, kind_of
-from utnet.storage import whole_file
 from utnet.synth import SyntheticHands
 from utnet.types import Sample
 

@@ -12,7 +12,7 @@ from utnet.placement import depth_around
 from utnet.predict.confidence import Evidence
 from utnet.predict.hand import Hand
 from utnet.predict.lifting import RightHands
-from utnet.raster import rasterize
+from utnet.render.raster import rasterize
 
 _PART_PX = 64
 _HIDDEN_M = 0.015

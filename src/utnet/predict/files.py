@@ -14,12 +14,12 @@ import trimesh
 import utnet
 from utnet.errors import InputError
 from utnet.geometry import matrix_to_axis_angle
-from utnet.media import Picture
+from utnet.io.atomic import whole_file, write_whole
+from utnet.io.pictures import Picture
 from utnet.predict.checks import choose_camera
 from utnet.predict.drawing import draw_hands
 from utnet.predict.hand import Hand
-from utnet.storage import whole_file, write_whole
-from utnet.viz import MAX_JPEG_PX, save_picture
+from utnet.render.drawing import MAX_JPEG_PX, save_picture
 
 SCHEMA, SCHEMA_VERSION = "utnet-hands", 3
 PREDICTIONS = "predictions.json"

@@ -15,7 +15,7 @@ from utnet.data.transforms import to_right
 from utnet.detect import Detection, HandDetector
 from utnet.errors import InputError
 from utnet.geometry import apart_percent, mirror_params, mirror_points, project
-from utnet.media import Picture, read_picture
+from utnet.io.pictures import Picture, read_picture
 from utnet.predict.checks import check_box, checked_depth, checked_image, choose_camera, depth_in_reach
 from utnet.predict.confidence import kind_of, score
 from utnet.predict.evidence import evidence_of
@@ -89,7 +89,7 @@ class Predictor:
         """The hands of a picture: those that the detector finds, best first, or one for each box, in the boxes' order.
 
         Args:
-            image: a file, a `Picture` of `utnet.media.read_picture`, or (H, W, 3) uint8 RGB.
+            image: a file, a `Picture` of `utnet.io.pictures.read_picture`, or (H, W, 3) uint8 RGB.
             depth_m: (H, W) metres aligned to the image, 0 or NaN where there is no reading.
             K_px: (3, 3) intrinsics of the image; None: the picture's own (EXIF), and where there are none, or of an
                 array, f = the longer side, centred.
