@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
 _SHOWN = 20
 """Pictures without a hand that are named."""
-_LEAST_SCORE = 0.5
+_LEAST_PRESENCE = 0.5
+_DISTANCE_WORDS = {"sensor": "depth", "hand_size": "the hand's size"}
 _PALMS_M = (0.045, 0.15)
 """From the wrist to the middle knuckle: a small child's and far more than anyone's."""
 
@@ -167,7 +168,7 @@ def _lines(summary: Summary, found: Sequence[Input], request: Request) -> list[s
     if len(found) == 1 and summary.num_pictures:
         for hand in summary.hands:
             x, y, z = hand.joints_cam_m.mean(0)
-            how = f"score {hand.score:.2f}, distance from {hand.distance_from}"
+            how = f"score {hand.score:.2f}, distance from {_DISTANCE_WORDS[hand.distance_source]}"
             lines.append(f"{hand.side} hand, its middle at x {x:.3f}, y {y:.3f}, z {z:.3f} m ({how})")
     lines += [f"no hand in {label}" for label in summary.without_hand[:_SHOWN]]
     if len(summary.without_hand) > _SHOWN:
@@ -196,10 +197,9 @@ def _doubts(hands: Sequence[Hand]) -> list[str]:
     lines = []
     for number, hand in enumerate(hands, start=1):
         z_m = float(hand.joints_cam_m[:, 2].mean())
-        if hand.score < _LEAST_SCORE:
+        if hand.presence < _LEAST_PRESENCE:
             lines.append(
-                f"box {number}: probably no hand (score {hand.score:.2f}); "
-                "if there is one, --method network does without landmarks"
+                f"box {number}: probably no hand (presence {hand.presence:.2f}); look at the overlay before you use it"
             )
         if z_m > REACH_M[1]:
             lines.append(f"box {number}: its hand would be {z_m:.0f} m away; is it tight round the hand, in pixels?")
@@ -214,7 +214,7 @@ def _contradictions(hands: Sequence[Hand]) -> list[str]:
     for number, hand in enumerate(hands, start=1):
         seen_px, drawn_px = np.ptp(hand.box_px.reshape(2, 2), axis=0).max(), np.ptp(hand.joints_px, axis=0).max()
         palm_m = float(np.linalg.norm(hand.joints_cam_m[9] - hand.joints_cam_m[0])) * seen_px / drawn_px
-        if hand.distance_from == "depth" and not _PALMS_M[0] < palm_m < _PALMS_M[1]:
+        if hand.distance_source == "sensor" and not _PALMS_M[0] < palm_m < _PALMS_M[1]:
             z_m = float(hand.joints_cam_m[:, 2].mean())
             lines.append(
                 f"hand {number}: at the {z_m:.2f} m that depth says, its palm would be {100 * palm_m:.0f} cm long; "

@@ -4,6 +4,7 @@ fitted to them."""
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -61,8 +62,9 @@ class BothLifter:
         self._fitter = HandFitter(self.hand)
 
     def __call__(self, samples: Sequence[Sample]) -> RightHands:
-        expected = self.network(samples).params
-        return _decoded(self.hand, self._fitter.fit(expected=expected, **_seen(samples)))
+        expected = self.network(samples)
+        fits = self._fitter.fit(expected=expected.params, **_seen(samples))
+        return replace(_decoded(self.hand, fits), network_joints_m=expected.joints_cam_m)
 
 
 def _seen(samples: Sequence[Sample]) -> dict[str, Any]:
@@ -84,6 +86,8 @@ def _decoded(hand: HandModel, fits: Fits) -> RightHands:
         joints_cam_m=mesh.joints_m.double().numpy() + transl,
         vertices_cam_m=mesh.vertices_m.double().numpy() + transl,
         measured=fits.measured,
+        shape_source=["depth" if measured else "landmarks" for measured in fits.measured],
+        fit_cost=fits.cost,
     )
 
 
