@@ -71,5 +71,5 @@ def side_doubts(
     return [
         f"box {number}: looks like a {hand.side} hand, not a {side} one; is --side in the order of the boxes?"
         for number, (hand, side) in enumerate(zip(found, sides, strict=True), start=1)
-        if hand.side != side and hand.score > _SURE
+        if hand.side != side and hand.side_probability > _SURE
     ]
