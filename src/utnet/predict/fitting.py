@@ -14,6 +14,7 @@ import torch
 from utnet.errors import InputError
 from utnet.fit import Fits, HandFitter
 from utnet.hand import HandModel
+from utnet.hand.mano import mano_file
 from utnet.predict.lifting import RightHands
 from utnet.predict.network import NetworkLifter
 from utnet.types import Sample
@@ -91,7 +92,7 @@ def _decoded(hand: HandModel, fits: Fits) -> RightHands:
 
 
 def _mano(folder: Path) -> HandModel:
-    path = folder / "MANO_RIGHT.pkl"
+    path = mano_file(folder, "right")
     if not path.is_file():
         raise InputError(f"{path}: no such file; give the folder of your MANO_RIGHT.pkl (mano.is.tue.mpg.de)")
     return HandModel.from_mano(path)
