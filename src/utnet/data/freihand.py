@@ -260,7 +260,7 @@ class FreiHand:
         if self._mano is None:
             raise InputError("FreiHAND's labels are MANO's; name the folder of your MANO_RIGHT.pkl (data.mano)")
         folder = Path(self._mano)
-        path = mano_file(folder, "right")
+        path = mano_file(folder)
         if not path.is_file():
             raise InputError(f"{path}: no such file; name the folder that holds your MANO_RIGHT.pkl (data.mano)")
         return path

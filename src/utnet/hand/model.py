@@ -102,8 +102,8 @@ class HandModel(nn.Module):
         """The user's own MANO file (`MANO_RIGHT.pkl` or `MANO_LEFT.pkl`), read without running anything in it.
 
         Args:
-            path: the file.
-            side: which hand the file holds.
+            path: the file, or its folder.
+            side: which hand it is.
             flat_hand_mean: False adds the file's `hands_mean` to every pose (FreiHAND, DexYCB); True does not (HO3D,
                 WiLoR).
             tips: whose fingertip vertices: "smplx", "freihand", "ho3d" or "manopth" (`conventions.MANO_TIP_VERTICES`).

@@ -92,7 +92,7 @@ def _decoded(hand: HandModel, fits: Fits) -> RightHands:
 
 
 def _mano(folder: Path) -> HandModel:
-    path = mano_file(folder, "right")
+    path = mano_file(folder)
     if not path.is_file():
         raise InputError(f"{path}: no such file; give the folder of your MANO_RIGHT.pkl (mano.is.tue.mpg.de)")
     return HandModel.from_mano(path)

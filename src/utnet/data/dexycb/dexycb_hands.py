@@ -78,7 +78,7 @@ class DexYcbHands:
 
 
 def _load_files(folder: Path, sides: list[str]) -> dict[str, HandArrays]:
-    if not folder.is_dir():
+    if not folder.exists():
         raise InputError(f"{folder}: no such folder; name the one that holds your MANO_RIGHT.pkl and MANO_LEFT.pkl")
     files = {}
     for side in sides:
