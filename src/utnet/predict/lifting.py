@@ -21,12 +21,14 @@ class RightHands:
         joints_cam_m: (B, 21, 3).
         vertices_cam_m: (B, V, 3).
         measured: (B,) bool, the distance was measured by depth, not guessed from the hand's size.
+        shape_source: (B,) str, where the shape comes from, as in `utnet.fit.Fits`; None for a network.
     """
 
     params: HandParams
     joints_cam_m: np.ndarray
     vertices_cam_m: np.ndarray
     measured: np.ndarray
+    shape_source: np.ndarray | None = None
 
 
 class Lifter(Protocol):
