@@ -40,7 +40,7 @@ _DEPTH_ROUNDS = 3
 _MOST_BETA = 2.0
 """In deviations: no picture says more surely that a hand is unlike others."""
 _MOST_FRAMES = 10.0
-"""As many as the frames of one person count for in its shape: they err alike."""
+"""As many as the frames of one person with depth count for in its shape: they err alike."""
 _BONES_OF_JOINTS = np.array([*range(5, 8), *range(9, 12), *range(17, 20), *range(13, 16), *range(1, 4)])
 """(15,) the bone, of the 20, that each of MANO's joints turns."""
 
@@ -192,11 +192,14 @@ class HandFitter:
     ) -> np.ndarray:
         """(10,) the one shape of a person seen B times: each fit's betas, weighed by how much its picture says of them.
 
-        Frames err alike, so however many there are they count as ten at the most against the prior.
+        Frames err alike, so however many have depth they count as ten at the most against the prior. Those without it
+        do not count beside them, and by themselves all together as one: what they say of the shape is mostly the bias
+        of the landmarks, which does not average out.
         """
-        hands = self._solved(joints_px, joints_m, K_px, depth_m, free_betas=True)
+        hands = self._solved(joints_px, joints_m, K_px, depth_m, free_betas=depth_m is None)
+        measured = [hand for hand in hands if hand.measured]
+        hands, num = (measured, min(len(measured), _MOST_FRAMES)) if measured else (hands, 1.0)
         known = np.stack([_betas_precision(hand.normal) for hand in hands])  # prior included
-        num = min(len(hands), _MOST_FRAMES)
         said = np.mean([P @ hand.betas for P, hand in zip(known, hands, strict=True)], axis=0)
         return np.linalg.solve(np.eye(NUM_BETAS) + num * (known.mean(0) - np.eye(NUM_BETAS)), num * said)
 

@@ -106,7 +106,7 @@ def bone_directions(joints_m: np.ndarray, joints_ok: np.ndarray) -> np.ndarray:
 def weighted_directions(joints_m: np.ndarray, joints_ok: np.ndarray, deviation_rad: np.ndarray) -> np.ndarray:
     """(20, 5) `bone_directions` with one over the standard deviations (20, 2) of their x and y and of their z."""
     directions = bone_directions(joints_m, joints_ok)
-    return np.column_stack([directions, np.where(directions.any(1)[:, None], 1 / deviation_rad, 0.0)])
+    return np.column_stack([directions, np.where(directions.any(axis=1, keepdims=True), 1 / deviation_rad, 0.0)])
 
 
 def combined_directions(one: np.ndarray, other: np.ndarray) -> np.ndarray:

@@ -179,9 +179,8 @@ def _normal_equations(wrist, root, angles, betas, model, observed, H, g):
         of = (joint[i] - 1) // 3 if i > 0 else 5
         if seen[i, 2] > 0.0:
             before = i - 1 if seen[i, 3] != 0.0 else i
-            cost += _add_image_point(
-                x[i], J[i], seen[i], x[before], J[before], seen[before], outlier2, row, block[of], right[of]
-            )
+            last = (x[before], J[before], seen[before])
+            cost += _add_image_point(x[i], J[i], seen[i], last, outlier2, row, block[of], right[of])
         if i > 0 and bones[i - 1, 4] > 0.0:
             parent = 0 if i % 4 == 1 else i - 1
             for c in range(3):
