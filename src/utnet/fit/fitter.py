@@ -275,8 +275,8 @@ class HandFitter:
         points = places[of] + np.einsum("nab,nb->na", R[of], offset + self.model.dirs @ told.betas) - told.wrist
         told.wrist = put_at(points, view.points, view.seen)
         turned = np.full(15, USUAL_ERROR_RAD) if error_mm is None else expected_errors_rad(error_mm, points)
-        wider = disbelief(points, view)
-        turned, share = turned * wider, np.full(NUM_JOINTS - 1, wider)
+        share = disbelief(points, view)
+        turned = turned * share[_BONES_OF_JOINTS]
         share[_BONES_OF_JOINTS] = turned / USUAL_ERROR_RAD
         deviation = share[:, None] * _EXPECTED_BONE_RAD
         prior = expected_prior(told.angles, self._rest, turned)

@@ -17,7 +17,7 @@ from utnet.geometry import unproject
 from utnet.placement import solve_translation
 
 _USUAL_APART = 0.6
-"""Directions of bones of a network and of landmarks are apart by less than this (chord of 35 degrees) in the median."""
+"""Directions of a finger's bones of a network and of landmarks are usually apart by less than this (35 degrees)."""
 _PARENT = parents_in_finger()
 _PALM = (0, 1, 5, 9, 13, 17)
 """Landmarks that move little against each other: wrist, base of the thumb, knuckles."""
@@ -125,15 +125,12 @@ def weighted_points(view: View, seen: LandmarkModel, z_m: float) -> np.ndarray:
     return np.column_stack([view.points, view.seen * z_m / deviation, np.where(follows, seen.repeated, 0.0)])
 
 
-def disbelief(joints_m: np.ndarray, view: View) -> float:
-    """By how much an expected hand (21, 3) is less sure than usual: more than one where its bones have little to do
-    with those of the 3D landmarks, which happens where a network takes something else for the hand."""
+def disbelief(joints_m: np.ndarray, view: View) -> np.ndarray:
+    """(20,) by how much each bone of an expected hand (21, 3) is less sure than usual: more than one in fingers of which
+    the bones have little to do with those of the 3D landmarks, as where a network stretches a finger that is closed."""
     one, other = bone_directions(joints_m, np.ones(NUM_JOINTS, bool)), bone_directions(view.joints_m, view.joints_ok)
-    both = other.any(1)
-    if not both.any():
-        return 1.0
-    apart = float(np.median(np.linalg.norm(one[both] - other[both], axis=1)))
-    return max(1.0, apart / _USUAL_APART) ** 2
+    apart = np.where(other.any(1), np.linalg.norm(one - other, axis=1), 0.0).reshape(5, 4).mean(1)
+    return np.repeat(np.maximum(1.0, apart / _USUAL_APART) ** 2, 4)
 
 
 def _distance(joints_m: np.ndarray, points: np.ndarray) -> float:
