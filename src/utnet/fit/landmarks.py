@@ -126,8 +126,8 @@ def weighted_points(view: View, seen: LandmarkModel, z_m: float) -> np.ndarray:
 
 
 def disbelief(joints_m: np.ndarray, view: View) -> np.ndarray:
-    """(20,) by how much each bone of an expected hand (21, 3) is less sure than usual: more than one in fingers of which
-    the bones have little to do with those of the 3D landmarks, as where a network stretches a finger that is closed."""
+    """(20,) by how much each bone of an expected hand (21, 3) is less sure than usual: more than one in fingers whose
+    bones have little to do with those of the 3D landmarks, as where a network stretches a finger that is closed."""
     one, other = bone_directions(joints_m, np.ones(NUM_JOINTS, bool)), bone_directions(view.joints_m, view.joints_ok)
     apart = np.where(other.any(1), np.linalg.norm(one - other, axis=1), 0.0).reshape(5, 4).mean(1)
     return np.repeat(np.maximum(1.0, apart / _USUAL_APART) ** 2, 4)
