@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     import torch
 
 
-
 def rotation_6d_to_matrix(six: torch.Tensor) -> torch.Tensor:
     """(..., 6) first column then second column -> (..., 3, 3), by Gram-Schmidt (Zhou et al. 2019; WiLoR's layout)."""
     import roma  # costs a second to import

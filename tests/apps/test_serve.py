@@ -24,13 +24,14 @@ from utnet.apps.serve.answers import Answers, Question
 from utnet.apps.serve.example import example_picture
 from utnet.apps.serve.folder import OwnFolder
 from utnet.apps.serve.gate import MAX_UPLOAD_BYTES, Gate
-from utnet.apps.serve.scene import draw_boxes, scene_glb
+from utnet.apps.serve.scene import draw_boxes
 from utnet.apps.serve.server import is_local
 from utnet.checkpoint import save_checkpoint
 from utnet.cli import serve_command as commands
 from utnet.cli.main import main
 from utnet.config import Config, ModelConfig
 from utnet.model import UTNet
+from utnet.predict.meshes import scene_glb
 from utnet.render.drawing import save_picture
 
 pytestmark = pytest.mark.usefixtures("nothing_ships")  # test_release.py: what holds where something does

@@ -321,7 +321,7 @@ def test_mano_takes_the_place_of_the_open_hand(tmp_path):
 
 @pytest.mark.parametrize("shape", [(1, 1), (3, 500), (480, 640)])
 def test_no_hand_is_an_empty_list(fit, shape):
-    assert fit(np.full((*shape, 3), 120, np.uint8)) == []
+    assert len(fit(np.full((*shape, 3), 120, np.uint8))) == 0
 
 
 def test_boxes_need_no_sides_and_may_leave_the_picture(fit):
@@ -337,7 +337,7 @@ def test_boxes_need_no_sides_and_may_leave_the_picture(fit):
 
 def test_pictures_that_are_none_are_the_programmer_s_error(fit):
     for picture in (np.zeros((4, 4), np.uint8), np.zeros((4, 4, 3)), np.zeros((0, 4, 3), np.uint8)):
-        with pytest.raises(ValueError, match=r"expected \(H, W, 3\) uint8"):
+        with pytest.raises(InputError, match=r"expected \(H, W, 3\) uint8"):
             fit(picture)
 
 

@@ -3,28 +3,70 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TypeAlias
 
 import numpy as np
+from PIL import Image
 
 from utnet.errors import InputError
+from utnet.geometry import intrinsics
+from utnet.io.pictures import Picture, picture_from_pil, read_picture
 from utnet.placement import default_intrinsics
 
+ImageInput: TypeAlias = str | Path | np.ndarray | Picture | Image.Image
+"""A picture: a file, (H, W, 3) uint8 RGB, a `Picture` or a Pillow image."""
+CameraInput: TypeAlias = np.ndarray | Sequence[float] | Sequence[Sequence[float]]
+"""Intrinsics in pixels: 3 x 3, or fx, fy, cx, cy."""
+_IMAGE_KINDS = "a path, an (H, W, 3) uint8 RGB array, a Picture, a PIL image, or a list of these"
 REACH_M = (0.1, 10.0)
 """Nearer or farther there is no hand: it is depth in another unit, or something else."""
 _SMALLEST_BOX_PX = 4.0
 
 
-def checked_image(image_rgb: np.ndarray) -> np.ndarray:
-    """The picture; ValueError unless it is (H, W, 3) uint8 with at least one pixel."""
-    if image_rgb.ndim != 3 or image_rgb.shape[2] != 3 or image_rgb.dtype != np.uint8 or 0 in image_rgb.shape:
-        raise ValueError(f"image_rgb is {image_rgb.dtype} of shape {image_rgb.shape}, expected (H, W, 3) uint8")
-    return image_rgb
+def open_image(image: ImageInput) -> Picture:
+    """Returns what a user passes as a picture, whatever its kind.
+
+    Raises:
+        InputError: a file that cannot be read, an array that is not (H, W, 3) uint8, or no picture at all.
+    """
+    if isinstance(image, str | Path):
+        return read_picture(image)
+    if isinstance(image, Image.Image):
+        return picture_from_pil(image)
+    picture = image if isinstance(image, Picture) else Picture(image, None)
+    rgb = picture.rgb
+    if not isinstance(rgb, np.ndarray):
+        raise InputError(f"image is a {type(rgb).__name__}, expected {_IMAGE_KINDS}")
+    if rgb.ndim != 3 or rgb.shape[2] != 3 or rgb.dtype != np.uint8 or 0 in rgb.shape:
+        raise InputError(f"image is {rgb.dtype} of shape {rgb.shape}, expected (H, W, 3) uint8 RGB, 0 to 255")
+    return picture
 
 
-def checked_camera(K_px: np.ndarray, size_px: int) -> np.ndarray:
-    """(3, 3) float64 intrinsics; InputError unless they are a camera's, in pixels of a picture of that longer side."""
+def is_camera(K_px: Any) -> bool:
+    """Whether it has the form of one camera: 3 x 3 or (fx, fy, cx, cy)."""
+    try:
+        return np.asarray(K_px, float).shape in ((3, 3), (4,))
+    except (TypeError, ValueError):
+        return False
+
+
+def checked_camera(K_px: CameraInput, size_px: int) -> np.ndarray:
+    """Returns intrinsics as (3, 3) float64.
+
+    Args:
+        K_px: (3, 3), or fx, fy, cx, cy, in pixels.
+        size_px: longer side of the picture.
+
+    Raises:
+        InputError: neither, or not those of a picture of that size.
+    """
+    if not is_camera(K_px):
+        raise InputError("K is not a camera; give a 3 x 3 matrix or (fx, fy, cx, cy) in pixels")
     K = np.asarray(K_px, float)
-    if not (K.shape == (3, 3) and np.isfinite(K).all() and K[0, 0] > 0 and K[1, 1] > 0 and (K[2] == [0, 0, 1]).all()):
+    if K.shape == (4,):
+        K = intrinsics(*K)
+    if not (np.isfinite(K).all() and K[0, 0] > 0 and K[1, 1] > 0 and (K[2] == [0, 0, 1]).all()):
         raise InputError(f"K {K.tolist()} is not a camera matrix; give fx,fy,cx,cy in pixels with fx and fy above 0")
     if not 0.1 * size_px < K[0, 0] < 200 * size_px:
         raise InputError(f"K says a focal length of {K[0, 0]:g} px for a picture of {size_px} px; give K in pixels")
@@ -32,7 +74,7 @@ def checked_camera(K_px: np.ndarray, size_px: int) -> np.ndarray:
 
 
 def choose_camera(
-    image_rgb: np.ndarray, K_px: np.ndarray | None, exif_K_px: np.ndarray | None = None
+    image_rgb: np.ndarray, K_px: CameraInput | None, exif_K_px: np.ndarray | None = None
 ) -> tuple[np.ndarray, str]:
     """Intrinsics (3, 3) of a picture, and where they are from: "given", else "exif", else "default".
 

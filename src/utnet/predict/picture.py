@@ -11,15 +11,16 @@ from utnet.io.depth import read_depth
 from utnet.io.pictures import read_picture
 from utnet.predict.arrays import HandRows
 from utnet.predict.drawing import draw_hands
-from utnet.predict.files import hand_record, image_record, mesh_paths, overlay_name, write_meshes
-from utnet.predict.hand import Hand
+from utnet.predict.files import hand_record, image_record, overlay_name
+from utnet.predict.hands import Hands
 from utnet.predict.inputs import Input
+from utnet.predict.meshes import mesh_paths, write_meshes
 from utnet.predict.predictor import Predictor
 from utnet.predict.request import Request
 from utnet.render.drawing import save_picture
 
 
-def predict_picture(predictor: Predictor, item: Input, request: Request) -> tuple[dict, list[Hand]]:
+def predict_picture(predictor: Predictor, item: Input, request: Request) -> tuple[dict, Hands]:
     """One picture's hands and their `files.image_record`; its meshes, overlay and arrays are written.
 
     Calls from several threads at once are safe.
@@ -62,4 +63,4 @@ def predict_picture(predictor: Predictor, item: Input, request: Request) -> tupl
         raise
     names: Sequence[str | None] = [path.name for path in meshes] or [None] * len(hands)
     records = [hand_record(hand, name) for hand, name in zip(hands, names, strict=True)]
-    return image_record(str(item.source), picture.rgb, K_px, K_from, files, records), hands
+    return image_record(str(item.source), hands.size_px, K_px, K_from, files, records), hands

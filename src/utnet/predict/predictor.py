@@ -6,6 +6,7 @@ import threading
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, TypeAlias, overload
 
 import numpy as np
 
@@ -15,16 +16,21 @@ from utnet.data.transforms import to_right
 from utnet.detect import Detection, HandDetector
 from utnet.errors import InputError
 from utnet.geometry import apart_percent, mirror_params, mirror_points, project
-from utnet.io.pictures import Picture, read_picture
-from utnet.predict.checks import check_box, checked_depth, checked_image, choose_camera, depth_in_reach
+from utnet.predict.checks import CameraInput, ImageInput, check_box, is_camera
 from utnet.predict.confidence import kind_of, score
 from utnet.predict.evidence import evidence_of
 from utnet.predict.fitting import BothLifter, FitLifter
 from utnet.predict.hand import Hand
+from utnet.predict.hands import Hands
 from utnet.predict.lifting import Lifter, RightHands
 from utnet.predict.method import METHODS, Method, choose
 from utnet.predict.network import NetworkLifter
+from utnet.predict.views import View, for_each, open_view
 from utnet.types import Sample
+
+_Look: TypeAlias = tuple[View, Sequence[Detection]]
+_AT_ONCE = 16
+"""Pictures of a list that are in memory together."""
 
 
 class Predictor:
@@ -39,7 +45,7 @@ class Predictor:
             "both" (the network's hand, fitted to the landmarks) or "auto": the network alone where weights are named,
             else both with the one that ships, and the fit where none does or MANO is to be fitted.
         device: of the network: "auto", "cpu", "cuda", ...
-        mano: the folder of your MANO_RIGHT.pkl, which `fit` then fits instead of the open hand.
+        mano: the folder of your MANO_RIGHT.pkl, or the file, which `fit` then fits instead of the open hand.
 
     Attributes:
         method: "both", "network" or "fit".
@@ -78,70 +84,111 @@ class Predictor:
                 self._detector = HandDetector()
             return self._detector
 
+    @overload
     def __call__(
         self,
-        image: np.ndarray | Picture | str | Path,
+        image: ImageInput,
         depth_m: np.ndarray | None = None,
-        K_px: np.ndarray | None = None,
+        K_px: CameraInput | None = None,
         boxes: Sequence[Sequence[float]] | np.ndarray | None = None,
         sides: Sequence[str] | None = None,
-    ) -> list[Hand]:
-        """The hands of a picture: those that the detector finds, best first, or one for each box, in the boxes' order.
+    ) -> Hands: ...
+    @overload
+    def __call__(
+        self,
+        image: list[Any] | tuple[Any, ...],
+        depth_m: Sequence[np.ndarray | None] | None = None,
+        K_px: CameraInput | Sequence[CameraInput | None] | None = None,
+        boxes: Sequence[Any] | None = None,
+        sides: Sequence[Sequence[str] | None] | None = None,
+    ) -> list[Hands]: ...
+    def __call__(
+        self, image: Any, depth_m: Any = None, K_px: Any = None, boxes: Any = None, sides: Any = None
+    ) -> Hands | list[Hands]:
+        """Returns the hands of a picture: those that are detected, best first, or one for each box, in their order.
 
         Args:
-            image: a file, a `Picture` of `utnet.io.pictures.read_picture`, or (H, W, 3) uint8 RGB.
+            image: a file, (H, W, 3) uint8 RGB, a `Picture` (`utnet.read_picture`) or a Pillow image; or a list or tuple
+                of these, for which the other arguments are None or lists with one entry (or None) for each picture
+                (one `K_px` may serve all). Pictures of a list are worked on together, with the same result.
             depth_m: (H, W) metres aligned to the image, 0 or NaN where there is no reading.
-            K_px: (3, 3) intrinsics of the image; None: the picture's own (EXIF), and where there are none, or of an
-                array, f = the longer side, centred.
+            K_px: (3, 3) intrinsics of the image, or fx, fy, cx, cy; None: the picture's own (EXIF), and where there are
+                none, or of an array, f = the longer side, centred.
             boxes: tight boxes x0, y0, x1, y1 in pixels, at least partly in the picture; None: detect hands.
             sides: "right" or "left" for each box; None: as the landmarks say.
 
         Returns:
-            An empty list where no hand is found.
+            `Hands`, empty where no hand is found; of a list of pictures, a list of them.
 
         Raises:
-            InputError: a file that cannot be read, an empty box, a camera that is none, depth of another size or unit,
-                or depth for a picture that EXIF data turn.
+            InputError: a picture that cannot be read or is none, an empty box, a camera that is none, depth of another
+                size or unit, or depth for a picture that EXIF data turn.
         """
-        picture = read_picture(image) if isinstance(image, str | Path) else image
-        rgb, K = _seen_by(picture, K_px, with_depth=depth_m is not None)
-        if boxes is None:
-            if sides is not None:
-                raise InputError("sides are given without boxes; give a box for each, or neither")
-            detections = self.detector(rgb)
-        else:
-            detections = self._in_boxes(rgb, boxes, sides)
-        return self._lifted(rgb, detections, depth_m, K)
+        if not isinstance(image, list | tuple):
+            view = open_view(image, K_px, depth_m)
+            return self._predict([(view, self._detect(view, boxes, sides))])[0]
+        num = len(image)
+        cameras = [K_px] * num if is_camera(K_px) else for_each("K_px", K_px, num)
+        given = [for_each(*pair, num) for pair in (("depth_m", depth_m), ("boxes", boxes), ("sides", sides))]
+        items = list(zip(image, cameras, *given, strict=True))
+        hands: list[Hands] = []
+        for start in range(0, num, _AT_ONCE):
+            looks = [self._look(i, *items[i]) for i in range(start, min(start + _AT_ONCE, num))]
+            hands += self._predict(looks)
+        return hands
 
     def from_detections(
         self,
-        image: np.ndarray | Picture,
+        image: ImageInput,
         detections: Sequence[Detection],
         depth_m: np.ndarray | None = None,
-        K_px: np.ndarray | None = None,
-    ) -> list[Hand]:
-        """One hand for each detection, in their order: of `detector`, or of a tracker through a video.
+        K_px: CameraInput | None = None,
+    ) -> Hands:
+        """Returns one hand for each detection, in their order: of `detector`, or of a tracker through a video.
 
         Image, depth and camera are as in `__call__`. Where depth puts some of several detections out of a hand's reach,
-        these are lifted without it.
+        these are reconstructed without it.
         """
-        rgb, K = _seen_by(image, K_px, with_depth=depth_m is not None)
-        return self._lifted(rgb, detections, depth_m, K)
+        return self._predict([(open_view(image, K_px, depth_m), detections)])[0]
 
-    def _lifted(
-        self, rgb: np.ndarray, detections: Sequence[Detection], depth_m: np.ndarray | None, K: np.ndarray
-    ) -> list[Hand]:
-        if depth_m is not None:
-            depth_m = checked_depth(depth_m, rgb.shape)
-        if not detections:
-            return []
-        depths: list[np.ndarray | None] = [depth_m] * len(detections)
-        if depth_m is not None:
-            in_reach = depth_in_reach(depth_m, np.array([detection.box_px for detection in detections]))
-            depths = [depth_m if ok else None for ok in in_reach]
-        pairs = zip(depths, detections, strict=True)
-        rights = self._lift([to_right(_sample(rgb, depth, K, detection)) for depth, detection in pairs])
-        return [self._hand(rights, i, detection, depths[i], K) for i, detection in enumerate(detections)]
+    def _look(self, i: int, image: Any, K_px: Any, depth_m: Any, boxes: Any, sides: Any) -> _Look:
+        """One of several pictures and its detections; errors name it."""
+        try:
+            view = open_view(image, K_px, depth_m)
+            detections = self._detect(view, boxes, sides)
+            view.depth_of(detections)
+            return view, detections
+        except InputError as error:
+            name = str(image) if isinstance(image, str | Path) else f"picture {i}"
+            raise InputError(str(error) if str(error).startswith(name) else f"{name}: {error}") from error
+
+    def _detect(self, view: View, boxes: Any, sides: Sequence[str] | None) -> list[Detection]:
+        if boxes is not None:
+            return self._in_boxes(view.rgb, boxes, sides)
+        if sides is not None:
+            raise InputError("sides are given without boxes; give a box for each, or neither")
+        return self.detector(view.rgb)
+
+    def _predict(self, looks: Sequence[_Look]) -> list[Hands]:
+        """The hands of several pictures, reconstructed together."""
+        each = [
+            (view, detection, depth_m)
+            for view, detections in looks
+            for detection, depth_m in zip(detections, view.depth_of(detections), strict=True)
+        ]
+        hands: list[Hand] = []
+        if each:
+            rights = self._lift([to_right(_sample(view.rgb, depth, view.K_px, one)) for view, one, depth in each])
+            hands = [self._hand(rights, i, one, depth, view.K_px) for i, (view, one, depth) in enumerate(each)]
+        made_by = {"method": self.method, "weights": self.weights, "hand_model": self.hand_model}
+        results = []
+        for view, detections in looks:
+            own, hands = hands[: len(detections)], hands[len(detections) :]
+            image = view.rgb if view.file is None else view.file
+            results.append(
+                Hands(own, image=image, size_px=view.size_px, K_px=view.K_px, K_from=view.K_from, made_by=made_by)
+            )
+        return results
 
     def _in_boxes(
         self, image_rgb: np.ndarray, boxes: Sequence[Sequence[float]] | np.ndarray, sides: Sequence[str] | None
@@ -205,17 +252,6 @@ def _lifter(weights: str | Path | None, method: Method, device: str, mano: str |
         raise InputError("no weights ship with this version; give a checkpoint (weights RUN/best), or the method fit")
     network = NetworkLifter(found, device=device)
     return BothLifter(network) if way == "both" else network
-
-
-def _seen_by(
-    image: np.ndarray | Picture, K_px: np.ndarray | None, *, with_depth: bool
-) -> tuple[np.ndarray, np.ndarray]:
-    """A picture's pixels, and its camera: the given one, else its own, else the default."""
-    if not isinstance(image, Picture):
-        return checked_image(image), choose_camera(image, K_px)[0]
-    if with_depth and image.turned:
-        raise InputError("EXIF data turn this picture, and depth has no such mark; save it upright first")
-    return checked_image(image.rgb), choose_camera(image.rgb, K_px, image.K_px)[0]
 
 
 def _sample(image_rgb: np.ndarray, depth_m: np.ndarray | None, K_px: np.ndarray, detection: Detection) -> Sample:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from utnet.apps.serve.folder import OwnFolder
-from utnet.apps.serve.scene import draw_boxes, scene_glb
+from utnet.apps.serve.scene import draw_boxes
 from utnet.errors import InputError
 from utnet.geometry import intrinsics
 from utnet.io.atomic import write_whole
@@ -19,6 +19,7 @@ from utnet.io.depth import read_depth
 from utnet.io.pictures import read_picture
 from utnet.predict.files import PredictionsFile, hand_record, image_record
 from utnet.predict.hand import Hand
+from utnet.predict.meshes import scene_glb
 from utnet.predict.method import METHODS, Method, Way, choose
 from utnet.predict.predictor import Predictor
 from utnet.predict.request import Request
@@ -69,7 +70,7 @@ class Answer:
     overlay: Path | None = None
     scene: Path | None = None
     predictions: Path | None = None
-    hands: list[Hand] = field(default_factory=list)
+    hands: Sequence[Hand] = ()
 
 
 class Answers:
@@ -128,7 +129,7 @@ class Answers:
         made_by = {"method": predictor.method, "weights": predictor.weights, "hand_model": predictor.hand_model}
         with PredictionsFile(predictions, made_by) as tree:
             records = [hand_record(hand, scene.name) for hand in hands]
-            tree.add_image(image_record(file.name, picture.rgb, K_px, K_from, files, records))
+            tree.add_image(image_record(file.name, hands.size_px, K_px, K_from, files, records))
         note = _note(hands, predictor.method, seconds, _CAMERAS[K_from])
         return Answer(note, False, overlay, scene if hands else None, predictions, hands)
 
