@@ -31,7 +31,7 @@ from tqdm import tqdm
 
 from utnet.checkpoint import DEFAULT_NETWORK
 from utnet.detect import Detection
-from utnet.evaluate import INPUTS
+from utnet.evaluation.validation import INPUTS
 from utnet.fit import HandFitter
 from utnet.fit.hypotheses import lift_hands
 from utnet.fit.lifter import LandmarkLifter

@@ -34,7 +34,7 @@ from utnet.detect import HandDetector
 from utnet.detect.landmark import Landmarks
 from utnet.detect.residuals import PATH, Conditions, DetectorResiduals, measure_residuals
 from utnet.geometry import apart_percent, project, unproject
-from utnet.storage import whole_file
+from utnet.io.atomic import whole_file
 from utnet.synth import SyntheticHands
 from utnet.types import Sample
 

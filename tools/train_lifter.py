@@ -53,7 +53,7 @@ from utnet.fit.lifter import (
 )
 from utnet.hand.anatomy import JOINT_LIMITS_RAD, anatomical_axes
 from utnet.hand.arrays import load_open_hand
-from utnet.storage import whole_file
+from utnet.io.atomic import whole_file
 from utnet.synth.gestures import sample_pose
 
 SEED = 9_300_011
