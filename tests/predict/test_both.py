@@ -14,7 +14,9 @@ from utnet.detect import Detection
 from utnet.errors import InputError
 from utnet.fit import HandFitter
 from utnet.fit.angles import pose_to_angles
+from utnet.fit.hypotheses import lift_hands
 from utnet.fit.landmarks import bone_directions, mean_directions
+from utnet.fit.lifter import LandmarkLifter
 from utnet.fit.priors import angle_prior, expecting
 from utnet.geometry import axis_angle_to_matrix, box_of, mirror_camera, mirror_params, mirror_points, project
 from utnet.model import UTNet
@@ -222,7 +224,8 @@ def test_the_network_s_hand_is_what_is_expected():
     expected = shaken(params, 30)
     lifter = BothLifter(Knowing(fitter.hand.float(), expected, joints))
     told = lifter(samples)
-    directly = HandFitter()(px, xyz, K_px, expected=expected)
+    lifted = lift_hands(LandmarkLifter(), fitter.model, px, xyz, K_px)
+    directly = HandFitter()(px, lifted.joints_m[0], K_px, expected=expected)
     np.testing.assert_allclose(told.params.hand_pose, directly.hand_pose, atol=1e-6)
     assert (lifter.name, lifter.weights, lifter.hand_model) == ("both", "known", "open")
 

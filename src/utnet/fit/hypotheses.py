@@ -20,11 +20,14 @@ class LiftedHands:
 
     Attributes:
         params: K times (B, ...) parameters in the camera, placed where their landmarks are as large as seen.
+        joints_m: (K, B, 21, 3) their landmarks in metres from the wrist, axes as `HandFitter.fit` takes them: relative
+            3D landmarks that are a hand's, in place of the detector's.
         probability: (B, K), rows sum to 1.
         error_m: (B, K, 21) expected distance of the joints, relative to the wrist, from the true ones.
     """
 
     params: list[HandParams]
+    joints_m: np.ndarray
     probability: np.ndarray
     error_m: np.ndarray
 
@@ -43,26 +46,31 @@ def lift_hands(
     fields = ("points", "joints_m", "seen", "joints_ok")
     guesses = lifter(*(np.stack([getattr(view, name) for view in views]) for name in fields))
     known = np.zeros_like(guesses.betas) if model.hand.name != "open" else guesses.betas
-    params = []
+    params, joints = [], []
+    names = ("global_orient", "hand_pose", "betas", "transl_m")
     for k in range(guesses.probability.shape[1]):
-        hands = [
-            _placed(model, view, guesses.root[i, k], guesses.angles[i, k], known[i]) for i, view in enumerate(views)
-        ]
-        names = ("global_orient", "hand_pose", "betas", "transl_m")
+        hands, points = zip(
+            *(_placed(model, view, guesses.root[i, k], guesses.angles[i, k], known[i]) for i, view in enumerate(views)),
+            strict=True,
+        )
         params.append(HandParams(*(np.stack([getattr(hand, name) for hand in hands]) for name in names)))
-    return LiftedHands(params, guesses.probability, guesses.error_m)
+        joints.append(np.stack(points))
+    return LiftedHands(params, np.stack(joints), guesses.probability, guesses.error_m)
 
 
-def _placed(model: FitModel, view: View, root: np.ndarray, angles: np.ndarray, betas: np.ndarray) -> HandParams:
-    """One hand in the camera."""
+def _placed(
+    model: FitModel, view: View, root: np.ndarray, angles: np.ndarray, betas: np.ndarray
+) -> tuple[HandParams, np.ndarray]:
+    """One hand in the camera, and its landmarks (21, 3) from the wrist in the view."""
     arrays, of = model.arrays, model.joint
     rest = arrays.J_template, arrays.J_shapedirs, model.axes
     places, R, *_ = pose_joints(np.zeros(3), np.ascontiguousarray(root), angles, betas, *rest)
     points = places[of] + np.einsum("nab,nb->na", R[of], model.offset + model.dirs @ betas)
     wrist = view.look.T @ put_at(points, view.points, view.seen)
-    return HandParams(
+    params = HandParams(
         global_orient=(view.look.T @ root)[None],
         hand_pose=model.with_mean(angles_to_pose(angles, model.axes), -1.0),
         betas=betas.copy(),
         transl_m=wrist - model.rest_wrist(betas),
     )
+    return params, points

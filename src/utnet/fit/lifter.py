@@ -81,7 +81,7 @@ class LandmarkLifter:
 
     def _forward(self, features: np.ndarray) -> np.ndarray:
         w = self._weights
-        x = _linear(features.astype(np.float32), w, "first")
+        x = _linear(features, w, "first")
         for k in range(self._num_blocks):
             inner = _linear(_normed(x, w, f"blocks.{k}.norm"), w, f"blocks.{k}.first")
             x = x + _linear(inner / (1 + np.exp(-inner)), w, f"blocks.{k}.last")
@@ -179,7 +179,7 @@ def _read(path: Path) -> dict[str, np.ndarray]:
 
     if not path.is_file():
         raise InputError(f"{path}: is missing; install utnet again, or make it with tools/train_lifter.py")
-    weights = {name: array.astype(np.float32) for name, array in load_file(path).items()}
+    weights = {name: array.astype(float) for name, array in load_file(path).items()}
     first, last = weights.get("first.weight"), weights.get("last.weight")
     if first is None or last is None or (first.shape[1], last.shape[0]) != (NUM_FEATURES, NUM_OUTPUTS):
         raise InputError(f"{path}: is not a landmark lifter of this version; make it with tools/train_lifter.py")

@@ -12,14 +12,16 @@ import torch
 
 from utnet.errors import InputError
 from utnet.fit import Fits, HandFitter
+from utnet.fit.hypotheses import lift_hands
+from utnet.fit.lifter import LandmarkLifter
 from utnet.hand import HandModel
 from utnet.predict.lifting import RightHands
 from utnet.predict.network import NetworkLifter
-from utnet.types import Sample
+from utnet.types import HandParams, Sample
 
 
 class FitLifter:
-    """Landmarks through `utnet.fit.HandFitter`.
+    """Landmarks through `utnet.fit.HandFitter`, which starts from and expects the landmark lifter's likeliest hand.
 
     Args:
         mano: the folder of the user's MANO_RIGHT.pkl; None: the open hand.
@@ -32,15 +34,17 @@ class FitLifter:
     def __init__(self, *, mano: str | Path | None = None):
         self.hand = HandModel.open() if mano is None else _mano(Path(mano))
         self.faces, self.hand_model = self.hand.faces.numpy(), self.hand.name
-        self._fitter = HandFitter(self.hand)
+        self._fitter, self._lifter = HandFitter(self.hand), LandmarkLifter()
 
     def __call__(self, samples: Sequence[Sample]) -> RightHands:
-        return _decoded(self.hand, self._fitter.fit(**_seen(samples)))
+        seen, lifted = _lifted(self._lifter, self._fitter, samples)
+        return _decoded(self.hand, self._fitter.fit(expected=lifted, **seen))
 
 
 class BothLifter:
     """A network, and its hands fitted to the detector's landmarks and to depth: the joints' places in the picture
-    are the landmarks', what those leave open of pose and shape is the network's; its distance is not used.
+    are the landmarks', bones lie between the landmark lifter's and the network's, and what those leave open of pose and
+    shape is the network's; its distance is not used.
 
     Args:
         network: one whose hand model is at hand.
@@ -57,11 +61,22 @@ class BothLifter:
             raise InputError(f"{network.weights}: holds no hand to fit; take the method network, or a checkpoint")
         self.network, self.hand, self.weights = network, network.hand, network.weights
         self.faces, self.hand_model = network.faces, network.hand_model
-        self._fitter = HandFitter(self.hand)
+        self._fitter, self._lifter = HandFitter(self.hand), LandmarkLifter()
 
     def __call__(self, samples: Sequence[Sample]) -> RightHands:
         expected = self.network(samples).params
-        return _decoded(self.hand, self._fitter.fit(expected=expected, **_seen(samples)))
+        seen, _ = _lifted(self._lifter, self._fitter, samples)
+        return _decoded(self.hand, self._fitter.fit(expected=expected, **seen))
+
+
+def _lifted(
+    lifter: LandmarkLifter, fitter: HandFitter, samples: Sequence[Sample]
+) -> tuple[dict[str, Any], HandParams]:
+    """What `HandFitter.fit` takes, with the lifter's likeliest relative 3D in place of the detector's, and its hands.
+"""
+    seen = _seen(samples)
+    lifted = lift_hands(lifter, fitter.model, seen["joints_px"], seen["joints_m"], seen["K_px"])
+    return {**seen, "joints_m": lifted.joints_m[0]}, lifted.params[0]
 
 
 def _seen(samples: Sequence[Sample]) -> dict[str, Any]:
