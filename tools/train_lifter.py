@@ -305,11 +305,11 @@ def save(folder: Path, network: nn.Module, mean: nn.Module, optimizer: torch.opt
 
 
 def score(folder: Path) -> None:
-    """Prints the shipped form's errors on hands of another seed, and how far it is from the network in torch."""
+    """Prints the errors of the shipped form on hands of another seed."""
     chains, hands = Chains(), Hands(make_pool(folder / "pool.npy", POOL), SEED + 1)
     batch = hands(0, 8192)
-    outputs = torch.from_numpy(LandmarkLifter(folder / "lifter.safetensors")._forward(batch["features"].double().numpy())).float()
-    loss, scores = loss_of(outputs, batch, chains)
+    outputs = LandmarkLifter(folder / "lifter.safetensors")._forward(batch["features"].double().numpy())
+    loss, scores = loss_of(torch.from_numpy(outputs).float(), batch, chains)
     print({"loss": round(loss.item(), 3), **{name: round(value.item(), 3) for name, value in scores.items()}})
 
 

@@ -69,11 +69,8 @@ class BothLifter:
         return _decoded(self.hand, self._fitter.fit(expected=expected, **seen))
 
 
-def _lifted(
-    lifter: LandmarkLifter, fitter: HandFitter, samples: Sequence[Sample]
-) -> tuple[dict[str, Any], HandParams]:
-    """What `HandFitter.fit` takes, with the lifter's likeliest relative 3D in place of the detector's, and its hands.
-"""
+def _lifted(lifter: LandmarkLifter, fitter: HandFitter, samples: Sequence[Sample]) -> tuple[dict[str, Any], HandParams]:
+    """What `HandFitter.fit` takes, with the lifter's likeliest relative 3D in place of the detector's, and its hands."""
     seen = _seen(samples)
     lifted = lift_hands(lifter, fitter.model, seen["joints_px"], seen["joints_m"], seen["K_px"])
     return {**seen, "joints_m": lifted.joints_m[0]}, lifted.params[0]
