@@ -8,6 +8,7 @@ from utnet.config.knobs import (
     FactorsConfig,
     LossConfig,
     ModelConfig,
+    PromptConfig,
     SynthConfig,
     TrainConfig,
 )
@@ -23,6 +24,7 @@ __all__ = [
     "FactorsConfig",
     "LossConfig",
     "ModelConfig",
+    "PromptConfig",
     "SynthConfig",
     "TrainConfig",
     "from_tree",

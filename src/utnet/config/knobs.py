@@ -32,6 +32,10 @@ class LossConfig:
     """Distance of the wrist, in m, of samples with depth; 0 leaves `root_z_m` at the robust distance of the depth."""
     w_uncertainty: float = 0.0
     """Likelihood of the joints' errors (`model.uncertainty`); it teaches that head alone, never the pose."""
+    w_mask: float = 0.0
+    """Cross-entropy of the mask (`model.evidence`), mean over the labelled cells."""
+    w_side: float = 0.0
+    """Cross-entropy of the side (`model.evidence`); crops in a mirror (`augment.mirror_p`) are its left hands."""
     loss_type: str = "l1"
     reduction: str = "sum"
     root_id: int = 0
@@ -67,6 +71,10 @@ class ModelConfig:
     """Width, blocks and attention heads of the encoder."""
     uncertainty: bool = False
     """A head that says how far off each joint may be (`utnet.likelihood`); it needs loss.w_uncertainty above 0."""
+    prompts: bool = False
+    """Landmarks are an optional input (`utnet.model.prompts`); training draws them as the section `prompts` says."""
+    evidence: bool = False
+    """Heads for the mask of the visible hand and its side (`utnet.model.evidence`)."""
     checkpoint_blocks: bool = False
     """Training computes the encoder's activations a second time instead of keeping them: much less memory."""
     mano: str = ""
@@ -137,18 +145,41 @@ class AugmentConfig:
     """Largest number of patches without readings."""
     depth_edges_p: float = 0.3
     """Readings along outlines are lost."""
+    mirror_p: float = 0.0
+    """Share of training crops that are shown in a mirror with no label but their side (`loss.w_side`)."""
     crops: bool = False
     """Change samples that are crops already, too (synthetic hands, which vary by themselves)."""
 
     def __post_init__(self):
         for name in ("gain", "channel_gain", "contrast", "saturation"):
             require(f"augment.{name}", 0.0 <= getattr(self, name) < 1.0, getattr(self, name), "0 or more and below 1")
-        for name in ("blur_p", "occlude_p", "occlude_size", "depth_holes_p", "depth_edges_p"):
+        for name in ("mirror_p", "blur_p", "occlude_p", "occlude_size", "depth_holes_p", "depth_edges_p"):
             require(f"augment.{name}", 0.0 <= getattr(self, name) <= 1.0, getattr(self, name), "0 to 1")
         for name, most in (("brightness", 255.0), ("noise", 60.0), ("hue_deg", 180.0), ("blur_px", 10.0)):
             require(f"augment.{name}", 0.0 <= getattr(self, name) <= most, getattr(self, name), f"0 to {most:g}")
         for name, top in (("depth_noise", 0.1), ("depth_step_m", 0.1), ("depth_holes", 100)):
             require(f"augment.{name}", 0 <= getattr(self, name) <= top, getattr(self, name), f"0 to {top}")
+
+
+@dataclass(frozen=True)
+class PromptConfig:
+    """Prompts that training samples get (`model.prompts`, `utnet.data.prompts`): probabilities."""
+
+    drop_p: float = 0.3
+    """No prompt at all."""
+    clicks_p: float = 0.25
+    """One to six joints are placed by a person; alone, or on top of a detector's."""
+    wrong_p: float = 0.25
+    """A detector's are grossly wrong: joints moved, fingers swapped or collapsed, everything shifted."""
+    flat_p: float = 0.2
+    """A detector's have no relative 3D."""
+    drop_joint_p: float = 0.15
+    """Each joint of half of the detections."""
+
+    def __post_init__(self):
+        for each in fields(self):
+            value = getattr(self, each.name)
+            require(f"prompts.{each.name}", 0.0 <= value <= 1.0, value, "0 to 1")
 
 
 @dataclass(frozen=True)
@@ -361,6 +392,7 @@ class Config:
     """Null: what belongs to the training data (`config.validation`); without a name: that, with these keys."""
     crop: CropConfig = field(default_factory=CropConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
+    prompts: PromptConfig = field(default_factory=PromptConfig)
     synth: SynthConfig = field(default_factory=SynthConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     loss: LossConfig = field(default_factory=LossConfig)
@@ -371,6 +403,10 @@ class Config:
         weight, head = self.loss.w_uncertainty, self.model.uncertainty
         expected = "more than 0 with model.uncertainty: true" if head else "0 without model.uncertainty: true"
         require("loss.w_uncertainty", (weight > 0) == head, weight, expected)
+        heads = self.loss.w_mask > 0 or self.loss.w_side > 0
+        weights = [self.loss.w_mask, self.loss.w_side]
+        expected = "one above 0 with model.evidence: true" if self.model.evidence else "0 without model.evidence: true"
+        require("loss.w_mask, loss.w_side", heads == self.model.evidence, weights, expected)
 
     @classmethod
     def completed_tree(cls, tree: dict, where: str) -> dict:
