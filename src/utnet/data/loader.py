@@ -331,7 +331,9 @@ def make_loader(
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # workers that spin slow a small machine by up to 100 times
     changes = config.augment if (train if augment is None else augment) else None
-    crops = _Crops(config.model.size_px, config.crop, changes, config.seed if train else None, config.model.p_drop, extras)
+    crops = _Crops(
+        config.model.size_px, config.crop, changes, config.seed if train else None, config.model.p_drop, extras
+    )
     num_workers, seed = config.train.num_workers, config.seed
     position = _begun(position, max(1, num_workers))
     dataset: Dataset
