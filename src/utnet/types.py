@@ -237,8 +237,8 @@ class Prediction(_Mappable):
         joint_heat: (B, 21, h, w) logarithm of each joint's probability over the map's cells, or None likewise.
         root_z_m: (B,) distance of the wrist along the camera's axis, measured from depth; NaN for samples without.
         joint_scale_mm: (B, 21) error to be expected of each joint relative to the wrist, in the mean (0 for the wrist
-            itself), or None for networks without `model.uncertainty`. `likelihood.interval_mm` makes intervals of it.
-        error_shape: (B, 2) shape of the distribution of these errors (k and p of `utnet.likelihood`), or None.
+            itself), or None for networks without `model.uncertainty`. `uncertainty.interval_mm` makes intervals of it.
+        error_shape: (B, 2) shape of the distribution of these errors (k and p of `utnet.uncertainty`), or None.
         mask_logit: (B, h, w) logit of each cell of the crop to be the visible hand, or None without `model.evidence`.
         side_logit: (B,) above 0 where the crop looks like a right hand's, or None likewise.
     """

@@ -7,7 +7,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from utnet.raster import rasterize
+from utnet.render.raster import rasterize
 from utnet.types import HandParams, Sample
 
 _SAME_M = 0.02

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
@@ -10,9 +11,11 @@ from torch.nn import functional as F
 
 from utnet.config import ModelConfig
 from utnet.conventions import NUM_MANO_JOINTS
+from utnet.errors import InputError
 from utnet.geometry import hand_distance, matrix_to_rotation_6d, rotation_6d_to_matrix
 from utnet.hand import HandModel
 from utnet.model.camera import crop_camera_translation, project_crop
+from utnet.model.decoder import HandDecoder, TokenHead
 from utnet.model.encoder import Encoder
 from utnet.model.evidence import CELLS, EvidenceHead
 from utnet.model.heads import JointReadout, ParameterHead, RootHead, ScaleHead
@@ -48,7 +51,13 @@ class UTNet(nn.Module):
         self.stem = _make_stem(preset)
         self.pos_embed = nn.Parameter(torch.randn(1, num_tokens, preset.dim) * 0.02)
         flat_hand = matrix_to_rotation_6d(torch.eye(3).repeat(NUM_MANO_JOINTS, 1, 1))
-        self.hand_tokens = HandTokens(preset.dim, flat_hand, torch.tensor(_MEAN_CAM), embed_betas=preset.wilor_head)
+        mean_cam = torch.tensor(_MEAN_CAM)
+        self.hand_tokens: HandTokens | None = None
+        self.decoder: HandDecoder | None = None
+        if preset.head == "decoder":
+            self.decoder = HandDecoder(*preset.decoder, context_dim=preset.dim, mean_pose=flat_hand, mean_cam=mean_cam)
+        else:
+            self.hand_tokens = HandTokens(preset.dim, flat_hand, mean_cam, embed_betas=preset.wilor_head)
         self.encoder = Encoder(
             preset.dim,
             preset.depth,
@@ -60,16 +69,19 @@ class UTNet(nn.Module):
         map_dims = [] if self.upsampler is None else self.upsampler.map_dims
         self.joint_maps = JointMaps(map_dims[0], width_share=preset.width_share) if preset.joint_maps else None
         self.readout = JointReadout(preset.dim, map_dims[0], preset.num_heads) if preset.joint_maps else None
-        self.coarse_head = ParameterHead(preset.dim, plain=preset.wilor_head)
+        self.coarse_head: ParameterHead | TokenHead
+        if self.decoder is None:
+            hand_dim, self.coarse_head = preset.dim, ParameterHead(preset.dim, plain=preset.wilor_head)
+        else:
+            hand_dim, self.coarse_head = preset.decoder[0], TokenHead(preset.decoder[0])
         self.refiner = make_refiner(preset, self.hand, map_dims)
         with torch.random.fork_rng(devices=[]):  # these draw nothing that would change what is drawn after them
-            self.root_head = RootHead(preset.dim)
-            with_prompts = self.config.prompts
-            self.scale_head = ScaleHead(preset.dim, prompts=with_prompts) if self.config.uncertainty else None
-            of_map = {"map_dim": map_dims[0] if preset.joint_maps else None, "width_share": preset.width_share}
-            self.prompts = PromptLayers(preset.dim, preset.num_heads, **of_map) if with_prompts else None
-            skip_dim = self.stem.map_dims[-1] if self.stem.map_dims else 0
-            self.evidence = EvidenceHead(map_dims[0], skip_dim) if self.config.evidence else None
+            self.root_head = RootHead(hand_dim)
+            with_prompts, share = self.config.prompts, preset.width_share
+            self.scale_head = ScaleHead(hand_dim, prompts=with_prompts) if self.config.uncertainty else None
+            map_dim, heads = map_dims[0] if preset.joint_maps else None, preset.num_heads
+            self.prompts = PromptLayers(preset.dim, heads, map_dim=map_dim, width_share=share) if with_prompts else None
+            self.evidence = _make_evidence(map_dims, self.stem.map_dims) if self.config.evidence else None
 
     def forward(
         self,
@@ -104,11 +116,7 @@ class UTNet(nn.Module):
 
         image, skips = self.stem(self._seen(normalise_rgb(rgb)), self._seen(depth), depth_ok)
         grid = image.shape[-2:]
-        tokens = torch.cat([self.hand_tokens(rgb.shape[0]), image.flatten(2).transpose(1, 2) + self.pos_embed], 1)
-        if prompts is not None and self.prompts is not None:
-            tokens = self.prompts.attention(tokens, image, prompts)
-        tokens = self.encoder(tokens)
-        hand, image = tokens[:, : NUM_MANO_JOINTS + 2], tokens[:, NUM_MANO_JOINTS + 2 :]
+        hand, image = self._encode(image, prompts)
 
         maps = [] if self.upsampler is None else self.upsampler(image.transpose(1, 2).unflatten(2, grid), skips)
         if prompts is not None and self.prompts is not None and self.prompts.on_map is not None:
@@ -123,7 +131,8 @@ class UTNet(nn.Module):
         if self.evidence is not None:
             mask, side = self.evidence(maps[0], skips, (CELLS * grid[0], CELLS * grid[1]))
 
-        means = self.hand_tokens
+        means = self.decoder or self.hand_tokens
+        assert means is not None
         pose, betas, cam = self.coarse_head(hand)
         pose, betas, cam = pose + means.mean_pose, betas + means.mean_betas, cam + means.mean_cam
         if self.refiner is None:
@@ -167,6 +176,19 @@ class UTNet(nn.Module):
         if self.prompts is None:
             raise ValueError("landmarks are given to a network without model.prompts")
         return Prompts(landmarks, num)
+
+    def _encode(self, image: Tensor, prompts: Prompts | None) -> tuple[Tensor, Tensor]:
+        """(B, dim, h, w) image tokens -> (B, 18, hand_dim) hand tokens, all the same with a decoder head, and (B, N, dim)
+        encoded image tokens."""
+        tokens, num_hand = image.flatten(2).transpose(1, 2) + self.pos_embed, 0
+        if self.hand_tokens is not None:
+            tokens, num_hand = torch.cat([self.hand_tokens(image.shape[0]), tokens], 1), NUM_MANO_JOINTS + 2
+        if prompts is not None and self.prompts is not None:
+            tokens = self.prompts.attention(tokens, image, prompts)
+        tokens = self.encoder(tokens)
+        if self.decoder is not None:
+            return self.decoder(tokens).expand(-1, NUM_MANO_JOINTS + 2, -1), tokens
+        return tokens[:, :num_hand], tokens[:, num_hand:]
 
     def _prepare_depth(self, rgb, depth_m, K_px, depth_ok):
         """(B, 4, H, W) channels, (B,) which samples have depth, (B,) robust distances in m (1 without depth)."""
@@ -222,3 +244,9 @@ def _make_stem(preset: Preset) -> ConvStem | LiteStem | PatchStem:
     if preset.stem == "conv":
         return ConvStem(preset.stem_dims, preset.dim)
     return PatchStem(preset.dim, preset.patch_px, preset.patch_pad_px)
+
+
+def _make_evidence(map_dims: list[int], stem_map_dims: Sequence[int]) -> EvidenceHead:
+    if not map_dims:
+        raise InputError("model.evidence needs feature maps, and this network has none; leave it out")
+    return EvidenceHead(map_dims[0], stem_map_dims[-1] if stem_map_dims else 0)

@@ -21,7 +21,7 @@ from utnet.predict.picture import predict_picture
 from utnet.predict.predictor import Predictor
 from utnet.predict.request import Request
 from utnet.predict.video import predict_video
-from utnet.stopping import StopRequests
+from utnet.signals import StopRequests
 
 _NO_MORE_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 """Errors of writing that the next input would meet, too."""

@@ -1,0 +1,241 @@
+"""A network in a file of `utnet export`, run by ONNX Runtime, OpenVINO or torch.export and called as `UTNet` is."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+import utnet
+from utnet.config import CropConfig, ModelConfig, from_tree, to_tree
+from utnet.errors import InputError, install_line
+from utnet.types import Batch, Prediction, check_shape
+
+SUFFIXES = {"onnx": ".onnx", "openvino": ".xml", "torch": ".pt2"}
+"""Formats of `utnet export` and how their files end. OpenVINO's weights lie beside, in a .bin of the same name."""
+SCHEMA_VERSION = 1
+RECORD = "utnet"
+"""Name of the entry that holds the `Contents`: ONNX metadata, OpenVINO runtime info, an extra file of torch.export."""
+TRUST_VARIABLE = "UTNET_TRUST_PT2"
+
+_Run = Callable[[dict[str, Tensor]], dict[str, Tensor]]
+
+
+@dataclass(frozen=True)
+class ExportedConfig:
+    """The part of a run's `Config` that a network's users need, under the same names."""
+
+    model: ModelConfig
+    crop: CropConfig
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What a file says of the network in it, so that it needs no other file.
+
+    Attributes:
+        config: the network and how its crops are cut.
+        inputs: names of its inputs, in order (`utnet.export.writer.INPUTS`, or rgb alone).
+        outputs: fields of `types.Prediction`, in order.
+        hand_model: "open" or "mano".
+        faces: (F, 3) of that hand, counter-clockwise seen from outside.
+        utnet: the version that wrote it.
+    """
+
+    config: ExportedConfig
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    hand_model: str
+    faces: tuple[tuple[int, int, int], ...]
+    utnet: str = utnet.__version__
+
+    def to_json(self) -> str:
+        return json.dumps({"schema": SCHEMA_VERSION, **to_tree(self)})
+
+    @classmethod
+    def from_json(cls, text: str, where: str) -> Contents:
+        """InputError, beginning with `where`, unless `utnet export` of this schema wrote the text."""
+        try:
+            tree = json.loads(text)
+            version = tree.pop("schema")
+        except (ValueError, KeyError, AttributeError, TypeError) as error:
+            raise InputError(f"{where}: does not say what network it holds; write it with `utnet export`") from error
+        if version != SCHEMA_VERSION:
+            raise InputError(f"{where}: is of version {version}, this utnet reads {SCHEMA_VERSION}; export it again")
+        return from_tree(cls, tree, where=where)
+
+
+class ExportedNetwork:
+    """An exported network, on the CPU, with as many threads as torch uses when it is opened.
+
+    Args:
+        path: a file of `utnet export`: .onnx, .xml (OpenVINO) or .pt2 (torch.export).
+        precision: "fp32"; "bf16" lets OpenVINO compute in bfloat16, faster and millimetres less exact.
+        trusted: a .pt2 can run any code when it is opened, so it is refused unless this is True or the environment says
+            UTNET_TRUST_PT2=1. The other formats hold numbers and operations alone.
+
+    Attributes:
+        config: its `model` and `crop`, as in the `Config` of the run.
+        hand_model: "open" or "mano", which decodes its parameters.
+        faces: (F, 3) int64, counter-clockwise seen from outside.
+        takes_depth: False for a file that was exported without depth.
+
+    Raises:
+        InputError: no such file, none of `utnet export`, a damaged one, or the package that runs it is not installed.
+    """
+
+    def __init__(self, path: str | Path, *, precision: str = "fp32", trusted: bool = False):
+        path = Path(path)
+        if path.suffix not in SUFFIXES.values():
+            raise InputError(f"{path}: not an exported network; those end in {', '.join(SUFFIXES.values())}")
+        if not path.is_file():
+            raise InputError(f"{path}: no such file; make it with `utnet export`")
+        if precision not in ("fp32", "bf16") or (precision == "bf16" and path.suffix != ".xml"):
+            raise ValueError(f"precision is {precision!r}; expected 'fp32', or 'bf16' for OpenVINO's .xml, not {path}")
+        if path.suffix == ".onnx":
+            text, self._run = _open_onnx(path)
+        elif path.suffix == ".xml":
+            text, self._run = _open_openvino(path, precision)
+        else:
+            text, self._run = _open_torch(path, trusted=trusted)
+        contents = Contents.from_json(text, str(path))
+        self.path, self.config, self.hand_model = path, contents.config, contents.hand_model
+        self.faces = np.array(contents.faces, np.int64)
+        self.takes_depth = "depth_m" in contents.inputs
+
+    def __call__(
+        self,
+        rgb: Tensor,
+        depth_m: Tensor | None = None,
+        K_px: Tensor | None = None,
+        depth_ok: Tensor | None = None,
+    ) -> Prediction:
+        """Right hands in square crops, on the CPU.
+
+        Args:
+            rgb: (B, 3, H, H) float32 in [0, 1].
+            depth_m: (B, H, H) metres, 0 where there is no reading; None without depth.
+            K_px: (B, 3, 3) of the crops, NaN or None where it is not known.
+            depth_ok: (B,) bool, which samples have depth (default: all that have a reading in the box).
+
+        Returns:
+            Prediction with what `UTNet.forward` gives but `coarse`, `joint_map` and `joint_heat`.
+
+        Raises:
+            InputError: depth for a network that was exported without.
+            ValueError: wrong shapes.
+        """
+        num, size = len(rgb), self.config.model.size_px
+        check_shape("rgb", rgb, (num, 3, size, size))
+        inputs = {"rgb": rgb}
+        if depth_m is not None and not self.takes_depth:
+            raise InputError(f"{self.path}: was exported without depth; leave depth out, or export it again with depth")
+        if self.takes_depth:  # a sample without any reading is one without depth
+            depth_m = rgb.new_zeros(num, size, size) if depth_m is None else depth_m
+            check_shape("depth_m", depth_m, (num, size, size))
+            if depth_ok is not None:
+                check_shape("depth_ok", depth_ok, (num,))
+                depth_m = torch.where(depth_ok[:, None, None], depth_m, 0.0)
+            K_px = rgb.new_full((num, 3, 3), torch.nan) if K_px is None else K_px
+            check_shape("K_px", K_px, (num, 3, 3))
+            inputs |= {"depth_m": depth_m, "K_px": K_px}
+        outputs: dict[str, Any] = dict(self._run(inputs))
+        if "root_z_m" not in outputs:
+            outputs["root_z_m"] = rgb.new_full((num,), torch.nan)
+        return Prediction(**outputs)
+
+    def forward_batch(self, batch: Batch, *, use_depth: bool = True) -> Prediction:
+        """Of a Batch on the CPU, as `UTNet.forward_batch`; `use_depth=False` hides its depth."""
+        rgb = batch.rgb.float() / 255
+        if not (use_depth and batch.depth_ok.any()):
+            return self(rgb)
+        return self(rgb, batch.depth_m, batch.K_px, batch.depth_ok)
+
+
+def _open_onnx(path: Path) -> tuple[str, _Run]:
+    """The record of the contents, and a function that runs the network; the same for the two below."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # it would take the cores of all others
+    options.log_severity_level = 3
+    try:
+        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # its exceptions have no base of their own
+        raise InputError(f"{path}: ONNX Runtime cannot read it ({_line(error)}); export it again") from error
+    names = [output.name for output in session.get_outputs()]
+
+    def run(inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+        results = session.run(names, {name: tensor.numpy() for name, tensor in inputs.items()})
+        return {name: torch.from_numpy(result) for name, result in zip(names, results, strict=True)}
+
+    return session.get_modelmeta().custom_metadata_map.get(RECORD, ""), run
+
+
+def _open_openvino(path: Path, precision: str) -> tuple[str, _Run]:
+    if importlib.util.find_spec("openvino") is None:
+        raise InputError(f"{path}: needs OpenVINO; {install_line('openvino')}")
+    import openvino
+
+    core = openvino.Core()
+    weights = path.with_suffix(".bin")
+    if not weights.is_file():
+        raise InputError(f"{weights}: no such file; it holds the weights of {path.name} and belongs beside it")
+    properties = {
+        "INFERENCE_PRECISION_HINT": {"fp32": "f32", "bf16": "bf16"}[precision],
+        "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+        "PERFORMANCE_HINT": "LATENCY",
+    }
+    try:
+        model = core.read_model(path, weights)
+        text = model.get_rt_info(RECORD).astype(str) if RECORD in model.get_rt_info() else ""
+        request = core.compile_model(model, "CPU", properties).create_infer_request()
+    except Exception as error:
+        raise InputError(f"{path}: OpenVINO cannot read it ({_line(error)}); export it again") from error
+    names = [output.get_any_name() for output in model.outputs]
+    alone = threading.Lock()  # a request holds one batch at a time
+
+    def run(inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+        with alone:
+            results = request.infer({name: tensor.numpy() for name, tensor in inputs.items()})
+            return {name: torch.from_numpy(results[name]) for name in names}
+
+    return text, run
+
+
+def _open_torch(path: Path, *, trusted: bool) -> tuple[str, _Run]:
+    if not (trusted or os.environ.get(TRUST_VARIABLE) == "1"):
+        raise InputError(
+            f"{path}: opening a torch.export file runs any code that it holds; if you made it yourself, set "
+            f"{TRUST_VARIABLE}=1, else use an .onnx or .xml file"
+        )
+    extra = {f"{RECORD}.json": ""}
+    try:
+        program = torch.export.load(path, extra_files=extra)
+        module = program.module()
+    except Exception as error:
+        raise InputError(f"{path}: torch cannot read it ({_line(error)}); export it again") from error
+    text = extra[f"{RECORD}.json"]
+    names = Contents.from_json(text, str(path)).outputs
+
+    @torch.inference_mode()
+    def run(inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+        return dict(zip(names, module(*inputs.values()), strict=True))
+
+    return text, run
+
+
+def _line(error: Exception) -> str:
+    """The last line of a library's message: what it says in the end."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__
