@@ -5,7 +5,8 @@ landmarks lie within a fifth of the box from the true joints, on the right side.
 truth in 3D, real_pictures.py says how far each way is from the landmarks. The detector has not learnt from drawn hands
 and the network has, so the fit is a little better on photographs than here.
 
-For `fit`, `network` and `both`, from RGB and from RGB-D: joints relative to the wrist (MPJPE) and after the best
+For `fit`, `network` and `both`, for the landmark lifter alone and for the fit without it, from RGB and from RGB-D (the
+lifter takes no depth): joints relative to the wrist (MPJPE) and after the best
 similarity (PA-MPJPE), the wrist's place in the camera (median), joints in the picture in percent of the true box,
 and the median time a hand after detection. Prints a table and one JSON line.
 """
@@ -20,6 +21,7 @@ import argparse
 import json
 import time
 from collections import defaultdict
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -30,12 +32,17 @@ from tqdm import tqdm
 from utnet.checkpoint import DEFAULT_NETWORK
 from utnet.detect import Detection
 from utnet.evaluation.validation import INPUTS
+from utnet.fit import HandFitter
+from utnet.fit.hypotheses import lift_hands
+from utnet.fit.lifter import LandmarkLifter
 from utnet.geometry import apart_percent, project
 from utnet.metrics import mpjpe_mm, pa_mpjpe_mm
 from utnet.predict import Predictor
 from utnet.types import Sample
 
 METHODS = ("fit", "network", "both")
+Joints = Callable[[Sample, Detection, np.ndarray | None], np.ndarray]
+"""A drawn hand, its detection and depth or None -> (21, 3) joints in the camera."""
 _NEAR_PERCENT = 20.0
 
 
@@ -49,6 +56,28 @@ def found(predictor: Predictor, sample: Sample) -> Detection | None:
     ]
     apart, _, detection = min(near, default=(np.inf, 0, None))
     return detection if apart < _NEAR_PERCENT else None
+
+
+def by_predictor(predictor: Predictor) -> Joints:
+    def joints(sample: Sample, detection: Detection, depth_m: np.ndarray | None) -> np.ndarray:
+        (hand,) = predictor.from_detections(sample.rgb, [detection], depth_m, sample.K_px)
+        return hand.joints_cam_m
+
+    return joints
+
+
+def by_landmarks(fitter: HandFitter, lifter: LandmarkLifter | None) -> Joints:
+    """The likeliest hypothesis of the lifter, or without it what the fit alone makes of the landmarks."""
+
+    def joints(sample: Sample, detection: Detection, depth_m: np.ndarray | None) -> np.ndarray:
+        seen = detection.joints_px[None], detection.joints_m[None], np.asarray(sample.K_px)[None]
+        if lifter is None:
+            params = fitter(*seen, depth_m=[depth_m])
+        else:
+            params = lift_hands(lifter, fitter.model, *seen).params[0]
+        return fitter.model.decode(params.map(lambda array: array[0]))[0] + params.transl_m[0]
+
+    return joints
 
 
 def errors(joints_cam_m: np.ndarray, sample: Sample) -> tuple[float, float, float, float]:
@@ -69,20 +98,23 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)
     source, _ = held_out(args.work, args.num)
-    ways = {name: Predictor(None if name == "fit" else args.weights, method=name) for name in METHODS}
+    predictors = {name: Predictor(None if name == "fit" else args.weights, method=name) for name in METHODS}
+    ways = {name: by_predictor(predictor) for name, predictor in predictors.items()}
+    ways["lifter"] = by_landmarks(HandFitter(), LandmarkLifter())
+    ways["fit without lifter"] = by_landmarks(HandFitter(), None)
     rows, spent = defaultdict(list), defaultdict(list)
     for i in tqdm(range(len(source)), unit="hand", disable=None):
         sample = source[i]
-        detection = found(ways["fit"], sample)
+        detection = found(predictors["fit"], sample)
         if detection is None:
             continue
         for name, way in ways.items():
-            for kind in INPUTS:
+            for kind in INPUTS if name != "lifter" else ("rgb",):
                 depth = sample.depth_m if kind == "rgbd" else None
                 start = time.perf_counter()
-                (hand,) = way.from_detections(sample.rgb, [detection], depth, sample.K_px)
+                joints_cam_m = way(sample, detection, depth)
                 spent[f"{name} {kind}"].append(time.perf_counter() - start)
-                rows[f"{name} {kind}"].append(errors(hand.joints_cam_m, sample))
+                rows[f"{name} {kind}"].append(errors(joints_cam_m, sample))
     num = len(rows["fit rgb"])
     if not num:
         parser.exit(1, f"the detector finds none of {len(source)} hands\n")

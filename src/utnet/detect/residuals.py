@@ -152,6 +152,18 @@ class DetectorResiduals:
         off = vectors - mean
         return mean, np.einsum("nja,njb->jab", off, off) / (len(near) - 1)
 
+    def means(self, *, neighbours: int = 50) -> np.ndarray:
+        """(N, 21, 5) mean residuals of the hands like each measured one (itself included), turned in the picture as it
+        is: what of a residual is the detector's habit and not chance."""
+        features = self.conditions.features().astype(np.float32)
+        squares, means = (features * features).sum(1), np.empty((len(self), NUM_JOINTS, 5), np.float32)
+        for i, one in enumerate(features):
+            near = np.argpartition(squares - 2 * features @ one, neighbours - 1)[:neighbours]
+            frame = np.broadcast_to(self.conditions.frame[i], (neighbours, 3, 3))
+            pair = _turned(self.points[near], self.joints[near], self.conditions.frame[near], frame)
+            means[i] = np.concatenate(pair, -1).mean(0)
+        return means
+
     def observe(
         self, rng: np.random.Generator, joints_cam_m: np.ndarray, *, candidates: int = 1024
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
