@@ -10,7 +10,8 @@ from support.networks import FIELDS, assert_same, inputs
 from utnet.checkpoint import load_checkpoint
 from utnet.config import Config, ModelConfig, PromptConfig
 from utnet.data.collate import collate
-from utnet.data.loader import Extras, make_loader
+from utnet.data.extras import Extras
+from utnet.data.loader import make_loader
 from utnet.data.masks import MaskLabels
 from utnet.data.prompts import PromptNoise, prompts_of_landmarks
 from utnet.data.transforms import in_mirror
@@ -21,7 +22,6 @@ from utnet.losses import UTNetLoss
 from utnet.model import UTNet
 from utnet.synth import SyntheticHands
 from utnet.synth.decoder import Decoder
-from utnet.training.loop import make_extras
 from utnet.training.state import make_model
 
 SIZE = 64
@@ -218,8 +218,7 @@ def test_a_crop_in_a_mirror_teaches_its_side_alone(samples):
 
 def test_masks_are_the_drawn_hand_where_depth_agrees(samples):
     arrays = load_open_hand()
-    decoder = Decoder(arrays)
-    masks = MaskLabels(lambda params: decoder(params).vertices_m, arrays.faces, 16)
+    masks = MaskLabels(Decoder(arrays), arrays.faces, 16)
     for sample in samples[:8]:
         cells = masks(sample)
         assert cells.shape == (16, 16) and np.nanmax(cells) == 1 and 0.02 < np.nanmean(cells) < 0.8
@@ -266,7 +265,7 @@ def test_a_run_goes_on_from_the_shipped_weights_with_new_parts_and_learns():
     )
     model, about = make_model(config)
     shipped, _ = load_checkpoint("ti")
-    batch = next(iter(make_loader(SyntheticHands(seed=5, size_px=96), config, train=True, extras=make_extras(config))))
+    batch = next(iter(make_loader(SyntheticHands(seed=5, size_px=96), config, train=True, extras=Extras.of(config))))
     with torch.inference_mode():
         old, new = shipped.forward_batch(replace(batch, landmarks=None)), model.eval().forward_batch(batch)
     assert torch.equal(old.joints_m, new.joints_m) and "start without effect" in about

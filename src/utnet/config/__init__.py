@@ -6,13 +6,12 @@ from utnet.config.schema import (
     Config,
     CropConfig,
     DataConfig,
-    FactorsConfig,
     LossConfig,
     ModelConfig,
     PromptConfig,
-    SynthConfig,
     TrainConfig,
 )
+from utnet.config.synth_schema import FactorsConfig, SynthConfig
 from utnet.config.validation import HELD_OUT_SPLIT, own_validation
 
 __all__ = [

@@ -18,38 +18,15 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler, get_
 from utnet.config import AugmentConfig, Config, CropConfig
 from utnet.data.augment import augment as augment_sample
 from utnet.data.collate import collate, label_fault
-from utnet.data.masks import MaskLabels
-from utnet.data.prompts import PromptNoise
+from utnet.data.extras import Extras
 from utnet.data.source import BadSample, Source, StreamSource, epoch_order, is_stream
-from utnet.data.transforms import in_mirror, right_crop
+from utnet.data.transforms import right_crop
 from utnet.data.workers import init_worker, worker_context
 from utnet.errors import InputError
 from utnet.types import Batch, Sample
 
 _PREFETCH = 2
 """Batches that a worker has ready."""
-
-
-@dataclass(frozen=True)
-class Extras:
-    """What training crops get beside their labels.
-
-    Attributes:
-        prompts: draws their landmarks, or None.
-        masks: makes their masks, or None.
-        mirror_p: probability that a crop is shown in a mirror, for the side head alone.
-    """
-
-    prompts: PromptNoise | None = None
-    masks: MaskLabels | None = None
-    mirror_p: float = 0.0
-
-    def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
-        if self.prompts is not None:
-            sample = replace(sample, landmarks=self.prompts(sample, rng))
-        if self.masks is not None:
-            sample = replace(sample, mask_cells=self.masks(sample))
-        return in_mirror(sample) if self.mirror_p > 0 and rng.random() < self.mirror_p else sample
 
 
 class _Crops:

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TypeAlias
-
 import numpy as np
 
 from utnet.render.raster import rasterize
-from utnet.types import HandParams, Sample
+from utnet.synth.decoder import Decoder
+from utnet.types import Sample
 
 _SAME_M = 0.02
 """A reading this near the drawn surface is the hand; one nearer by more is something in front."""
-
-DecodeVertices: TypeAlias = Callable[[HandParams], np.ndarray]
-"""One hand's parameters -> (V, 3) vertices in the camera frame."""
 
 
 class MaskLabels:
@@ -26,7 +21,7 @@ class MaskLabels:
         size_px: side of the masks; crops are multiples of it.
     """
 
-    def __init__(self, decode: DecodeVertices, faces: np.ndarray, size_px: int):
+    def __init__(self, decode: Decoder, faces: np.ndarray, size_px: int):
         self._decode, self._faces, self._size_px = decode, faces, size_px
 
     def __call__(self, sample: Sample) -> np.ndarray | None:
@@ -40,7 +35,7 @@ class MaskLabels:
         side, k = sample.rgb.shape[0], 2
         fine = self._size_px * k  # two samples a cell and axis
         A = np.array([[fine / side, 0, (fine / side - 1) / 2], [0, fine / side, (fine / side - 1) / 2], [0, 0, 1]])
-        drawn = rasterize(self._decode(params), self._faces, A @ sample.K_px, (fine, fine)).depth_m
+        drawn = rasterize(self._decode(params).vertices_m, self._faces, A @ sample.K_px, (fine, fine)).depth_m
         at = np.minimum(((np.arange(fine) + 0.5) * side / fine).astype(int), side - 1)
         read = sample.depth_m[np.ix_(at, at)]
         mask = np.where(drawn > 0, np.nan, 0.0)

@@ -18,6 +18,9 @@ from utnet.types import Sample
 DETECTOR_CONFIDENCE = 0.5
 """Confidence of a detector's landmarks that are surely a hand's; a joint that a person placed has 1."""
 
+LEAST_PRESENCE = 0.02
+"""Landmarks are prompts however unsure the detector is."""
+
 Observe: TypeAlias = Callable[[np.random.Generator, np.ndarray], tuple[np.ndarray, np.ndarray, np.ndarray]]
 """True joints (B, 21, 3) of right hands in the camera -> rays (B, 21, 3) towards the landmarks, relative landmarks
 (B, 21, 3) in metres, presence (B,) in [0, 1] (`detect.residuals.DetectorResiduals.observe`)."""
@@ -80,7 +83,7 @@ class PromptNoise:
 
     def _detected(self, joints: np.ndarray, K_px: np.ndarray, size_px: int, rng: np.random.Generator) -> np.ndarray:
         rays, relative, presence = self._observe(rng, joints[None])
-        confidence = DETECTOR_CONFIDENCE * float(np.clip(presence[0], 0.02, 1.0))
+        confidence = DETECTOR_CONFIDENCE * float(np.clip(presence[0], LEAST_PRESENCE, 1.0))
         out = prompts_of_landmarks(project(rays[0], K_px), size_px, relative[0], confidence)
         if rng.random() < self.config.wrong_p:
             _spoil(out, rng)

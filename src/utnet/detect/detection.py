@@ -18,6 +18,8 @@ class Detection:
         joints_px: (21, 2) landmarks in the picture, OpenPose-21.
         joints_m: (21, 3) landmarks in metres relative to the hand's middle, axes as the picture's (x right, y down,
             z forward), turned back from the detector's own region.
+        joint_confidence: (21,) of landmarks that did not come from the detector alone (`predict.given_landmarks`): 1
+            where a person placed the joint, 0 where there is none; None: all are the detector's.
         track: number of the hand through a video, None in a single picture.
     """
 
@@ -27,3 +29,4 @@ class Detection:
     joints_px: np.ndarray
     joints_m: np.ndarray
     track: int | None = None
+    joint_confidence: np.ndarray | None = None

@@ -90,7 +90,7 @@ class PromptAttention(nn.Module):
         q = self.query(self.norm(tokens)).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
         with torch.autocast(q.device.type, enabled=False):  # as in the encoder: slow in bfloat16 on a CPU
             logits = (q.float() @ k.float().mT) * q.shape[-1] ** -0.5
-            absent = F.pad(~prompts.present, (1, 0))[:, None, None]
+            absent = torch.cat([torch.zeros_like(prompts.present[:, :1]), ~prompts.present], 1)[:, None, None]
             mixed = logits.masked_fill(absent, -torch.inf).softmax(-1) @ v.float()
         added = self.proj(mixed.transpose(1, 2).flatten(2))
         return tokens + torch.where(prompts.any[:, None, None], added, 0.0).to(tokens.dtype)

@@ -21,12 +21,14 @@ class RightHands:
         joints_cam_m: (B, 21, 3).
         vertices_cam_m: (B, V, 3).
         measured: (B,) bool, the distance was measured by depth, not guessed from the hand's size.
+        joint_error_mm: (B, 21) error to expect of each joint relative to the wrist, or None where it is not known.
     """
 
     params: HandParams
     joints_cam_m: np.ndarray
     vertices_cam_m: np.ndarray
     measured: np.ndarray
+    joint_error_mm: np.ndarray | None = None
 
 
 class Lifter(Protocol):
@@ -55,6 +57,7 @@ class Lifter(Protocol):
 
         Args:
             samples: at least one; right hands (left ones mirrored), each in the whole picture with its box and K_px. Of
-                landmarks, `joints_px` are those in the picture and `joints_cam_m` those in metres, about any origin.
+                landmarks, `joints_px` are those in the picture, `joints_2d_conf` their confidence (of prompts) and
+                `joints_cam_m` those in metres, about any origin.
         """
         ...

@@ -16,23 +16,17 @@ from tqdm import tqdm
 
 from utnet.checkpoint import pick_device, run_info, whole_folder
 from utnet.config import Config, to_tree
-from utnet.data.loader import Extras, Loader, make_loader
-from utnet.data.masks import MaskLabels
-from utnet.data.prompts import PromptNoise
+from utnet.data.extras import Extras
+from utnet.data.loader import Loader, make_loader
 from utnet.data.source import Source
 from utnet.data.sources import check_apart, describe, fingerprint, open_data, open_validation
-from utnet.detect.residuals import DetectorResiduals
 from utnet.distributed import Engine, LossFunction, World, is_restart, job_id, joined, own_device, summed_terms
 from utnet.errors import InputError
 from utnet.evaluation.validation import INPUTS, evaluate, scorable_inputs
-from utnet.hand.arrays import load_open_hand
 from utnet.io.atomic import write_json
 from utnet.losses import UTNetLoss
 from utnet.model import UTNet
-from utnet.model.evidence import CELLS
-from utnet.model.presets import resolve_preset
 from utnet.signals import Stopped, StopRequests
-from utnet.synth.decoder import Decoder
 from utnet.training.ema import WeightMean
 from utnet.training.log import RunLog, prediction_pictures, skipped_lines
 from utnet.training.pretrained import backbone_parameters
@@ -158,7 +152,7 @@ def _set_up(
         rank=world.rank,
         world_size=world.size,
         pin_memory=device.type == "cuda",
-        extras=make_extras(config),
+        extras=Extras.of(config),
     )
     loader.bad.update(before["bad"])
     if world.rank:  # the processes hold equal networks; what is drawn from here on is each one's own
@@ -176,19 +170,6 @@ def _set_up(
         if world.is_first:
             print(init)
     return _Job(config, workdir, world, stop, engine, run, loader, validation, inputs), about
-
-
-def make_extras(config: Config) -> Extras:
-    """Prompts and masks of training samples, where the network has a use for them."""
-    prompts = masks = None
-    if config.model.prompts:
-        prompts = PromptNoise(config.prompts, DetectorResiduals.load().observe)
-    if config.loss.w_mask > 0:
-        arrays = load_open_hand()
-        decoder = Decoder(arrays)
-        cells = CELLS * config.model.size_px // resolve_preset(config.model).patch_px
-        masks = MaskLabels(lambda params: decoder(params).vertices_m, arrays.faces, cells)
-    return Extras(prompts, masks, config.augment.mirror_p)
 
 
 def _loop(job: _Job, *, progress: bool) -> None:
