@@ -38,7 +38,7 @@ class _Crops:
         augment: how their pixels are changed, or None.
         seed: of the jitters; None gives the fixed crops of evaluation.
         p_drop: probability that a sample loses its depth; not in evaluation.
-        extras: prompts and masks; not in evaluation.
+        extras: prompts and masks.
     """
 
     def __init__(
@@ -60,8 +60,7 @@ class _Crops:
             return BadSample(sample.key, fault)
         rng = None if self._seed is None else np.random.default_rng((self._seed, epoch, number))
         out = right_crop(sample, self._size_px, self._config, rng)
-        if self._seed is not None:
-            out = self._extras(out, np.random.default_rng((self._seed, epoch, number, 2)))
+        out = self._extras(out, np.random.default_rng((self._seed or 0, epoch, number, 2)))
         if self._augment is not None and rng is not None and (self._augment.crops or not sample.is_crop):
             out = augment_sample(out, self._augment, rng)
         return replace(out, depth_m=None) if self._drops(epoch, number) else out  # last: the rest is drawn as with it
@@ -304,7 +303,7 @@ def make_loader(
         rank: this process among `world_size`.
         world_size: processes that share the samples.
         pin_memory: put batches where a GPU fetches them from fastest.
-        extras: prompts and masks of training samples.
+        extras: prompts and masks of the samples.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # workers that spin slow a small machine by up to 100 times
     changes = config.augment if (train if augment is None else augment) else None
