@@ -144,7 +144,9 @@ def main() -> None:
     model, config = load_checkpoint(args.weights)
     held_out = batches(config, args.seed, args.num)
     result = {}
-    print(f"{args.num} hands       MPJPE   PA [mm]  picture [%]  worst quarter [mm] [%]   within 50 %, 90 %, correlation")
+    print(
+        f"{args.num} hands       MPJPE   PA [mm]  picture [%]  worst quarter [mm] [%]   within 50 %, 90 %, correlation"
+    )
     for kind in ("rgb", "rgbd"):
         for name, row in run(model, held_out, kind == "rgbd", np.random.default_rng(args.seed)).items():
             line = f"{kind} {name:12s}{row['mpjpe_mm']:11.1f}{row['pa_mpjpe_mm']:10.1f}{row['percent']:13.1f}"

@@ -20,6 +20,7 @@ from utnet.geometry import project, px_to_crop
 from utnet.hand.arrays import load_open_hand
 from utnet.losses import UTNetLoss
 from utnet.model import UTNet
+from utnet.model.prompts import Prompts
 from utnet.synth import SyntheticHands
 from utnet.synth.decoder import Decoder
 from utnet.training.state import make_model
@@ -59,7 +60,8 @@ def test_weights_without_prompts_start_unchanged(preset):
     new = UTNet(replace(config, prompts=True, evidence=preset != "h")).eval()
     state = new.state_dict()
     added = {name: state[name] for name in state.keys() - old.state_dict().keys()}
-    assert added and all(name.startswith(("prompts.", "evidence.")) for name in added)
+    assert added
+    assert all(name.startswith(("prompts.", "evidence.")) for name in added)
     new.load_state_dict(old.state_dict() | added)
     rgb, depth, K = inputs()
     with torch.inference_mode():
@@ -115,6 +117,20 @@ def test_a_sample_does_not_depend_on_the_prompts_of_others(model):
         assert_same(whole, model(rgb[1:2], depth[1:2], K[1:2]), rows_a=slice(1, 2))
 
 
+def test_tokens_attend_to_prompts_in_any_order(model):
+    attention, order = model.prompts.attention, torch.randperm(21, generator=torch.Generator().manual_seed(0))
+    tokens, image, shown = torch.randn(2, 30, 128), torch.randn(2, 128, 4, 4), prompts(2)
+    shown[0, ::3, 5] = 0
+    with torch.inference_mode():
+        straight = attention(tokens, image, Prompts(shown, 2))
+        kept = attention.joint.clone()
+        attention.joint.copy_(kept[order])
+        shuffled = attention(tokens, image, Prompts(shown[:, order], 2))
+        attention.joint.copy_(kept)
+    torch.testing.assert_close(straight, shuffled, atol=1e-5, rtol=1e-5)
+    assert (straight - tokens).abs().max() > 1e-3
+
+
 def test_the_stated_error_knows_four_kinds_of_hands(model):
     depth_ok = torch.tensor([True, False, True, False])
     shown = prompts(4)
@@ -162,7 +178,8 @@ def test_prompts_of_landmarks_are_in_crop_units():
     points[4] = np.nan
     made = prompts_of_landmarks(points, SIZE, confidence=0.5)
     np.testing.assert_allclose(made[:4, :2], px_to_crop(points[:4], SIZE))
-    assert made[4].tolist() == [0.0] * 6 and (made[np.arange(21) != 4, 5] == 0.5).all()
+    assert made[4].tolist() == [0.0] * 6
+    assert (made[np.arange(21) != 4, 5] == 0.5).all()
     assert np.isnan(made[0, 2:5]).all()
 
 
@@ -207,12 +224,15 @@ def test_the_measured_noise_is_that_of_a_detector(samples):
 def test_a_crop_in_a_mirror_teaches_its_side_alone(samples):
     sample = replace(samples[0], landmarks=np.arange(126.0).reshape(21, 6), mask_cells=np.eye(16))
     shown = in_mirror(sample)
-    assert np.array_equal(shown.rgb, sample.rgb[:, ::-1]) and np.array_equal(shown.depth_m, sample.depth_m[:, ::-1])
+    assert np.array_equal(shown.rgb, sample.rgb[:, ::-1])
+    assert np.array_equal(shown.depth_m, sample.depth_m[:, ::-1])
     assert np.array_equal(shown.mask_cells, np.eye(16)[:, ::-1])
     np.testing.assert_allclose(shown.landmarks[:, [0, 2]], -sample.landmarks[:, [0, 2]])
     batch = collate([sample, shown])
-    assert batch.is_right.tolist() == [True, False] and batch.params_ok.tolist() == [True, False]
-    assert not batch.joints_2d[1, :, 2].any() and not batch.joints_3d[1, :, 3].any()
+    assert batch.is_right.tolist() == [True, False]
+    assert batch.params_ok.tolist() == [True, False]
+    assert not batch.joints_2d[1, :, 2].any()
+    assert not batch.joints_3d[1, :, 3].any()
     np.testing.assert_allclose(in_mirror(shown).rgb, sample.rgb)
 
 
@@ -221,7 +241,9 @@ def test_masks_are_the_drawn_hand_where_depth_agrees(samples):
     masks = MaskLabels(Decoder(arrays), arrays.faces, 16)
     for sample in samples[:8]:
         cells = masks(sample)
-        assert cells.shape == (16, 16) and np.nanmax(cells) == 1 and 0.02 < np.nanmean(cells) < 0.8
+        assert cells.shape == (16, 16)
+        assert np.nanmax(cells) == 1
+        assert 0.02 < np.nanmean(cells) < 0.8
         hidden = replace(sample, depth_m=np.full_like(sample.depth_m, 0.2))  # something before all of it
         assert np.nansum(masks(hidden)) == 0
     assert masks(replace(samples[0], depth_m=None)) is None
@@ -249,7 +271,9 @@ def test_the_loader_draws_the_same_extras_again_and_keeps_the_rest(samples):
     plain, first, again = (
         next(iter(make_loader(Listed(), config, train=True, extras=e))) for e in (None, extras, extras)
     )
-    assert plain.landmarks is None and torch.equal(plain.rgb, first.rgb) and torch.equal(plain.depth_m, first.depth_m)
+    assert plain.landmarks is None
+    assert torch.equal(plain.rgb, first.rgb)
+    assert torch.equal(plain.depth_m, first.depth_m)
     assert torch.equal(first.landmarks.nan_to_num(), again.landmarks.nan_to_num())
 
 
@@ -268,8 +292,11 @@ def test_a_run_goes_on_from_the_shipped_weights_with_new_parts_and_learns():
     batch = next(iter(make_loader(SyntheticHands(seed=5, size_px=96), config, train=True, extras=Extras.of(config))))
     with torch.inference_mode():
         old, new = shipped.forward_batch(replace(batch, landmarks=None)), model.eval().forward_batch(batch)
-    assert torch.equal(old.joints_m, new.joints_m) and "start without effect" in about
+    assert torch.equal(old.joints_m, new.joints_m)
+    assert "start without effect" in about
     terms = UTNetLoss.from_config(loss)(model.train().forward_batch(batch), batch)
-    assert all(value.isfinite() for value in terms.values()) and terms["loss_mask"] > 0 and terms["loss_side"] > 0
+    assert all(value.isfinite() for value in terms.values())
+    assert terms["loss_mask"] > 0
+    assert terms["loss_side"] > 0
     terms["total_loss"].backward()
     assert model.prompts.readout.to_tokens.weight.grad.abs().sum() > 0

@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 import torch
-from support.runs import CONFIG, with_train
 
+from support.runs import CONFIG, with_train
 from utnet.checkpoint import load_checkpoint
 from utnet.data.collate import collate
 from utnet.model import UTNet

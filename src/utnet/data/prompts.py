@@ -1,6 +1,6 @@
 """Prompts for training: landmarks as a detector, another program or a person would give them, made from the labels.
 
-What a detector errs by is measured, not guessed, and comes from outside (`Observe`): whole residual vectors of one hand.
+The detector's errors are measured and come from outside (`Observe`): whole residual vectors of one hand.
 """
 
 from __future__ import annotations

@@ -178,8 +178,8 @@ class UTNet(nn.Module):
         return Prompts(landmarks, num)
 
     def _encode(self, image: Tensor, prompts: Prompts | None) -> tuple[Tensor, Tensor]:
-        """(B, dim, h, w) image tokens -> (B, 18, hand_dim) hand tokens, all the same with a decoder head, and (B, N, dim)
-        encoded image tokens."""
+        """(B, dim, h, w) image tokens -> (B, 18, hand_dim) hand tokens, all the same with a decoder head, and
+        (B, N, dim) encoded image tokens."""
         tokens, num_hand = image.flatten(2).transpose(1, 2) + self.pos_embed, 0
         if self.hand_tokens is not None:
             tokens, num_hand = torch.cat([self.hand_tokens(image.shape[0]), tokens], 1), NUM_MANO_JOINTS + 2

@@ -4,7 +4,7 @@
   21 entries in OpenPose's order, null for a joint that is not given; side and box may be left out. A confidence of 1,
   the default, is for joints that a person placed.
 - COCO-WholeBody (Jin et al. 2020): a list of annotations, or {"annotations": [...]}, with `lefthand_kpts` and
-  `righthand_kpts` of 21 x, y, confidence; or `keypoints` of all 133 points, hands from 91 on. Their order is OpenPose's.
+  `righthand_kpts` of 21 x, y, confidence; or `keypoints` of all 133 points, hands from 91 on, in the same order.
 - MediaPipe's hand landmarker: {"hand_landmarks": [[{"x", "y"}, ...]]}, shares of the picture's width and height.
 """
 

@@ -75,9 +75,11 @@ def _hands(
     if request.landmarks is None:
         return predictor(rgb, depth_m, K_px, request.boxes, request.sides)
     given = read_landmarks(request.landmarks, (rgb.shape[1], rgb.shape[0]))
-    boxes, sides = request.boxes, request.sides
+    boxes: Sequence[Sequence[float]] | np.ndarray | None = request.boxes
+    sides = request.sides
     if boxes is None:
-        boxes = [box_of_landmarks(hand.landmarks_px) if hand.box_px is None else hand.box_px for hand in given]
+        own = [box_of_landmarks(hand.landmarks_px) if hand.box_px is None else hand.box_px for hand in given]
+        boxes = np.stack(own)
     stated = [hand.side for hand in given]
     if sides is None and None not in stated:
         sides = [side for side in stated if side is not None]

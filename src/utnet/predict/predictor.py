@@ -112,7 +112,7 @@ class Predictor:
         checked_image(image_rgb)
         given = None if landmarks_px is None else [checked_landmarks(points) for points in landmarks_px]
         if given is not None and boxes is None:
-            boxes = [box_of_landmarks(points) for points in given]
+            boxes = np.stack([box_of_landmarks(points) for points in given])
         if boxes is None:
             if sides is not None:
                 raise InputError("sides are given without boxes; give a box for each, or neither")
@@ -195,9 +195,7 @@ class Predictor:
         )
 
 
-def _lifter(
-    weights: str | Path | None, method: Method, device: str, mano: str | Path | None, prompts: bool
-) -> Lifter:
+def _lifter(weights: str | Path | None, method: Method, device: str, mano: str | Path | None, prompts: bool) -> Lifter:
     way = choose(method, weights, mano)
     if way == "fit":
         if weights is not None:
