@@ -86,7 +86,7 @@ class RootHead(nn.Module):
 
 _SCALE_DIM = 64
 _START_MM = 40.0
-_PACE = 10.0
+PACE = 10.0
 """Levels and shapes are single numbers that all the joints wait for: they learn this much faster than a weight."""
 _JOINT_UNIT_M = 0.1
 
@@ -115,7 +115,7 @@ class ScaleHead(nn.Module):
         self.kind = nn.Parameter(torch.randn(num_kinds, _SCALE_DIM) * 0.02)
         self.level = nn.Parameter(torch.zeros(num_kinds, NUM_JOINTS))
         # One axis, so that weight decay leaves it alone: (k, p) of RGB, RGB-D, and of these with prompts.
-        self.log_shape = nn.Parameter(torch.tensor(HAND_SHAPE * num_kinds).log() / _PACE)
+        self.log_shape = nn.Parameter(torch.tensor(HAND_SHAPE * num_kinds).log() / PACE)
 
     def forward(
         self, tokens: Tensor, joints_m: Tensor, depth_ok: Tensor, prompted: Tensor | None = None
@@ -127,8 +127,8 @@ class ScaleHead(nn.Module):
         x = self.own(tokens[:, _TOKEN_OF_JOINT]) + self.place(place) + self.joint
         kind = depth_ok.long() if prompted is None else depth_ok.long() + 2 * prompted.long()
         x = x + (self.all(torch.cat([tokens[:, 0], tokens.mean(1)], -1)) + self.kind[kind])[:, None]
-        log_scale = self.out(F.gelu(self.mix(F.gelu(x))))[..., 0].float() + self.level[kind] * _PACE
+        log_scale = self.out(F.gelu(self.mix(F.gelu(x))))[..., 0].float() + self.level[kind] * PACE
         scale_mm = log_scale.exp() * _START_MM
         wrist = torch.arange(NUM_JOINTS, device=scale_mm.device) == JOINT_NAMES.index("wrist")
-        shape = (self.log_shape * _PACE).exp().view(-1, 2)
+        shape = (self.log_shape * PACE).exp().view(-1, 2)
         return torch.where(wrist, 0.0, scale_mm), shape[kind]
