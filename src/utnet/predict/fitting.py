@@ -74,7 +74,7 @@ class BothLifter:
         lifted = _lifted(self._lifter, self._fitter, samples).params[0]
         without_depth = np.array([sample.depth_m is None for sample in samples])
         expected = average_hands(self._fitter.model, network.params, lifted, np.where(without_depth, 0.5, 0.0))
-        fits = self._fitter.fit(expected=expected, **_seen(samples))
+        fits = self._fitter.fit(expected=expected, expected_error_mm=network.joint_error_mm, **_seen(samples))
         return replace(_decoded(self.hand, fits), network_joints_m=network.joints_cam_m)
 
 
