@@ -20,6 +20,7 @@ from utnet.predict.checks import CameraInput, ImageInput, check_box, is_camera
 from utnet.predict.confidence import kind_of, score
 from utnet.predict.evidence import evidence_of
 from utnet.predict.fitting import BothLifter, FitLifter
+from utnet.predict.given_landmarks import box_of_landmarks, checked_landmarks, detector_confidence, with_landmarks
 from utnet.predict.hand import Hand
 from utnet.predict.hands import Hands
 from utnet.predict.lifting import Lifter, RightHands
@@ -46,6 +47,7 @@ class Predictor:
             else both with the one that ships, and the fit where none does or MANO is to be fitted.
         device: of the network: "auto", "cpu", "cuda", ...
         mano: the folder of your MANO_RIGHT.pkl, or the file, which `fit` then fits instead of the open hand.
+        prompts: give the landmarks to a network that was trained with them.
 
     Attributes:
         method: "both", "network" or "fit".
@@ -65,10 +67,11 @@ class Predictor:
         method: Method = "auto",
         device: str = "auto",
         mano: str | Path | None = None,
+        prompts: bool = True,
     ):
         if method not in METHODS:
             raise InputError(f"method is {method!r}; expected {', '.join(METHODS[:-1])} or {METHODS[-1]}")
-        self._lift = _lifter(weights, method, device, mano)
+        self._lift = _lifter(weights, method, device, mano, prompts)
         self.weights = self._lift.weights
         self.method, self.hand, self.hand_model = self._lift.name, self._lift.hand, self._lift.hand_model
         faces = self._lift.faces
@@ -92,6 +95,7 @@ class Predictor:
         K_px: CameraInput | None = None,
         boxes: Sequence[Sequence[float]] | np.ndarray | None = None,
         sides: Sequence[str] | None = None,
+        landmarks_px: Sequence[np.ndarray] | None = None,
     ) -> Hands: ...
     @overload
     def __call__(
@@ -101,9 +105,16 @@ class Predictor:
         K_px: CameraInput | Sequence[CameraInput | None] | None = None,
         boxes: Sequence[Any] | None = None,
         sides: Sequence[Sequence[str] | None] | None = None,
+        landmarks_px: Sequence[Any] | None = None,
     ) -> list[Hands]: ...
     def __call__(
-        self, image: Any, depth_m: Any = None, K_px: Any = None, boxes: Any = None, sides: Any = None
+        self,
+        image: Any,
+        depth_m: Any = None,
+        K_px: Any = None,
+        boxes: Any = None,
+        sides: Any = None,
+        landmarks_px: Any = None,
     ) -> Hands | list[Hands]:
         """Returns the hands of a picture: those that are detected, best first, or one for each box, in their order.
 
@@ -116,6 +127,9 @@ class Predictor:
                 none, or of an array, f = the longer side, centred.
             boxes: tight boxes x0, y0, x1, y1 in pixels, at least partly in the picture; None: detect hands.
             sides: "right" or "left" for each box; None: as the landmarks say.
+            landmarks_px: (21, 2) or (21, 3) for each hand: x, y in pixels, OpenPose-21, NaN for a joint that is not
+                given, and its confidence (1, the default: a person placed it; another program's 0.5 or less). They take
+                the place of the detector's. Without boxes these are drawn round them.
 
         Returns:
             `Hands`, empty where no hand is found; of a list of pictures, a list of them.
@@ -126,11 +140,12 @@ class Predictor:
         """
         if not isinstance(image, list | tuple):
             view = open_view(image, K_px, depth_m)
-            return self._predict([(view, self._detect(view, boxes, sides))])[0]
+            return self._predict([(view, self._detect(view, boxes, sides, landmarks_px))])[0]
         num = len(image)
         cameras = [K_px] * num if is_camera(K_px) else for_each("K_px", K_px, num)
-        given = [for_each(*pair, num) for pair in (("depth_m", depth_m), ("boxes", boxes), ("sides", sides))]
-        items = list(zip(image, cameras, *given, strict=True))
+        given = {"depth_m": depth_m, "boxes": boxes, "sides": sides, "landmarks_px": landmarks_px}
+        columns = [for_each(name, value, num) for name, value in given.items()]
+        items = list(zip(image, cameras, *columns, strict=True))
         hands: list[Hands] = []
         for start in range(0, num, _AT_ONCE):
             looks = [self._look(i, *items[i]) for i in range(start, min(start + _AT_ONCE, num))]
@@ -151,23 +166,34 @@ class Predictor:
         """
         return self._predict([(open_view(image, K_px, depth_m), detections)])[0]
 
-    def _look(self, i: int, image: Any, K_px: Any, depth_m: Any, boxes: Any, sides: Any) -> _Look:
+    def _look(self, i: int, image: Any, K_px: Any, depth_m: Any, *given: Any) -> _Look:
         """One of several pictures and its detections; errors name it."""
         try:
             view = open_view(image, K_px, depth_m)
-            detections = self._detect(view, boxes, sides)
+            detections = self._detect(view, *given)
             view.depth_of(detections)
             return view, detections
         except InputError as error:
             name = str(image) if isinstance(image, str | Path) else f"picture {i}"
             raise InputError(str(error) if str(error).startswith(name) else f"{name}: {error}") from error
 
-    def _detect(self, view: View, boxes: Any, sides: Sequence[str] | None) -> list[Detection]:
-        if boxes is not None:
-            return self._in_boxes(view.rgb, boxes, sides)
-        if sides is not None:
-            raise InputError("sides are given without boxes; give a box for each, or neither")
-        return self.detector(view.rgb)
+    def _detect(self, view: View, boxes: Any, sides: Sequence[str] | None, landmarks_px: Any) -> list[Detection]:
+        """The detector's hands, or those in the boxes, with the given landmarks."""
+        given = None if landmarks_px is None else [checked_landmarks(points) for points in landmarks_px]
+        if given is not None and not self._lift.needs_landmarks:
+            raise InputError(f"{self.weights}: takes no landmarks; take the method both, or weights with prompts")
+        if given is not None and boxes is None:
+            boxes = np.stack([box_of_landmarks(points) for points in given])
+        if boxes is None:
+            if sides is not None:
+                raise InputError("sides are given without boxes; give a box for each, or neither")
+            return self.detector(view.rgb)
+        detections = self._in_boxes(view.rgb, boxes, sides)
+        if given is None:
+            return detections
+        if len(given) != len(detections):
+            raise InputError(f"landmarks of {len(given)} hands for {len(detections)} boxes; give one for each")
+        return [with_landmarks(*pair) for pair in zip(detections, given, strict=True)]
 
     def _predict(self, looks: Sequence[_Look]) -> list[Hands]:
         """The hands of several pictures, reconstructed together."""
@@ -239,7 +265,7 @@ class Predictor:
         return replace(hand, score=score(kind, evidence.features()), evidence=evidence)
 
 
-def _lifter(weights: str | Path | None, method: Method, device: str, mano: str | Path | None) -> Lifter:
+def _lifter(weights: str | Path | None, method: Method, device: str, mano: str | Path | None, prompts: bool) -> Lifter:
     way = choose(method, weights, mano)
     if way == "fit":
         if weights is not None:
@@ -250,13 +276,14 @@ def _lifter(weights: str | Path | None, method: Method, device: str, mano: str |
     found = shipped_weights() if weights is None else weights
     if found is None:
         raise InputError("no weights ship with this version; give a checkpoint (weights RUN/best), or the method fit")
-    network = NetworkLifter(found, device=device)
+    network = NetworkLifter(found, device=device, prompts=prompts)
     return BothLifter(network) if way == "both" else network
 
 
 def _sample(image_rgb: np.ndarray, depth_m: np.ndarray | None, K_px: np.ndarray, detection: Detection) -> Sample:
     """A detection as a Sample: it goes through the same mirror and the same crop as labelled ones."""
     known = np.isfinite(detection.joints_px).all(1).astype(np.float32)
+    confidence = detection.joint_confidence
     return Sample(
         key=f"box {detection.box_px}",
         rgb=image_rgb,
@@ -264,7 +291,7 @@ def _sample(image_rgb: np.ndarray, depth_m: np.ndarray | None, K_px: np.ndarray,
         side=detection.side,
         box_px=np.asarray(detection.box_px, float),
         joints_cam_m=detection.joints_m,
-        joints_2d_conf=known,
+        joints_2d_conf=detector_confidence(detection) if confidence is None else confidence,
         joints_3d_conf=known,
         depth_m=depth_m,
         joints_px=detection.joints_px,
