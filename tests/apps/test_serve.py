@@ -188,7 +188,7 @@ def test_no_hand_is_an_answer(answers, tmp_path):
     answer = answers(Question(tmp_path / "grey.png"))
     assert not answer.refused
     assert answer.note.startswith("No hand was found")
-    assert (answer.hands, answer.scene) == ([], None)
+    assert (list(answer.hands), answer.scene) == ([], None)
     assert json.loads(answer.predictions.read_text())["images"][0]["hands"] == []
 
 
@@ -229,7 +229,7 @@ def test_bad_uploads_are_told_in_a_line_without_folders(answers, photo, tmp_path
         assert answer.refused
         assert message in answer.note
         assert str(tmp_path) not in answer.note
-        assert (answer.overlay, answer.scene, answer.predictions, answer.hands) == (None, None, None, [])
+        assert (answer.overlay, answer.scene, answer.predictions, list(answer.hands)) == (None, None, None, [])
 
 
 def test_boxes_are_drawn_where_they_are(answers, photo):
