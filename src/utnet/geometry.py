@@ -11,11 +11,6 @@ from typing import Protocol, overload
 import numpy as np
 import torch
 
-from utnet.rotations import axis_angle_to_matrix as axis_angle_to_matrix
-from utnet.rotations import matrix_to_axis_angle as matrix_to_axis_angle
-from utnet.rotations import matrix_to_rotation_6d as matrix_to_rotation_6d
-from utnet.rotations import rotation_6d_to_matrix as rotation_6d_to_matrix
-from utnet.rotations import rotation_to_z as rotation_to_z
 from utnet.types import Array, HandParams
 
 # ------------------------------------------------------------------------------------------------------------- camera

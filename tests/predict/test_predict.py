@@ -76,7 +76,7 @@ def knowing(predictor, monkeypatch, params, joints_cam_m, *, side, scale=1.0):
             vertices_m=mesh.vertices_m * scale,
         )
 
-    monkeypatch.setattr(predictor._lift.network, "forward_batch", forward_batch)
+    monkeypatch.setattr(predictor._reconstruct.network, "forward_batch", forward_batch)
     return predictor
 
 
@@ -369,7 +369,7 @@ def test_drawing_touches_only_the_hand_and_draws_all_of_it():
 def test_an_exported_network_predicts_as_its_checkpoint_does(predictor, monkeypatch):
     """With no more of it than `ExportedNetwork` promises; that a file of `utnet export` keeps the promise, its own
     tests say."""
-    lifter = predictor._lift
+    lifter = predictor._reconstruct
 
     class Exported:
         config, faces, hand_model = lifter.config, lifter.faces, "open"
@@ -380,7 +380,7 @@ def test_an_exported_network_predicts_as_its_checkpoint_does(predictor, monkeypa
         def forward_batch(self, batch, *, use_depth=True):
             return lifter.network.forward_batch(batch, use_depth=use_depth)
 
-    monkeypatch.setattr("utnet.predict.network.ExportedNetwork", Exported)
+    monkeypatch.setattr("utnet.predict.methods.network.ExportedNetwork", Exported)
     exported = Predictor("n.onnx")
     _, render = make_scene("right", 8)
     box = box_of(project(render.joints_cam_m, K))

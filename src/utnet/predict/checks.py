@@ -1,4 +1,4 @@
-"""What a user gives besides the picture: boxes, a camera, depth. Refused where it cannot be meant."""
+"""Checks of what a user passes: pictures, boxes, a camera, depth."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ CameraInput: TypeAlias = np.ndarray | Sequence[float] | Sequence[Sequence[float]
 """Intrinsics in pixels: 3 x 3, or fx, fy, cx, cy."""
 _IMAGE_KINDS = "a path, an (H, W, 3) uint8 RGB array, a Picture, a PIL image, or a list of these"
 REACH_M = (0.1, 10.0)
-"""Nearer or farther there is no hand: it is depth in another unit, or something else."""
+"""Range of a hand's distance; depth outside is in another unit, or of something else."""
 _SMALLEST_BOX_PX = 4.0
 
 
@@ -76,7 +76,7 @@ def checked_camera(K_px: CameraInput, size_px: int) -> np.ndarray:
 def choose_camera(
     image_rgb: np.ndarray, K_px: CameraInput | None, exif_K_px: np.ndarray | None = None
 ) -> tuple[np.ndarray, str]:
-    """Intrinsics (3, 3) of a picture, and where they are from: "given", else "exif", else "default".
+    """Returns the intrinsics (3, 3) of a picture and their source: "given", else "exif", else "default".
 
     Raises:
         InputError: those given cannot be of a picture of that size.
@@ -90,7 +90,7 @@ def choose_camera(
 
 
 def check_box(box: Sequence[float] | np.ndarray, width: int, height: int) -> None:
-    """InputError unless the box x0, y0, x1, y1 can hold a hand of which something is in the picture."""
+    """Raises InputError unless x0, y0, x1, y1 is large enough for a hand and overlaps the picture."""
     corners = np.asarray(box, float)
     if not (
         corners.shape == (4,) and np.isfinite(corners).all() and corners[0] < corners[2] and corners[1] < corners[3]
@@ -103,7 +103,7 @@ def check_box(box: Sequence[float] | np.ndarray, width: int, height: int) -> Non
 
 
 def checked_depth(depth_m: np.ndarray, image_shape: Sequence[int]) -> np.ndarray:
-    """(H, W) float32 with 0 for what is no number; InputError unless it has the picture's size and any reading."""
+    """Returns depth as (H, W) float32, 0 for NaN and inf; InputError for another size or no reading."""
     depth_m = np.nan_to_num(np.asarray(depth_m, np.float32), nan=0.0, posinf=0.0, neginf=0.0)
     height, width = image_shape[:2]
     if depth_m.shape != (height, width):
@@ -115,10 +115,10 @@ def checked_depth(depth_m: np.ndarray, image_shape: Sequence[int]) -> np.ndarray
 
 
 def depth_in_reach(depth_m: np.ndarray, boxes: np.ndarray) -> np.ndarray:
-    """(B,) bool: depth in each of the (B, 4) boxes can be a hand's. One without readings passes.
+    """Returns (B,) bool: whether the median depth in each of the (B, 4) boxes is within `REACH_M`, or missing.
 
     Raises:
-        InputError: none of those with readings can: the unit is wrong. One among others is rather no hand.
+        InputError: no box with readings is within reach, so the unit is wrong.
     """
     medians = []
     for x0, y0, x1, y1 in np.clip(np.rint(boxes), 0, 1e6).astype(int):

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 
 import utnet
-from utnet.geometry import matrix_to_axis_angle
 from utnet.io.atomic import whole_file
 from utnet.io.pictures import Picture
 from utnet.predict.checks import choose_camera
@@ -19,6 +18,7 @@ from utnet.predict.drawing import draw_hands
 from utnet.predict.hand import Hand
 from utnet.predict.meshes import write_meshes
 from utnet.render.drawing import MAX_JPEG_PX, save_picture
+from utnet.rotations import matrix_to_axis_angle
 
 SCHEMA, SCHEMA_VERSION = "utnet-hands", 3
 PREDICTIONS = "predictions.json"

@@ -1,4 +1,4 @@
-"""A picture file through the predictor, and what is written of it."""
+"""Predicts a picture file and writes its results."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from utnet.render.drawing import save_picture
 
 
 def predict_picture(predictor: Predictor, item: Input, request: Request) -> tuple[dict, Hands]:
-    """One picture's hands and their `files.image_record`; its meshes, overlay and arrays are written.
+    """Returns one picture's `files.image_record` and hands; writes its meshes, overlay and arrays.
 
     Calls from several threads at once are safe.
 
     Raises:
         InputError: the picture or its depth image cannot be read.
-        OSError: its files cannot be written. Either way none is left.
+        OSError: its files cannot be written. On an error none is left.
     """
     assert isinstance(item.source, Path)
     picture = read_picture(item.source)

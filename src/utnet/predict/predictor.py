@@ -19,13 +19,14 @@ from utnet.geometry import apart_percent, mirror_params, mirror_points, project
 from utnet.predict.checks import CameraInput, ImageInput, check_box, is_camera
 from utnet.predict.confidence import kind_of, score
 from utnet.predict.evidence import evidence_of
-from utnet.predict.fitting import BothLifter, FitLifter
 from utnet.predict.given_landmarks import box_of_landmarks, checked_landmarks, detector_confidence, with_landmarks
 from utnet.predict.hand import Hand
 from utnet.predict.hands import Hands
-from utnet.predict.lifting import Lifter, RightHands
-from utnet.predict.method import METHODS, Method, choose
-from utnet.predict.network import NetworkLifter
+from utnet.predict.methods.base import ReconstructionMethod, RightHandBatch
+from utnet.predict.methods.combined import CombinedMethod
+from utnet.predict.methods.landmarks import LandmarkMethod
+from utnet.predict.methods.network import NetworkMethod
+from utnet.predict.methods.resolve import METHODS, Method, resolve_method
 from utnet.predict.views import View, for_each, open_view
 from utnet.types import Sample
 
@@ -35,7 +36,7 @@ _AT_ONCE = 16
 
 
 class Predictor:
-    """Hands from pictures: found, lifted to meshes and placed in the picture's camera.
+    """Detects hands in pictures, reconstructs their meshes and places them in the picture's camera.
 
     Calls from several threads at once are safe.
 
@@ -51,10 +52,10 @@ class Predictor:
 
     Attributes:
         method: "both", "network" or "fit".
-        weights: where the network's are from, a path or a shipped network's name; None for the fit.
+        weights: path or bundled name of the network; None for the fit.
         hand_model: "open" or "mano", which decodes the parameters.
-        hand: that model of the right hand; left hands are decoded by its mirror image. None for a network that was
-            exported with MANO's numbers, which no longer stand by themselves.
+        hand: that model of the right hand; left hands are decoded by its mirror image. None for a network exported
+            with MANO's hand.
 
     Raises:
         InputError: no weights for the network, damaged ones, or weights or MANO for a method that does not take them.
@@ -71,10 +72,14 @@ class Predictor:
     ):
         if method not in METHODS:
             raise InputError(f"method is {method!r}; expected {', '.join(METHODS[:-1])} or {METHODS[-1]}")
-        self._lift = _lifter(weights, method, device, mano, prompts)
-        self.weights = self._lift.weights
-        self.method, self.hand, self.hand_model = self._lift.name, self._lift.hand, self._lift.hand_model
-        faces = self._lift.faces
+        self._reconstruct = _resolve(weights, method, device, mano, prompts)
+        self.weights = self._reconstruct.weights
+        self.method, self.hand, self.hand_model = (
+            self._reconstruct.name,
+            self._reconstruct.hand,
+            self._reconstruct.hand_model,
+        )
+        faces = self._reconstruct.faces
         self._faces = {"right": faces, "left": faces[:, ::-1]}  # mirrored faces turn over
         self._detector: HandDetector | None = None
         self._lock = threading.Lock()
@@ -180,7 +185,7 @@ class Predictor:
     def _detect(self, view: View, boxes: Any, sides: Sequence[str] | None, landmarks_px: Any) -> list[Detection]:
         """The detector's hands, or those in the boxes, with the given landmarks."""
         given = None if landmarks_px is None else [checked_landmarks(points) for points in landmarks_px]
-        if given is not None and not self._lift.needs_landmarks:
+        if given is not None and not self._reconstruct.needs_landmarks:
             raise InputError(f"{self.weights}: takes no landmarks; take the method both, or weights with prompts")
         if given is not None and boxes is None:
             boxes = np.stack([box_of_landmarks(points) for points in given])
@@ -204,7 +209,9 @@ class Predictor:
         ]
         hands: list[Hand] = []
         if each:
-            rights = self._lift([to_right(_sample(view.rgb, depth, view.K_px, one)) for view, one, depth in each])
+            rights = self._reconstruct(
+                [to_right(_sample(view.rgb, depth, view.K_px, one)) for view, one, depth in each]
+            )
             hands = [self._hand(rights, i, one, depth, view.K_px) for i, (view, one, depth) in enumerate(each)]
         made_by = {"method": self.method, "weights": self.weights, "hand_model": self.hand_model}
         results = []
@@ -219,8 +226,7 @@ class Predictor:
     def _in_boxes(
         self, image_rgb: np.ndarray, boxes: Sequence[Sequence[float]] | np.ndarray, sides: Sequence[str] | None
     ) -> list[Detection]:
-        """The user's boxes as detections, with the landmarks in them: whatever the method, they tell whether there is a
-        hand."""
+        """Returns the user's boxes as detections with landmarks; every method needs these for `presence`."""
         height, width = image_rgb.shape[:2]
         for box in boxes:
             check_box(box, width, height)
@@ -231,9 +237,9 @@ class Predictor:
         return [replace(detection, box_px=box) for detection, box in zip(found, corners, strict=True)]
 
     def _hand(
-        self, rights: RightHands, i: int, detection: Detection, depth_m: np.ndarray | None, K: np.ndarray
+        self, rights: RightHandBatch, i: int, detection: Detection, depth_m: np.ndarray | None, K: np.ndarray
     ) -> Hand:
-        """The i-th of the lifted hands on its own side."""
+        """Returns the i-th reconstructed hand on its own side."""
         joints, vertices, params = rights.joints_cam_m[i], rights.vertices_cam_m[i], rights.params.map(lambda a: a[i])
         if detection.side == "left":  # the one place where predictions are mirrored back
             joints, vertices, params = mirror_points(joints), mirror_points(vertices), mirror_params(params)
@@ -265,19 +271,21 @@ class Predictor:
         return replace(hand, score=score(kind, evidence.features()), evidence=evidence)
 
 
-def _lifter(weights: str | Path | None, method: Method, device: str, mano: str | Path | None, prompts: bool) -> Lifter:
-    way = choose(method, weights, mano)
-    if way == "fit":
+def _resolve(
+    weights: str | Path | None, method: Method, device: str, mano: str | Path | None, prompts: bool
+) -> ReconstructionMethod:
+    resolved = resolve_method(method, weights, mano)
+    if resolved == "fit":
         if weights is not None:
             raise InputError(f"{weights}: the method fit takes no weights; leave them out, or take the method network")
-        return FitLifter(mano=mano)
+        return LandmarkMethod(mano=mano)
     if mano is not None:
         raise InputError(f"mano {mano}: a network has a hand of its own; MANO goes with the method fit")
     found = shipped_weights() if weights is None else weights
     if found is None:
         raise InputError("no weights ship with this version; give a checkpoint (weights RUN/best), or the method fit")
-    network = NetworkLifter(found, device=device, prompts=prompts)
-    return BothLifter(network) if way == "both" else network
+    network = NetworkMethod(found, device=device, prompts=prompts)
+    return CombinedMethod(network) if resolved == "both" else network
 
 
 def _sample(image_rgb: np.ndarray, depth_m: np.ndarray | None, K_px: np.ndarray, detection: Detection) -> Sample:

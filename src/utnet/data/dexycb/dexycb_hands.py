@@ -10,10 +10,10 @@ import numpy as np
 import torch
 
 from utnet.errors import InputError
-from utnet.geometry import axis_angle_to_matrix
 from utnet.hand import HandModel
 from utnet.hand.arrays import HandArrays
 from utnet.hand.mano import load_mano, mano_file
+from utnet.rotations import axis_angle_to_matrix
 from utnet.types import HandParams
 
 

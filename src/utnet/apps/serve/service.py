@@ -1,4 +1,4 @@
-"""What was uploaded in, what the page shows out. Knows nothing of the page."""
+"""Uploads to predictions and the files that the page shows; independent of the page."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from utnet.io.pictures import read_picture
 from utnet.predict.files import PredictionsFile, hand_record, image_record
 from utnet.predict.hand import Hand
 from utnet.predict.meshes import scene_glb
-from utnet.predict.method import METHODS, Method, Way, choose
+from utnet.predict.methods.resolve import METHODS, Method, ResolvedMethod, resolve_method
 from utnet.predict.predictor import Predictor
 from utnet.predict.request import Request
 from utnet.render.drawing import save_picture
@@ -38,9 +38,9 @@ class Question:
     """One upload.
 
     Attributes:
-        picture: its file, None where nothing was uploaded.
+        picture: its file, None without an upload.
         depth: the file of a depth image aligned to it.
-        depth_scale: metres a step of a depth image of whole numbers.
+        depth_scale: metres per unit of an integer depth image.
         camera: fx, fy, cx, cy in pixels; all of them or none.
         method: as `Predictor` takes it.
     """
@@ -54,13 +54,13 @@ class Question:
 
 @dataclass(frozen=True)
 class Answer:
-    """What the page shows of it.
+    """The result that the page shows.
 
     Attributes:
-        note: a line for the reader.
-        refused: the note says what is wrong with the upload; there is nothing else.
-        overlay: JPEG of the picture with its hands, or without any.
-        scene: GLB of all hands; None where there is no hand.
+        note: one line for the user.
+        refused: the upload is bad: the note names the error, and the rest is empty.
+        overlay: JPEG of the picture with its hands drawn.
+        scene: GLB of all hands; None without hands.
         predictions: JSON as `utnet predict` writes it.
         hands: best first.
     """
@@ -73,8 +73,8 @@ class Answer:
     hands: Sequence[Hand] = ()
 
 
-class Answers:
-    """Answers questions, and writes the files that belong to them.
+class HandService:
+    """Predicts uploads and writes the files that the page shows.
 
     Args:
         folder: to write into.
@@ -87,21 +87,21 @@ class Answers:
     def __init__(self, folder: OwnFolder, weights: str | Path | None = None):
         self._folder, self._weights = folder, weights
         self._lock = threading.Lock()
-        self._predictors: dict[Way, Predictor] = {}
+        self._predictors: dict[ResolvedMethod, Predictor] = {}
         self._predictor("auto")
 
     @property
-    def default(self) -> Way:
-        """What auto stands for."""
-        return choose("auto", self._weights, None)
+    def default(self) -> ResolvedMethod:
+        """The method that "auto" stands for."""
+        return resolve_method("auto", self._weights, None)
 
     @property
     def methods(self) -> tuple[Method, ...]:
-        """Those that there is a choice of: without weights there is one way."""
+        """The methods that a user can choose: without weights only the fit."""
         return ("fit",) if self.default == "fit" else METHODS
 
     def __call__(self, question: Question) -> Answer:
-        """The answer; what is wrong with an upload is an answer, too."""
+        """Returns the answer; a bad upload is one with `refused`."""
         if question.picture is None:
             return Answer(WAITING)
         self._folder.tidy()
@@ -134,11 +134,11 @@ class Answers:
         return Answer(note, False, overlay, scene if hands else None, predictions, hands)
 
     def _predictor(self, method: Method) -> Predictor:
-        way = choose(method, self._weights, None)
+        resolved = resolve_method(method, self._weights, None)
         with self._lock:
-            if way not in self._predictors:
-                self._predictors[way] = Predictor(None if way == "fit" else self._weights, method=way)
-            return self._predictors[way]
+            if resolved not in self._predictors:
+                self._predictors[resolved] = Predictor(None if resolved == "fit" else self._weights, method=resolved)
+            return self._predictors[resolved]
 
 
 def _note(hands: Sequence[Hand], method: str, seconds: float, camera: str) -> str:
@@ -162,7 +162,7 @@ def _scale(value: float | None) -> float:
 
 
 def _without_folders(text: str, question: Question) -> str:
-    """The message as the uploader knows the files: by their names."""
+    """Returns the message with file names in place of paths on this machine."""
     for file in (question.picture, question.depth):
         if file is not None:
             text = text.replace(str(file), file.name)
