@@ -62,6 +62,8 @@ def prediction(seed: int, num: int = 4, coarse: bool = True) -> Prediction:
         root_z_m=0.6 + normal(seed + 10, num) * 0.1,
         joint_scale_mm=normal(seed + 11, num, 21).exp() * 60,
         error_shape=1 + normal(seed + 12, num, 2).abs(),
+        mask_logit=normal(seed + 13, num, 6, 6),
+        side_logit=normal(seed + 14, num),
     )
 
 
@@ -86,6 +88,8 @@ def batch(seed: int, num: int = 4) -> Batch:
         betas_ok=torch.arange(num) % 4 != 3,
         keys=tuple(f"{seed}/{i}" for i in range(num)),
         vertices_m=normal(seed + 10, num, 30, 3) * 0.05,
+        mask_cells=normal(seed + 11, num, 6, 6).sigmoid(),
+        is_right=torch.arange(num) % 4 != 2,
     )
 
 
@@ -465,6 +469,8 @@ def test_switches_take_their_term_out():
         ({"w_joint_heat": 1.0}, "joint_heat", "predictions.joint_heat is None.*w_joint_heat"),
         ({"w_root_z": 1.0}, "root_z_m", "predictions.root_z_m is None.*w_root_z"),
         ({"w_uncertainty": 1.0}, "joint_scale_mm", "predictions.joint_scale_mm is None.*w_uncertainty"),
+        ({"w_mask": 1.0}, "mask_logit", "predictions.mask_logit is None.*w_mask"),
+        ({"w_side": 1.0}, "side_logit", "predictions.side_logit is None.*w_side"),
     ],
 )
 def test_a_missing_input_is_an_error_with_its_remedy(options, without, message):

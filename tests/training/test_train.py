@@ -390,10 +390,12 @@ def test_a_run_starts_from_a_checkpoint_of_the_same_network(run, tmp_path):
     result = train(config, tmp_path / "run", progress=False)
     assert result["metrics"]["rgbd"]["mpjpe_mm"] == pytest.approx(run[1]["best"]["rgbd"]["mpjpe_mm"], rel=1e-3)
     assert "entries loaded" in json.loads((tmp_path / "run" / "run.json").read_text())["init"][0]
-    other = replace(config, model=ModelConfig(size_px=96, uncertainty=True), loss=LossConfig(w_uncertainty=0.1))
-    with pytest.raises(
-        InputError, match=r"another network: .*size_px is 96, there it is 64; model.uncertainty is True"
-    ):
+    more = replace(config, model=replace(SMALL.model, uncertainty=True), loss=LossConfig(w_uncertainty=0.1))
+    assert train(more, tmp_path / "more", progress=False)["metrics"]["rgbd"] == pytest.approx(
+        result["metrics"]["rgbd"], rel=1e-3
+    )
+    other = replace(config, model=ModelConfig(size_px=96))
+    with pytest.raises(InputError, match=r"size_px is 96, there it is 64"):
         train(other, tmp_path / "other", progress=False)
 
 
