@@ -521,7 +521,8 @@ def test_labels_without_any_confidence_leave_the_priors():
     t.joints_2d[:], t.joints_3d[:] = NAN, NAN
     t.joints_2d[..., 2], t.joints_3d[..., 3] = 0, 0
     t = replace(t, params_ok=torch.zeros(4, dtype=torch.bool), betas_ok=torch.zeros(4, dtype=torch.bool))
-    result = UTNetLoss(**ALL_ON)(p, t)
+    t = replace(t, mask_cells=torch.full_like(t.mask_cells, NAN))
+    result = UTNetLoss(**{**ALL_ON, "w_side": 0.0})(p, t)
     zeros = set(result) - {"loss_prior", "loss_pose_prior", "total_loss"}
     assert all(result[name] == 0 for name in zeros)
     assert result["total_loss"] == result["loss_prior"] + result["loss_pose_prior"]
