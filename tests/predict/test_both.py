@@ -165,7 +165,8 @@ class Knowing:
 
     def __init__(self, hand, params, joints_cam_m):
         self.hand, self.faces = hand, hand.faces.numpy()
-        self._said = RightHands(params, joints_cam_m, np.zeros((len(joints_cam_m), 1, 3)), np.zeros(1, bool))
+        vertices = np.zeros((len(joints_cam_m), 1, 3))
+        self._said = RightHands(params, joints_cam_m, vertices, np.zeros(1, bool), ["network"])
 
     def __call__(self, samples):
         return self._said
@@ -198,10 +199,12 @@ def test_left_hands_are_mirrored_right_ones(untrained):
 
 
 def test_landmarks_that_are_not_there_do_not_count(untrained):
-    """`landmarks_percent` is of those that are; a network that needs none says nothing of them."""
+    """`landmarks_percent` is of those that are, and None where there are none."""
     predictor = Predictor(untrained, device="cpu")
     rgb = np.zeros((480, 640, 3), np.uint8)
-    (alone,) = predictor(rgb, K_px=K, boxes=[[100, 100, 200, 220]], sides=["right"])
+    nothing = np.full((21, 3), np.nan)
+    unseen = Detection("right", 1.0, np.array([100.0, 100.0, 200.0, 220.0]), nothing[:, :2], nothing)
+    (alone,) = predictor.from_detections(rgb, [unseen], K_px=K)
     assert alone.landmarks_percent is None
     px = alone.joints_px + [0.0, 6.0]
     px[3] = np.nan

@@ -49,8 +49,7 @@ class ModelConfig:
     p_drop: float = 0.4
     """Probability that a training sample's depth is dropped, by the loader (`utnet.data.loader.make_loader`)."""
     stem: str | None = None
-    """"conv", "lite0" (EfficientNet-Lite0, made to start from ImageNet weights) or "patch"; here and below null is the
-    preset's."""
+    """"conv", "lite0" (EfficientNet-Lite0, starts from ImageNet) or "patch"; null here and below: the preset's."""
     refiner: str | None = None
     """"graph", "maxpool" (WiLoR's) or "none" (the coarse hand is the result)."""
     width_px: int | None = None
@@ -269,9 +268,10 @@ class DataConfig:
     tips: str = ""
     """Whose fingertip vertices custom MANO labels mean ("": smplx's)."""
     weight: float = 1.0
-    """Share of a part of a mixture."""
     mixture: tuple[DataConfig, ...] = ()
-    """The parts of a mixture."""
+    """The parts of a mixture; `weight` is the share of one."""
+    check: bool = True
+    """Training judges 256 samples before it starts (order of joints, sides, units, axes, cameras, boxes)."""
 
     def __post_init__(self):
         require("data.limit", self.limit is None or self.limit >= 1, self.limit, "at least 1, or null for all")

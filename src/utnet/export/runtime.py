@@ -18,6 +18,7 @@ from torch import Tensor
 import utnet
 from utnet.config import CropConfig, ModelConfig, from_tree, to_tree
 from utnet.errors import InputError, install_line
+from utnet.io.atomic import check_stand_in
 from utnet.types import Batch, Prediction, check_shape
 
 SUFFIXES = {"onnx": ".onnx", "openvino": ".xml", "torch": ".pt2"}
@@ -99,6 +100,7 @@ class ExportedNetwork:
             raise InputError(f"{path}: not an exported network; those end in {', '.join(SUFFIXES.values())}")
         if not path.is_file():
             raise InputError(f"{path}: no such file; make it with `utnet export`")
+        check_stand_in(path)
         if precision not in ("fp32", "bf16") or (precision == "bf16" and path.suffix != ".xml"):
             raise ValueError(f"precision is {precision!r}; expected 'fp32', or 'bf16' for OpenVINO's .xml, not {path}")
         if path.suffix == ".onnx":

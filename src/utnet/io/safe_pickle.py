@@ -23,6 +23,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from utnet.errors import InputError
+from utnet.io.atomic import check_stand_in
 
 Builder: TypeAlias = Callable[[tuple, Any], Any]
 """`builder(args, state)` -> value: args are those of the call in the pickle, state is what was set afterwards or None.
@@ -54,6 +55,7 @@ def load_pickle(
             message then names ("os.system").
     """
     path = Path(path)
+    check_stand_in(path)
     try:
         if path.stat().st_size > MAX_BYTES:
             raise InputError(f"{path}: {path.stat().st_size} bytes is too large for a pickle that is read safely")

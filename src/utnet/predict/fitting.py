@@ -4,6 +4,7 @@ fitted to them."""
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import torch
 from utnet.errors import InputError
 from utnet.fit import Fits, HandFitter
 from utnet.hand import HandModel
+from utnet.hand.mano import mano_file
 from utnet.predict.lifting import RightHands
 from utnet.predict.network import NetworkLifter
 from utnet.types import Sample
@@ -60,8 +62,9 @@ class BothLifter:
         self._fitter = HandFitter(self.hand)
 
     def __call__(self, samples: Sequence[Sample]) -> RightHands:
-        expected = self.network(samples).params
-        return _decoded(self.hand, self._fitter.fit(expected=expected, **_seen(samples)))
+        expected = self.network(samples)
+        fits = self._fitter.fit(expected=expected.params, **_seen(samples))
+        return replace(_decoded(self.hand, fits), network_joints_m=expected.joints_cam_m)
 
 
 def _seen(samples: Sequence[Sample]) -> dict[str, Any]:
@@ -83,11 +86,13 @@ def _decoded(hand: HandModel, fits: Fits) -> RightHands:
         joints_cam_m=mesh.joints_m.double().numpy() + transl,
         vertices_cam_m=mesh.vertices_m.double().numpy() + transl,
         measured=fits.measured,
+        shape_source=["depth" if measured else "landmarks" for measured in fits.measured],
+        fit_cost=fits.cost,
     )
 
 
 def _mano(folder: Path) -> HandModel:
-    path = folder / "MANO_RIGHT.pkl"
+    path = mano_file(folder, "right")
     if not path.is_file():
         raise InputError(f"{path}: no such file; give the folder of your MANO_RIGHT.pkl (mano.is.tue.mpg.de)")
     return HandModel.from_mano(path)

@@ -21,12 +21,20 @@ class RightHands:
         joints_cam_m: (B, 21, 3).
         vertices_cam_m: (B, V, 3).
         measured: (B,) bool, the distance was measured by depth, not guessed from the hand's size.
+        shape_source: of each hand, as `Hand` has it.
+        fit_cost: (B,) as `utnet.fit.Fits` has it; None where nothing was fitted.
+        network_joints_m: (B, 21, 3) joints of the network's own hands, any origin; None where no network was asked.
+        joint_error_mm: (B, 21) expected error of each joint relative to the wrist; None where none is stated.
     """
 
     params: HandParams
     joints_cam_m: np.ndarray
     vertices_cam_m: np.ndarray
     measured: np.ndarray
+    shape_source: Sequence[str]
+    fit_cost: np.ndarray | None = None
+    network_joints_m: np.ndarray | None = None
+    joint_error_mm: np.ndarray | None = None
 
 
 class Lifter(Protocol):

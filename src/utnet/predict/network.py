@@ -65,6 +65,9 @@ class NetworkLifter:
             joints_cam_m=out.joints_m + transl[:, None],
             vertices_cam_m=out.vertices_m + transl[:, None],
             measured=np.array([measured for _, measured in placed]),
+            shape_source=["network"] * len(placed),
+            network_joints_m=np.asarray(out.joints_m),
+            joint_error_mm=None if out.joint_scale_mm is None else np.asarray(out.joint_scale_mm),
         )
 
     def _place(self, out, i: int, cropped: Sample) -> tuple[np.ndarray, bool]:

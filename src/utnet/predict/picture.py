@@ -41,7 +41,7 @@ def predict_picture(predictor: Predictor, item: Input, request: Request) -> tupl
         depth_file = request.depth.of(item.source)
         depth_m, files["depth"] = read_depth(depth_file, request.depth_scale), str(depth_file)
     try:
-        hands = predictor(picture.rgb, depth_m, K_px, request.boxes, request.sides)
+        hands = predictor(picture, depth_m, K_px, request.boxes, request.sides)
     except InputError as error:
         raise InputError(f"{item.source}: {error}") from error
     start = request.out / item.name

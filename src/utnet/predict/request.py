@@ -8,8 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from utnet.placement import default_intrinsics
-from utnet.predict.checks import checked_camera
+from utnet.predict.checks import choose_camera
 from utnet.predict.inputs import DepthFiles
 
 
@@ -55,9 +54,4 @@ class Request:
         Raises:
             InputError: those given cannot be of a picture of that size.
         """
-        height, width = image_rgb.shape[:2]
-        if self.K_px is not None:
-            return checked_camera(self.K_px, max(width, height)), "given"
-        if exif_K_px is not None:
-            return exif_K_px, "exif"
-        return default_intrinsics(width, height), "default"
+        return choose_camera(image_rgb, self.K_px, exif_K_px)

@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from utnet.checkpoint import pick_device, run_info, whole_folder
 from utnet.config import Config, to_tree
+from utnet.data.inspection.check import refuse_wrong_labels
 from utnet.data.loader import Loader, make_loader
 from utnet.data.source import Source
 from utnet.data.sources import check_apart, describe, fingerprint, open_data, open_validation
@@ -135,6 +136,8 @@ def _set_up(
         source = open_data(config.data, config, train=True)
         validation = open_validation(config)
         check_apart(source, validation)
+        if config.data.check:
+            refuse_wrong_labels(source)
         inputs = scorable_inputs(validation)
     model, init = make_model(config, last=workdir / "last" if resume else None)
     model = model.to(device).train()
