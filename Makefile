@@ -8,8 +8,8 @@ export OMP_WAIT_POLICY := PASSIVE
 
 # The inner loop: the layering, the laws of rotations, cameras and hands, the golden numbers of losses and scores, the
 # golden loss curve of a run, and one picture through `Predictor`.
-CHECKS := tests/test_layering.py tests/test_docs.py tests/test_conventions.py tests/test_geometry.py tests/config/test_config.py \
-	tests/losses/test_losses.py tests/metrics/test_metrics.py tests/hand/test_hand.py \
+CHECKS := tests/test_layering.py tests/test_docs.py tests/test_conventions.py tests/test_geometry.py \
+	tests/config/test_config.py tests/losses/test_losses.py tests/metrics/test_metrics.py tests/hand/test_hand.py \
 	tests/training/test_train.py::test_loss_curve_is_the_golden_one \
 	tests/predict/test_predict.py::test_fit_puts_a_hand_where_its_landmarks_are
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+import utnet
 from utnet.cli.main import main
 from utnet.config import bundled_configs
 
@@ -51,3 +52,7 @@ def test_documented_configs_ship():
     named = {words[1] for page in PAGES for words in commands(page) if words[0] == "train" and len(words) > 1}
     named = {name for name in named if not name.startswith("-") and name != "CONFIG"}
     assert {"dexycb_s0_rgbd", "synth_full"} <= named <= set(bundled_configs())
+
+
+def test_the_citation_is_of_this_version():
+    assert f"version: {utnet.__version__}\n" in (ROOT / "CITATION.cff").read_text(encoding="utf-8")
