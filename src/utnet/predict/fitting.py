@@ -41,8 +41,9 @@ class FitLifter:
 
 
 class BothLifter:
-    """A network, and its hands fitted to the detector's landmarks and to depth: the joints' places in the picture
-    are the landmarks', what those leave open of pose and shape is the network's; its distance is not used.
+    """A network, and its hands fitted to the detector's landmarks and to depth: landmarks and the network's pose count
+    as surely as they are known to be. Without depth the shape is the model's mean; with it the network's is its prior.
+    The network's distance is not used.
 
     Args:
         network: one whose hand model is at hand.
@@ -86,7 +87,7 @@ def _decoded(hand: HandModel, fits: Fits) -> RightHands:
         joints_cam_m=mesh.joints_m.double().numpy() + transl,
         vertices_cam_m=mesh.vertices_m.double().numpy() + transl,
         measured=fits.measured,
-        shape_source=["depth" if measured else "landmarks" for measured in fits.measured],
+        shape_source=fits.shape_source.tolist(),
         fit_cost=fits.cost,
     )
 
