@@ -5,12 +5,13 @@ landmarks lie within a fifth of the box from the true joints, on the right side.
 truth in 3D, real_pictures.py says how far each way is from the landmarks. The detector has not learnt from drawn hands
 and the network has, so the fit is a little better on photographs than here.
 
-For `fit`, `network` and `both`, from RGB and from RGB-D, over all hands and by view (the angle between the palm's
-normal and the line to the camera: palm below 60 degrees, back above 120, side between): joints relative to the wrist
-(MPJPE) and after the best similarity (PA-MPJPE, and its parts along x, y and z), the sum of the 20 bones (mean of ours
-over mean of the truth, and the correlation of the two), the wrist's place in the camera (median, and the median of ours
-minus the true distance), joints in the picture in percent of the true box, and the median processor time a hand after
-detection. Prints a table and one JSON line.
+For `fit`, `network` and `both`, for the landmark lifter alone and for the fit without it, from RGB and from RGB-D (the
+lifter takes no depth), over all hands and by view (the angle between the palm's normal and the line to the camera: palm
+below 60 degrees, back above 120, side between): joints relative to the wrist (MPJPE) and after the best similarity
+(PA-MPJPE, and its parts along x, y and z), the sum of the 20 bones (mean of ours over mean of the truth, and the
+correlation of the two), the wrist's place in the camera (median, and the median of ours minus the true distance),
+joints in the picture in percent of the true box, and the median processor time a hand after detection. Prints a table
+and one JSON line.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ import argparse
 import json
 import time
 from collections import defaultdict
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -34,12 +36,18 @@ from utnet.checkpoint import DEFAULT_NETWORK
 from utnet.conventions import PARENTS
 from utnet.detect import Detection
 from utnet.evaluation.validation import INPUTS
+from utnet.fit import HandFitter
+from utnet.fit.hypotheses import lift_hands
+from utnet.fit.lifter import LandmarkLifter
 from utnet.geometry import apart_percent, project
 from utnet.metrics import mpjpe_mm, pa_mpjpe_mm
 from utnet.predict import Predictor
+from utnet.predict.network import NetworkLifter
 from utnet.types import Sample
 
 METHODS = ("fit", "network", "both")
+Joints = Callable[[Sample, Detection, np.ndarray | None], np.ndarray]
+"""A drawn hand, its detection and depth or None -> (21, 3) joints in the camera."""
 _NEAR_PERCENT = 20.0
 
 
@@ -53,6 +61,28 @@ def found(predictor: Predictor, sample: Sample) -> Detection | None:
     ]
     apart, _, detection = min(near, default=(np.inf, 0, None))
     return detection if apart < _NEAR_PERCENT else None
+
+
+def by_predictor(predictor: Predictor) -> Joints:
+    def joints(sample: Sample, detection: Detection, depth_m: np.ndarray | None) -> np.ndarray:
+        (hand,) = predictor.from_detections(sample.rgb, [detection], depth_m, sample.K_px)
+        return hand.joints_cam_m
+
+    return joints
+
+
+def by_landmarks(fitter: HandFitter, lifter: LandmarkLifter | None) -> Joints:
+    """The likeliest hypothesis of the lifter, or without it the fit to the landmarks alone; right hands."""
+
+    def joints(sample: Sample, detection: Detection, depth_m: np.ndarray | None) -> np.ndarray:
+        seen = detection.joints_px[None], detection.joints_m[None], np.asarray(sample.K_px)[None]
+        if lifter is None:
+            params = fitter(*seen, depth_m=[depth_m])
+        else:
+            params = lift_hands(lifter, fitter.model, *seen).params[0]
+        return fitter.model.decode(params.map(lambda array: array[0]))[0] + params.transl_m[0]
+
+    return joints
 
 
 def errors(joints_cam_m: np.ndarray, sample: Sample) -> dict[str, float]:
@@ -105,7 +135,7 @@ _COLUMNS = {
 
 def line(name: str, row: dict[str, float]) -> str:
     digits = {"bones": 3, "bones_r": 2, "wrist_mm": 0, "farther_mm": 0}
-    return f"{name:20s}" + "".join(f"{row[key]:10.{digits.get(key, 1)}f}" for key in _COLUMNS)
+    return f"{name:24s}" + "".join(f"{row[key]:10.{digits.get(key, 1)}f}" for key in _COLUMNS)
 
 
 def main() -> None:
@@ -116,25 +146,32 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)
     source, _ = held_out(args.work, args.num)
-    ways = {name: Predictor(None if name == "fit" else args.weights, method=name) for name in METHODS}
+    predictors = {name: Predictor(None if name == "fit" else args.weights, method=name) for name in METHODS}
+    ways = {name: by_predictor(predictor) for name, predictor in predictors.items()}
+    without = NetworkLifter(args.weights, prompts=False)
+    if without.config.model.prompts:
+        ways["network no prompts"] = by_predictor(Predictor(args.weights, method="network", prompts=False))
+        ways["both no prompts"] = by_predictor(Predictor(args.weights, method="both", prompts=False))
+    ways["lifter"] = by_landmarks(HandFitter(), LandmarkLifter())
+    ways["fit without lifter"] = by_landmarks(HandFitter(), None)
     rows, spent, views = defaultdict(list), defaultdict(list), []
     for i in tqdm(range(len(source)), unit="hand", disable=None):
         sample = source[i]
-        detection = found(ways["fit"], sample)
+        detection = found(predictors["fit"], sample)
         if detection is None:
             continue
         views.append(view_deg(sample))
         for name, way in ways.items():
-            for kind in INPUTS:
+            for kind in INPUTS if name != "lifter" else ("rgb",):
                 depth = sample.depth_m if kind == "rgbd" else None
                 start = time.process_time()
-                (hand,) = way.from_detections(sample.rgb, [detection], depth, sample.K_px)
+                joints_cam_m = way(sample, detection, depth)
                 spent[f"{name} {kind}"].append(1e3 * (time.process_time() - start))
-                rows[f"{name} {kind}"].append(errors(hand.joints_cam_m, sample))
+                rows[f"{name} {kind}"].append(errors(joints_cam_m, sample))
     num = len(views)
     if not num:
         parser.exit(1, f"the detector finds none of {len(source)} hands\n")
-    print(f"{f'{num} of {len(source)} hands':20s}" + "".join(f"{title:>10s}" for title in _COLUMNS.values()))
+    print(f"{f'{num} of {len(source)} hands':24s}" + "".join(f"{title:>10s}" for title in _COLUMNS.values()))
     result = {}
     for name, values in rows.items():
         result[name] = summary(values, spent[name])

@@ -14,7 +14,9 @@ from utnet.detect import Detection
 from utnet.errors import InputError
 from utnet.fit import HandFitter
 from utnet.fit.angles import pose_to_angles
+from utnet.fit.hypotheses import average_hands, lift_hands
 from utnet.fit.landmarks import bone_directions, combined_directions, weighted_directions
+from utnet.fit.lifter import LandmarkLifter
 from utnet.fit.priors import angle_limits, expected_errors_rad, expected_prior, rest_prior
 from utnet.geometry import axis_angle_to_matrix, box_of, mirror_camera, mirror_params, mirror_points, project
 from utnet.model import UTNet
@@ -254,7 +256,21 @@ def test_landmarks_that_are_not_there_do_not_count(untrained):
     np.testing.assert_allclose(hand.landmarks_percent, 100 * 6 / side, rtol=1e-6)
 
 
-def test_the_network_s_hand_is_what_is_expected():
+def test_an_average_of_hands_lies_between_them():
+    fitter = HandFitter()
+    one, _, _ = scene(3, seed=9, fitter=fitter)
+    other = scene(3, seed=10, fitter=fitter)[0]
+    for share, hands in ((0.0, one), (1.0, other)):
+        mean = average_hands(fitter.model, one, other, np.full(3, share))
+        for name in ("global_orient", "hand_pose", "betas"):
+            np.testing.assert_allclose(getattr(mean, name), getattr(hands, name), atol=1e-6)
+    middle = average_hands(fitter.model, one, other, np.full(3, 0.5))
+    swapped = average_hands(fitter.model, other, one, np.full(3, 0.5))
+    np.testing.assert_allclose(middle.global_orient, swapped.global_orient, atol=1e-9)
+    np.testing.assert_allclose(middle.hand_pose, swapped.hand_pose, atol=1e-6)
+
+
+def test_the_mean_of_the_network_s_hand_and_the_lifter_s_is_what_is_expected():
     fitter = HandFitter()
     params, joints, _ = scene(2, seed=9, fitter=fitter)
     px, xyz, K_px = landmarks_of(joints, np.tile(K, (2, 1, 1)))
@@ -265,7 +281,9 @@ def test_the_network_s_hand_is_what_is_expected():
     expected = shaken(params, 30)
     lifter = BothLifter(Knowing(fitter.hand.float(), expected, joints))
     told = lifter(samples)
-    directly = HandFitter()(px, xyz, K_px, expected=expected)
+    lifted = lift_hands(LandmarkLifter(), fitter.model, px, xyz, K_px)
+    mean = average_hands(fitter.model, expected, lifted.params[0], np.full(2, 0.5))
+    directly = HandFitter()(px, xyz, K_px, expected=mean)
     np.testing.assert_allclose(told.params.hand_pose, directly.hand_pose, atol=1e-6)
     assert (lifter.name, lifter.weights, lifter.hand_model) == ("both", "known", "open")
 

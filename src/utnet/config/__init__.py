@@ -7,12 +7,12 @@ from utnet.config.schema import (
     Config,
     CropConfig,
     DataConfig,
-    FactorsConfig,
     LossConfig,
     ModelConfig,
-    SynthConfig,
+    PromptConfig,
     TrainConfig,
 )
+from utnet.config.synth_schema import FactorsConfig, SynthConfig
 from utnet.config.validation import HELD_OUT_SPLIT, own_validation
 
 __all__ = [
@@ -24,6 +24,7 @@ __all__ = [
     "FactorsConfig",
     "LossConfig",
     "ModelConfig",
+    "PromptConfig",
     "SynthConfig",
     "TrainConfig",
     "bundled_configs",

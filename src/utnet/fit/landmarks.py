@@ -13,7 +13,7 @@ import numpy as np
 
 from utnet.conventions import NUM_JOINTS, PARENTS
 from utnet.fit.landmark_model import LandmarkModel, parents_in_finger
-from utnet.geometry import unproject
+from utnet.geometry import rotation_to_z, unproject
 from utnet.placement import solve_translation
 
 _USUAL_APART = 0.6
@@ -58,7 +58,7 @@ def look_at(joints_px: np.ndarray, joints_m: np.ndarray, K_px: np.ndarray) -> Vi
         raise ValueError("a fit needs three landmarks of the palm (wrist, thumb's base, knuckles) apart in 2D and 3D")
     rays = unproject(np.where(seen[:, None], joints_px, 0.0), np.ones(NUM_JOINTS), K_px)
     middle = rays[seen].mean(0)
-    look = _turn_to_z(middle / np.linalg.norm(middle))
+    look = rotation_to_z(middle / np.linalg.norm(middle))
     turned = rays @ look.T
     points = np.where(seen[:, None], turned[:, :2] / turned[:, 2:], 0.0)
     return View(look, points, seen, np.where(joints_ok[:, None], joints_m, 0.0), joints_ok)
@@ -154,13 +154,6 @@ def _bends(joints_m: np.ndarray, ok: np.ndarray, limits: np.ndarray, rest_angles
         angles[3 * finger, 0] = (first + np.pi / 2) % (2 * np.pi) - np.pi / 2
         angles[3 * finger + 1 : 3 * finger + 3, 0] = np.arccos(cosines)
     return np.clip(angles, limits[0], limits[1])
-
-
-def _turn_to_z(direction: np.ndarray) -> np.ndarray:
-    """(3, 3) the smallest rotation that takes a unit vector (z > -1) to the z axis."""
-    x, y, z = direction
-    k = 1 / (1 + z)
-    return np.array([[1 - k * x * x, -k * x * y, -x], [-k * x * y, 1 - k * y * y, -y], [x, y, z]])
 
 
 def _rotation_between(source: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, float]:
