@@ -5,7 +5,7 @@ Importing the package is light: names load what they need on first use.
 
 from importlib import import_module as _import_module
 
-__version__ = "0.1.0"
+__version__ = "0.2.0.dev0"
 
 _LAZY = {
     "Config": "utnet.config",

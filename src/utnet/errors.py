@@ -11,5 +11,8 @@ class InputError(ValueError):
 
 
 def install_line(extra: str) -> str:
-    """How to get what an extra of the package brings (`pyproject.toml`), for messages."""
-    return f"in the checkout: {sys.executable} -m pip install -e '.[{extra}]'"
+    """Returns the command that installs an extra of the package (`pyproject.toml`), for messages.
+
+    pip takes the installed package, also an editable one, and adds only what is missing.
+    """
+    return f"{sys.executable} -m pip install 'utnet[{extra}]'"

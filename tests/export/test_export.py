@@ -45,7 +45,7 @@ def built(kind):
 def test_onnx_equals_the_network_for_any_batch(tmp_path):
     """By ONNX Runtime alone, as somebody without this package runs it."""
     onnxruntime = pytest.importorskip("onnxruntime")
-    pytest.importorskip("onnxscript", reason="pip install -e '.[export]'")
+    pytest.importorskip("onnxscript", reason="pip install 'utnet[export]'")
     model = built("ti")
     path = tmp_path / "hand.onnx"
     agreement = export_network(model, path, crop=CROP)
@@ -151,6 +151,6 @@ def test_what_is_missing_is_named(tmp_path, monkeypatch):
     with pytest.raises(InputError, match=r"format openvino ends in \.xml"):
         export_network(model, tmp_path / "hand.onnx", crop=CROP, format="openvino")
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(InputError, match=r"needs onnx and onnxscript.*pip install -e '.\[export\]'"):
+    with pytest.raises(InputError, match=r"needs onnx and onnxscript.*pip install 'utnet\[export\]'"):
         export_network(model, tmp_path / "hand.onnx", crop=CROP)
     assert list(tmp_path.iterdir()) == []

@@ -45,7 +45,7 @@ def folder(model, tmp_path_factory):
 def network(request, model, folder):
     path = folder / FORMATS[request.param]
     if request.param == "openvino":
-        pytest.importorskip("openvino", reason="pip install -e '.[export,openvino]'")
+        pytest.importorskip("openvino", reason="pip install 'utnet[export,openvino]'")
         export_network(model, path, crop=CROP, format="openvino")
     return ExportedNetwork(path, trusted=True)
 

@@ -339,7 +339,7 @@ class Config:
 
     @classmethod
     def load(cls, path: str | Path) -> Config:
-        """Reads a YAML file; keys that are absent keep their defaults.
+        """Reads a YAML file, or a bundled config by its name; keys that are absent keep their defaults.
 
         Raises:
             InputError: no such file, not YAML, an unknown key (with the nearest right one) or a wrong type.
