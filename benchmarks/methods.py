@@ -30,7 +30,7 @@ from tqdm import tqdm
 from utnet.checkpoint import DEFAULT_NETWORK
 from utnet.detect import Detection
 from utnet.evaluation.validation import INPUTS
-from utnet.geometry import apart_percent, project
+from utnet.geometry import normalized_distance_percent, project
 from utnet.metrics import mpjpe_mm, pa_mpjpe_mm
 from utnet.predict import Predictor
 from utnet.types import Sample
@@ -43,7 +43,7 @@ def found(predictor: Predictor, sample: Sample) -> Detection | None:
     """The detection that is the drawn hand, if one is."""
     px = project(sample.joints_cam_m, sample.K_px)
     near = [
-        (float(apart_percent(px, detection.joints_px).mean()), i, detection)
+        (float(normalized_distance_percent(px, detection.joints_px).mean()), i, detection)
         for i, detection in enumerate(predictor.detector(sample.rgb))
         if detection.side == sample.side
     ]
@@ -54,7 +54,7 @@ def found(predictor: Predictor, sample: Sample) -> Detection | None:
 def errors(joints_cam_m: np.ndarray, sample: Sample) -> tuple[float, float, float, float]:
     """MPJPE and PA-MPJPE in mm, how far off the wrist is in mm, and percent of the box."""
     truth = sample.joints_cam_m
-    percent = apart_percent(project(truth, sample.K_px), project(joints_cam_m, sample.K_px)).mean()
+    percent = normalized_distance_percent(project(truth, sample.K_px), project(joints_cam_m, sample.K_px)).mean()
     far = np.linalg.norm(joints_cam_m[0] - truth[0])
     pair = (joints_cam_m[None], truth[None])
     relative, aligned = (float(metric(*pair).mean()) for metric in (mpjpe_mm, pa_mpjpe_mm))

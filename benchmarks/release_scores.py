@@ -41,7 +41,7 @@ from utnet.evaluation.scoring import score_source
 from utnet.evaluation.summary import interval_ends
 from utnet.evaluation.validation import INPUTS, constant_hand
 from utnet.hand import HandModel
-from utnet.io.atomic import whole_file
+from utnet.io.atomic import atomic_file
 from utnet.render.raster import rasterize
 from utnet.synth import SyntheticHands
 from utnet.synth.full import _STREAMS
@@ -137,7 +137,7 @@ def held_out(work: Path, num: int) -> tuple[Shards, dict[str, np.ndarray]]:
         write_shards(hands, folder, progress=False)
     if not table.exists():
         drawn = factors_of(synth, SEED, num)
-        with whole_file(table) as temporary, temporary.open("wb") as file:
+        with atomic_file(table) as temporary, temporary.open("wb") as file:
             np.savez(file, **drawn)  # type: ignore[arg-type]
     with np.load(table) as loaded:
         return Shards(folder), {name: loaded[name] for name in PARTS}

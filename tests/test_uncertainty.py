@@ -16,7 +16,7 @@ from utnet.errors import InputError
 from utnet.losses import UTNetLoss
 from utnet.model import UTNet
 from utnet.types import Prediction
-from utnet.uncertainty import NORMAL_SHAPE, error_nll, interval_mm, quantile, share_within
+from utnet.uncertainty import NORMAL_SHAPE, error_nll, interval_mm, quantile, probability_within
 
 SHAPES = [NORMAL_SHAPE, (1.0, 1.0), (4.0, 0.7), (0.8, 3.0)]
 MODEL = ModelConfig(size_px=64, uncertainty=True)
@@ -63,7 +63,7 @@ def test_the_distribution_is_scipys(shape):
     twin, r = scipy_twin(12.0, shape), np.array([0.5, 3.0, 12.0, 40.0, 90.0])
     args = torch.tensor(12.0).double(), torch.tensor(shape, dtype=torch.float64)
     np.testing.assert_allclose(error_nll(torch.from_numpy(r), *args), -twin.logpdf(r), rtol=1e-9)
-    np.testing.assert_allclose(share_within(torch.from_numpy(r), *args), twin.cdf(r), rtol=1e-9)
+    np.testing.assert_allclose(probability_within(torch.from_numpy(r), *args), twin.cdf(r), rtol=1e-9)
     for share in (0.01, 0.5, 0.9, 0.999):
         assert 12 * quantile(share, args[1]).item() == pytest.approx(twin.ppf(share), rel=1e-9)
     total = integrate.quad(lambda x: np.exp(-error_nll(torch.tensor(x).double(), *args).item()), 0.01, 2000, limit=500)

@@ -396,7 +396,7 @@ def test_a_list_cut_off_anywhere_is_refused(tmp_path, monkeypatch, chunk):
     text, path = VALUES[0], tmp_path / "rows.json"
     for end in range(len(text)):
         path.write_text(text[:end])
-        with pytest.raises(InputError, match=r"rows\.json: the file is cut off after [012] rows"):
+        with pytest.raises(InputError, match="truncated"):
             read_rows(path, (2,))
 
 
@@ -468,7 +468,7 @@ def test_same_seed_same_bytes_and_requests_are_checked(tree, tmp_path):
     assert files["a"] == files["b"]
     assert len(files["a"]) == 1 + 5 + 8 + 2
     assert files["a"][Path("training/rgb/00000000.jpg")] != (tree / "training/rgb/00000000.jpg").read_bytes()
-    with pytest.raises(InputError, match="is not empty"):
+    with pytest.raises(InputError, match="not empty"):
         write_freihand(tmp_path / "a", num=1, progress=False)
     for bad in ({"num": 0}, {"num": 1, "split": "val"}):
         with pytest.raises(InputError, match="expected"):

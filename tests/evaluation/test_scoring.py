@@ -17,7 +17,7 @@ from utnet.cli import evaluate_commands as commands
 from utnet.config import DataConfig
 from utnet.conventions import MANO_TIP_VERTICES, SIDES, TIPS
 from utnet.data import open_source
-from utnet.distributed import World
+from utnet.distributed import ProcessInfo
 from utnet.errors import InputError
 from utnet.evaluation.compare import compare_lines, compare_runs
 from utnet.evaluation.crops import VISIBILITY, Crops, parts, visibility
@@ -106,7 +106,7 @@ def test_a_samples_auc_is_the_curves_area():
 def test_shares_of_several_processes_are_the_whole(network, source, run, size):
     gathered = []
 
-    class Rank(World):
+    class Rank(ProcessInfo):
         def gather(self, value):
             gathered.append(value)
             return [value]
@@ -115,7 +115,7 @@ def test_shares_of_several_processes_are_the_whole(network, source, run, size):
         with pytest.raises(InputError, match=r"samples were scored; a mean over a part is not reported"):
             score_source(network, source, CONFIG, protocols=[RGB, RGBD], world=Rank(rank=rank, size=size))
 
-    class Last(World):
+    class Last(ProcessInfo):
         def gather(self, value):
             return gathered
 

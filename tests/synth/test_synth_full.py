@@ -18,18 +18,18 @@ from utnet.render.raster import Fragments, rasterize, vertex_normals
 from utnet.synth import SyntheticHands
 from utnet.synth.appearance import white_noise
 from utnet.synth.backgrounds import Backgrounds
-from utnet.synth.decoder import Decoder
+from utnet.synth.decoder import NumpyHand
 from utnet.synth.depth_noise import sense_depth
 from utnet.synth.forearm import Arm
 from utnet.synth.full import _STREAMS, FullRenderer
 from utnet.synth.lights import Lights, _lobes
-from utnet.synth.occluders import _thing, _unit_mesh
+from utnet.synth.occluders import _occluder, _unit_mesh
 from utnet.synth.scene import SceneRenderer
 from utnet.synth.sensor import take_picture
 from utnet.synth.shading import shade_scene
 from utnet.synth.skin import chart, sample_skin, skin_albedo
 from utnet.synth.skin_atlas import CHANNELS, atlases, chart_origin
-from utnet.synth.surfaces import Part, Scene, Skin, Stuff, faces_to_draw, surface_colors
+from utnet.synth.surfaces import Part, Scene, Skin, Material, faces_to_draw, surface_colors
 from utnet.types import HandParams
 
 NAMES = [f.name for f in fields(FactorsConfig)]
@@ -118,7 +118,7 @@ def test_the_inside_of_closed_things_need_not_be_drawn(kind):
     rng = np.random.default_rng(0)
     turn = np.linalg.qr(rng.normal(size=(3, 3)))[0]
     turn[:, 0] *= np.linalg.det(turn)
-    scene = Scene.of([_thing(rng, kind, np.array([0.01, 0.0, 0.4]), turn, np.array([0.02, 0.02, 0.05])).part])
+    scene = Scene.of([_occluder(rng, kind, np.array([0.01, 0.0, 0.4]), turn, np.array([0.02, 0.02, 0.05])).part])
     drawn = faces_to_draw(scene.vertices_m, scene.faces, scene.closed)
     folded = (drawn[:, 1] == drawn[:, 2]).mean()
     assert folded > 0.3
@@ -164,10 +164,10 @@ def test_the_inside_of_hands_need_not_be_drawn(distance_m):
 
 def test_hand_models_with_pose_correctives_or_a_mean_are_refused():
     hand = load_open_hand()
-    Decoder(replace(hand, pose_mean=np.zeros(45)))
+    NumpyHand(replace(hand, pose_mean=np.zeros(45)))
     for extra in ({"posedirs": np.zeros((len(hand.v_template), 3, 135))}, {"pose_mean": np.full(45, 0.1)}):
         with pytest.raises(ValueError, match="pose"):
-            Decoder(replace(hand, **extra))
+            NumpyHand(replace(hand, **extra))
 
 
 def test_most_of_the_hand_stays_in_sight():
@@ -348,7 +348,7 @@ def lit(parts, capsules, **changes):
 
 def plate(z, half, part=0):
     corners = np.array([[-half, -half, z], [-half, half, z], [half, half, z], [half, -half, z]])
-    grey = Stuff(np.full(3, 0.5), np.full(3, 0.5))
+    grey = Material(np.full(3, 0.5), np.full(3, 0.5))
     return Part(corners, np.array([[0, 1, 2], [0, 2, 3]], np.int32), np.zeros((4, 3)), grey)
 
 
@@ -391,8 +391,8 @@ def test_things_are_closed_and_face_outwards(kind):
     a, b, c = vertices[faces].transpose(1, 0, 2)
     volume = np.einsum("ij,ij->i", a, np.cross(b, c)).sum() / 6
     assert volume > 0.3
-    thing = _thing(np.random.default_rng(0), kind, np.array([0.0, 0, 0.5]), np.eye(3), np.array([0.02, 0.02, 0.05]))
-    z = thing.part.vertices_m[:, 2]
+    occluder = _occluder(np.random.default_rng(0), kind, np.array([0.0, 0, 0.5]), np.eye(3), np.array([0.02, 0.02, 0.05]))
+    z = occluder.part.vertices_m[:, 2]
     assert 0.45 - 1e-9 <= z.min() < z.max() <= 0.55 + 1e-9
 
 

@@ -20,7 +20,7 @@ from utnet.errors import InputError
 from utnet.geometry import axis_angle_to_matrix, mirror_params, project
 from utnet.hand import HandModel
 from utnet.io import layouts
-from utnet.io.atomic import new_folder
+from utnet.io.atomic import atomic_dir
 from utnet.render.raster import rasterize
 from utnet.synth.appearance import Appearance
 from utnet.synth.motion import Motion
@@ -309,7 +309,7 @@ def test_same_seed_same_bytes_and_another_seed_other_bytes(write, other, tmp_pat
 def test_a_folder_that_is_in_use_is_refused(write, tmp_path):
     (tmp_path / "tree").mkdir()
     (tmp_path / "tree" / "note.txt").write_text("mine")
-    with pytest.raises(InputError, match=r"tree: is not empty"):
+    with pytest.raises(InputError, match=r"not empty"):
         write(tmp_path / "tree", num=1, progress=False)
     assert [path.name for path in (tmp_path / "tree").iterdir()] == ["note.txt"]
     for bad in ({"num": 0}, {"num": 1, "split": "holiday"}):
@@ -320,7 +320,7 @@ def test_a_folder_that_is_in_use_is_refused(write, tmp_path):
 
 def test_a_write_that_fails_leaves_nothing(tmp_path):
     def fail():
-        with new_folder(tmp_path / "tree") as folder:
+        with atomic_dir(tmp_path / "tree") as folder:
             (folder / "half").write_text("written")
             raise RuntimeError("the disk is full")
 

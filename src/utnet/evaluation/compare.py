@@ -11,7 +11,7 @@ from utnet.data.sources import counted
 from utnet.errors import InputError
 from utnet.evaluation.rows import METRICS, Row
 from utnet.evaluation.saved_scores import SavedRun
-from utnet.evaluation.summary import MIN_TO_JUDGE, clusters_of, interval_ends, reported, said
+from utnet.evaluation.summary import MIN_TO_JUDGE, clusters_of, interval_ends, reported, format_interval
 
 
 def compare_runs(a: SavedRun, b: SavedRun, *, pairs: list[tuple[int, int]] | None = None, seed: int = 0) -> dict:

@@ -14,7 +14,7 @@ import numpy as np
 from utnet.errors import InputError
 from utnet.evaluation.protocol import Protocol
 from utnet.evaluation.rows import ALIGNMENTS, METRICS, Row
-from utnet.io.atomic import whole_file, write_json, write_whole
+from utnet.io.atomic import atomic_file, write_json, atomic_write
 
 JSON, NPZ, CSV = "scores.json", "scores.npz", "per_sample.csv"
 _TEXT = ("keys", "sequences", "sides")
@@ -44,9 +44,9 @@ def save_run(folder: Path, rows: list[Row], summaries: list[dict[str, Any]], abo
         arrays |= {f"{i}/{name}": getattr(row, name) for name in (*_TEXT, *_NUMBERS)}
         arrays |= {f"{i}/joints_{name}_mm": array.astype(np.float32) for name, array in row.joints_mm.items()}
         arrays |= {f"{i}/{name}": array for name, array in row.metrics.items()}
-    with whole_file(folder / NPZ) as temporary, open(temporary, "wb") as file:
+    with atomic_file(folder / NPZ) as temporary, open(temporary, "wb") as file:
         np.savez_compressed(file, allow_pickle=False, **arrays)
-    write_whole(folder / CSV, _csv(rows))
+    atomic_write(folder / CSV, _csv(rows))
     write_json(folder / JSON, {**about, "rows": summaries})
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from utnet.evaluation.figures import finger_figure, histogram_figure, joint_figure, pck_figure
 from utnet.evaluation.protocol import INPUTS, Protocol
 from utnet.evaluation.rows import METRICS, Row
-from utnet.evaluation.summary import said
+from utnet.evaluation.summary import format_interval
 from utnet.render.html import picture, write_page
 
 _STYLE = """

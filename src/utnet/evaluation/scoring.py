@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from utnet.config import Config
 from utnet.data.source import BadSample, Source
-from utnet.distributed import World, this_world
+from utnet.distributed import ProcessInfo, process_info
 from utnet.errors import InputError
 from utnet.evaluation.crops import Crop, Crops, Part, parts, stacked, with_depth
 from utnet.evaluation.placing import Placed, benchmark_tips, check_benchmark_tips, forward, place
@@ -50,7 +50,7 @@ def score_source(
     protocols: Sequence[Protocol],
     boxes: Boxes | None = None,
     allow_missing: bool = False,
-    world: World | None = None,
+    world: ProcessInfo | None = None,
     progress: bool = False,
 ) -> Run:
     """Scores `model` on every sample of `source`.
@@ -70,7 +70,7 @@ def score_source(
         InputError: a sample is missing, or has no depth where a protocol takes it; or a switch that does not go with
             this network.
     """
-    world = world or this_world()
+    world = world or process_info()
     for protocol in protocols:
         if protocol.joints == "benchmark":
             check_benchmark_tips(model.hand, source.tips)
@@ -110,12 +110,12 @@ def _one_pass(
     crops: Crops,
     config: Config,
     protocols: list[Protocol],
-    world: World,
+    world: ProcessInfo,
     progress: bool,
 ) -> dict[Protocol, _Found]:
     own = {protocol: _Found() for protocol in protocols}
     size = config.train.batch_size * world.size
-    shown = None if progress and world.is_first else True
+    shown = None if progress and world.is_main else True
     with tqdm(total=-(-len(crops) // size), desc="score", disable=shown, leave=False) as bar:
         for part in parts(crops, config, rank=world.rank, world_size=world.size):
             _score_part(model, source, part, own)

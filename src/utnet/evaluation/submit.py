@@ -186,7 +186,7 @@ def _write_ho3d(path: Path, hands: _Hands, source: Any) -> list[str]:
     version = next((version for version, official in HO3D_NUM.items() if official == num), None)
     found = check_ho3d_submission(path, num=num)
     wanted = " or ".join(f"{n} ({v})" for v, n in HO3D_NUM.items())
-    return _said(path, len(found.joints_m), found.has_mesh, f"HO3D {version}" if version else None, wanted)
+    return _checked_lines(path, len(found.joints_m), found.has_mesh, f"HO3D {version}" if version else None, wanted)
 
 
 def _write_freihand(path: Path, hands: _Hands, source: Any) -> list[str]:
@@ -194,7 +194,7 @@ def _write_freihand(path: Path, hands: _Hands, source: Any) -> list[str]:
     write_freihand_submission(path, hands.joints(), hands.vertices(), num=num)
     found = check_freihand_submission(path, num=num)
     name = "FreiHAND" if num == FREIHAND_NUM else None
-    return _said(path, len(found.joints_m), found.has_mesh, name, str(FREIHAND_NUM))
+    return _checked_lines(path, len(found.joints_m), found.has_mesh, name, str(FREIHAND_NUM))
 
 
 def _write_dexycb(path: Path, hands: _Hands, source: Any) -> list[str]:
@@ -208,7 +208,7 @@ def _write_dexycb(path: Path, hands: _Hands, source: Any) -> list[str]:
     ]
 
 
-def _said(path: Path, num: int, has_mesh: bool, benchmark: str | None, wanted: str) -> list[str]:
+def _checked_lines(path: Path, num: int, has_mesh: bool, benchmark: str | None, wanted: str) -> list[str]:
     """The checker's verdict; a tree that is not of the official size is said to be one."""
     mesh = "with meshes" if has_mesh else "joints alone"
     line = f"checked {path}: {num} hands, {mesh}, order, axes and units as the server wants them"

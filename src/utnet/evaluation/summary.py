@@ -54,7 +54,7 @@ def bootstrap(values: np.ndarray, cluster: np.ndarray, *, seed: int = 0, draws: 
     return np.concatenate(means)
 
 
-def said(interval: dict[str, Any]) -> str:
+def format_interval(interval: dict[str, Any]) -> str:
     """Which intervals there are and what they are over, with a warning where that is little."""
     num, over = interval["num"], interval["over"]
     if num == 1:

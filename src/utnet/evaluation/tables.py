@@ -8,7 +8,7 @@ from typing import Any
 from utnet.data.sources import counted
 from utnet.evaluation.protocol import INPUTS, Protocol
 from utnet.evaluation.rows import METRICS
-from utnet.evaluation.summary import said
+from utnet.evaluation.summary import format_interval
 
 _SHOWN = ("mpjpe_mm", "pa_mpjpe_mm", "absolute_mpjpe_mm", "auc", "pve_mm", "pa_pve_mm", "pa_f5", "pa_f15")
 _TITLES = {"absolute_mpjpe_mm": "absolute [mm]"}

@@ -13,7 +13,7 @@ from tqdm import tqdm
 from utnet.config import Config
 from utnet.data.loader import make_loader
 from utnet.data.source import Source, evenly_spaced
-from utnet.distributed import in_parts_again, is_part, this_world
+from utnet.distributed import reshard, is_sharded, process_info
 from utnet.errors import InputError
 from utnet.geometry import align_similarity
 from utnet.metrics import joint_errors_mm, mpjpe_mm, pa_mpjpe_mm, root_relative, summary
@@ -148,7 +148,7 @@ def predict_joints(
     Under several processes each takes its turn with a whole batch, so that every batch is the one that a single process
     would have and the joints are the same to the bit; all processes get all of them.
     """
-    world = this_world()
+    world = process_info()
     device = next(model.parameters()).device
     size, num = config.train.batch_size, len(source)
     starts = range(world.rank * size, num, world.size * size)
@@ -170,12 +170,12 @@ def predict_joints(
             keys.extend(batch.keys)
             for name, joints in _forward(model, batch, inputs, device).items():
                 pred[name].append(joints)
-        if any(map(is_part, model.parameters())):  # a network in parts is put together by all processes at once
+        if any(map(is_sharded, model.parameters())):  # a network in parts is put together by all processes at once
             spare = batch or next(iter(make_loader(_Share(source, [0]), config, train=False)))
             for _ in range(-(-num // (world.size * size)) - len(loader)):
                 _forward(model, spare, inputs, device)
     model.train(was_training)
-    in_parts_again(model)
+    reshard(model)
     return _in_order(world.gather((share.indices, keys, gt, usable, pred)), num, inputs)
 
 

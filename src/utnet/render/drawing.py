@@ -10,7 +10,7 @@ import numpy as np
 from utnet.conventions import FINGERS, PARENTS
 from utnet.errors import InputError
 from utnet.geometry import project
-from utnet.io.atomic import write_whole
+from utnet.io.atomic import atomic_write
 from utnet.render.raster import NEAR_M, rasterize, render_shaded
 
 FINGER_COLORS = dict(
@@ -181,4 +181,4 @@ def save_picture(path, rgb: np.ndarray) -> None:
     ok, data = cv2.imencode(ending, np.ascontiguousarray(rgb[..., ::-1]))
     if not ok:
         raise OSError(f"{path}: the picture cannot be encoded")
-    write_whole(path, data.tobytes())
+    atomic_write(path, data.tobytes())

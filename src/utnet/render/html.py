@@ -6,7 +6,7 @@ import base64
 import html
 from pathlib import Path
 
-from utnet.io.atomic import write_whole
+from utnet.io.atomic import atomic_write
 
 _STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 1180px; margin: 2rem auto; padding: 0 1rem; color: #1c2430; }
@@ -37,4 +37,4 @@ def write_page(path: str | Path, title: str, body: list[str], *, style: str = ""
     """
     name = html.escape(title)
     head = f'<meta charset="utf-8"><title>{name}</title><style>{_STYLE}{style}</style>'
-    write_whole(path, f'<!doctype html><html lang="en">{head}<h1>{name}</h1>{"".join(body)}</html>\n')
+    atomic_write(path, f'<!doctype html><html lang="en">{head}<h1>{name}</h1>{"".join(body)}</html>\n')

@@ -138,7 +138,7 @@ def _color(rng: np.random.Generator, low: float = 0.08, high: float = 0.95) -> n
     return value * (1 - saturation * (1 - wheel))
 
 
-def _stuff(rng: np.random.Generator, depth: float = 0.35) -> np.ndarray:
+def _material(rng: np.random.Generator, depth: float = 0.35) -> np.ndarray:
     """(256, 256, 3) of one material."""
     grey = textures()[rng.integers(len(KINDS) * 4)].astype(np.float32)[..., None] / 255
     return _color(rng) * (1 - depth + 2 * depth * (grey - 0.3))
@@ -153,11 +153,11 @@ def _box(rng: np.random.Generator, picture: np.ndarray, corners: tuple, shadow: 
         dx, dy = rng.integers(-6, 7, 2)
         picture[max(y0 + dy, 0) : max(y1 + dy, 0), max(x0 + dx, 0) : max(x1 + dx, 0)] *= 0.6
     face = np.linspace(1, rng.uniform(0.6, 1.0), x1 - x0)[None, :, None]
-    picture[y0:y1, x0:x1] = _stuff(rng)[y0:y1, x0:x1] * face
+    picture[y0:y1, x0:x1] = _material(rng)[y0:y1, x0:x1] * face
 
 
 def _room(rng: np.random.Generator) -> np.ndarray:
-    wall, floor, at = _color(rng, 0.4), _stuff(rng), int(rng.integers(130, 230))
+    wall, floor, at = _color(rng, 0.4), _material(rng), int(rng.integers(130, 230))
     out = np.tile(wall.astype(np.float32), (_SCENE_PX, _SCENE_PX, 1)) * np.linspace(1.1, 0.8, _SCENE_PX)[:, None, None]
     out[at:] = floor[at:]
     for _ in range(rng.integers(2, 6)):
@@ -171,7 +171,7 @@ def _room(rng: np.random.Generator) -> np.ndarray:
 
 
 def _table(rng: np.random.Generator) -> np.ndarray:
-    out = _stuff(rng, 0.25).copy()
+    out = _material(rng, 0.25).copy()
     for _ in range(rng.integers(0, 7)):
         x, y, w, h = *rng.integers(-20, 250, 2), *rng.integers(10, 120, 2)
         if rng.random() < 0.6:
@@ -202,7 +202,7 @@ def _garden(rng: np.random.Generator) -> np.ndarray:
 
 
 def _clutter(rng: np.random.Generator) -> np.ndarray:
-    out = _stuff(rng).copy()
+    out = _material(rng).copy()
     for _ in range(rng.integers(12, 40)):
         x, y, w, h = *rng.integers(-20, 250, 2), *rng.integers(8, 80, 2)
         if rng.random() < 0.6:
@@ -217,7 +217,7 @@ def _clutter(rng: np.random.Generator) -> np.ndarray:
 def _wall(rng: np.random.Generator) -> np.ndarray:
     slope = rng.normal(0, 0.3, 2)
     y, x = np.meshgrid(np.linspace(-1, 1, _SCENE_PX), np.linspace(-1, 1, _SCENE_PX), indexing="ij")
-    return (_stuff(rng, 0.08) * 0.4 + 0.6 * _color(rng, 0.3)) * (1 + slope[0] * x + slope[1] * y)[..., None]
+    return (_material(rng, 0.08) * 0.4 + 0.6 * _color(rng, 0.3)) * (1 + slope[0] * x + slope[1] * y)[..., None]
 
 
 def _lights(rng: np.random.Generator) -> np.ndarray:
@@ -237,7 +237,7 @@ def _person(rng: np.random.Generator) -> np.ndarray:
     skin = np.clip(skin_albedo(*sample_skin(rng, 1.0)), 0, 1) ** (1 / 2.2)
     x, y, size = int(rng.integers(60, 200)), int(rng.integers(50, 140)), int(rng.integers(28, 60))
     hair = tuple((_color(rng, 0.03, 0.4)).tolist())
-    cloth = _stuff(rng)
+    cloth = _material(rng)
     mask = np.zeros((_SCENE_PX, _SCENE_PX), np.float32)
     cv2.ellipse(mask, (x, y + 3 * size), (int(2.1 * size), 2 * size), 0, 0, 360, 1.0, -1, cv2.LINE_AA)
     out = out * (1 - mask[..., None]) + cloth * mask[..., None]
@@ -250,7 +250,7 @@ def _person(rng: np.random.Generator) -> np.ndarray:
 
 
 def _shelf(rng: np.random.Generator) -> np.ndarray:
-    out = _stuff(rng, 0.15).copy() * 0.6
+    out = _material(rng, 0.15).copy() * 0.6
     top = 0
     while top < _SCENE_PX:
         height, x = int(rng.integers(40, 90)), 0

@@ -6,11 +6,11 @@ import numpy as np
 
 from utnet.conventions import MANO21_TO_OPENPOSE
 from utnet.hand.arrays import HandArrays
-from utnet.synth.scene import Posed
+from utnet.synth.scene import PosedHand
 from utnet.types import HandParams
 
 
-class Decoder:
+class NumpyHand:
     """Linear blend skinning of one hand at a time, float32; equal to the hand layer within 1e-6 m.
 
     Args:
@@ -35,7 +35,7 @@ class Decoder:
         self._weights = np.ascontiguousarray(arrays.weights.T, np.float32)
         self._tips, self._to_openpose = arrays.tip_vertices, np.array(MANO21_TO_OPENPOSE)
 
-    def __call__(self, params: HandParams) -> Posed:
+    def __call__(self, params: HandParams) -> PosedHand:
         """One hand's parameters (numpy, no batch axis) decoded into the camera frame."""
         betas = params.betas.astype(np.float32)
         R, joints, rest = self._kinematics(params, betas)
@@ -45,7 +45,7 @@ class Decoder:
         moved = (blended[:, :3] * shaped).sum(1) + blended[:, 3]
         vertices = np.ascontiguousarray(moved.T) + params.transl_m.astype(np.float32)
         joints = joints + params.transl_m.astype(np.float32)
-        return Posed(vertices, np.concatenate([joints, vertices[self._tips]])[self._to_openpose], R[0])
+        return PosedHand(vertices, np.concatenate([joints, vertices[self._tips]])[self._to_openpose], R[0])
 
     def _kinematics(self, params: HandParams, betas: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """(16, 3, 3) turns of the joints in the camera, (16, 3) their places before translation and at rest."""

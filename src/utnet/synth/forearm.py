@@ -8,7 +8,7 @@ from itertools import pairwise
 import numpy as np
 
 from utnet.synth.skin import chart
-from utnet.synth.surfaces import Part, Skin, Stuff
+from utnet.synth.surfaces import Part, Skin, Material
 from utnet.synth.textures import texture_of
 
 _RINGS_M = np.array([0.0, 0.008, 0.02, 0.035, 0.055, 0.08, 0.12, 0.17, 0.23, 0.30])
@@ -104,7 +104,7 @@ class Arm:
         along_m: np.ndarray,
         gap_m: np.ndarray,
         folds: np.ndarray,
-        surface: Skin | Stuff,
+        surface: Skin | Material,
     ) -> Part:
         """Something worn round the arm: rings at `along_m` (N,), `gap_m` (N,) off the skin, with folds (N, 28)."""
         vertices, R = hand
@@ -156,7 +156,7 @@ def sleeve(rng: np.random.Generator, arm: Arm, hand: tuple[np.ndarray, np.ndarra
     kind = texture_of(rng, "plain", "weave", "stripes", "checks", "knit", "clouds")
     dark = cloth_color(rng)
     bright = dark * rng.uniform(1.1, 1.8) if rng.random() < 0.65 else cloth_color(rng)
-    cloth = Stuff(
+    cloth = Material(
         dark, np.minimum(bright, 0.9), kind, rng.uniform(1200, 3500), rng.uniform(0, 6e-4), rng.uniform(0, 0.008), 8.0
     )
     return arm.tube(hand, bend_rad, along, gap * _CUFF, folds, cloth)
@@ -169,14 +169,14 @@ def worn(rng: np.random.Generator, arm: Arm, hand: tuple[np.ndarray, np.ndarray]
     gap = thick * np.array([0.0, 0.7, 1.0, 1.0, 1.0, 0.7, 0.0])
     color = rng.choice([cloth_color(rng), np.array([0.6, 0.6, 0.62]), np.array([0.65, 0.45, 0.15])])
     kind = texture_of(rng, "plain", "grain", "stripes", "scratches")
-    stuff = Stuff(color * 0.7, color, kind, 3000.0, 1e-4, rng.uniform(0.01, 0.15), rng.uniform(20, 80))
+    material = Material(color * 0.7, color, kind, 3000.0, 1e-4, rng.uniform(0.01, 0.15), rng.uniform(20, 80))
     folds = np.zeros((len(along), _NUM_AROUND))
     if width > 0.014 and rng.random() < 0.7:  # a watch: its face lies on the back of the arm
         vertices, R = hand
         edge = vertices[arm.loop] - vertices[arm.loop].mean(0)
         up = arm.even(edge) @ R[:, 1]
         folds += 1.5 * (up > 0.8 * up.max())
-    return [arm.tube(hand, bend_rad, along, gap, folds, stuff)]
+    return [arm.tube(hand, bend_rad, along, gap, folds, material)]
 
 
 def cloth_color(rng: np.random.Generator) -> np.ndarray:

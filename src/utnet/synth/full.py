@@ -15,14 +15,14 @@ from utnet.geometry import mirror_params
 from utnet.hand.arrays import load_open_hand
 from utnet.render.raster import rasterize
 from utnet.synth.backgrounds import Backgrounds, scenes
-from utnet.synth.decoder import Decoder
+from utnet.synth.decoder import NumpyHand
 from utnet.synth.depth_noise import background_depth, sense_depth
 from utnet.synth.forearm import Arm, cloth_color, sample_bend, sleeve, worn
 from utnet.synth.gestures import sample_pose
 from utnet.synth.lights import Lights
-from utnet.synth.occluders import Thing, front_thing, held_thing, pen_between
+from utnet.synth.occluders import Occluder, front_object, held_object, pen_between
 from utnet.synth.poses import angles_to_pose, sample_betas, sample_orientation
-from utnet.synth.scene import Posed, Render
+from utnet.synth.scene import PosedHand, Render
 from utnet.synth.sensor import soften_edges, take_picture
 from utnet.synth.shading import shade_scene
 from utnet.synth.skin import chart, sample_skin
@@ -49,7 +49,7 @@ class FullRenderer:
         self.synth, self.factors = synth, synth.factors
         right = load_open_hand()
         hands = {"right": right, "left": right.mirrored()}
-        self.decoders = {side: Decoder(hand) for side, hand in hands.items()}
+        self.decoders = {side: NumpyHand(hand) for side, hand in hands.items()}
         self._faces = {side: np.ascontiguousarray(hand.faces, np.int32) for side, hand in hands.items()}
         self.num_hand_faces = len(right.faces)
         self._arms = {side: Arm(self._faces[side], len(right.v_template), side) for side in hands}
@@ -57,11 +57,11 @@ class FullRenderer:
         self._backgrounds = Backgrounds(synth.backgrounds)
         paint_all()  # now, so that forked workers share what is painted
 
-    def decode(self, params: HandParams) -> Posed:
+    def decode(self, params: HandParams) -> PosedHand:
         """One right hand's parameters (numpy, no batch axis) decoded into the camera frame."""
         return self.decoders["right"](params)
 
-    def render(self, posed: Posed, K_px: np.ndarray, size_wh: tuple[int, int], seed: tuple[int, ...]) -> Render:
+    def render(self, posed: PosedHand, K_px: np.ndarray, size_wh: tuple[int, int], seed: tuple[int, ...]) -> Render:
         """Draws the hand.
 
         Args:
@@ -106,7 +106,7 @@ class FullRenderer:
             vertices_cam_m=posed.vertices_m,
         )
 
-    def _parts(self, posed: Posed, streams: dict[str, np.random.Generator]) -> tuple[list[Part], np.ndarray]:
+    def _parts(self, posed: PosedHand, streams: dict[str, np.random.Generator]) -> tuple[list[Part], np.ndarray]:
         """The hand first, then its arm and all else; and the capsules that keep light off."""
         factors = self.factors
         skin = self._sample_skin(streams["skin"])
@@ -115,19 +115,19 @@ class FullRenderer:
         rng = streams["things"]
         palm = -posed.R[:, 1].astype(float)
         draws = rng.random(3)
-        things: list[Thing] = []
+        occluders: list[Occluder] = []
         if draws[0] < 0.3 * factors.held:
             pinch = np.linalg.norm(posed.joints_m[4] - posed.joints_m[8])
             near = pinch < 0.035 and draws[2] < 0.6
             vertices, joints = posed.vertices_m.astype(float), posed.joints_m.astype(float)
-            things.append(pen_between(rng, joints) if near else held_thing(rng, vertices, joints, palm))
+            occluders.append(pen_between(rng, joints) if near else held_object(rng, vertices, joints, palm))
         if draws[1] < 0.2 * factors.occluder:
-            things.append(front_thing(rng, posed.joints_m.astype(float)))
-        for k, thing in enumerate(things):
+            occluders.append(front_object(rng, posed.joints_m.astype(float)))
+        for k, occluder in enumerate(occluders):
             bone = _FIRST_THING + k
-            part = thing.part
+            part = occluder.part
             parts.append(replace(part, bones=np.full(len(part.vertices_m), bone, np.int32)))
-            capsules.append(np.append(thing.capsule, bone)[None])
+            capsules.append(np.append(occluder.capsule, bone)[None])
         rng = streams["second"]
         if rng.random() < 0.2 * factors.second_hand:
             side, other = self._second_hand(rng, posed)
@@ -137,7 +137,7 @@ class FullRenderer:
         return parts, np.concatenate(capsules)
 
     def _hand_parts(
-        self, side: str, posed: Posed, skin: Skin, rng: np.random.Generator, first_bone: int = 0
+        self, side: str, posed: PosedHand, skin: Skin, rng: np.random.Generator, first_bone: int = 0
     ) -> list[Part]:
         """The hand with its arm as one skin, then what the arm wears."""
         arm, vertices, places = self._arms[side], posed.vertices_m, chart().places
@@ -187,7 +187,7 @@ class FullRenderer:
             atlas=int(rng.integers(NUM_ATLASES)),
         )
 
-    def _second_hand(self, rng: np.random.Generator, posed: Posed) -> tuple[str, Posed]:
+    def _second_hand(self, rng: np.random.Generator, posed: PosedHand) -> tuple[str, PosedHand]:
         """Another hand that overlaps the first in the picture, before or behind it by more than hands are thick."""
         side = "left" if rng.random() < 0.7 else "right"
         R = sample_orientation(rng, self.synth.max_tilt_deg)
@@ -203,7 +203,7 @@ class FullRenderer:
         place = middle + [reach * np.cos(away), reach * np.sin(away), 0.0]
         place = place * (1 + closer / middle[2])
         shift = (place - other.joints_m.mean(0)).astype(np.float32)
-        return side, Posed(other.vertices_m + shift, other.joints_m + shift, other.R)
+        return side, PosedHand(other.vertices_m + shift, other.joints_m + shift, other.R)
 
 
 def paint_all() -> None:
@@ -211,7 +211,7 @@ def paint_all() -> None:
     atlases(), textures(), scenes()
 
 
-def _hand_capsules(posed: Posed, first_bone: int) -> np.ndarray:
+def _hand_capsules(posed: PosedHand, first_bone: int) -> np.ndarray:
     """(C, 8) of a hand's bones, a little shortened: their ends are joints inside the flesh."""
     ends = np.array([row[:2] for row in _CAPSULES])
     radius_bone = np.array([row[2:] for row in _CAPSULES]) + [0.0, first_bone]

@@ -9,7 +9,7 @@ import numpy as np
 
 from utnet.conventions import JOINT_NAMES
 from utnet.synth.forearm import cloth_color, tube_faces
-from utnet.synth.surfaces import Part, Stuff
+from utnet.synth.surfaces import Part, Material
 from utnet.synth.textures import texture_of
 
 _AROUND = 20
@@ -22,7 +22,7 @@ _TIPS = [JOINT_NAMES.index(f"{finger}_tip") for finger in ("index", "middle", "r
 
 
 @dataclass(frozen=True)
-class Thing:
+class Occluder:
     """An object: its mesh, and the capsule (two ends, a radius) that keeps light off the hand."""
 
     part: Part
@@ -65,14 +65,14 @@ def _unit_mesh(kind: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return v, np.ascontiguousarray(tube_faces(len(z), _AROUND)[:, ::-1]), places
 
 
-def _thing(rng: np.random.Generator, kind: str, centre: np.ndarray, axes: np.ndarray, half_m: np.ndarray) -> Thing:
+def _occluder(rng: np.random.Generator, kind: str, centre: np.ndarray, axes: np.ndarray, half_m: np.ndarray) -> Occluder:
     """An object with its z axis along `axes[:, 2]` and half sizes `half_m`, of some material."""
     vertices, faces, places = _unit_mesh(kind)
     dark = cloth_color(rng)
     bright = dark * rng.uniform(1.2, 2.5) if rng.random() < 0.5 else cloth_color(rng)
     texture = texture_of(rng, "plain", "grain", "wood", "print", "print", "scratches", "stripes", "clouds", "checks")
     shiny = rng.random() < 0.5
-    stuff = Stuff(
+    material = Material(
         dark, np.minimum(bright, 0.9), texture, rng.uniform(1000, 4000), rng.uniform(0, 3e-4),
         rng.uniform(0.01, 0.07) if shiny else rng.uniform(0, 0.01), rng.uniform(20, 120) if shiny else 8.0,
     )  # fmt: skip
@@ -80,7 +80,7 @@ def _thing(rng: np.random.Generator, kind: str, centre: np.ndarray, axes: np.nda
     posed = (vertices * half_m) @ axes.T + centre
     reach = axes[:, 2] * max(half_m[2] - half_m[0], 0)
     capsule = np.concatenate([centre - reach, centre + reach, [min(half_m[0], half_m[1])]])
-    return Thing(Part(posed, faces, places * size, stuff, num_closed=len(faces)), capsule)
+    return Occluder(Part(posed, faces, places * size, material, num_closed=len(faces)), capsule)
 
 
 def _frame(rng: np.random.Generator, z: np.ndarray) -> np.ndarray:
@@ -91,7 +91,7 @@ def _frame(rng: np.random.Generator, z: np.ndarray) -> np.ndarray:
     return np.stack([x, np.cross(z, x), z], 1)
 
 
-def held_thing(rng: np.random.Generator, vertices_m: np.ndarray, joints_m: np.ndarray, palm: np.ndarray) -> Thing:
+def held_object(rng: np.random.Generator, vertices_m: np.ndarray, joints_m: np.ndarray, palm: np.ndarray) -> Occluder:
     """Something in the hand, as large as the space that the fingers leave.
 
     Args:
@@ -118,30 +118,30 @@ def held_thing(rng: np.random.Generator, vertices_m: np.ndarray, joints_m: np.nd
         kind = str(rng.choice(["ball", "box", "rod", "tool"]))
         half = radius * (np.ones(3) if kind == "ball" else np.array([1.0, rng.uniform(0.4, 1), rng.uniform(1, 3)]))
         centre = palm_middle + palm * (max(depth, 0.008) + half[:2].max() * 1.02)
-        return _thing(rng, kind, centre, _frame(rng, across), half)
+        return _occluder(rng, kind, centre, _frame(rng, across), half)
     radius = float(np.clip(close * rng.uniform(0.92, 1.02), *_HELD_M))
     kind = str(rng.choice(["rod", "rod", "bottle", "tool", "cone", "box", "ball"]))
     if kind == "ball" and radius > 0.015:
-        return _thing(rng, kind, centre, _frame(rng, across), np.full(3, radius))
+        return _occluder(rng, kind, centre, _frame(rng, across), np.full(3, radius))
     flat = rng.uniform(0.6, 0.75) if kind == "box" else 1.0
     half = np.array([radius * flat, radius * flat, rng.uniform(0.05, 0.14)])
     shift = across * half[2] * rng.uniform(-0.6, 0.6)
-    return _thing(rng, kind if kind != "ball" else "rod", centre + shift, _frame(rng, across), half)
+    return _occluder(rng, kind if kind != "ball" else "rod", centre + shift, _frame(rng, across), half)
 
 
-def pen_between(rng: np.random.Generator, joints_m: np.ndarray) -> Thing:
+def pen_between(rng: np.random.Generator, joints_m: np.ndarray) -> Occluder:
     """A thin rod from between the thumb and the index finger's tip over the knuckle between them."""
     grip = 0.5 * (joints_m[JOINT_NAMES.index("thumb_tip")] + joints_m[JOINT_NAMES.index("index_tip")])
     rest = joints_m[JOINT_NAMES.index("index_mcp")] + rng.normal(0, 0.004, 3)
     direction = grip - rest
     direction /= np.linalg.norm(direction) + 1e-9
     length, radius = rng.uniform(0.05, 0.09), rng.uniform(0.0025, 0.006)
-    return _thing(
+    return _occluder(
         rng, "rod", grip - direction * length * 0.55, _frame(rng, direction), np.array([radius, radius, length])
     )
 
 
-def front_thing(rng: np.random.Generator, joints_m: np.ndarray) -> Thing:
+def front_object(rng: np.random.Generator, joints_m: np.ndarray) -> Occluder:
     """Something between the camera and a part of the hand that leaves most of it in sight."""
     middle = joints_m.mean(0)
     reach = float(np.linalg.norm(joints_m - middle, axis=1).max())
@@ -158,4 +158,4 @@ def front_thing(rng: np.random.Generator, joints_m: np.ndarray) -> Thing:
     aside = centre[:2] / centre[2] - middle[:2] / middle[2]
     push = max(0.45 * reach / middle[2] - float(np.linalg.norm(aside)), 0.0)
     centre[:2] += aside / (np.linalg.norm(aside) + 1e-9) * push * centre[2]
-    return _thing(rng, kind, centre, _frame(rng, rng.normal(size=3) * [1, 1, 0.4]), half)
+    return _occluder(rng, kind, centre, _frame(rng, rng.normal(size=3) * [1, 1, 0.4]), half)

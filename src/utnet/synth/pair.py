@@ -8,7 +8,7 @@ import numpy as np
 from utnet.conventions import SIDES
 from utnet.render.raster import interpolate, rasterize
 from utnet.synth.appearance import Appearance, background, finish
-from utnet.synth.scene import Posed, Render, SceneRenderer, sensor_depth
+from utnet.synth.scene import PosedHand, Render, SceneRenderer, sensor_depth
 
 
 class PairRenderer:
@@ -23,7 +23,7 @@ class PairRenderer:
 
     def render(
         self,
-        posed: dict[str, Posed],
+        posed: dict[str, PosedHand],
         K_px: np.ndarray,
         size_wh: tuple[int, int],
         appearance: Appearance,

@@ -39,7 +39,7 @@ class Render:
 
 
 @dataclass(frozen=True)
-class Posed:
+class PosedHand:
     """A decoded hand in the camera frame.
 
     Attributes:
@@ -52,10 +52,10 @@ class Posed:
     joints_m: np.ndarray
     R: np.ndarray
 
-    def turned(self, R: np.ndarray) -> Posed:
+    def turned(self, R: np.ndarray) -> PosedHand:
         """The same hand in a camera turned by R (old camera to new camera)."""
         R = R.astype(np.float32)
-        return Posed(self.vertices_m @ R.T, self.joints_m @ R.T, R @ self.R)
+        return PosedHand(self.vertices_m @ R.T, self.joints_m @ R.T, R @ self.R)
 
 
 class SceneRenderer:
@@ -70,7 +70,7 @@ class SceneRenderer:
         faces = _tube_faces(self._loop, self.hand.num_vertices) if forearm else np.empty((0, 3), np.int64)
         self.faces = np.concatenate([hand_faces, faces]).astype(np.int32)
 
-    def decode(self, params: HandParams) -> Posed:
+    def decode(self, params: HandParams) -> PosedHand:
         """One hand's parameters (numpy, no batch axis) decoded into the camera frame."""
 
         def tensor(array):
@@ -79,11 +79,11 @@ class SceneRenderer:
         with torch.inference_mode():
             mesh = self.hand(tensor(params.global_orient), tensor(params.hand_pose), tensor(params.betas))
         shift, R = params.transl_m.astype(np.float32), params.global_orient[0].astype(np.float32)
-        return Posed(mesh.vertices_m[0].numpy() + shift, mesh.joints_m[0].numpy() + shift, R)
+        return PosedHand(mesh.vertices_m[0].numpy() + shift, mesh.joints_m[0].numpy() + shift, R)
 
     def render(
         self,
-        posed: Posed,
+        posed: PosedHand,
         K_px: np.ndarray,
         size_wh: tuple[int, int],
         appearance: Appearance,
@@ -115,7 +115,7 @@ class SceneRenderer:
             vertices_cam_m=posed.vertices_m,
         )
 
-    def surface(self, posed: Posed, appearance: Appearance, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    def surface(self, posed: PosedHand, appearance: Appearance, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         """(N, 3) vertices of the hand and its forearm in the camera frame, and their (N, 3) shaded colours."""
         mesh = posed.vertices_m
         if self._forearm:
@@ -123,7 +123,7 @@ class SceneRenderer:
         on_skin = (mesh - posed.joints_m[0]) @ posed.R
         return mesh, shade(appearance, on_skin, vertex_normals(mesh, self.faces))
 
-    def _forearm_vertices(self, posed: Posed, bend: np.ndarray) -> np.ndarray:
+    def _forearm_vertices(self, posed: PosedHand, bend: np.ndarray) -> np.ndarray:
         """Rings behind the wrist's edge, growing a little and turning by `bend` (rad, about the hand's y and z)."""
         edge, R = posed.vertices_m[self._loop], posed.R
         centre = edge.mean(0)

@@ -12,7 +12,7 @@ from utnet.synth.full import FullRenderer
 from utnet.synth.gestures import sample_pose
 from utnet.synth.motion import sample_camera
 from utnet.synth.poses import PALM_M, angles_to_pose, sample_angles, sample_betas, sample_orientation
-from utnet.synth.scene import Posed, Render, SceneRenderer
+from utnet.synth.scene import PosedHand, Render, SceneRenderer
 from utnet.types import HandParams, Sample
 
 _SIZE_WH = layouts.DEXYCB_SIZE_WH
@@ -91,7 +91,7 @@ class SyntheticHands:
             is_crop=True,
         )
 
-    def _render(self, posed: Posed, K: np.ndarray, rng: np.random.Generator, index: int) -> Render:
+    def _render(self, posed: PosedHand, K: np.ndarray, rng: np.random.Generator, index: int) -> Render:
         size_wh = (self.size_px, self.size_px)
         if isinstance(self._renderer, FullRenderer):
             return self._renderer.render(posed, K, size_wh, (self.seed, index, _LOOK))

@@ -48,7 +48,7 @@ class Skin:
 
 
 @dataclass(frozen=True)
-class Stuff:
+class Material:
     """Cloth, wood, plastic: two colours mixed by a procedural texture.
 
     Attributes:
@@ -90,7 +90,7 @@ class Part:
     vertices_m: np.ndarray
     faces: np.ndarray
     places: np.ndarray
-    surface: Skin | Stuff
+    surface: Skin | Material
     bones: np.ndarray | None = None
     num_closed: int = 0
 

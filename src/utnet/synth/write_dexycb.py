@@ -20,7 +20,7 @@ from utnet.config import SynthConfig
 from utnet.conventions import SIDES
 from utnet.geometry import axis_angle_to_matrix, matrix_to_axis_angle, mirror_params, project
 from utnet.io import layouts
-from utnet.io.atomic import new_folder
+from utnet.io.atomic import atomic_dir
 from utnet.synth.appearance import Appearance
 from utnet.synth.motion import (
     Motion,
@@ -116,7 +116,7 @@ def write_dexycb(
     check_request(num, seed, split, layouts.DEXYCB_SPLITS)
     config = synth_config or SynthConfig()
     plan = _plan(-(-num // _NUM_CAMERAS), split)
-    with new_folder(out) as root:
+    with atomic_dir(out) as root:
         cameras = _write_calibration(root, seed, config)
         renderers = {side: SceneRenderer(side, forearm=config.forearm) for side in SIDES}
         tree = _Tree(root, seed, config, cameras, renderers)

@@ -18,7 +18,7 @@ from tqdm import tqdm
 from utnet.config import SynthConfig
 from utnet.geometry import box_of, crop_affine, crop_camera, matrix_to_axis_angle, project, unproject
 from utnet.io import layouts
-from utnet.io.atomic import new_folder
+from utnet.io.atomic import atomic_dir
 from utnet.synth.appearance import Appearance
 from utnet.synth.motion import (
     Motion,
@@ -79,7 +79,7 @@ def write_freihand(
     counts = {"training": num - num_evaluation, "evaluation": num_evaluation}
     renderer = SceneRenderer("right", forearm=config.forearm)
     with (
-        new_folder(out) as root,
+        atomic_dir(out) as root,
         tqdm(total=num, desc="FreiHAND layout", unit="hand", disable=None if progress else True) as bar,
     ):
         about = {layouts.HAND_MODEL_KEY: layouts.OPEN_HAND}

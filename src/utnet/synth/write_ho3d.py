@@ -23,7 +23,7 @@ from utnet.conventions import OPENPOSE_TO_MANO21
 from utnet.errors import InputError
 from utnet.geometry import box_of, matrix_to_axis_angle, mirror_params, project, rotate_params, unproject
 from utnet.io import layouts
-from utnet.io.atomic import new_folder
+from utnet.io.atomic import atomic_dir
 from utnet.synth.appearance import Appearance
 from utnet.synth.motion import (
     Motion,
@@ -37,7 +37,7 @@ from utnet.synth.motion import (
 )
 from utnet.synth.pair import PairRenderer
 from utnet.synth.poses import sample_betas
-from utnet.synth.scene import Posed, Render, SceneRenderer
+from utnet.synth.scene import PosedHand, Render, SceneRenderer
 from utnet.types import HandParams
 
 _C = layouts.OPENGL_TO_OPENCV
@@ -103,7 +103,7 @@ def write_ho3d(
     renderer = PairRenderer(forearm=config.forearm) if two_hands else SceneRenderer("right", forearm=config.forearm)
     truth = _Truth()
     with (
-        new_folder(out) as root,
+        atomic_dir(out) as root,
         tqdm(total=num, desc="HO3D layout", unit="frame", disable=None if progress else True) as bar,
     ):
         for kind, name in enumerate(layouts.HO3D_SPLITS):
@@ -153,7 +153,7 @@ def _shoot(
         yield _Shot(renders, {side: annotated for side, (annotated, _) in turned.items()}, K)
 
 
-def _turn(renderer: SceneRenderer, hand: HandParams) -> tuple[HandParams, Posed]:
+def _turn(renderer: SceneRenderer, hand: HandParams) -> tuple[HandParams, PosedHand]:
     """The annotation of a hand, in OpenGL axes, and the hand that a reader makes of it, in the camera."""
     wrist = renderer.decode(hand).joints_m[0].astype(np.float64)
     annotated = rotate_params(hand, _C, wrist)

@@ -19,7 +19,7 @@ from utnet.config import SynthConfig
 from utnet.conventions import SIDES
 from utnet.geometry import box_of, matrix_to_axis_angle, mirror_camera, mirror_params, mirror_points, project, unproject
 from utnet.io import layouts
-from utnet.io.atomic import new_folder
+from utnet.io.atomic import atomic_dir
 from utnet.synth.appearance import Appearance
 from utnet.synth.motion import check_request, sample_camera
 from utnet.synth.poses import PALM_M, angles_to_pose, sample_angles, sample_betas, sample_orientation
@@ -61,7 +61,7 @@ def write_tars(
     config = synth_config or SynthConfig()
     renderer = SceneRenderer("right", forearm=config.forearm)
     with (
-        new_folder(out) as root,
+        atomic_dir(out) as root,
         tqdm(total=num, desc="training tars", unit="picture", disable=None if progress else True) as bar,
     ):
         for first in range(0, num, per_tar):

@@ -21,7 +21,7 @@ import numpy as np
 from utnet.conventions import NUM_JOINTS, OPENPOSE_TO_MANO21
 from utnet.errors import InputError
 from utnet.evaluation.submission.hands import Convert, HandCheck
-from utnet.io.atomic import whole_file
+from utnet.io.atomic import atomic_file
 from utnet.io.layouts import OPENGL_TO_OPENCV
 from utnet.types import Array
 
@@ -135,7 +135,7 @@ def _write(
     away: int,
 ) -> None:
     with (
-        whole_file(path) as temporary,
+        atomic_file(path) as temporary,
         zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive,
         archive.open(_MEMBER, "w") as raw,
     ):

@@ -15,7 +15,7 @@ import numpy as np
 from utnet.conventions import MM_PER_M, NUM_JOINTS
 from utnet.errors import InputError
 from utnet.evaluation.submission.hands import HandCheck
-from utnet.io.atomic import whole_file
+from utnet.io.atomic import atomic_file
 from utnet.metrics import dexycb_scores_mm
 from utnet.types import Array
 
@@ -39,7 +39,7 @@ def write_dexycb_results(path: str | Path, image_ids: Iterable[int], joints_cam_
     check = _check(path)
     seen: set[int] = set()
     text = "%d" + f",%.{_DECIMALS}f" * (_NUM_FIELDS - 1) + "\n"
-    with whole_file(path) as temporary, open(temporary, "w", encoding="ascii") as file:
+    with atomic_file(path) as temporary, open(temporary, "w", encoding="ascii") as file:
         for image_id, hand in zip_longest(image_ids, joints_cam_m):
             if image_id is None or hand is None:
                 raise InputError(f"{path}: image ids and joints are of different numbers; give an id for every hand")
