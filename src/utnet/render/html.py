@@ -1,4 +1,4 @@
-"""Self-contained HTML pages: one style, pictures inside the file."""
+"""Self-contained HTML pages: one style, embedded pictures."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ p.note { color: #4b5a6b; }
 
 
 def picture(png: bytes, alt: str) -> str:
-    """An `img` element that holds its PNG."""
+    """Returns an `img` element with the PNG embedded."""
     return f'<img alt="{html.escape(alt)}" src="data:image/png;base64,{base64.b64encode(png).decode()}">'
 
 
 def write_page(path: str | Path, title: str, body: list[str], *, style: str = "") -> None:
-    """Writes a page, whole or not at all.
+    """Writes a page atomically.
 
     Args:
         path: the file.
-        title: plain text; also its heading.
+        title: plain text, also the heading.
         body: HTML below the heading.
-        style: CSS after the common one.
+        style: additional CSS.
     """
     name = html.escape(title)
     head = f'<meta charset="utf-8"><title>{name}</title><style>{_STYLE}{style}</style>'
