@@ -46,7 +46,7 @@ from utnet.data.transforms import to_right
 from utnet.detect import Detection, HandTracker
 from utnet.errors import InputError
 from utnet.geometry import crop_to_px, project, unproject
-from utnet.io.atomic import require_new, atomic_file
+from utnet.io.atomic import atomic_file, require_new
 from utnet.io.pictures import read_picture
 from utnet.io.videos import VideoReader
 from utnet.model import UTNet

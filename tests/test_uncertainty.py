@@ -16,7 +16,7 @@ from utnet.errors import InputError
 from utnet.losses import UTNetLoss
 from utnet.model import UTNet
 from utnet.types import Prediction
-from utnet.uncertainty import NORMAL_SHAPE, error_nll, interval_mm, quantile, probability_within
+from utnet.uncertainty import NORMAL_SHAPE, error_nll, interval_mm, probability_within, quantile
 
 SHAPES = [NORMAL_SHAPE, (1.0, 1.0), (4.0, 0.7), (0.8, 3.0)]
 MODEL = ModelConfig(size_px=64, uncertainty=True)

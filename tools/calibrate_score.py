@@ -35,7 +35,7 @@ from tqdm import tqdm
 from utnet.config import Config, SynthConfig, override
 from utnet.detect import Detection
 from utnet.errors import InputError
-from utnet.geometry import normalized_distance_percent, box_of, project
+from utnet.geometry import box_of, normalized_distance_percent, project
 from utnet.io.atomic import atomic_file
 from utnet.metrics import pa_mpjpe_mm
 from utnet.predict import Hand, Predictor

@@ -36,7 +36,7 @@ from utnet.data.collate import collate
 from utnet.data.transforms import right_crop
 from utnet.errors import InputError
 from utnet.evaluation.validation import INPUTS
-from utnet.io.atomic import atomic_dir, write_json, atomic_write
+from utnet.io.atomic import atomic_dir, atomic_write, write_json
 from utnet.model import UTNet
 from utnet.synth import SyntheticHands
 

@@ -152,7 +152,7 @@ def find_checkpoint(weights: str | Path) -> Path:
 
 
 def name_checkpoint(weights: str | Path) -> str:
-    """Name of a checkpoint in written files: the name of a bundled network (its folder depends on the machine), or the path."""
+    """Name of a checkpoint for reports: that of a bundled network (its folder depends on the machine), or the path."""
     path = Path(weights)
     return path.name if path == shipped_weights(path.name) else str(weights)
 

@@ -1,4 +1,4 @@
-"""Interrupts: SIGTERM (from a cluster's scheduler or torchrun) and Ctrl-C are recorded, for the loop to stop cleanly."""
+"""Interrupts: SIGTERM (from a scheduler or torchrun) and Ctrl-C are recorded, so that loops can stop cleanly."""
 
 from __future__ import annotations
 

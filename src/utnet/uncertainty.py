@@ -2,7 +2,8 @@
 
     f(r) = p / (a Gamma(k)) (r / a)^(k p - 1) exp(-(r / a)^p),   mean a Gamma(k + 1/p) / Gamma(k)
 
-For (k, p) = (1.5, 2) it is the length of a normal 3D error; smaller p gives the longer tail of estimated hands. `Prediction.joint_scale_mm` is the mean, `Prediction.error_shape` holds k and p.
+For (k, p) = (1.5, 2) it is the length of a normal 3D error; smaller p gives the longer tail of estimated hands.
+`Prediction.joint_scale_mm` is the mean, `Prediction.error_shape` holds k and p.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ from utnet.data.transforms import to_right
 from utnet.detect import HandDetector
 from utnet.detect.landmark import Landmarks
 from utnet.errors import InputError
-from utnet.geometry import normalized_distance_percent, mirror_points, project
+from utnet.geometry import mirror_points, normalized_distance_percent, project
 from utnet.hand import HandModel
 from utnet.predict import Predictor
 from utnet.predict.inputs import Input, find_inputs

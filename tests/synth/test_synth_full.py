@@ -23,13 +23,13 @@ from utnet.synth.depth_noise import sense_depth
 from utnet.synth.forearm import Arm
 from utnet.synth.full import _STREAMS, FullRenderer
 from utnet.synth.lights import Lights, _lobes
-from utnet.synth.occluders import _occluder, _unit_mesh
+from utnet.synth.occluders import _object, _unit_mesh
 from utnet.synth.scene import SceneRenderer
 from utnet.synth.sensor import take_picture
 from utnet.synth.shading import shade_scene
 from utnet.synth.skin import chart, sample_skin, skin_albedo
 from utnet.synth.skin_atlas import CHANNELS, atlases, chart_origin
-from utnet.synth.surfaces import Part, Scene, Skin, Material, faces_to_draw, surface_colors
+from utnet.synth.surfaces import Material, Part, Scene, Skin, faces_to_draw, surface_colors
 from utnet.types import HandParams
 
 NAMES = [f.name for f in fields(FactorsConfig)]
@@ -118,7 +118,7 @@ def test_the_inside_of_closed_things_need_not_be_drawn(kind):
     rng = np.random.default_rng(0)
     turn = np.linalg.qr(rng.normal(size=(3, 3)))[0]
     turn[:, 0] *= np.linalg.det(turn)
-    scene = Scene.of([_occluder(rng, kind, np.array([0.01, 0.0, 0.4]), turn, np.array([0.02, 0.02, 0.05])).part])
+    scene = Scene.of([_object(rng, kind, np.array([0.01, 0.0, 0.4]), turn, np.array([0.02, 0.02, 0.05])).part])
     drawn = faces_to_draw(scene.vertices_m, scene.faces, scene.closed)
     folded = (drawn[:, 1] == drawn[:, 2]).mean()
     assert folded > 0.3
@@ -391,7 +391,7 @@ def test_things_are_closed_and_face_outwards(kind):
     a, b, c = vertices[faces].transpose(1, 0, 2)
     volume = np.einsum("ij,ij->i", a, np.cross(b, c)).sum() / 6
     assert volume > 0.3
-    occluder = _occluder(np.random.default_rng(0), kind, np.array([0.0, 0, 0.5]), np.eye(3), np.array([0.02, 0.02, 0.05]))
+    occluder = _object(np.random.default_rng(0), kind, np.array([0.0, 0, 0.5]), np.eye(3), np.array([0.02, 0.02, 0.05]))
     z = occluder.part.vertices_m[:, 2]
     assert 0.45 - 1e-9 <= z.min() < z.max() <= 0.55 + 1e-9
 

@@ -21,7 +21,7 @@ from support.runs import CONFIG, TRAINING, WEIGHTS, assert_same, rows, with_trai
 from utnet.config import Config, DataConfig, LossConfig, ModelConfig
 from utnet.data.loader import make_loader
 from utnet.data.sources import open_data
-from utnet.distributed import Engine, process_group, process_info, full_tensor
+from utnet.distributed import Engine, full_tensor, process_group, process_info
 from utnet.evaluation.validation import evaluate, predict_joints
 from utnet.losses import UTNetLoss
 from utnet.model import UTNet

@@ -57,7 +57,7 @@ def evaluate(
     """
     from utnet.checkpoint import load_checkpoint, pick_device
     from utnet.data.sources import training_note
-    from utnet.distributed import process_group, process_device
+    from utnet.distributed import process_device, process_group
 
     _writable(json)
     _check_root(data, root)

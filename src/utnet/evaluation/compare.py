@@ -11,7 +11,7 @@ from utnet.data.sources import counted
 from utnet.errors import InputError
 from utnet.evaluation.rows import METRICS, Row
 from utnet.evaluation.saved_scores import SavedRun
-from utnet.evaluation.summary import MIN_TO_JUDGE, clusters_of, interval_ends, reported, format_interval
+from utnet.evaluation.summary import MIN_TO_JUDGE, clusters_of, format_interval, interval_ends, reported
 
 
 def compare_runs(a: SavedRun, b: SavedRun, *, pairs: list[tuple[int, int]] | None = None, seed: int = 0) -> dict:
@@ -100,7 +100,7 @@ def compare_lines(result: dict[str, Any]) -> Iterator[str]:
         same = row["label_a"] == row["label_b"]
         yield row["label_a"] if same else f"A: {row['label_a']}; B: {row['label_b']}"
         interval = row["interval"]
-        yield f"{counted(row['num'], 'hand')}; {said(interval)}"
+        yield f"{counted(row['num'], 'hand')}; {format_interval(interval)}"
         if interval["num"] < MIN_TO_JUDGE:
             yield f"no verdict: it takes {MIN_TO_JUDGE} {interval['over']} (here: {interval['num']})"
         yield f"{'':44s}{'A':>9s}{'B':>9s}{'B - A':>10s}   interval"

@@ -14,7 +14,7 @@ import numpy as np
 from utnet.errors import InputError
 from utnet.evaluation.protocol import Protocol
 from utnet.evaluation.rows import ALIGNMENTS, METRICS, Row
-from utnet.io.atomic import atomic_file, write_json, atomic_write
+from utnet.io.atomic import atomic_file, atomic_write, write_json
 
 JSON, NPZ, CSV = "scores.json", "scores.npz", "per_sample.csv"
 _TEXT = ("keys", "sequences", "sides")

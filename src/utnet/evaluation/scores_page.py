@@ -90,7 +90,7 @@ def _mesh_scores(summaries: list[dict[str, Any]]) -> str:
 
 def _notes(interval: dict[str, Any]) -> str:
     return (
-        f"Small: {said(interval)}. MPJPE: mean joint error "
+        f"Small: {format_interval(interval)}. MPJPE: mean joint error "
         "relative to the wrist, PA after the best similarity, absolute in the camera. AUC: area under the PCK curve, "
         "0 to 50 mm. The best constant hand is fitted to the truth itself: no answer that ignores the picture does "
         "better. Flips: none, since the flip of a right hand is a left one, which the network never sees."

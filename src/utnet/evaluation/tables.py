@@ -22,7 +22,7 @@ def score_lines(summaries: list[dict[str, Any]], constant: dict[str, float]) -> 
         constant: `evaluate.constant_hand` of the truth.
     """
     first = summaries[0]
-    yield f"{counted(first['num'], 'hand')}; [{said(first['interval'])}]"
+    yield f"{counted(first['num'], 'hand')}; [{format_interval(first['interval'])}]"
     titles = ("MPJPE [mm]", "PA-MPJPE [mm]", "AUC")
     values = (f"{constant['mpjpe_mm']:.1f}", f"{constant['pa_mpjpe_mm']:.1f}", f"{constant['auc']:.3f}")
     yield _line("best constant hand", zip(titles, values, strict=True))

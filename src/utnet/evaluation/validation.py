@@ -13,7 +13,7 @@ from tqdm import tqdm
 from utnet.config import Config
 from utnet.data.loader import make_loader
 from utnet.data.source import Source, evenly_spaced
-from utnet.distributed import reshard, is_sharded, process_info
+from utnet.distributed import is_sharded, process_info, reshard
 from utnet.errors import InputError
 from utnet.geometry import align_similarity
 from utnet.metrics import joint_errors_mm, mpjpe_mm, pa_mpjpe_mm, root_relative, summary

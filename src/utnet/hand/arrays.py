@@ -62,7 +62,7 @@ class HandArrays:
         return self
 
     def mirrored(self) -> HandArrays:
-        """Returns the other hand: geometry mirrored at x = 0, faces flipped, pose correctives and mean pose mirrored."""
+        """Returns the other hand: everything mirrored at x = 0, with faces flipped."""
         flip = np.array([-1.0, 1.0, 1.0])
         feature = np.tile((flip[:, None] * flip).ravel(), 15)  # sign of each entry of S (R - I) S
         vector = np.tile([1.0, -1.0, -1.0], 15)  # sign of each entry of a mirrored axis-angle

@@ -22,9 +22,9 @@ assert all(MANO_PARENTS[j] == (0 if j % 3 == 1 else j - 1) for j in range(1, 16)
 class HandModel(nn.Module):
     """(global_orient, hand_pose, betas) -> vertices, 16 joints, 21 keypoints (Romero et al. 2017, eq. 1-4).
 
-    Create it with `HandModel.open()` or `HandModel.from_mano(path)`. It has no trainable parameters. Joints are computed
-    from betas directly (joint blendshapes), kinematics runs level by level, and vertices are skinned on request. Autocast
-    does not lower its precision.
+    Create it with `HandModel.open()` or `HandModel.from_mano(path)`. It has no trainable parameters. Joints are
+    computed from betas directly (joint blendshapes), kinematics runs level by level, and vertices are skinned on
+    request. Autocast does not lower its precision.
 
     Attributes:
         side: "right" or "left".
@@ -106,7 +106,8 @@ class HandModel(nn.Module):
             side: "right" or "left", the hand in the file.
             flat_hand_mean: False adds the file's `hands_mean` to every pose (FreiHAND, DexYCB); True does not (HO3D,
                 WiLoR).
-            tips: convention of the fingertip vertices: "smplx", "freihand", "ho3d" or "manopth" (`conventions.MANO_TIP_VERTICES`).
+            tips: convention of the fingertip vertices: "smplx", "freihand", "ho3d" or "manopth"
+                (`conventions.MANO_TIP_VERTICES`).
 
         Raises:
             InputError: the file is missing, unsafe, or not a MANO file.
@@ -174,8 +175,8 @@ class HandModel(nn.Module):
         return coefficients @ self.pose_basis[: coefficients.shape[1]]
 
     def _kinematics(self, R_local: Tensor, rest: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, 16, 3, 3) local rotations, (B, 16, 3) rest joints -> transforms of rest-pose points [R | t] (B, 16, 3, 4) and
-        posed joints (B, 16, 3)."""
+        """(B, 16, 3, 3) local rotations, (B, 16, 3) rest joints -> transforms [R | t] of rest-pose points (B, 16, 3, 4)
+        and posed joints (B, 16, 3)."""
         root, fingers = rest[:, :1], rest[:, 1:].unflatten(1, _FINGERS)
         bones = torch.cat([fingers[:, :, :1] - root[:, None], fingers[:, :, 1:] - fingers[:, :, :-1]], 2)
         local = torch.cat([R_local[:, 1:].unflatten(1, _FINGERS), bones[..., None]], -1)

@@ -1,7 +1,7 @@
 """Detection of the joint order and of the side of a hand from its joints.
 
-Joint order: in a wrong order the lengths of the bones do not match those of a hand. Side: fingers bend towards the palm,
-so the side of the palm's plane that they bend to separates right from left hands.
+Joint order: in a wrong order the lengths of the bones do not match those of a hand. Side: fingers bend towards the
+palm, so the side of the palm's plane that they bend to separates right from left hands.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Linear blend skinning with a custom backward pass.
 
-v' = sum_j w_j (R_j v + t_j): the blended [R | t] of all vertices are computed by one matrix product, as one (B, V) plane
-per entry of [R | t]. They are applied by three fused multiply-adds over planes instead of a small matrix product per
-vertex. On a CPU a few hands are processed at a time, so that their planes stay in the cache.
+v' = sum_j w_j (R_j v + t_j): the blended [R | t] of all vertices are computed by one matrix product, as one (B, V)
+plane per entry of [R | t]. They are applied by three fused multiply-adds over planes instead of a small matrix product
+per vertex. On a CPU a few hands are processed at a time, so that their planes stay in the cache.
 """
 
 from __future__ import annotations

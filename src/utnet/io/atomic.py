@@ -88,6 +88,4 @@ def check_stand_in(path: Path) -> None:
     if head.startswith(b"version https://git-lfs"):
         raise InputError(f"{path}: a Git LFS pointer instead of the file; run `git lfs pull` in its repository")
     if head.startswith((b"<!doctype html", b"<html")):
-        raise InputError(
-            f"{path}: a web page instead of the file; download it in a browser (a login may be required)"
-        )
+        raise InputError(f"{path}: a web page instead of the file; download it in a browser (a login may be required)")

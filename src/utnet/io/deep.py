@@ -51,7 +51,7 @@ def read_deep(path: Path) -> np.ndarray:
 
 
 def is_deep(path: Path) -> bool:
-    """Whether a file is a colour PNG or TIFF with 16 bits or floats per channel, which Pillow truncates or cannot read."""
+    """Whether a file is a colour PNG or TIFF of 16 bits or floats, which Pillow truncates or cannot read."""
     with open(path, "rb") as file:
         head = file.read(33)
     if head.startswith(b"\x89PNG"):

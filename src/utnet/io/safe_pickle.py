@@ -84,7 +84,7 @@ def parse_pickle(
         raise
     except Exception as error:  # a broken pickle can raise anything
         detail = f"{type(error).__name__} {error}".strip()[:_MAX_TEXT]
-        raise InputError(f"{where}: truncated or not a pickle of plain data ({detail}); download the file again") from error
+        raise InputError(f"{where}: truncated or not a pickle of plain data ({detail}); get the file again") from error
 
 
 # ------------------------------------------------------------------------------------------------------------- reading
@@ -134,7 +134,9 @@ class _Reader(pickle._Unpickler):
     def find_class(self, module: str, name: str) -> _Name:
         if (module, name) not in self.allow:
             called = f"{module}.{name}"[:_MAX_TEXT]
-            raise InputError(f"{self.where}: refused: the pickle contains {called!r}; nothing was run, do not trust this file")
+            raise InputError(
+                f"{self.where}: refused: the pickle contains {called!r}; nothing was run, do not trust this file"
+            )
         return _Name(f"{module}.{name}", self.allow[module, name])
 
     def load_inst(self) -> None:  # old-style classes of Python 2: always refused
@@ -224,7 +226,7 @@ class _Reader(pickle._Unpickler):
         ADDITEMS=load_additems,
         FROZENSET=load_frozenset,
     )
-    """Opcode to function. Not supported, hence refused: OBJ, PERSID, BINPERSID, EXT1-4, NEXT_BUFFER, READONLY_BUFFER."""
+    """Opcode to function. Refused, since absent: OBJ, PERSID, BINPERSID, EXT1-4, NEXT_BUFFER, READONLY_BUFFER."""
 
 
 def _check_key(key: Any, depth: int = 0) -> Any:

@@ -39,7 +39,7 @@ def as_shown(rgb: np.ndarray, matrix: np.ndarray | None) -> np.ndarray:
 
 
 def square_pixels(rgb: np.ndarray, aspect: Fraction | None) -> np.ndarray:
-    """Stretches a picture with pixel aspect ratio `aspect` (width / height) to square pixels, without shrinking a side."""
+    """Stretches a picture of pixel aspect ratio `aspect` (width / height) to square pixels; no side shrinks."""
     if not aspect or abs(float(aspect) - 1) < _SQUARE:
         return rgb
     height, width = rgb.shape[:2]

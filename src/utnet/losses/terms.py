@@ -237,7 +237,7 @@ def _labelled_difference(pred: Tensor, gt: Tensor, ok: Tensor) -> tuple[Tensor, 
 
 
 def _labelled_mean(deviation: Tensor, ok: Tensor, num: float | None) -> Tensor:
-    """Mean of (B, D) over the samples that are `ok`, or the sum divided by `num` D; `deviation` must be 0 for the others."""
+    """Mean of (B, D) over the samples that are `ok`, or the sum / (`num` D); `deviation` must be 0 for the others."""
     return deviation.sum() / (((ok > 0).sum().clamp(min=1) if num is None else num) * deviation.shape[1])
 
 
@@ -259,9 +259,7 @@ def _checked_confidence(name: str, conf: Tensor) -> Tensor:
     """Returns `conf` after a check. On a GPU this is the only synchronisation of the losses."""
     fine = (conf >= 0) & (conf < math.inf)
     if not fine.all():
-        raise ValueError(
-            f"{name} contains {conf[~fine][0].item():g}, expected finite non-negative numbers"
-        )
+        raise ValueError(f"{name} contains {conf[~fine][0].item():g}, expected finite non-negative numbers")
     return conf
 
 

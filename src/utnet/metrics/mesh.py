@@ -1,7 +1,7 @@
 """Errors and F-scores of meshes, equal to HO3D's and FreiHAND's published evaluations.
 
-The F-score needs, for each vertex, whether the other mesh has a vertex within a threshold. This is computed exactly by a
-compiled sweep: both meshes are sorted along the longest axis, and the search goes outwards from the position of the
+The F-score needs, for each vertex, whether the other mesh has a vertex within a threshold. This is computed exactly by
+a compiled sweep: both meshes are sorted along the longest axis, and the search goes outwards from the position of the
 vertex until no nearer vertex can follow or the smallest threshold is met.
 """
 
@@ -40,8 +40,8 @@ def pa_pve_mm(pred_m: Array, gt_m: Array, *, allow_reflection: bool = True) -> T
 def f_scores(pred_m: Array, gt_m: Array, *, thresholds_mm: tuple[float, ...] = F_THRESHOLDS_MM) -> Tensor:
     """F-score of each sample at each threshold (Knapitsch et al. 2017).
 
-    2 P R / (P + R), where R is the fraction of predicted vertices nearer than (`<`) the threshold to a true vertex, P the
-    fraction of true vertices nearer than it to a predicted one (named as in HO3D); 0 if both are 0.
+    2 P R / (P + R), where R is the fraction of predicted vertices nearer than (`<`) the threshold to a true vertex, P
+    the fraction of true vertices nearer than it to a predicted one (named as in HO3D); 0 if both are 0.
 
     Args:
         pred_m: (B, V, 3) metres.

@@ -1,6 +1,6 @@
-"""Full appearance: a posed hand, a camera and a seed -> a picture as a camera and a depth sensor might take it.
+"""Full appearance: a posed hand, a camera and a seed -> a picture with depth, with simulated camera and depth sensor.
 
-Every factor draws from a stream of its own, so that switching one off leaves all others as they were.
+Every factor has its own random stream, so switching one off leaves the others unchanged.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from utnet.synth.textures import textures
 from utnet.types import HandParams
 
 _STREAMS = ("skin", "light", "arm", "things", "second", "background", "camera", "depth")
-# Ends of the capsules among OpenPose's joints, radius in metres, and whose they are: 0 the palm, 1-5 thumb to little.
+# Capsules: two joints (OpenPose-21), radius in metres, and owner: 0 the palm, 1-5 thumb to little finger.
 _CAPSULES = (
     (0, 5, 0.013, 0), (0, 9, 0.014, 0), (0, 13, 0.013, 0), (0, 17, 0.012, 0),
     *((k, k + 1, radius, 1) for k, radius in ((1, 0.013), (2, 0.0105), (3, 0.0095))),
@@ -43,7 +43,7 @@ _FIRST_THING = 20
 
 
 class FullRenderer:
-    """Draws a right open hand among everything that `synth.factors` names."""
+    """Renders a right open hand with everything in `synth.factors`."""
 
     def __init__(self, synth: SynthConfig):
         self.synth, self.factors = synth, synth.factors
@@ -55,20 +55,20 @@ class FullRenderer:
         self._arms = {side: Arm(self._faces[side], len(right.v_template), side) for side in hands}
         self._bones = _FINGER_OF_BONE[right.weights.argmax(1)]
         self._backgrounds = Backgrounds(synth.backgrounds)
-        paint_all()  # now, so that forked workers share what is painted
+        paint_all()  # now, so that forked workers share the textures
 
     def decode(self, params: HandParams) -> PosedHand:
-        """One right hand's parameters (numpy, no batch axis) decoded into the camera frame."""
+        """Decodes the parameters of one right hand (numpy, no batch axis) in the camera frame."""
         return self.decoders["right"](params)
 
     def render(self, posed: PosedHand, K_px: np.ndarray, size_wh: tuple[int, int], seed: tuple[int, ...]) -> Render:
-        """Draws the hand.
+        """Renders the hand.
 
         Args:
-            posed: the right hand in the camera's frame.
-            K_px: (3, 3) of the picture to make.
+            posed: the right hand in the camera frame.
+            K_px: (3, 3) intrinsics of the picture.
             size_wh: its width and height.
-            seed: of everything about the picture that is not the hand's pose and place.
+            seed: for everything but the pose and position of the hand.
         """
         streams = {name: np.random.default_rng((*seed, k)) for k, name in enumerate(_STREAMS)}
         middle = posed.joints_m.mean(0).astype(float)
@@ -107,7 +107,7 @@ class FullRenderer:
         )
 
     def _parts(self, posed: PosedHand, streams: dict[str, np.random.Generator]) -> tuple[list[Part], np.ndarray]:
-        """The hand first, then its arm and all else; and the capsules that keep light off."""
+        """Parts of the scene, the hand first, and capsules for ambient occlusion."""
         factors = self.factors
         skin = self._sample_skin(streams["skin"])
         parts = self._hand_parts("right", posed, skin, streams["arm"])
@@ -139,7 +139,7 @@ class FullRenderer:
     def _hand_parts(
         self, side: str, posed: PosedHand, skin: Skin, rng: np.random.Generator, first_bone: int = 0
     ) -> list[Part]:
-        """The hand with its arm as one skin, then what the arm wears."""
+        """The hand with its arm as one mesh, then the clothing of the arm."""
         arm, vertices, places = self._arms[side], posed.vertices_m, chart().places
         bones, faces, factors = self._bones + np.int32(first_bone), self._faces[side], self.factors
         if not self.synth.forearm:
@@ -154,7 +154,7 @@ class FullRenderer:
                 np.concatenate([places, arm.places]),
                 skin,
                 np.concatenate([bones, np.full(len(ring), first_bone, np.int32)]),
-                num_closed=len(faces),  # the arm ends open, maybe behind the camera
+                num_closed=len(faces),  # the arm has an open end, possibly behind the camera
             )
         ]
         draws = rng.random(2)
@@ -165,7 +165,7 @@ class FullRenderer:
         return parts
 
     def _sample_skin(self, rng: np.random.Generator) -> Skin:
-        """A person; strengths scale amounts that vary from one to the next."""
+        """Draws the skin of a person; factors scale the random amounts."""
         factors = self.factors
         melanin, blood = sample_skin(rng, factors.skin_tone)
         amounts = rng.random(6)
@@ -188,7 +188,7 @@ class FullRenderer:
         )
 
     def _second_hand(self, rng: np.random.Generator, posed: PosedHand) -> tuple[str, PosedHand]:
-        """Another hand that overlaps the first in the picture, before or behind it by more than hands are thick."""
+        """Draws another hand that overlaps the first in the picture, in front of or behind it without contact."""
         side = "left" if rng.random() < 0.7 else "right"
         R = sample_orientation(rng, self.synth.max_tilt_deg)
         angles = sample_pose(rng, gestures=self.factors.gestures, contact=self.factors.contact > 0)
@@ -207,12 +207,12 @@ class FullRenderer:
 
 
 def paint_all() -> None:
-    """Paints what all pictures share, seconds of work the first time in a process."""
+    """Creates the shared textures (cached; takes seconds in a new process)."""
     atlases(), textures(), scenes()
 
 
 def _hand_capsules(posed: PosedHand, first_bone: int) -> np.ndarray:
-    """(C, 8) of a hand's bones, a little shortened: their ends are joints inside the flesh."""
+    """(C, 8) capsules of the bones of a hand: two ends, radius, owner."""
     ends = np.array([row[:2] for row in _CAPSULES])
     radius_bone = np.array([row[2:] for row in _CAPSULES]) + [0.0, first_bone]
     return np.concatenate([posed.joints_m[ends[:, 0]], posed.joints_m[ends[:, 1]], radius_bone], 1)

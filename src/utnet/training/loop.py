@@ -14,19 +14,28 @@ from signal import SIGINT, SIGTERM
 import torch
 from tqdm import tqdm
 
-from utnet.checkpoint import pick_device, run_info, recover_interrupted_save
+from utnet.checkpoint import pick_device, recover_interrupted_save, run_info
 from utnet.config import Config, to_tree
 from utnet.data.inspection.check import refuse_wrong_labels
 from utnet.data.loader import Loader, make_loader
 from utnet.data.source import Source
 from utnet.data.sources import check_apart, describe, fingerprint, open_data, open_validation
-from utnet.distributed import Engine, LossFunction, ProcessInfo, is_restart, job_id, process_group, process_device, summed_terms
+from utnet.distributed import (
+    Engine,
+    LossFunction,
+    ProcessInfo,
+    is_restart,
+    job_id,
+    process_device,
+    process_group,
+    summed_terms,
+)
 from utnet.errors import InputError
 from utnet.evaluation.validation import INPUTS, evaluate, scorable_inputs
 from utnet.io.atomic import write_json
 from utnet.losses import UTNetLoss
 from utnet.model import UTNet
-from utnet.signals import TrainingInterrupted, InterruptHandler
+from utnet.signals import InterruptHandler, TrainingInterrupted
 from utnet.training.ema import EMA
 from utnet.training.log import RunLog, prediction_pictures, skipped_lines
 from utnet.training.pretrained import backbone_parameters
@@ -70,7 +79,7 @@ def train(
     workdir = Path(workdir)
     with process_group() as world, InterruptHandler() as stop:
         restarted = is_restart(world, begun_as(workdir).get("job", ""))
-        exists = recover_interrupted_save(workdir / "last").exists()  # a run that ended before its first checkpoint is no loss
+        exists = recover_interrupted_save(workdir / "last").exists()  # not before its first checkpoint
         resume = resume or (exists and restarted)
         if exists and not resume:
             raise InputError(
@@ -123,7 +132,12 @@ class _Job:
 
 
 def _set_up(
-    config: Config, workdir: Path, world: ProcessInfo, stop: InterruptHandler, resume: bool, loss_function: LossFunction | None
+    config: Config,
+    workdir: Path,
+    world: ProcessInfo,
+    stop: InterruptHandler,
+    resume: bool,
+    loss_function: LossFunction | None,
 ) -> tuple[_Job, dict]:
     """Everything before the first step, and what run.json says of it. Nothing is written: bad input shows first."""
     done = read_progress(workdir / "last") if resume else Progress()
@@ -194,7 +208,9 @@ def _loop(job: _Job, *, progress: bool) -> None:
                 job.run.save(workdir / "last", config, job.loader, job.world)
                 saved = done.step
             if asked:
-                raise TrainingInterrupted(f"stopped after step {done.step}; go on by utnet train --resume {workdir}", asked)
+                raise TrainingInterrupted(
+                    f"stopped after step {done.step}; go on by utnet train --resume {workdir}", asked
+                )
             if unscored:
                 _validate(job, log)
                 job.run.save(workdir / "last", config, job.loader, job.world)

@@ -19,10 +19,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from utnet.checkpoint import RUN, find_checkpoint, load_checkpoint, save_checkpoint, recover_interrupted_save
+from utnet.checkpoint import RUN, find_checkpoint, load_checkpoint, recover_interrupted_save, save_checkpoint
 from utnet.config import Config
 from utnet.data.loader import Loader
-from utnet.distributed import ProcessInfo, is_sharded, copy_sharded_, full_tensor
+from utnet.distributed import ProcessInfo, copy_sharded_, full_tensor, is_sharded
 from utnet.errors import InputError
 from utnet.model import UTNet
 from utnet.model.presets import resolve_preset
@@ -143,7 +143,9 @@ class Run:
         if cuda is not None and torch.cuda.is_available():
             torch.cuda.set_rng_state(cuda)
 
-    def _write(self, folder: Path, config: Config, world: ProcessInfo, extra_files: dict, *, metrics: dict, full=False) -> None:
+    def _write(
+        self, folder: Path, config: Config, world: ProcessInfo, extra_files: dict, *, metrics: dict, full=False
+    ) -> None:
         """`full`: with the progress."""
         parts = any(map(is_sharded, self.model.parameters()))
         weights = {name: full_tensor(tensor) for name, tensor in self.model.state_dict().items()} if parts else None
@@ -151,7 +153,14 @@ class Run:
             info = {"step": self.progress.step, "metrics": metrics}
             if full:
                 info["progress"] = asdict(self.progress)
-            save_checkpoint(folder, self.model, config, weights=weights, extra_files=extra_files, **info)  # type: ignore[arg-type]
+            save_checkpoint(
+                folder,
+                self.model,
+                config,
+                weights=weights,
+                extra_files=extra_files,
+                **info,  # type: ignore[arg-type]
+            )
         world.wait()
 
     def _optimiser_tensors(self) -> dict[str, Tensor]:

@@ -14,7 +14,7 @@ from utnet.apps.label.measure import inside, observe, second_difference
 from utnet.conventions import NUM_JOINTS
 from utnet.data.shards.write_shards import ShardOptions, cut
 from utnet.detect import Detection, HandTracker
-from utnet.geometry import normalized_distance_percent, longer_side, matrix_to_axis_angle
+from utnet.geometry import longer_side, matrix_to_axis_angle, normalized_distance_percent
 from utnet.io.pictures import read_picture
 from utnet.io.videos import VideoReader
 from utnet.predict import Hand, Predictor

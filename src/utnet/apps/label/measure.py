@@ -9,7 +9,7 @@ import numpy as np
 from utnet.apps.label.agreement import Evidence
 from utnet.detect import Detection, HandDetector
 from utnet.detect.boxes import covered
-from utnet.geometry import normalized_distance_percent, longer_side
+from utnet.geometry import longer_side, normalized_distance_percent
 from utnet.predict import Hand
 
 
