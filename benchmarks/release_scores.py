@@ -34,7 +34,7 @@ from utnet.checkpoint import WEIGHTS, find_checkpoint, load_checkpoint, name_che
 from utnet.config import Config, SynthConfig, override
 from utnet.data.shards.shards_reader import Shards
 from utnet.data.shards.write_shards import write_shards
-from utnet.evaluation.crops import stacked
+from utnet.evaluation.crops import stack_params
 from utnet.evaluation.protocol import Protocol
 from utnet.evaluation.rows import Row
 from utnet.evaluation.scoring import score_source
@@ -107,7 +107,7 @@ def hidden_percent(sample: Sample, hand: HandModel) -> float:
     assert sample.params is not None
     assert sample.K_px is not None
     assert sample.depth_m is not None
-    mesh = hand.decode(stacked([sample.params])).vertices_m[0].numpy() + sample.params.transl_m
+    mesh = hand.decode(stack_params([sample.params])).vertices_m[0].numpy() + sample.params.transl_m
     alone = rasterize(mesh, hand.faces.numpy(), sample.K_px, sample.rgb.shape[1::-1])
     nearer = sample.depth_m < alone.depth_m - _SAME_M
     return float(100 * nearer[alone.mask].mean())

@@ -182,7 +182,7 @@ def test_faces_outside_the_mesh_are_refused(folder):
 def test_not_a_dict(folder):
     path = folder / "list.pkl"
     path.write_bytes(pickle.dumps([1, 2]))
-    with pytest.raises(InputError, match=r"list\.pkl: holds a list"):
+    with pytest.raises(InputError, match=r"contains a list"):
         load_mano(path)
 
 

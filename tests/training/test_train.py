@@ -434,7 +434,7 @@ def test_a_degenerate_network_gets_numbers_or_a_named_error(collapse, monkeypatc
         assert row["pa_mpjpe_mm"] > 5
     assert np.isfinite(selection_score(scores))
     changed(torch.nan)
-    with pytest.raises(FloatingPointError, match=r"^synth/\d+/0: the network's joints are NaN or inf \(rgb\)"):
+    with pytest.raises(FloatingPointError, match=r"^synth/\d+/0: .*NaN"):
         evaluate(model, source, SMALL)
 
 

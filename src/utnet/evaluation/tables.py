@@ -1,4 +1,4 @@
-"""Scores as text for a terminal."""
+"""Scores as text for the terminal."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ _TITLES = {"absolute_mpjpe_mm": "absolute [mm]"}
 
 
 def score_lines(summaries: list[dict[str, Any]], constant: dict[str, float]) -> Iterator[str]:
-    """The protocol of each row, then its numbers with 95 % intervals.
+    """Yields lines with the protocol of each row and its numbers with 95 % intervals.
 
     Args:
         summaries: `summary.summarise` of each row.
-        constant: `evaluate.constant_hand` of the truth.
+        constant: `validation.constant_hand` of the ground truth.
     """
     first = summaries[0]
     yield f"{counted(first['num'], 'hand')}; [{format_interval(first['interval'])}]"
