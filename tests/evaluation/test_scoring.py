@@ -1,4 +1,4 @@
-"""Evaluation as a user sees it: numbers equal utnet.metrics, protocols are said, parts are refused, runs compared."""
+"""Evaluation: scores equal utnet.metrics, protocols are reported, partial splits are refused, runs are compared."""
 
 import csv
 import json
@@ -169,7 +169,7 @@ def test_visibility_is_judged_in_the_picture(source):
     joints[:, 2] = joints[0, 2]
     joints[:4] = [[0, 0, joints[0, 2]]] * 4
     joints[1, 2] += 0.031  # behind the surface
-    joints[2, 2] -= 0.05  # before it: nothing is hidden, nothing agrees
+    joints[2, 2] -= 0.05  # in front of the surface: unknown
     joints[3, 0] = 5.0
     names = [VISIBILITY[i] for i in visibility(replace(flat, joints_cam_m=joints, K_px=K))]
     assert names[:4] == ["visible", "hidden", "unknown", "outside"]
@@ -290,7 +290,7 @@ def test_eval_says_that_it_was_trained_on_these_samples(network, tmp_path, capsy
 def test_ready_crops_take_no_other_boxes(network):
     hands = SyntheticHands(size_px=64, num=2, jitter=False)
     options = {"protocols": [replace(RGB, boxes="det.json")], "boxes": {"det.json": {}}}
-    with pytest.raises(InputError, match=r"2 of 2 samples.* is a crop already"):
+    with pytest.raises(InputError, match=r"2 of 2.*already a crop"):
         score_source(network, hands, CONFIG, **options)
 
 
@@ -377,7 +377,7 @@ def test_the_bootstrap_draws_whole_recordings():
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory, network):
-    """Two networks' scored runs, as the command writes them."""
+    """Scored runs of two networks, as written by the command."""
     folder = tmp_path_factory.mktemp("runs")
     torch.manual_seed(3)
     for name, model in (("a", network), ("b", UTNet(CONFIG.model))):
@@ -431,7 +431,7 @@ def test_comparing_turns_round(runs):
 
 @pytest.mark.parametrize("num", [1, 5, 6, 10])
 def test_a_verdict_takes_recordings(runs, num):
-    """Every hand is worse by 1 mm, in `num` recordings: from six on that is no chance, and one has no interval."""
+    """Every hand is worse by 1 mm, in `num` recordings: significant from six on; one has no interval."""
     a = load_run(runs / "a")
     one = replace(a.rows[0], sequences=np.array([f"take{i % num}" for i in range(10)]))
     worse = replace(one, metrics={name: values + 1 for name, values in one.metrics.items()})

@@ -1,4 +1,4 @@
-"""The MANO reader: every published form reads the same, equal to body-models, and nothing in a file is ever run."""
+"""The MANO reader: all published forms give equal arrays, equal to body-models, and no code in a file is run."""
 
 import codecs
 import copyreg
@@ -119,7 +119,7 @@ def test_tips_are_those_of_the_source(plain, tips, side):
 
 
 def test_left_file_is_taken_as_it_is(folder):
-    """The wrong sign of MANO_LEFT's shapedirs is a convention of each dataset: the reader turns nothing."""
+    """The sign of MANO_LEFT's shapedirs depends on the data set, so the reader does not change it."""
     data = random_mano(3, side="left")
     arrays = load_mano(write_mano(folder / "left.pkl", data), side="left")
     np.testing.assert_array_equal(arrays.shapedirs, data["shapedirs"])
@@ -203,7 +203,7 @@ def test_truncated_files(python2, folder, part):
 
 
 def test_garbage_is_an_input_error():
-    """Random bytes, and a good file with a few bytes changed, either read or are refused: nothing else comes out."""
+    """Random bytes, and valid files with a few bytes changed, are either read or raise InputError."""
     rng = np.random.default_rng(0)
     good = python2_pickle({"a": np.arange(3.0), "b": np.float32(2), "c": {1, 2}, "d": ["x", None, True, 2**70]})
     messages = []
@@ -291,7 +291,7 @@ NAMED = {
 @pytest.mark.parametrize("kind", NAMED)
 @pytest.mark.parametrize("protocol", [0, 2, 4, 5])
 def test_calls_are_refused_by_name(tmp_path, marker, kind, protocol):
-    """Hidden in an otherwise good file; the message names the callable, and nothing was run."""
+    """A call in an otherwise valid file: the message names the callable, and it is not run."""
     path = tmp_path / "MANO_RIGHT.pkl"
     data = {"v_template": np.zeros((2, 3)), "extra": attack(kind, marker)}
     path.write_bytes(pickle.dumps(data, protocol=protocol))
@@ -359,7 +359,7 @@ def test_tricks_of_the_pickle_machine(kind):
 
 
 def test_extension_registry_is_not_consulted():
-    """Even a code that someone registered in this process stays refused."""
+    """Codes registered in this process are refused, too."""
     copyreg.add_extension("posix", "system", 240)
     try:
         with pytest.raises(InputError, match="truncated"):
@@ -405,7 +405,7 @@ def test_values_shared_many_times_stay_small():
 
 @pytest.mark.parametrize("protocol", range(6))
 def test_plain_data_survives(protocol):
-    """What HO3D's meta and the training tars hold: arrays of every kind, numpy scalars, text, None, nested."""
+    """Contents of HO3D's meta files and training tars: arrays of every kind, numpy scalars, text, None, nested."""
     value = {
         "camMat": np.eye(3),
         "fortran": np.asfortranarray(np.arange(6.0).reshape(2, 3)),

@@ -1,4 +1,4 @@
-"""Losses: equal to WiLoR's to the last digit, and the laws that labels with holes need."""
+"""Losses: equal to WiLoR's to the last digit, and laws for partially labelled data."""
 
 from dataclasses import fields, replace
 from pathlib import Path
@@ -129,7 +129,7 @@ def test_three_ways_to_say_confidence(Loss, axes, loss_type):
     loss = Loss(loss_type)
     channel = loss(pred, torch.cat([gt, conf[..., None]], -1))
     assert loss(pred, gt, conf) == channel
-    assert loss(pred, torch.cat([gt, conf[..., None]], -1), torch.zeros(3, 21)) == channel  # the channel counts
+    assert loss(pred, torch.cat([gt, conf[..., None]], -1), torch.zeros(3, 21)) == channel  # the channel has priority
     ones = loss(pred, gt, torch.ones(3, 21, dtype=torch.bool))
     assert loss(pred, gt) == ones != channel
     assert loss(pred, torch.cat([gt, torch.ones(3, 21, 1)], -1)) == ones
@@ -403,7 +403,7 @@ def test_joint_map_is_2d_and_depth_relative_to_the_labelled_wrist():
     torch.testing.assert_close(result["loss_joint_map"], expected)
     halved = UTNetLoss(w_joint_map=1.0, reduction="batch_mean")(p, t)
     torch.testing.assert_close(halved["loss_joint_map"], expected / 4)
-    t.joints_3d[:, 0, 2] = NAN  # without a wrist only x and y are left
+    t.joints_3d[:, 0, 2] = NAN  # without a wrist only x and y count
     flat = Keypoint2DLoss()(p.joint_map[..., :2], t.joints_2d)
     torch.testing.assert_close(UTNetLoss(w_joint_map=1.0)(p, t)["loss_joint_map"], flat)
 
@@ -421,7 +421,7 @@ def test_a_changed_weight_changes_exactly_its_term(name):
 def test_a_term_of_weight_zero_is_watched_and_not_learnt():
     p, t = prediction(4), batch(90)
     leaf = p.hand_pose.clone().requires_grad_()
-    # A label that is broken and does count for the term: it must not reach the total through 0 * NaN.
+    # A NaN label with confidence must not reach the total through 0 * NaN.
     t.params.hand_pose[0] = NAN
     result = UTNetLoss(w_aux=0.0)(replace(p, hand_pose=leaf), t)
     assert result["loss_hand_pose"].isnan()

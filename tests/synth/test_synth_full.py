@@ -1,4 +1,4 @@
-"""Full appearance: labels stay true, every factor has a switch, skin and light behave as they should."""
+"""Full appearance: correct labels, a switch for every factor, properties of skin and light."""
 
 from dataclasses import fields, replace
 
@@ -76,7 +76,7 @@ def test_items_depend_on_seed_and_index_alone():
 
 
 def test_labels_agree_with_the_picture():
-    """Parameters decode to the joints; every joint is labelled, hidden or not; where the hand is seen, depth is its."""
+    """Parameters decode to the joints; hidden joints are labelled, too; depth agrees on visible parts."""
     factors = replace(FactorsConfig(), **{name: 0.0 for name in NAMES if name.startswith("depth")})
     hands = source(factors, size_px=128)
     renderer = hands._renderer
@@ -193,7 +193,7 @@ def test_most_of_the_hand_stays_in_sight():
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name != "depth_missing"])
 def test_every_factor_has_a_switch(name):
-    """Alone it changes some pictures; what is not its matter stays the same, bit for bit."""
+    """A factor alone changes some pictures; unrelated outputs stay bit-equal."""
     shapes = {"sleeve", "worn", "held", "occluder", "second_hand"}
     poses = {"gestures", "contact"}
     base = only(background=1.0) if name in ("defocus",) else only(gestures=1.0) if name == "contact" else OFF
@@ -284,7 +284,7 @@ def test_palms_are_paler_than_backs_most_of_all_on_dark_skin(renderer):
 
 
 def test_no_seam_runs_round_the_wrist(renderer):
-    """Where the forearm begins the skin changes no faster than elsewhere."""
+    """The skin changes no faster at the start of the forearm than elsewhere."""
     posed = hand_at(renderer, BACK_UP)
     part = renderer._hand_parts("right", posed, Skin(1.0, 0.3, variation=1.0), np.random.default_rng(0))[0]
     scene = Scene.of([part])
