@@ -49,6 +49,7 @@ def predict(
     depth_scale: float = 0.001,
     box: Annotated[tuple[str, ...], tyro.conf.UseAppendAction, _left_out("X0,Y0,X1,Y1")] = (),
     side: Annotated[tuple[Literal["right", "left"], ...], tyro.conf.UseAppendAction, _left_out("right|left")] = (),
+    landmarks: Annotated[Path | None, _left_out("FILE")] = None,
     mesh: Annotated[Literal["glb", "obj", "ply", "none"] | None, _left_out("glb|obj|ply|none")] = None,
     npz: Flag = False,
     no_overlay: Flag = False,
@@ -80,6 +81,8 @@ def predict(
         box: tight box of each hand of one picture in pixels, instead of the detector's: --box A --box B, or --box A B
             (write --box=-5,... where it begins with a minus).
         side: which hand is in each box, in the same order (default: the detector says).
+        landmarks: JSON with the landmarks of one picture's hands, in place of the detector's: our own, COCO-WholeBody's
+            or MediaPipe's (docs/predictions.md).
         mesh: format of the meshes, one file a hand (default: glb for pictures, none for videos).
         npz: also write arrays: NAME.npz.
         no_overlay: do not draw the hands over the pictures and videos.
@@ -92,6 +95,8 @@ def predict(
 
     found = find_inputs(inputs)
     _check(found, jobs=jobs, seconds=seconds, depth=depth, depth_scale=depth_scale, box=box, side=side)
+    if landmarks is not None and (len(found) != 1 or found[0].kind != "picture"):
+        raise InputError(f"--landmarks is of one picture, and there are {len(found)} inputs; give that picture alone")
     check_out(out, found)  # `run` asks both again, after the networks are loaded
     earlier_files(out, allowed=overwrite)
     from utnet.predict.doubts import camera_doubts, side_doubts
@@ -107,6 +112,7 @@ def predict(
         depth_scale=depth_scale,
         boxes=[_floats("--box", text, 4) for text in box] or None,
         sides=side or None,
+        landmarks=landmarks,
         overlay=not no_overlay,
         mesh=None if mesh == "none" else mesh or "glb",
         video_mesh=None if mesh == "none" else mesh,

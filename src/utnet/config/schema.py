@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 from utnet.config.loading import from_tree, read_yaml, require, to_tree, to_yaml
+from utnet.config.synth_schema import SynthConfig
 from utnet.config.validation import own_validation
 from utnet.io.atomic import atomic_write
 
@@ -32,6 +33,10 @@ class LossConfig:
     """Distance of the wrist, in m, of samples with depth; 0 leaves `root_z_m` at the robust distance of the depth."""
     w_uncertainty: float = 0.0
     """Likelihood of the joints' errors (`model.uncertainty`); it teaches that head alone, never the pose."""
+    w_mask: float = 0.0
+    """Cross-entropy of the mask (`model.evidence`), mean over the labelled cells."""
+    w_side: float = 0.0
+    """Cross-entropy of the side (`model.evidence`); crops in a mirror (`augment.mirror_p`) are its left hands."""
     loss_type: str = "l1"
     reduction: str = "sum"
     root_id: int = 0
@@ -68,6 +73,10 @@ class ModelConfig:
     """Of preset hamer's head: width, layers, attention heads (of 64 each), hidden width."""
     uncertainty: bool = False
     """A head that says how far off each joint may be (`utnet.uncertainty`); it needs loss.w_uncertainty above 0."""
+    prompts: bool = False
+    """Landmarks are an optional input (`utnet.model.prompts`); training draws them as the section `prompts` says."""
+    evidence: bool = False
+    """Heads for the mask of the visible hand and its side (`utnet.model.evidence`)."""
     checkpoint_blocks: bool = False
     """Training computes the encoder's activations a second time instead of keeping them: much less memory."""
     mano: str = ""
@@ -141,13 +150,15 @@ class AugmentConfig:
     """Largest number of patches without readings."""
     depth_edges_p: float = 0.3
     """Readings along outlines are lost."""
+    mirror_p: float = 0.0
+    """Share of training crops that are shown in a mirror with no label but their side (`loss.w_side`)."""
     crops: bool = False
     """Change samples that are crops already, too (synthetic hands, which vary by themselves)."""
 
     def __post_init__(self):
         for name in ("gain", "channel_gain", "contrast", "saturation"):
             require(f"augment.{name}", 0.0 <= getattr(self, name) < 1.0, getattr(self, name), "0 or more and below 1")
-        for name in ("blur_p", "occlude_p", "occlude_size", "depth_holes_p", "depth_edges_p"):
+        for name in ("mirror_p", "blur_p", "occlude_p", "occlude_size", "depth_holes_p", "depth_edges_p"):
             require(f"augment.{name}", 0.0 <= getattr(self, name) <= 1.0, getattr(self, name), "0 to 1")
         for name, most in (("brightness", 255.0), ("noise", 60.0), ("hue_deg", 180.0), ("blur_px", 10.0)):
             require(f"augment.{name}", 0.0 <= getattr(self, name) <= most, getattr(self, name), f"0 to {most:g}")
@@ -156,89 +167,24 @@ class AugmentConfig:
 
 
 @dataclass(frozen=True)
-class FactorsConfig:
-    """How strong each factor of full appearance is (`synth.appearance: full`, docs/synthetic.md): 0 switches it off, 1
-    is what photographs have, 2 the most. Of things that are there or not, it scales how often."""
+class PromptConfig:
+    """Prompts that training samples get (`model.prompts`, `utnet.data.prompts`): probabilities."""
 
-    gestures: float = 1.0
-    """Common gestures and grasps among the poses (below 1: that share of them)."""
-    contact: float = 1.0
-    """Fingers are moved apart where they would pass through each other or the palm; any number above 0 does it."""
-    skin_tone: float = 1.0
-    skin_detail: float = 1.0
-    """Pale palms, red knuckles and tips, mottling, freckles."""
-    nails: float = 1.0
-    veins: float = 1.0
-    creases: float = 1.0
-    """Folds, lines of the palm, fine relief."""
-    gloss: float = 1.0
-    light: float = 1.0
-    shadows: float = 1.0
-    occlusion: float = 1.0
-    """Light from around that fingers and things keep off."""
-    sleeve: float = 1.0
-    worn: float = 1.0
-    """Watches and bracelets."""
-    held: float = 1.0
-    occluder: float = 1.0
-    """Things in front of the hand."""
-    second_hand: float = 1.0
-    background: float = 1.0
-    distractors: float = 1.0
-    """Shapes of the colour of skin behind the hand."""
-    defocus: float = 1.0
-    exposure: float = 1.0
-    white_balance: float = 1.0
-    vignette: float = 1.0
-    lens_blur: float = 1.0
-    motion_blur: float = 1.0
-    rescale: float = 1.0
-    """Pictures taken small and blown up."""
-    noise: float = 1.0
-    jpeg: float = 1.0
-    depth_noise: float = 1.0
-    """Of `synth.depth_noise_m`."""
-    depth_steps: float = 1.0
-    depth_edges: float = 1.0
-    depth_holes: float = 1.0
-    depth_patches: float = 1.0
-    depth_missing: float = 0.0
-    """Probability that a hand has no depth at all (`model.p_drop` does the same for training)."""
+    drop_p: float = 0.3
+    """No prompt at all."""
+    clicks_p: float = 0.25
+    """One to six joints are placed by a person; alone, or on top of a detector's."""
+    wrong_p: float = 0.25
+    """A detector's are grossly wrong: joints moved, fingers swapped or collapsed, everything shifted."""
+    flat_p: float = 0.2
+    """A detector's have no relative 3D."""
+    drop_joint_p: float = 0.15
+    """Each joint of half of the detections."""
 
     def __post_init__(self):
-        for factor in fields(self):
-            value, top = getattr(self, factor.name), 1 if factor.name == "depth_missing" else 2
-            require(f"synth.factors.{factor.name}", 0.0 <= value <= top, value, f"0 (off) to {top}")
-
-
-@dataclass(frozen=True)
-class SynthConfig:
-    """The endless synthetic source (`utnet.synth`)."""
-
-    appearance: str = "plain"
-    """"plain": one-coloured skin, one light, a texture behind; "full": all of `factors`."""
-    factors: FactorsConfig = field(default_factory=FactorsConfig)
-    backgrounds: str = ""
-    """Folder of your photographs, to be put behind full hands; empty: procedural scenes."""
-
-    max_tilt_deg: float = 180.0
-    """Largest angle between the camera and the palm's or the back's normal; 90 or more is the whole sphere."""
-    distance_m: tuple[float, float] = (0.35, 1.0)
-    fov_deg: tuple[float, float] = (40.0, 70.0)
-    betas_std: float = 1.0
-    forearm: bool = True
-    depth_noise_m: float = 0.001
-
-    def __post_init__(self):
-        require("synth.appearance", self.appearance in ("plain", "full"), self.appearance, "'plain' or 'full'")
-        unused = self.appearance == "plain" and (self.factors != FactorsConfig() or self.backgrounds)
-        require("synth.appearance", not unused, "plain", "'full': synth.factors and synth.backgrounds are given")
-        require("synth.max_tilt_deg", self.max_tilt_deg >= 5.0, self.max_tilt_deg, "5 or more (90: the whole sphere)")
-        for name, low, high in (("distance_m", 0.3, 10.0), ("fov_deg", 5.0, 120.0)):
-            a, b = getattr(self, name)
-            require(f"synth.{name}", low <= a <= b <= high, [a, b], f"two rising numbers from {low} to {high}")
-        for name in ("betas_std", "depth_noise_m"):
-            require(f"synth.{name}", 0.0 <= getattr(self, name) < math.inf, getattr(self, name), "0 or more")
+        for each in fields(self):
+            value = getattr(self, each.name)
+            require(f"prompts.{each.name}", 0.0 <= value <= 1.0, value, "0 to 1")
 
 
 @dataclass(frozen=True)
@@ -366,6 +312,7 @@ class Config:
     """Null: what belongs to the training data (`config.validation`); without a name: that, with these keys."""
     crop: CropConfig = field(default_factory=CropConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
+    prompts: PromptConfig = field(default_factory=PromptConfig)
     synth: SynthConfig = field(default_factory=SynthConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     loss: LossConfig = field(default_factory=LossConfig)
@@ -376,6 +323,10 @@ class Config:
         weight, head = self.loss.w_uncertainty, self.model.uncertainty
         expected = "more than 0 with model.uncertainty: true" if head else "0 without model.uncertainty: true"
         require("loss.w_uncertainty", (weight > 0) == head, weight, expected)
+        heads = self.loss.w_mask > 0 or self.loss.w_side > 0
+        weights = [self.loss.w_mask, self.loss.w_side]
+        expected = "one above 0 with model.evidence: true" if self.model.evidence else "0 without model.evidence: true"
+        require("loss.w_mask, loss.w_side", heads == self.model.evidence, weights, expected)
 
     @classmethod
     def completed_tree(cls, tree: dict, where: str) -> dict:

@@ -27,6 +27,8 @@ class Detection:
         agreement: mean distance between the landmarks of two looks (in the first region and in the tighter one of its
             landmarks) in percent of the box, 2 to 5 of hands that are seen well; None where a video's hand is followed
             by a single look.
+        joint_confidence: (21,) of landmarks that did not come from the detector alone (`predict.given_landmarks`): 1
+            where a person placed the joint, 0 where there is none; None: all are the detector's.
     """
 
     side: str
@@ -37,6 +39,7 @@ class Detection:
     track: int | None = None
     side_probability: float = 1.0
     agreement: float | None = None
+    joint_confidence: np.ndarray | None = None
 
     @property
     def doubts(self) -> tuple[str, ...]:

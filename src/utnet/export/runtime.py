@@ -17,6 +17,7 @@ from torch import Tensor
 
 import utnet
 from utnet.config import CropConfig, ModelConfig, from_tree, to_tree
+from utnet.conventions import NUM_JOINTS
 from utnet.errors import InputError, install_line
 from utnet.io.atomic import check_stand_in
 from utnet.types import Batch, Prediction, check_shape
@@ -91,6 +92,7 @@ class ExportedNetwork:
         hand_model: "open" or "mano", the model of its parameters.
         faces: (F, 3) int64, counter-clockwise seen from outside.
         takes_depth: False if it was exported without depth.
+        takes_landmarks: True for a network with prompts.
 
     Raises:
         InputError: the file is missing, damaged or not of `utnet export`, or a required package is not installed.
@@ -116,7 +118,7 @@ class ExportedNetwork:
         contents = Contents.from_json(text, str(path))
         self.path, self.config, self.hand_model = path, contents.config, contents.hand_model
         self.faces = np.array(contents.faces, np.int64)
-        self.takes_depth = "depth_m" in contents.inputs
+        self.takes_depth, self.takes_landmarks = "depth_m" in contents.inputs, "landmarks" in contents.inputs
 
     def __call__(
         self,
@@ -124,6 +126,7 @@ class ExportedNetwork:
         depth_m: Tensor | None = None,
         K_px: Tensor | None = None,
         depth_ok: Tensor | None = None,
+        landmarks: Tensor | None = None,
     ) -> Prediction:
         """Predicts right hands in square crops, on the CPU.
 
@@ -132,12 +135,13 @@ class ExportedNetwork:
             depth_m: (B, H, H) metres, 0 where there is no reading; None without depth.
             K_px: (B, 3, 3) intrinsics of the crops, NaN or None if unknown.
             depth_ok: (B,) bool, samples with depth (default: those with a reading in the box).
+            landmarks: (B, 21, 6) prompts as `UTNet.forward` takes them, or None.
 
         Returns:
             Prediction as of `UTNet.forward`, without `coarse`, `joint_map` and `joint_heat`.
 
         Raises:
-            InputError: depth is given but the network was exported without.
+            InputError: depth or landmarks are given but the network was exported without.
             ValueError: wrong shapes.
         """
         num, size = len(rgb), self.config.model.size_px
@@ -154,17 +158,26 @@ class ExportedNetwork:
             K_px = rgb.new_full((num, 3, 3), torch.nan) if K_px is None else K_px
             check_shape("K_px", K_px, (num, 3, 3))
             inputs |= {"depth_m": depth_m, "K_px": K_px}
+        if landmarks is not None and not self.takes_landmarks:
+            raise InputError(f"{self.path}: takes no landmarks; leave them out, or export a network with model.prompts")
+        if self.takes_landmarks:
+            landmarks = rgb.new_zeros(num, NUM_JOINTS, 6) if landmarks is None else landmarks.to(rgb.dtype)
+            check_shape("landmarks", landmarks, (num, NUM_JOINTS, 6))
+            inputs["landmarks"] = landmarks
         outputs: dict[str, Any] = dict(self._run(inputs))
         if "root_z_m" not in outputs:
             outputs["root_z_m"] = rgb.new_full((num,), torch.nan)
         return Prediction(**outputs)
 
-    def forward_batch(self, batch: Batch, *, use_depth: bool = True) -> Prediction:
-        """Predicts a Batch on the CPU, as `UTNet.forward_batch`; `use_depth=False` ignores its depth."""
-        rgb = batch.rgb.float() / 255
+    def forward_batch(self, batch: Batch, *, use_depth: bool = True, use_landmarks: bool = True) -> Prediction:
+        """Predicts a Batch on the CPU, as `UTNet.forward_batch`.
+
+        `use_depth=False` ignores its depth, `use_landmarks=False` its prompts.
+        """
+        rgb, landmarks = batch.rgb.float() / 255, batch.landmarks if use_landmarks else None
         if not (use_depth and batch.depth_ok.any()):
-            return self(rgb)
-        return self(rgb, batch.depth_m, batch.K_px, batch.depth_ok)
+            return self(rgb, landmarks=landmarks)
+        return self(rgb, batch.depth_m, batch.K_px, batch.depth_ok, landmarks)
 
 
 def _open_onnx(path: Path) -> tuple[str, _Run]:

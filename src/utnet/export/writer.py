@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from utnet.config import CropConfig
+from utnet.conventions import NUM_JOINTS
 from utnet.data.collate import collate
 from utnet.errors import InputError, install_line
 from utnet.export.runtime import RECORD, SUFFIXES, Contents, ExportedConfig, ExportedNetwork
@@ -50,7 +51,15 @@ class Agreement:
 def output_names(model: UTNet, *, with_depth: bool) -> tuple[str, ...]:
     """The outputs of an exported network, in order."""
     names = (*OUTPUTS, "root_z_m") if with_depth else OUTPUTS
-    return names if model.scale_head is None else (*names, "joint_scale_mm", "error_shape")
+    if model.scale_head is not None:
+        names = (*names, "joint_scale_mm", "error_shape")
+    return names if model.evidence is None else (*names, "mask_logit", "side_logit")
+
+
+def input_names(model: UTNet, *, with_depth: bool) -> tuple[str, ...]:
+    """The inputs of an exported network, in order."""
+    names = INPUTS if with_depth else INPUTS[:1]
+    return names if model.prompts is None else (*names, "landmarks")
 
 
 def export_network(
@@ -70,8 +79,8 @@ def export_network(
         crop: crop settings, stored in the file.
         format: "onnx" (opset 20), "openvino" or "torch" (torch.export).
         with_depth: inputs rgb (B, 3, H, H) in [0, 1], depth_m (B, H, H) in m (0 = no reading; all zeros = no depth)
-            and K_px (B, 3, 3) (NaN = unknown); without, only rgb. Outputs are `output_names`, float32, as of
-            `UTNet.forward`.
+            and K_px (B, 3, 3) (NaN = unknown); without, only rgb. Networks with prompts have landmarks (B, 21, 6) as
+            last input (zeros: none). Outputs are `output_names`, float32, as of `UTNet.forward`.
 
     Raises:
         InputError: a package is not installed, the path is invalid, or the file does not match the network.
@@ -80,7 +89,7 @@ def export_network(
     path = Path(path)
     _check_request(model, path, format)
     names = output_names(model, with_depth=with_depth)
-    inputs = INPUTS if with_depth else INPUTS[:1]
+    inputs = input_names(model, with_depth=with_depth)
     record = Contents(
         config=ExportedConfig(model=replace(model.config, mano=""), crop=crop),  # the hand is stored in the file
         inputs=inputs,
@@ -113,7 +122,7 @@ def compare(model: UTNet, path: str | Path, *, crop: CropConfig) -> Agreement:
     """Compares an exported file (trusted) with its network on synthetic hands."""
     network = ExportedNetwork(path, trusted=True)
     mm, relative, hands = [], [], 0
-    for batch in _batches(model.config.size_px, crop):
+    for batch in _batches(model, crop):
         for use_depth in (False, True) if network.takes_depth else (False,):
             with torch.inference_mode():
                 expected = model.forward_batch(batch, use_depth=use_depth)
@@ -132,9 +141,20 @@ class _Traced(nn.Module):
         super().__init__()
         self.model, self.names = model, names
 
-    def forward(self, rgb: Tensor, depth_m: Tensor | None = None, K_px: Tensor | None = None) -> tuple[Tensor, ...]:
-        prediction = self.model(rgb, depth_m, K_px)
+    def forward(
+        self,
+        rgb: Tensor,
+        depth_m: Tensor | None = None,
+        K_px: Tensor | None = None,
+        landmarks: Tensor | None = None,
+    ) -> tuple[Tensor, ...]:
+        prediction = self.model(rgb, depth_m, K_px, landmarks=landmarks)
         return tuple(getattr(prediction, name) for name in self.names)
+
+
+class _TracedWithoutDepth(_Traced):
+    def forward(self, rgb: Tensor, landmarks: Tensor | None = None) -> tuple[Tensor, ...]:  # type: ignore[override]
+        return super().forward(rgb, landmarks=landmarks)
 
 
 def _check_request(model: UTNet, path: Path, format: str) -> None:
@@ -159,10 +179,12 @@ def _trace(model: UTNet, inputs: tuple[str, ...], names: tuple[str, ...]) -> tor
         "rgb": torch.rand(2, 3, size, size),
         "depth_m": torch.full((2, size, size), 0.6),
         "K_px": torch.eye(3).repeat(2, 1, 1) * size,
+        "landmarks": torch.rand(2, NUM_JOINTS, 6),
     }
+    traced = _Traced if "depth_m" in inputs else _TracedWithoutDepth
     batch = torch.export.Dim("batch")
     program = torch.export.export(
-        _Traced(model, names).eval(),
+        traced(model, names).eval(),
         tuple(example[name] for name in inputs),
         dynamic_shapes=tuple({0: batch} for _ in inputs),
         strict=False,
@@ -209,12 +231,23 @@ def _write_openvino(
         openvino.save_model(model, path, compress_to_fp16=False)
 
 
-def _batches(size_px: int, crop: CropConfig) -> Iterator[Batch]:
-    """Yields synthetic hands; the largest batch has samples without depth, with unknown camera and with holes."""
+def _batches(model: UTNet, crop: CropConfig) -> Iterator[Batch]:
+    """Yields synthetic hands; the largest batch has samples without depth, with unknown camera and with holes.
+
+    With prompts it also has a sample without prompt, and one without relative 3D.
+    """
+    size_px, prompted = model.config.size_px, model.prompts is not None
     source, first = SyntheticHands(seed=0, size_px=size_px, crop=crop), 0
     for num in _BATCHES:
         batch = collate([source[i] for i in range(first, first + num)])
         first += num
+        if prompted:
+            relative = batch.joints_3d[..., :3] - batch.joints_3d[:, :1, :3]
+            landmarks = torch.cat([batch.joints_2d[..., :2], relative, torch.full_like(relative[..., :1], 0.5)], -1)
+            landmarks[-1, ::2], landmarks[0, :, 2:5] = 0.0, torch.nan
+            if num > 1:
+                landmarks[1] = 0.0
+            batch = replace(batch, landmarks=landmarks)
         if num == max(_BATCHES):
             depth_ok, K_px, depth_m = batch.depth_ok.clone(), batch.K_px.clone(), batch.depth_m.clone()
             depth_ok[1], K_px[2], depth_m[3, : size_px // 2] = False, torch.nan, torch.nan

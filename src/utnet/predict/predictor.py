@@ -11,6 +11,7 @@ import numpy as np
 
 from utnet.checkpoint import shipped_weights
 from utnet.conventions import SIDES
+from utnet.data.prompts import DETECTOR_CONFIDENCE, LEAST_PRESENCE
 from utnet.data.transforms import to_right
 from utnet.detect import Detection, HandDetector
 from utnet.errors import InputError
@@ -20,6 +21,7 @@ from utnet.predict.checks import check_box, checked_depth, checked_image, choose
 from utnet.predict.confidence import kind_of, score
 from utnet.predict.evidence import evidence_of
 from utnet.predict.fitting import BothLifter, FitLifter
+from utnet.predict.given_landmarks import box_of_landmarks, checked_landmarks
 from utnet.predict.hand import Hand
 from utnet.predict.lifting import Lifter, RightHands
 from utnet.predict.method import METHODS, Method, choose
@@ -40,6 +42,7 @@ class Predictor:
             else both with the one that ships, and the fit where none does or MANO is to be fitted.
         device: of the network: "auto", "cpu", "cuda", ...
         mano: the folder of your MANO_RIGHT.pkl, which `fit` then fits instead of the open hand.
+        prompts: give the landmarks to a network that was trained with them.
 
     Attributes:
         method: "both", "network" or "fit".
@@ -59,10 +62,11 @@ class Predictor:
         method: Method = "auto",
         device: str = "auto",
         mano: str | Path | None = None,
+        prompts: bool = True,
     ):
         if method not in METHODS:
             raise InputError(f"method is {method!r}; expected {', '.join(METHODS[:-1])} or {METHODS[-1]}")
-        self._lift = _lifter(weights, method, device, mano)
+        self._lift = _lifter(weights, method, device, mano, prompts)
         self.weights = self._lift.weights
         self.method, self.hand, self.hand_model = self._lift.name, self._lift.hand, self._lift.hand_model
         faces = self._lift.faces
@@ -85,6 +89,7 @@ class Predictor:
         K_px: np.ndarray | None = None,
         boxes: Sequence[Sequence[float]] | np.ndarray | None = None,
         sides: Sequence[str] | None = None,
+        landmarks_px: Sequence[np.ndarray] | None = None,
     ) -> list[Hand]:
         """The hands of a picture: those that the detector finds, best first, or one for each box, in the boxes' order.
 
@@ -95,6 +100,9 @@ class Predictor:
                 array, f = the longer side, centred.
             boxes: tight boxes x0, y0, x1, y1 in pixels, at least partly in the picture; None: detect hands.
             sides: "right" or "left" for each box; None: as the landmarks say.
+            landmarks_px: (21, 2) or (21, 3) for each hand: x, y in pixels, OpenPose-21, NaN for a joint that is not
+                given, and its confidence (1, the default: a person placed it; another program's 0.5 or less). They take
+                the place of the detector's. Without boxes these are drawn round them.
 
         Returns:
             An empty list where no hand is found.
@@ -105,12 +113,21 @@ class Predictor:
         """
         picture = read_picture(image) if isinstance(image, str | Path) else image
         rgb, K = _seen_by(picture, K_px, with_depth=depth_m is not None)
+        given = None if landmarks_px is None else [checked_landmarks(points) for points in landmarks_px]
+        if given is not None and boxes is None:
+            boxes = np.stack([box_of_landmarks(points) for points in given])
         if boxes is None:
             if sides is not None:
                 raise InputError("sides are given without boxes; give a box for each, or neither")
             detections = self.detector(rgb)
         else:
             detections = self._in_boxes(rgb, boxes, sides)
+        if given is not None:
+            if not self._lift.needs_landmarks:
+                raise InputError(f"{self.weights}: takes no landmarks; take the method both, or weights with prompts")
+            if len(given) != len(detections):
+                raise InputError(f"landmarks of {len(given)} hands for {len(detections)} boxes; give one for each")
+            detections = [_with_landmarks(*pair) for pair in zip(detections, given, strict=True)]
         return self._lifted(rgb, detections, depth_m, K)
 
     def from_detections(
@@ -194,7 +211,7 @@ class Predictor:
         return replace(hand, score=score(kind, evidence.features()), evidence=evidence)
 
 
-def _lifter(weights: str | Path | None, method: Method, device: str, mano: str | Path | None) -> Lifter:
+def _lifter(weights: str | Path | None, method: Method, device: str, mano: str | Path | None, prompts: bool) -> Lifter:
     way = choose(method, weights, mano)
     if way == "fit":
         if weights is not None:
@@ -205,7 +222,7 @@ def _lifter(weights: str | Path | None, method: Method, device: str, mano: str |
     found = shipped_weights() if weights is None else weights
     if found is None:
         raise InputError("no weights ship with this version; give a checkpoint (weights RUN/best), or the method fit")
-    network = NetworkLifter(found, device=device)
+    network = NetworkLifter(found, device=device, prompts=prompts)
     return BothLifter(network) if way == "both" else network
 
 
@@ -220,9 +237,26 @@ def _seen_by(
     return checked_image(image.rgb), choose_camera(image.rgb, K_px, image.K_px)[0]
 
 
+def _with_landmarks(detection: Detection, given: np.ndarray) -> Detection:
+    """A detection with (21, 3) given landmarks in place of those that the detector found."""
+    mine = given[:, 2] > 0
+    return replace(
+        detection,
+        joints_px=np.where(mine[:, None], given[:, :2], detection.joints_px),
+        joint_confidence=np.where(mine, given[:, 2], _detector_confidence(detection)),
+    )
+
+
+def _detector_confidence(detection: Detection) -> np.ndarray:
+    """(21,) of the detector's landmarks, as in training."""
+    known = np.isfinite(detection.joints_px).all(1)
+    return np.where(known, DETECTOR_CONFIDENCE * np.clip(detection.score, LEAST_PRESENCE, 1.0), 0.0)
+
+
 def _sample(image_rgb: np.ndarray, depth_m: np.ndarray | None, K_px: np.ndarray, detection: Detection) -> Sample:
     """A detection as a Sample: it goes through the same mirror and the same crop as labelled ones."""
     known = np.isfinite(detection.joints_px).all(1).astype(np.float32)
+    confidence = detection.joint_confidence
     return Sample(
         key=f"box {detection.box_px}",
         rgb=image_rgb,
@@ -230,7 +264,7 @@ def _sample(image_rgb: np.ndarray, depth_m: np.ndarray | None, K_px: np.ndarray,
         side=detection.side,
         box_px=np.asarray(detection.box_px, float),
         joints_cam_m=detection.joints_m,
-        joints_2d_conf=known,
+        joints_2d_conf=_detector_confidence(detection) if confidence is None else confidence,
         joints_3d_conf=known,
         depth_m=depth_m,
         joints_px=detection.joints_px,

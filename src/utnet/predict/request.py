@@ -24,6 +24,7 @@ class Request:
         depth_scale: metres a step of those with whole numbers.
         boxes: of the one picture, instead of the detector's.
         sides: of the boxes.
+        landmarks: file of the one picture's landmarks.
         overlay: draw the hands over pictures and videos.
         mesh: format of the pictures' meshes, None for none.
         video_mesh: the same for every frame of videos.
@@ -40,6 +41,7 @@ class Request:
     depth_scale: float = 0.001
     boxes: Sequence[Sequence[float]] | None = None
     sides: Sequence[str] | None = None
+    landmarks: Path | None = None
     overlay: bool = True
     mesh: str | None = "glb"
     video_mesh: str | None = None

@@ -137,7 +137,7 @@ class HandSmoother:
             joints_px=project(joints + transl, hand.K_px),
             vertices_cam_m=vertices + transl,
             params=HandParams(rotations[:1], rotations[1:], betas, transl),
-            shape_source=hand.shape_source if track.num_frames == 1 else "frames",
+            shape_source="frames" if hand.shape_source != "mean" and track.num_frames > 1 else hand.shape_source,
         )
 
 

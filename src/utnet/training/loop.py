@@ -14,8 +14,9 @@ from signal import SIGINT, SIGTERM
 import torch
 from tqdm import tqdm
 
-from utnet.checkpoint import pick_device, recover_interrupted_save, run_info
+from utnet.checkpoint import load_checkpoint, pick_device, recover_interrupted_save, run_info, save_checkpoint
 from utnet.config import Config, to_tree
+from utnet.data.extras import Extras
 from utnet.data.inspection.check import refuse_wrong_labels
 from utnet.data.loader import Loader, make_loader
 from utnet.data.source import Source
@@ -36,6 +37,7 @@ from utnet.io.atomic import write_json
 from utnet.losses import UTNetLoss
 from utnet.model import UTNet
 from utnet.signals import InterruptHandler, TrainingInterrupted
+from utnet.training.calibration import calibrate
 from utnet.training.ema import EMA
 from utnet.training.log import RunLog, prediction_pictures, skipped_lines
 from utnet.training.pretrained import backbone_parameters
@@ -96,6 +98,8 @@ def train(
             if resume:
                 print(_going_on(job.run.progress, config))
         _loop(job, progress=told)
+        if config.model.uncertainty and world.is_main:
+            _calibrate_best(job)
         done = job.run.progress
         result = {"step": done.step, "seconds": done.seconds, "metrics": done.scores, "best": done.best}
         bad = {key: message for loader in done.loaders for key, message in loader["bad"].items()}
@@ -168,6 +172,7 @@ def _set_up(
         rank=world.rank,
         world_size=world.size,
         pin_memory=device.type == "cuda",
+        extras=Extras.of(config),
     )
     loader.bad.update(before["bad"])
     if world.rank:  # the processes hold equal networks; what is drawn from here on is each one's own
@@ -233,6 +238,15 @@ def _loop(job: _Job, *, progress: bool) -> None:
                 lr = job.run.optimiser.param_groups[0]["lr"]
                 log.write("train", done.step, done.seconds, {"lr": lr, "samples_per_s": speed, **means})
                 bar.set_postfix(_shown(done.step, means, step.num_samples, speed, config))
+
+
+def _calibrate_best(job: _Job) -> None:
+    """Fits what best/ states of its errors to the validation samples."""
+    folder = job.workdir / "best"
+    model, config = load_checkpoint(folder, device=str(job.engine.device))
+    calibrate(model, job.validation, config)
+    info = begun_as(folder)
+    save_checkpoint(folder, model, config, step=info["step"], metrics=info["metrics"], calibrated=True)
 
 
 def _validate(job: _Job, log: RunLog) -> None:
