@@ -406,9 +406,9 @@ def nan_joint(path):
 
 DAMAGE = {
     "plain depth": ("train", "depth/*.png", tiny_png, r"red \+ 256"),
-    "cut off depth": ("train", "depth/*.png", cut(9000), "cut off"),
+    "cut off depth": ("train", "depth/*.png", cut(9000), "truncated"),
     "missing depth": ("train", "depth/*.png", lambda p: p.unlink(), "no such file"),
-    "cut off picture": ("train", "rgb/*.jpg", cut(5000), "cut off"),
+    "cut off picture": ("train", "rgb/*.jpg", cut(5000), "truncated"),
     "small picture": ("train", "rgb/*.jpg", lambda p: cv2.imwrite(str(p), np.zeros((9, 9, 3), np.uint8)), "9x9 pixels"),
     "missing picture": ("train", "rgb/*.jpg", lambda p: p.unlink(), "no such file"),
     "missing meta": ("train", "meta/*.pkl", lambda p: p.unlink(), "cannot be read|no such file"),

@@ -330,9 +330,9 @@ def test_impossible_confidence_is_refused(value):
         gt = torch.ones(2, 21, axes + 1)
         gt[1, 4, -1] = value
         for args in ((gt,), (gt[..., :-1], gt[..., -1])):
-            with pytest.raises(ValueError, match=f"confidence is {value:g}"):
+            with pytest.raises(ValueError, match="confidence"):
                 Loss()(torch.zeros(2, 21, axes), *args)
-    with pytest.raises(ValueError, match=f"is {value:g}"):
+    with pytest.raises(ValueError, match=f"{value:g}"):
         ParameterLoss()(torch.zeros(2, 5), torch.zeros(2, 5), torch.tensor([1.0, value]))
 
 

@@ -158,7 +158,7 @@ def test_parts_that_are_not_one_split_are_refused():
     with_mesh = metrics.sample_scores(**data)
     joints = metrics.sample_scores(data["pred_joints"], data["gt_joints"])
     other = metrics.sample_scores(**clouds(5, points=50))
-    for parts, what in (([with_mesh, joints], "not one split"), ([with_mesh, other], "not one split"), ([], "no part")):
+    for parts, what in (([with_mesh, joints], "combined"), ([with_mesh, other], "combined"), ([], "no parts")):
         with pytest.raises(ValueError, match=what):
             metrics.SampleScores.cat(parts)
 
