@@ -1,8 +1,8 @@
 """`pred.json` of HO3D and FreiHAND: [list of (21, 3) joints, list of (778, 3) vertices] in metres, zipped.
 
 Follows `pred.py` and `eval.py` of both. HO3D: MANO's joint order with HO3D's fingertips, OpenGL axes; its `pred.py`
-rejects samples with all z above 0. FreiHAND: OpenPose-21, OpenCV axes. Files are written and read hand by hand, since v3
-has 48 million numbers.
+rejects samples with all z above 0. FreiHAND: OpenPose-21, OpenCV axes. Files are written and read hand by hand, since
+v3 has 48 million numbers.
 """
 
 from __future__ import annotations
