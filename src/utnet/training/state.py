@@ -157,7 +157,7 @@ class Run:
                 info["progress"] = asdict(self.progress)
             save_checkpoint(
                 folder,
-                self.model,
+                self.model,  # type: ignore[arg-type]
                 config,
                 weights=weights,
                 extra_files=extra_files,
