@@ -45,8 +45,10 @@ class View:
     joints_ok: np.ndarray
 
 
-def look_at(joints_px: np.ndarray, joints_m: np.ndarray, K_px: np.ndarray) -> View:
+def look_at(joints_px: np.ndarray, joints_m: np.ndarray, K_px: np.ndarray, *, spread: float = 1.0) -> View:
     """The view of (21, 2) pixels and (21, 3) relative landmarks; NaN stands for a landmark that is not there.
+
+    `spread`: landmarks lie so many times too wide about their middle (`LandmarkModel`); the view's do not.
 
     Raises:
         ValueError: fewer than three landmarks of the palm are there in 2D and in 3D, or they are all in one place.
@@ -60,7 +62,9 @@ def look_at(joints_px: np.ndarray, joints_m: np.ndarray, K_px: np.ndarray) -> Vi
     middle = rays[seen].mean(0)
     look = rotation_to_z(middle / np.linalg.norm(middle))
     turned = rays @ look.T
-    points = np.where(seen[:, None], turned[:, :2] / turned[:, 2:], 0.0)
+    points = turned[:, :2] / turned[:, 2:]
+    centre = points[seen].mean(0)
+    points = np.where(seen[:, None], centre + (points - centre) / spread, 0.0)
     return View(look, points, seen, np.where(joints_ok[:, None], joints_m, 0.0), joints_ok)
 
 

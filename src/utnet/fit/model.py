@@ -57,7 +57,7 @@ class FitModel:
         if landmarks == "mediapipe":
             self.landmarks = LandmarkModel.mediapipe()
             if hand.name != "open":  # whose joints are elsewhere
-                self.landmarks = replace(self.landmarks, offsets_m=np.zeros_like(self.landmarks.offsets_m))
+                self.landmarks = replace(self.landmarks, offsets_m=np.zeros_like(self.landmarks.offsets_m), spread=1.0)
         self.joints_rest = template
         self._own = template - arrays.J_template[self.joint]
         self.dirs = dirs - arrays.J_shapedirs[self.joint]
