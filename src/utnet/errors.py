@@ -1,12 +1,12 @@
-"""The one exception that means "your input is at fault, and here is the remedy"."""
+"""The exception for invalid input."""
 
 import sys
 
 
 class InputError(ValueError):
-    """Bad input from outside: a file, a key, a number. The message names it and says what to do.
+    """Invalid input, such as a file, a key or a number. The message names it and the remedy.
 
-    The command line prints the message alone, without a traceback, and exits with code 2.
+    The command line prints only the message, without a traceback, and exits with code 2.
     """
 
 

@@ -30,7 +30,7 @@ def train(
         resume: a run's folder to go on with, by the config that it holds.
     """
     from utnet.config import Config, override
-    from utnet.signals import Stopped
+    from utnet.signals import TrainingInterrupted
     from utnet.training.loop import train as run
 
     if resume and (config or out):
@@ -41,7 +41,7 @@ def train(
         raise InputError(f"{config}: no such file; give --resume the folder of a run")
     try:
         result = run(override(Config.load(config), set), folder, resume=resume is not None)
-    except Stopped as stop:
+    except TrainingInterrupted as stop:
         print(f"utnet: {stop}", file=sys.stderr)
         sys.exit(stop.exit_code)
     if os.environ.get("RANK", "0") == "0":

@@ -9,7 +9,7 @@ from pathlib import Path
 from utnet.config.loading import from_tree, read_yaml, require, to_tree, to_yaml
 from utnet.config.synth_schema import SynthConfig
 from utnet.config.validation import own_validation
-from utnet.io.atomic import write_whole
+from utnet.io.atomic import atomic_write
 
 
 @dataclass(frozen=True)
@@ -348,4 +348,4 @@ class Config:
 
     def save(self, path: str | Path) -> None:
         """Writes every knob, defaults included, so that the file alone repeats the run."""
-        write_whole(path, to_yaml(self))
+        atomic_write(path, to_yaml(self))

@@ -14,7 +14,7 @@ import trimesh
 import utnet
 from utnet.errors import InputError
 from utnet.geometry import matrix_to_axis_angle
-from utnet.io.atomic import whole_file, write_whole
+from utnet.io.atomic import atomic_file, atomic_write
 from utnet.io.pictures import Picture
 from utnet.predict.checks import choose_camera
 from utnet.predict.drawing import draw_hands
@@ -104,7 +104,7 @@ class PredictionsFile:
         self._problems: list[dict] = []
 
     def __enter__(self) -> PredictionsFile:
-        temporary = self._stack.enter_context(whole_file(self._path))
+        temporary = self._stack.enter_context(atomic_file(self._path))
         self._file = self._stack.enter_context(temporary.open("w", encoding="utf-8"))
         self._file.write("{" + _fields(self._head, 0) + ',\n "images": [')
         return self
@@ -227,7 +227,7 @@ def write_mesh(path: str | Path, hand: Hand) -> None:
         data = mesh.export(file_type=path.suffix[1:])
     else:
         raise InputError(f"{path}: meshes are written as .glb, .obj or .ply")
-    write_whole(path, data if isinstance(data, str) else bytes(data))
+    atomic_write(path, data if isinstance(data, str) else bytes(data))
 
 
 def _numbers(array: np.ndarray, digits: int) -> list:

@@ -15,7 +15,7 @@ from utnet.data.prompts import DETECTOR_CONFIDENCE, LEAST_PRESENCE
 from utnet.data.transforms import to_right
 from utnet.detect import Detection, HandDetector
 from utnet.errors import InputError
-from utnet.geometry import apart_percent, mirror_params, mirror_points, project
+from utnet.geometry import mirror_params, mirror_points, normalized_distance_percent, project
 from utnet.io.pictures import Picture, read_picture
 from utnet.predict.checks import check_box, checked_depth, checked_image, choose_camera, depth_in_reach
 from utnet.predict.confidence import kind_of, score
@@ -183,7 +183,9 @@ class Predictor:
             joints, vertices, params = mirror_points(joints), mirror_points(vertices), mirror_params(params)
         joints_px = project(joints, K)
         known = np.isfinite(detection.joints_px).all(1)
-        apart = apart_percent(detection.joints_px[known], joints_px[known]).mean() if known.any() else None
+        apart = (
+            normalized_distance_percent(detection.joints_px[known], joints_px[known]).mean() if known.any() else None
+        )
         hand = Hand(
             side=detection.side,
             score=0.0,
