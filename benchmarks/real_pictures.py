@@ -46,7 +46,7 @@ from utnet.data.transforms import to_right
 from utnet.detect import Detection, HandTracker
 from utnet.errors import InputError
 from utnet.geometry import crop_to_px, project, unproject
-from utnet.io.atomic import require_new, whole_file
+from utnet.io.atomic import atomic_file, require_new
 from utnet.io.pictures import read_picture
 from utnet.io.videos import VideoReader
 from utnet.model import UTNet
@@ -183,7 +183,7 @@ def make_references(pictures: Path, work: Path) -> None:
         require_new(folder)  # an earlier version's, without landmarks; before the minutes of detecting
         samples, joints_m = zip(*scored_hands(pictures), strict=True)
         write_shards(_Once(list(samples)), folder, progress=False)
-        with whole_file(landmarks) as temporary, temporary.open("wb") as file:
+        with atomic_file(landmarks) as temporary, temporary.open("wb") as file:
             np.save(file, np.array(joints_m))
 
 

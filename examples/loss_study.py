@@ -50,9 +50,9 @@ from utnet.rotations import matrix_to_rotation_6d
 from utnet.synth import SyntheticHands
 from utnet.types import Batch, HandParams, Sample
 
-HANDS_CODE = ("geometry.py", "raster.py", "hand", "synth", "data")
+HANDS_CODE = ("geometry.py", "render/raster.py", "hand", "synth", "data")
 """What the hands come from."""
-RUN_CODE = ("losses.py", "loss_terms.py", "likelihood.py", "metrics", "model")
+RUN_CODE = ("losses", "uncertainty.py", "metrics", "model")
 """What else a run comes from."""
 
 SIZE_PX = 32

@@ -1,4 +1,4 @@
-"""Cameras, crops, mirrors, rotations and alignment: the laws that the data pipeline rests on."""
+"""Laws of cameras, crops, mirrors, rotations and alignment."""
 
 import cv2
 import numpy as np
@@ -200,7 +200,7 @@ def test_mirrored_params_decode_to_the_mirrored_hand(seed):
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("offset", [(0.0, 0.0, 0.0), (0.095, 0.006, -0.02)])
 def test_rotated_params_decode_to_the_rotated_hand(seed, offset):
-    # The root joint of MANO lies 10 cm from its origin, the open hand's elsewhere: any offset must do.
+    # The root joint of MANO is 10 cm from the origin; any offset must work.
     hand = HandModel.open().double()
     hand.J_template += torch.tensor(offset)
     hand.v_template += torch.tensor(offset)
@@ -259,7 +259,7 @@ def test_axis_angle_is_smooth_at_zero():
 
 
 def naive_align(source: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """One hand onto its target with scipy's orthogonal Procrustes on centred points of norm 1."""
+    """Alignment of one hand with scipy's orthogonal Procrustes on centred points of norm 1."""
     s, t = source - source.mean(0), target - target.mean(0)
     norm_s, norm_t = np.linalg.norm(s) + 1e-8, np.linalg.norm(t) + 1e-8
     R, scale = orthogonal_procrustes(s / norm_s, t / norm_t)
@@ -287,7 +287,7 @@ def test_alignment_without_reflection():
     torch.testing.assert_close(g.align_similarity(mirrored, target), target, rtol=0, atol=1e-6)
     left_over = (g.align_similarity(mirrored, target, **proper) - target).norm(dim=-1).mean(1)
     assert left_over.min() > 0.01
-    # No proper similarity nearby does better than the one that was found.
+    # No proper similarity nearby is better.
     best = (g.align_similarity(mirrored, target, **proper) - target).square().sum((1, 2))
     rng = np.random.default_rng(0)
     for _ in range(50):

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from utnet.training.loop import train as train
     from utnet.types import HandParams as HandParams
 
-__version__ = "0.1.0"
+__version__ = "0.2.0.dev0"
 
 _LAZY = {
     "Config": "utnet.config:Config",

@@ -1,4 +1,4 @@
-"""Requests to stop: SIGTERM (of a cluster's scheduler, of torchrun) and Ctrl-C, noted for the loop to end by."""
+"""Interrupts: SIGTERM (from a scheduler or torchrun) and Ctrl-C are recorded, so that loops can stop cleanly."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import threading
 from types import FrameType
 
 
-class Stopped(Exception):
-    """A run that was asked to stop and has written its checkpoint.
+class TrainingInterrupted(Exception):
+    """Raised when training was interrupted by a signal, after its checkpoint is written.
 
     Attributes:
-        signal: the request.
-        exit_code: what a shell expects of a process that ends by it: 130 after Ctrl-C, 143 after SIGTERM.
+        signal: the signal received.
+        exit_code: the shell's exit code for it: 130 for Ctrl-C, 143 for SIGTERM.
     """
 
     def __init__(self, message: str, number: int):
@@ -21,20 +21,20 @@ class Stopped(Exception):
         self.exit_code = 128 + number
 
 
-class StopRequests:
-    """Within `with`, SIGTERM and SIGINT set `asked` instead of ending the process; a second Ctrl-C ends it at once.
+class InterruptHandler:
+    """Context in which SIGTERM and SIGINT set `signal_number` instead of ending the process; a second Ctrl-C ends it.
 
-    Outside the main thread signals cannot be handled, and nothing is changed.
+    Outside the main thread signals cannot be handled, so it does nothing there.
 
     Attributes:
-        asked: the signal's number, 0 while there is none.
+        signal_number: the signal received, 0 if none.
     """
 
     def __init__(self) -> None:
-        self.asked = 0
+        self.signal_number = 0
         self._before: dict[int, object] = {}
 
-    def __enter__(self) -> StopRequests:
+    def __enter__(self) -> InterruptHandler:
         if threading.current_thread() is threading.main_thread():
             self._before = {number: signal.signal(number, self._note) for number in (signal.SIGTERM, signal.SIGINT)}
         return self
@@ -44,6 +44,6 @@ class StopRequests:
             signal.signal(number, handler)  # type: ignore[arg-type]
 
     def _note(self, number: int, _: FrameType | None) -> None:
-        if number == self.asked == signal.SIGINT:
+        if number == self.signal_number == signal.SIGINT:
             raise KeyboardInterrupt
-        self.asked = number
+        self.signal_number = number

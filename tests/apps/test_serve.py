@@ -262,7 +262,7 @@ def test_what_cannot_be_served_is_told(capsys, monkeypatch, tmp_path):
     assert "--port is 0" in fails(capsys, "--port", "0")
     assert "no such file" in fails(capsys, "--port", str(free_port()), "--weights", str(tmp_path / "none"))
     monkeypatch.setattr(commands.importlib.util, "find_spec", lambda name: None)
-    assert "-m pip install -e '.[serve]'" in fails(capsys)
+    assert "-m pip install 'utnet[serve]'" in fails(capsys)
 
 
 def test_other_machines_are_let_in_with_a_warning_only(capsys, monkeypatch):

@@ -260,7 +260,7 @@ def test_no_file_name_passes_for_a_command(tmp_path, monkeypatch):
 
 def test_without_webdataset_the_remedy_is_named(tree, monkeypatch):
     monkeypatch.setitem(sys.modules, "webdataset", None)
-    with pytest.raises(InputError, match=r"pip install -e '.\[tars\]'"):
+    with pytest.raises(InputError, match=r"pip install 'utnet\[tars\]'"):
         Tars(tree)
 
 
@@ -304,7 +304,7 @@ def without(name):
 
 NAN_POINTS = np.concatenate([np.full((21, 2), np.nan), np.ones((21, 1))], 1)
 DAMAGE = {
-    "cut off picture": (".jpg", lambda data: data[:3000], "cut off"),
+    "cut off picture": (".jpg", lambda data: data[:3000], "truncated"),
     "no picture": (".jpg", lambda data: b"", "not an image"),
     "cut off pickle": (".data.pyd", lambda data: data[:200], "truncated"),
     "not a list": (".data.pyd", lambda data: pickle.dumps({"a": 1}), "not a list of dicts"),

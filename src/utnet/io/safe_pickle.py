@@ -1,10 +1,9 @@
-"""Pickles from the internet, read without running anything that is in them.
+"""Restricted unpickler for untrusted files.
 
-A pickle is a program: it names Python callables and has them called. Here nothing is imported or called while the file
-is read. Every name that the file mentions is looked up in an allow-list and refused if it is not there; what it would
-call or build becomes an inert record, and only when the whole file has been read are the records turned into values, by
-functions of this project (`Builder`) that check what they are given. numpy arrays, numpy scalars, bytes, sets and
-ordered dictionaries are always admitted; the readers of a format add theirs through `allow`.
+A pickle is a program that calls Python callables by name. This reader imports and calls nothing while it reads. Names
+are looked up in an allow-list and refused if they are missing; calls become inert records. After the whole file is read
+the records are converted to values by functions of this project (`Builder`), which check their arguments. numpy arrays
+and scalars, bytes, sets and ordered dictionaries are always allowed; readers of a format add more through `allow`.
 
 Used for MANO model files, HO3D's `meta/*.pkl` and the `data.pyd` of training tars.
 """
@@ -26,16 +25,16 @@ from utnet.errors import InputError
 from utnet.io.atomic import check_stand_in
 
 Builder: TypeAlias = Callable[[tuple, Any], Any]
-"""`builder(args, state)` -> value: args are those of the call in the pickle, state is what was set afterwards or None.
-Both are plain values by then; what it raises becomes an InputError that names the file."""
+"""`builder(args, state)` -> value, with the arguments of the call in the pickle and the state set afterwards (or None),
+both as plain values. Its exceptions are converted to an InputError that names the file."""
 
 Allow: TypeAlias = Mapping[tuple[str, str], Builder]
-"""(module, name), exactly as the file spells them, to the builder that stands in for that callable."""
+"""(module, name), as spelled in the file, to the builder that replaces the callable."""
 
 MAX_BYTES = 256 * 2**20
-"""Largest pickle that is read; a MANO file has 4 MB, HO3D's meta a few kB."""
+"""Maximum size of a pickle; a MANO file has 4 MB, HO3D's meta files a few kB."""
 
-_MAX_TEXT = 200  # of what a refusal quotes
+_MAX_TEXT = 200  # maximum length of quoted text in messages
 
 
 def load_pickle(
@@ -45,14 +44,14 @@ def load_pickle(
 
     Args:
         path: the file.
-        allow: what may be mentioned beyond numpy arrays and scalars, bytes, sets and ordered dictionaries.
+        allow: allowed names beyond numpy arrays and scalars, bytes, sets and ordered dictionaries.
         encoding: of Python 2's 8-bit strings; "latin1" keeps numpy's buffers intact.
-        keys: of a file that holds a dictionary, those to build; the whole file is read and its names are checked all
-            the same, and the other values are dropped. None builds all.
+        keys: keys to build if the file contains a dictionary; other values are dropped after their names are checked.
+            None builds all.
 
     Raises:
-        InputError: no such file, too large, truncated, not a pickle, or a pickle that mentions anything else, which the
-            message then names ("os.system").
+        InputError: the file is missing, too large, truncated, not a pickle, or contains a name that is not allowed
+            (given in the message, such as "os.system").
     """
     path = Path(path)
     check_stand_in(path)
@@ -73,26 +72,26 @@ def parse_pickle(
     encoding: str = "latin1",
     keys: Collection[str] | None = None,
 ) -> Any:
-    """`load_pickle` of bytes in memory; `where` names them in messages."""
+    """`load_pickle` for bytes in memory; `where` names them in messages."""
     if len(data) > MAX_BYTES:
         raise InputError(f"{where}: {len(data)} bytes is too large for a pickle that is read safely")
     try:
         tree = _Reader(data, where, {**_ALWAYS, **allow} if allow else _ALWAYS, encoding).load()
         if keys is not None and type(tree) is dict:
             tree = {key: tree[key] for key in keys if key in tree}
-        return _Thaw(where)(tree)
+        return _ValueBuilder(where)(tree)
     except InputError:
         raise
-    except Exception as error:  # a broken pickle can raise anything at all
+    except Exception as error:  # a broken pickle can raise anything
         detail = f"{type(error).__name__} {error}".strip()[:_MAX_TEXT]
-        raise InputError(f"{where}: truncated, or not a pickle of plain data ({detail}); get the file again") from error
+        raise InputError(f"{where}: truncated or not a pickle of plain data ({detail}); get the file again") from error
 
 
 # ------------------------------------------------------------------------------------------------------------- reading
 
 
 class _Name:
-    """An admitted callable that the file mentions. Never the callable itself, only its name and its stand-in."""
+    """An allowed callable in the file: only its name and its builder, never the callable itself."""
 
     __slots__ = ("build", "text")
 
@@ -101,7 +100,7 @@ class _Name:
 
 
 class _Record:
-    """An object that the file would make: the call and the state set on it, both untouched until the file is read."""
+    """An object to be built: the recorded call and state, unprocessed until the whole file is read."""
 
     __slots__ = ("args", "name", "state")
 
@@ -111,16 +110,16 @@ class _Record:
 
 
 def _opcodes(plain: str, **replaced: Callable) -> dict[int, Callable]:
-    """The unpickler's table cut down to `plain` opcodes, with others `replaced`."""
+    """The unpickler's opcode table restricted to `plain` opcodes, with others `replaced`."""
     codes = {name: getattr(pickle, name)[0] for name in (*plain.split(), *replaced)}
     return {code: replaced.get(name) or pickle._Unpickler.dispatch[code] for name, code in codes.items()}
 
 
 class _Reader(pickle._Unpickler):
-    """The unpickler with every opcode that calls, builds or imports replaced by one that writes it down.
+    """The unpickler with all opcodes that call, build or import replaced by ones that record.
 
-    The pure-Python one on purpose (private, but there since Python 3.0): its opcodes are a table that can be cut down
-    and replaced, and its memo is a dict, where the C one allocates whatever size the file says.
+    It derives from the pure-Python unpickler (private, but present since Python 3.0), whose opcode table can be
+    replaced and whose memo is a dict; the C unpickler allocates any size given in the file.
     """
 
     stack: list[Any]  # the parent's, declared for the type checker
@@ -135,10 +134,12 @@ class _Reader(pickle._Unpickler):
     def find_class(self, module: str, name: str) -> _Name:
         if (module, name) not in self.allow:
             called = f"{module}.{name}"[:_MAX_TEXT]
-            raise InputError(f"{self.where}: refused, the pickle mentions {called!r}; nothing was run, do not trust it")
+            raise InputError(
+                f"{self.where}: refused: the pickle contains {called!r}; nothing was run, do not trust this file"
+            )
         return _Name(f"{module}.{name}", self.allow[module, name])
 
-    def load_inst(self) -> None:  # Python 2's old-style classes: name them when refusing, admit none
+    def load_inst(self) -> None:  # old-style classes of Python 2: always refused
         module, name = self.readline()[:-1].decode("ascii"), self.readline()[:-1].decode("ascii")
         self.find_class(module, name)
         raise pickle.UnpicklingError("an old-style instance")
@@ -216,7 +217,7 @@ class _Reader(pickle._Unpickler):
         NEWOBJ=load_reduce,
         NEWOBJ_EX=load_newobj_ex,
         BUILD=load_build,
-        BYTEARRAY8=pickle._Unpickler.dispatch[pickle.BINBYTES8[0]],  # its own allocates before it reads
+        BYTEARRAY8=pickle._Unpickler.dispatch[pickle.BINBYTES8[0]],  # the original allocates before it reads
         DICT=load_dict,
         SETITEM=load_setitem,
         SETITEMS=load_setitems,
@@ -225,11 +226,11 @@ class _Reader(pickle._Unpickler):
         ADDITEMS=load_additems,
         FROZENSET=load_frozenset,
     )
-    """Opcode to function. Refused, not being here: OBJ, PERSID, BINPERSID, EXT1-4, NEXT_BUFFER, READONLY_BUFFER."""
+    """Opcode to function. Refused, since absent: OBJ, PERSID, BINPERSID, EXT1-4, NEXT_BUFFER, READONLY_BUFFER."""
 
 
 def _check_key(key: Any, depth: int = 0) -> Any:
-    """The key of a dict or a member of a set: a scalar, or a tuple of scalars. Anything else is not plain data."""
+    """Checks the key of a dict or the member of a set: a scalar or a tuple of scalars."""
     if type(key) is tuple and depth < 2:
         return tuple(_check_key(item, depth + 1) for item in key)
     if type(key) not in _SCALARS:
@@ -240,15 +241,15 @@ def _check_key(key: Any, depth: int = 0) -> Any:
 _SCALARS = frozenset((str, bytes, int, float, bool, type(None)))
 
 
-# ------------------------------------------------------------------------------------------------------------- thawing
+# ------------------------------------------------------------------------------------------------------ building values
 
 
-class _Thaw:
-    """Turns what the reader wrote down into values: every record once, from the inside out."""
+class _ValueBuilder:
+    """Converts records of the reader to values, each once, from the inside out."""
 
     def __init__(self, where: str):
         self.where = where
-        self.done: dict[int, Any] = {}  # by id: a value that occurs twice in the file is one value, and is built once
+        self.done: dict[int, Any] = {}  # by id: shared values are built once
 
     def __call__(self, value: Any, *, as_argument: bool = False) -> Any:
         if type(value) in _SCALARS:
@@ -256,9 +257,9 @@ class _Thaw:
         if type(value) is _Name:
             if as_argument:
                 return value
-            raise pickle.UnpicklingError(f"a bare mention of {value.text}")
+            raise pickle.UnpicklingError(f"a bare reference to {value.text}")
         if id(value) not in self.done:
-            self.done[id(value)] = self  # stands for "under way"
+            self.done[id(value)] = self  # marks a value under construction
             self.done[id(value)] = self._build(value)
         if self.done[id(value)] is self:
             raise pickle.UnpicklingError("a value that contains itself")
@@ -280,19 +281,19 @@ class _Thaw:
         except (ValueError, TypeError, KeyError, IndexError) as error:
             detail = f"{type(error).__name__}: {error}"[:_MAX_TEXT]
             raise InputError(
-                f"{self.where}: {value.name.text} is not as expected ({detail}); get the file again"
+                f"{self.where}: {value.name.text} is not as expected ({detail}); download the file again"
             ) from error
 
 
-# ------------------------------------------------------------------------------------------- builders, always admitted
+# -------------------------------------------------------------------------------------------- builders, always allowed
 
 
 def _only_a_name(args: tuple, state: Any) -> Any:
-    raise ValueError("may be mentioned, not called")
+    raise ValueError("may be referenced, not called")
 
 
 def _bytes(value: Any) -> bytes:
-    """A buffer: bytes, or Python 2's 8-bit string read as latin1."""
+    """Converts a buffer to bytes: bytes, or a Python 2 string decoded as latin1."""
     return value.encode("latin1") if isinstance(value, str) else bytes(memoryview(value))
 
 
@@ -310,7 +311,7 @@ def _empty_bytes(args: tuple, state: Any) -> bytes:
 
 
 def _dtype(args: tuple, state: Any) -> np.dtype:
-    """Booleans, numbers, fixed-width text and Python objects; no records, no subarrays, no dates."""
+    """Booleans, numbers, fixed-width text and Python objects; no structured types, subarrays or dates."""
     code = args[0]
     if not isinstance(code, str) or not re.fullmatch(r"[<>=|]?([biufc][1-9]\d?|[SU][1-9]\d{0,8}|O[48]?)", code):
         raise ValueError("an element type other than numbers, text and objects")
@@ -322,7 +323,7 @@ def _dtype(args: tuple, state: Any) -> np.dtype:
 
 
 def _filled(shape: Any, dtype: Any, contents: Any, fortran: bool) -> np.ndarray:
-    """An array whose contents have exactly the size that its shape and element type ask for, in native byte order."""
+    """Builds an array in native byte order; the contents must have exactly the size of its shape and dtype."""
     order: Any = "F" if fortran else "C"
     if type(shape) is not tuple or len(shape) > 32 or any(type(n) is not int or n < 0 for n in shape):
         raise ValueError("an array's shape is not a tuple of sizes")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from utnet.io.atomic import write_whole
+from utnet.io.atomic import atomic_write
 from utnet.predict.hand import Hand
 from utnet.rotations import matrix_to_axis_angle
 
@@ -61,4 +61,4 @@ class HandRows:
         columns = {name: np.stack([row[name] for row in self._rows]) for name in (self._rows[0] if self._rows else ())}
         data = io.BytesIO()
         np.savez_compressed(data, **(columns or {"frame": np.zeros(0, np.int32)}), **self._faces)  # type: ignore[arg-type]
-        write_whole(path, data.getvalue())
+        atomic_write(path, data.getvalue())

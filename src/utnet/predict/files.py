@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 import utnet
-from utnet.io.atomic import whole_file
+from utnet.io.atomic import atomic_file
 from utnet.io.pictures import Picture
 from utnet.predict.checks import choose_camera
 from utnet.predict.drawing import draw_hands
@@ -108,7 +108,7 @@ class PredictionsFile:
         self._problems: list[dict] = []
 
     def __enter__(self) -> PredictionsFile:
-        temporary = self._stack.enter_context(whole_file(self._path))
+        temporary = self._stack.enter_context(atomic_file(self._path))
         self._file = self._stack.enter_context(temporary.open("w", encoding="utf-8"))
         self._file.write("{" + _fields(self._head, 0) + ',\n "images": [')
         return self

@@ -14,7 +14,7 @@ import trimesh
 from trimesh.visual.material import PBRMaterial
 
 from utnet.errors import InputError
-from utnet.io.atomic import write_whole
+from utnet.io.atomic import atomic_write
 from utnet.predict.drawing import SIDE_COLORS
 from utnet.predict.hand import Hand
 
@@ -46,7 +46,7 @@ def write_mesh(path: str | Path, hand: Hand) -> None:
     if path.suffix == ".glb":
         scene = trimesh.Scene()
         scene.add_geometry(mesh, node_name=f"{hand.side}_hand", transform=_OPENCV_TO_GLTF)
-        write_whole(path, bytes(scene.export(file_type="glb")))
+        atomic_write(path, bytes(scene.export(file_type="glb")))
     else:
         _write(path, mesh)
 
@@ -61,7 +61,7 @@ def write_scene(path: str | Path, hands: Sequence[Hand]) -> None:
     if not hands:
         raise InputError(f"{path}: there is no hand to write; check len(hands) first")
     if path.suffix == ".glb":
-        write_whole(path, scene_glb(hands))
+        atomic_write(path, scene_glb(hands))
     else:
         offsets = np.cumsum([0, *(len(hand.vertices_cam_m) for hand in hands)])
         faces = np.concatenate([hand.faces + offset for hand, offset in zip(hands, offsets[:-1], strict=True)])
@@ -89,4 +89,4 @@ def _checked(path: str | Path) -> Path:
 
 def _write(path: Path, mesh: trimesh.Trimesh) -> None:
     data = mesh.export(file_type=path.suffix[1:])
-    write_whole(path, data if isinstance(data, str) else bytes(data))
+    atomic_write(path, data if isinstance(data, str) else bytes(data))

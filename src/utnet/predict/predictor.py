@@ -15,8 +15,13 @@ from utnet.conventions import SIDES
 from utnet.data.transforms import to_right
 from utnet.detect import Detection, HandDetector
 from utnet.errors import InputError
-from utnet.geometry import apart_percent, mirror_params, mirror_points, project
-from utnet.predict.checks import CameraInput, ImageInput, check_box, is_camera
+from utnet.geometry import mirror_params, mirror_points, normalized_distance_percent, project
+from utnet.predict.checks import (
+    CameraInput,
+    ImageInput,
+    check_box,
+    is_camera,
+)
 from utnet.predict.confidence import kind_of, score
 from utnet.predict.evidence import evidence_of
 from utnet.predict.given_landmarks import box_of_landmarks, checked_landmarks, detector_confidence, with_landmarks
@@ -245,7 +250,9 @@ class Predictor:
             joints, vertices, params = mirror_points(joints), mirror_points(vertices), mirror_params(params)
         joints_px = project(joints, K)
         known = np.isfinite(detection.joints_px).all(1)
-        apart = apart_percent(detection.joints_px[known], joints_px[known]).mean() if known.any() else None
+        apart = (
+            normalized_distance_percent(detection.joints_px[known], joints_px[known]).mean() if known.any() else None
+        )
         hand = Hand(
             side=detection.side,
             score=0.0,

@@ -21,7 +21,7 @@ from utnet.predict.picture import predict_picture
 from utnet.predict.predictor import Predictor
 from utnet.predict.request import Request
 from utnet.predict.video import predict_video
-from utnet.signals import StopRequests
+from utnet.signals import InterruptHandler
 
 _NO_MORE_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 """Write errors that every further input would have as well."""
@@ -70,7 +70,7 @@ def run(predictor: Predictor, inputs: Sequence[Input], request: Request) -> Summ
     request.out.mkdir(parents=True, exist_ok=True)
     made_by = {"method": predictor.method, "weights": predictor.weights, "hand_model": predictor.hand_model}
     try:
-        with StopRequests() as stop, PredictionsFile(request.out / PREDICTIONS, made_by) as file:
+        with InterruptHandler() as stop, PredictionsFile(request.out / PREDICTIONS, made_by) as file:
             call = _Call(predictor, request, file, stop, is_only=len(inputs) == 1)
             call.do(inputs)
     except (InputError, KeyboardInterrupt):
@@ -95,7 +95,7 @@ class _Call:
     """
 
     def __init__(
-        self, predictor: Predictor, request: Request, file: PredictionsFile, stop: StopRequests, *, is_only: bool
+        self, predictor: Predictor, request: Request, file: PredictionsFile, stop: InterruptHandler, *, is_only: bool
     ):
         self._predictor, self._request, self._file, self._stop = predictor, request, file, stop
         self._is_only = is_only
@@ -118,7 +118,7 @@ class _Call:
                 self._file.problem(item.label, self._no_room or "stopped before it was done")
             self.summary.num_left = len(self._left)
             if self._left:
-                self.summary.stopped_by = self._stop.asked
+                self.summary.stopped_by = self._stop.signal_number
 
     def _pictures(self, items: Sequence[Input]) -> None:
         """Processes pictures in parallel, adds them in order."""
@@ -157,13 +157,13 @@ class _Call:
                 if done.incomplete:
                     self._note(item, done.incomplete)
                 if done.stopped:
-                    summary.stopped_by = self._stop.asked
+                    summary.stopped_by = self._stop.signal_number
             del self._left[item]
 
     @property
     def _ends(self) -> bool:
         """Whether no further input is started."""
-        return bool(self._stop.asked or self._no_room)
+        return bool(self._stop.signal_number or self._no_room)
 
     def _in_order(self, items: Sequence[Input]) -> Iterator[tuple[Input, Future[tuple[dict, list[Hand]]]]]:
         """Yields each item with its future result, in order."""

@@ -21,7 +21,7 @@ from utnet.predict.meshes import write_meshes
 from utnet.predict.predictor import Predictor
 from utnet.predict.request import Request
 from utnet.predict.smooth import HandSmoother
-from utnet.signals import StopRequests
+from utnet.signals import InterruptHandler
 
 _REMEMBERED_S = 0.5
 """A hand that is lost for longer than this comes back as another one."""
@@ -47,7 +47,7 @@ class VideoResult:
 
 
 def predict_video(
-    predictor: Predictor, item: Input, request: Request, file: PredictionsFile, stop: StopRequests
+    predictor: Predictor, item: Input, request: Request, file: PredictionsFile, stop: InterruptHandler
 ) -> VideoResult:
     """Adds a video's frames to predictions.json, and writes its overlay, meshes and arrays.
 
@@ -85,7 +85,7 @@ def predict_video(
             num_frames, num_hands = num_frames + 1, num_hands + len(hands)
         if files["arrays"]:
             rows.write(request.out / files["arrays"])
-        stopped = bool(stop.asked) and item.kind == "video" and next(frames, None) is not None
+        stopped = bool(stop.signal_number) and item.kind == "video" and next(frames, None) is not None
         of_all = f" of {reader.num_frames}" if reader.num_frames else ""
         incomplete = f"stopped after {num_frames}{of_all} frames" if stopped else reader.incomplete
         return VideoResult(num_frames, num_hands, incomplete, stopped, tuple(reader.notes))
@@ -109,7 +109,7 @@ class _Follower:
 
 
 def _until(
-    first: Frame, rest: Iterator[Frame], seconds: float | None, stop: StopRequests, bar: tqdm
+    first: Frame, rest: Iterator[Frame], seconds: float | None, stop: InterruptHandler, bar: tqdm
 ) -> Iterator[Frame]:
     """The frames up to a time, or to a request to stop."""
     with bar:
@@ -117,7 +117,7 @@ def _until(
         while frame is not None and (seconds is None or frame.time_s < seconds):
             yield frame
             bar.update()
-            if stop.asked:
+            if stop.signal_number:
                 return
             frame = next(rest, None)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from utnet.apps.serve.folder import OwnFolder
 from utnet.errors import InputError
-from utnet.signals import StopRequests
+from utnet.signals import InterruptHandler
 
 _MAX_WAITING = 16
 """Length of the queue; further uploads are refused with a message."""
@@ -27,12 +27,12 @@ def run_server(host: str, port: int, weights: Path | None, *, open_browser: bool
     """
     import uvicorn
 
-    with _listen(host, port) as listening, OwnFolder() as folder, StopRequests() as stop:
+    with _listen(host, port) as listening, OwnFolder() as folder, InterruptHandler() as stop:
         app = _app(folder, weights, _hosts(host))
         server = uvicorn.Server(
             uvicorn.Config(app, log_level="error", timeout_graceful_shutdown=_GOODBYE_S, server_header=False)
         )
-        if stop.asked:
+        if stop.signal_number:
             return
         address = f"http://{f'[{host}]' if ':' in host else host}:{port}/"
         print(f"{address}  (Ctrl-C ends it)", flush=True)

@@ -14,7 +14,7 @@ from utnet.apps.serve.folder import OwnFolder
 from utnet.apps.serve.scene import draw_boxes
 from utnet.errors import InputError
 from utnet.geometry import intrinsics
-from utnet.io.atomic import write_whole
+from utnet.io.atomic import atomic_write
 from utnet.io.depth import read_depth
 from utnet.io.pictures import read_picture
 from utnet.predict.files import PredictionsFile, hand_record, image_record
@@ -123,7 +123,7 @@ class HandService:
         overlay, scene, predictions = out / "overlay.jpg", out / "hands.glb", out / "hands.json"
         save_picture(overlay, draw_boxes(picture.rgb, hands))
         if hands:
-            write_whole(scene, scene_glb(hands))
+            atomic_write(scene, scene_glb(hands))
         depth = None if question.depth is None else question.depth.name
         files = {"depth": depth, "overlay": overlay.name, "arrays": None}
         made_by = {"method": predictor.method, "weights": predictor.weights, "hand_model": predictor.hand_model}
