@@ -42,7 +42,7 @@ from utnet.fit.lifter import LandmarkLifter
 from utnet.geometry import normalized_distance_percent, project
 from utnet.metrics import mpjpe_mm, pa_mpjpe_mm
 from utnet.predict import Predictor
-from utnet.predict.network import NetworkLifter
+from utnet.predict.methods.network import NetworkMethod
 from utnet.types import Sample
 
 METHODS = ("fit", "network", "both")
@@ -150,7 +150,7 @@ def main() -> None:
     source, _ = held_out(args.work, args.num)
     predictors = {name: Predictor(None if name == "fit" else args.weights, method=name) for name in METHODS}
     ways = {name: by_predictor(predictor) for name, predictor in predictors.items()}
-    without = NetworkLifter(args.weights, prompts=False)
+    without = NetworkMethod(args.weights, prompts=False)
     if without.config.model.prompts:
         ways["network no prompts"] = by_predictor(Predictor(args.weights, method="network", prompts=False))
         ways["both no prompts"] = by_predictor(Predictor(args.weights, method="both", prompts=False))

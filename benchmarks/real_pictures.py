@@ -51,9 +51,9 @@ from utnet.io.pictures import read_picture
 from utnet.io.videos import VideoReader
 from utnet.model import UTNet
 from utnet.predict import Predictor
-from utnet.predict.fitting import BothLifter
 from utnet.predict.inputs import find_inputs
-from utnet.predict.network import NetworkLifter
+from utnet.predict.methods.combined import CombinedMethod
+from utnet.predict.methods.network import NetworkMethod
 from utnet.types import Sample
 
 SETS = ("people", "clip", "photos")
@@ -236,9 +236,9 @@ def network_answers(model: UTNet, config: Config, source: Shards) -> Answers:
     return Answers(_sequences(source), *(np.concatenate(column) for column in zip(*parts, strict=True)))
 
 
-def both_answers(network: NetworkLifter, source: Shards, landmarks_m: np.ndarray) -> Answers:
+def both_answers(network: NetworkMethod, source: Shards, landmarks_m: np.ndarray) -> Answers:
     """A network's, fitted to the landmarks: (N, 21, 3) are those in metres. As `utnet predict --method both`."""
-    lift = BothLifter(network)
+    lift = CombinedMethod(network)
     joints, rays, truth = [], [], []
     for i, of in enumerate(landmarks_m):
         right = to_right(replace(source[i], joints_cam_m=of, depth_m=None))
@@ -343,7 +343,7 @@ def main() -> None:
     source = references(args.work)
     rows = {name: scores(answers) for name, answers in label_answers(source).items()}
     for path in args.checkpoints:
-        network = NetworkLifter(path)
+        network = NetworkMethod(path)
         assert isinstance(network.network, UTNet)  # not an exported file: the argument is a folder
         assert isinstance(network.config, Config)
         rows[str(path)] = scores(network_answers(network.network, network.config, source))

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any, Self, TypeAlias
 import numpy as np
 
 from utnet.conventions import NUM_BETAS, NUM_JOINTS, SIDES
+from utnet.errors import InputError
+from utnet.rotations import axis_angle_to_matrix, matrix_to_axis_angle
 
 if TYPE_CHECKING:
     import torch
@@ -77,6 +79,67 @@ class HandParams(_Mappable):
     hand_pose: Array
     betas: Array
     transl_m: Array
+
+    @classmethod
+    def from_axis_angle(
+        cls, pose: Array, betas: Array = None, transl_m: Array = None, *, mean_pose: Array = None
+    ) -> HandParams:
+        """Returns the parameters of MANO's 48 + 10 numbers (numpy or torch, as `pose` is).
+
+        Args:
+            pose: (48,) or (B, 48) rotation vectors in radians: the root's, then those of the 15 joints in MANO order;
+                also with the last axis as (16, 3).
+            betas: (10,) or (B, 10); None: zeros.
+            transl_m: (3,) or (B, 3) in metres; None: zeros.
+            mean_pose: (45,) added to the 15 joints, for poses relative to MANO's `hands_mean` (`flat_hand_mean=False`).
+
+        Raises:
+            InputError: an array of another shape.
+        """
+        pose = pose if hasattr(pose, "reshape") else np.asarray(pose, float)
+        if tuple(pose.shape[-2:]) == (16, 3):
+            pose = pose.reshape(*pose.shape[:-2], 48)
+        if pose.shape[-1:] != (48,) or pose.ndim > 2:
+            raise InputError(f"pose has shape {tuple(pose.shape)}, expected (48,) or (B, 48): root and 15 joints")
+        lead = tuple(pose.shape[:-1])
+        betas = _like(pose, "betas", betas, (*lead, NUM_BETAS))
+        transl_m = _like(pose, "transl_m", transl_m, (*lead, 3))
+        joints = pose[..., 3:] + _like(pose, "mean_pose", mean_pose, (45,))
+        return cls(
+            global_orient=axis_angle_to_matrix(pose[..., :3])[..., None, :, :],
+            hand_pose=axis_angle_to_matrix(joints.reshape(*lead, 15, 3)),
+            betas=betas,
+            transl_m=transl_m,
+        )
+
+    def to_axis_angle(self, *, mean_pose: Array = None) -> tuple[Array, Array]:
+        """Returns MANO's pose (48,) or (B, 48) and betas (10,) or (B, 10), the inverse of `from_axis_angle`.
+
+        Angles are in [0, pi]. Poses relative to `mean_pose` (45,) can be any that give the same rotations.
+        """
+        lead = tuple(self.betas.shape[:-1])
+        vectors = [matrix_to_axis_angle(R) for R in (self.global_orient, self.hand_pose)]
+        root, joints = vectors[0].reshape(*lead, 3), vectors[1].reshape(*lead, 45)
+        joints = joints - _like(joints, "mean_pose", mean_pose, (45,))
+        if isinstance(root, np.ndarray):
+            return np.concatenate([root, joints], -1), self.betas
+        import torch
+
+        return torch.cat([root, joints], -1), self.betas
+
+
+def _like(pose: Array, name: str, values: Array, shape: tuple[int, ...]) -> Array:
+    """`values` (None: zeros) as an array of the kind, dtype and device of `pose`; InputError for another shape."""
+    if isinstance(pose, np.ndarray):
+        array: Array = np.zeros(shape, pose.dtype) if values is None else np.asarray(values, pose.dtype)
+    else:
+        import torch
+
+        given = torch.zeros(shape) if values is None else torch.as_tensor(values)
+        array = given.to(pose)
+    if tuple(array.shape) != shape:
+        raise InputError(f"{name} has shape {tuple(array.shape)}, expected {shape}")
+    return array
 
 
 @dataclass(frozen=True)

@@ -17,10 +17,11 @@ from utnet.config import CropConfig
 from utnet.data import freihand, open_source
 from utnet.data.transforms import crop, mirror, to_right
 from utnet.errors import InputError
-from utnet.geometry import axis_angle_to_matrix, project
+from utnet.geometry import project
 from utnet.hand import HandModel
 from utnet.io import json_rows, layouts
 from utnet.io.json_rows import read_rows
+from utnet.rotations import axis_angle_to_matrix
 from utnet.synth.write_freihand import write_freihand
 
 NUM, NUM_TRAIN, NUM_EVALUATION = 36, 24, 12

@@ -22,8 +22,9 @@ from utnet.data.source import hold_out
 from utnet.data.transforms import crop, to_right
 from utnet.errors import InputError
 from utnet.evaluation.validation import scorable_inputs
-from utnet.geometry import axis_angle_to_matrix, project
+from utnet.geometry import project
 from utnet.hand import HandModel
+from utnet.rotations import axis_angle_to_matrix
 
 C = np.array([1.0, -1.0, -1.0])
 CONFIG = Config(model=ModelConfig(size_px=64), train=TrainConfig(batch_size=4, num_workers=0))

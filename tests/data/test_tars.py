@@ -28,8 +28,9 @@ from utnet.data.tars.tar_streams import expand_root
 from utnet.data.tars.tars_reader import Tars, parse_hands
 from utnet.data.transforms import crop, to_right
 from utnet.errors import InputError
-from utnet.geometry import axis_angle_to_matrix, box_of
+from utnet.geometry import box_of
 from utnet.hand import HandModel
+from utnet.rotations import axis_angle_to_matrix
 from utnet.synth.source import SyntheticHands
 from utnet.synth.write_tars import write_tars
 from utnet.types import Sample

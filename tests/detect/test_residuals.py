@@ -7,8 +7,8 @@ import pytest
 
 from utnet.detect.residuals import PALM_M, STEP, Conditions, DetectorResiduals, measure_residuals, palm_length
 from utnet.errors import InputError
-from utnet.geometry import axis_angle_to_matrix
 from utnet.hand.arrays import load_open_hand
+from utnet.rotations import axis_angle_to_matrix
 from utnet.synth.decoder import NumpyHand
 from utnet.synth.gestures import sample_pose
 from utnet.synth.poses import angles_to_pose, sample_betas, sample_orientation

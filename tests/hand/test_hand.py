@@ -9,9 +9,10 @@ import torch
 from support.mano_files import random_mano, write_mano
 from utnet.conventions import FINGERS, JOINT_NAMES, MANO_JOINT_NAMES, MANO_PARENTS, MANO_TIP_VERTICES
 from utnet.errors import InputError
-from utnet.geometry import axis_angle_to_matrix, mirror_points, mirror_rotations
+from utnet.geometry import mirror_points, mirror_rotations
 from utnet.hand import HandModel
 from utnet.hand.arrays import load_open_hand
+from utnet.rotations import axis_angle_to_matrix
 
 KINDS = ("open", "mano", "mano_mean")
 

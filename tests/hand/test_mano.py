@@ -20,10 +20,10 @@ import torch
 from support.mano_files import chumpy_classes, python2_pickle, random_mano, write_mano
 from utnet.conventions import MANO_TIP_VERTICES, MANOPTH_LEFT_TIP_VERTICES, SIDES
 from utnet.errors import InputError
-from utnet.geometry import axis_angle_to_matrix
 from utnet.hand import HandModel
 from utnet.hand.mano import load_mano
 from utnet.io.safe_pickle import load_pickle, parse_pickle
+from utnet.rotations import axis_angle_to_matrix
 
 ARRAYS = ("v_template", "shapedirs", "posedirs", "weights", "faces", "J_template", "J_shapedirs", "pose_basis")
 

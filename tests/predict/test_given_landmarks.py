@@ -131,7 +131,7 @@ def test_landmarks_go_with_networks_that_take_them(networks, picture):
 
 def test_without_prompts_the_network_needs_no_landmarks(networks, picture):
     predict = Predictor(networks / "with", prompts=False)
-    assert not predict._lift.needs_landmarks
+    assert not predict._reconstruct.needs_landmarks
     assert len(predict(picture, boxes=[BOX], sides=["right"])) == 1
 
 

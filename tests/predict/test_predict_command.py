@@ -153,7 +153,7 @@ def test_a_picture_gives_an_overlay_a_json_and_a_mesh(detector, tmp_path, capsys
 
 def test_parameters_in_the_json_decode_to_its_joints(detector, tmp_path):
     """What docs/predictions.md promises a reader of the file."""
-    from utnet.geometry import axis_angle_to_matrix
+    from utnet.rotations import axis_angle_to_matrix
 
     out = tmp_path / "out"
     predict(picture(tmp_path / "photo.png"), "--out", out, "--npz")

@@ -17,11 +17,12 @@ from utnet.config import CropConfig
 from utnet.data import open_source
 from utnet.data.transforms import crop, to_right
 from utnet.errors import InputError
-from utnet.geometry import axis_angle_to_matrix, mirror_params, project
+from utnet.geometry import mirror_params, project
 from utnet.hand import HandModel
 from utnet.io import layouts
 from utnet.io.atomic import atomic_dir
 from utnet.render.raster import rasterize
+from utnet.rotations import axis_angle_to_matrix
 from utnet.synth.appearance import Appearance
 from utnet.synth.motion import Motion
 from utnet.synth.pair import PairRenderer

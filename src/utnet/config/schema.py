@@ -80,7 +80,7 @@ class ModelConfig:
     checkpoint_blocks: bool = False
     """Training computes the encoder's activations a second time instead of keeping them: much less memory."""
     mano: str = ""
-    """Your MANO_RIGHT.pkl, to learn MANO's hand (its parameters and vertices); empty: the open hand."""
+    """Folder of your MANO_RIGHT.pkl (or the file): the network predicts MANO's hand; empty: the open hand."""
 
     def __post_init__(self):
         unit = 14 if self.patch_px == 14 else 32

@@ -13,8 +13,9 @@ import numpy as np
 
 from utnet.conventions import NUM_JOINTS, PARENTS
 from utnet.fit.landmark_model import LandmarkModel, parents_in_finger
-from utnet.geometry import rotation_to_z, unproject
+from utnet.geometry import unproject
 from utnet.placement import solve_translation
+from utnet.rotations import rotation_to_z
 
 _USUAL_APART = 0.6
 """Directions of a finger's bones of a network and of landmarks are usually apart by less than this (35 degrees)."""

@@ -50,9 +50,21 @@ _SHAPES: dict[str, tuple[int | None, ...]] = {
 _MAX_DENSE = 10**7  # maximum size of a sparse matrix; MANO's has 12,448 entries
 
 
-def mano_file(folder: str | Path, side: str) -> Path:
-    """Path of the MANO file of a side in a folder: MANO_RIGHT.npz if only that exists, else MANO_RIGHT.pkl."""
-    pickled = Path(folder) / f"MANO_{side.upper()}.pkl"
+def mano_file(mano: str | Path, side: str = "right") -> Path:
+    """Returns the MANO file of a side, as the option `mano` names it everywhere.
+
+    Args:
+        mano: the folder that holds MANO_RIGHT.pkl and MANO_LEFT.pkl (or .npz), or one of the two files; the other is
+            expected beside it.
+        side: "right" or "left".
+
+    Returns:
+        The path; where a folder holds neither file, that of the .pkl.
+    """
+    path = Path(mano)
+    if path.suffix.lower() in (".pkl", ".npz"):
+        return path.with_name(path.name.replace("LEFT" if side == "right" else "RIGHT", side.upper()))
+    pickled = path / f"MANO_{side.upper()}.pkl"
     arrays = pickled.with_suffix(".npz")
     return arrays if arrays.is_file() and not pickled.is_file() else pickled
 
@@ -61,7 +73,7 @@ def load_mano(path: str | Path, *, side: str = "right", flat_hand_mean: bool = T
     """Reads a MANO model file. Rest joints and their blendshapes are computed with `J_regressor`.
 
     Args:
-        path: `MANO_RIGHT.pkl` or `MANO_LEFT.pkl`, or an .npz of the same arrays.
+        path: `MANO_RIGHT.pkl` or `MANO_LEFT.pkl` or an .npz of the same arrays, or the folder that contains it.
         side: "right" or "left", the hand in the file (manopth's fingertips differ by side).
         flat_hand_mean: False uses the file's `hands_mean` as mean pose; True uses none.
         tips: convention of the fingertip vertices, a key of `conventions.MANO_TIP_VERTICES`.
@@ -74,11 +86,11 @@ def load_mano(path: str | Path, *, side: str = "right", flat_hand_mean: bool = T
         raise ValueError(f"side is {side!r}, expected 'right' or 'left'")
     if tips not in MANO_TIP_VERTICES:
         raise ValueError(f"tips is {tips!r}, expected one of {', '.join(MANO_TIP_VERTICES)}")
-    path = Path(path)
+    path = mano_file(path, side) if Path(path).is_dir() else Path(path)
     if not path.is_file():
         raise InputError(
             f"{path}: no such MANO file. MANO is licence-gated: register at mano.is.tue.mpg.de, download "
-            f"MANO_{side.upper()}.pkl and give its path; the open hand (HandModel.open) needs no file"
+            f"MANO_{side.upper()}.pkl and give its folder; the open hand (HandModel.open) needs no file"
         )
     data = _load_npz(path) if path.suffix.lower() == ".npz" else load_pickle(path, allow=_ALLOW)
     if not isinstance(data, dict):

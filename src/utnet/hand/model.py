@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from utnet.conventions import MANO21_TO_OPENPOSE, MANO_PARENTS, NUM_BETAS, SIDES
-from utnet.geometry import axis_angle_to_matrix, matrix_to_axis_angle
 from utnet.hand.arrays import HandArrays, load_open_hand
 from utnet.hand.skinning import skin
+from utnet.rotations import axis_angle_to_matrix, matrix_to_axis_angle
 from utnet.types import HandMesh, HandParams, check_shape
 
 _FINGERS = (5, 3)
@@ -102,7 +102,7 @@ class HandModel(nn.Module):
         """Loads a MANO file (`MANO_RIGHT.pkl` or `MANO_LEFT.pkl`), without running code in it.
 
         Args:
-            path: the file.
+            path: the file, or its folder.
             side: "right" or "left", the hand in the file.
             flat_hand_mean: False adds the file's `hands_mean` to every pose (FreiHAND, DexYCB); True does not (HO3D,
                 WiLoR).

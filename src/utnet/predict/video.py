@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,9 +14,10 @@ from utnet.errors import InputError
 from utnet.io.videos import Frame, VideoReader, VideoWriter
 from utnet.predict.arrays import HandRows
 from utnet.predict.drawing import draw_hands
-from utnet.predict.files import PredictionsFile, hand_record, image_record, write_meshes
+from utnet.predict.files import PredictionsFile, hand_record, image_record, image_size
 from utnet.predict.hand import Hand
 from utnet.predict.inputs import Input
+from utnet.predict.meshes import write_meshes
 from utnet.predict.predictor import Predictor
 from utnet.predict.request import Request
 from utnet.predict.smooth import HandSmoother
@@ -66,7 +67,7 @@ def predict_video(
             "arrays": f"{item.name}.npz" if request.arrays else None,
         }
         follow = _Follower(predictor, reader.fps, K_px, smooth=not request.raw)
-        head = image_record(reader.name, first.rgb, K_px, K_from, files)
+        head = image_record(reader.name, image_size(first.rgb), K_px, K_from, files)
         add = stack.enter_context(file.video({**head, "fps": round(reader.fps, 4), "smoothed": not request.raw}))
         writer = None
         if files["overlay"]:
@@ -102,7 +103,7 @@ class _Follower:
                 raise InputError("smoothing needs the network's hand model, which this exported file lacks; add --raw")
             self._smooth = HandSmoother(fps, hand=predictor.hand)
 
-    def __call__(self, frame: Frame) -> list[Hand]:
+    def __call__(self, frame: Frame) -> Sequence[Hand]:
         hands = self._predictor.from_detections(frame.rgb, self._track(frame.rgb), K_px=self._K_px)
         return hands if self._smooth is None else self._smooth(hands, frame.time_s)
 
@@ -125,7 +126,7 @@ def _bar(reader: VideoReader, item: Input) -> tqdm:
     return tqdm(total=reader.num_frames, desc=item.name, unit="frame", disable=None)
 
 
-def _frame_meshes(request: Request, item: Input, frame: Frame, hands: list[Hand]) -> list[str] | list[None]:
+def _frame_meshes(request: Request, item: Input, frame: Frame, hands: Sequence[Hand]) -> list[str] | list[None]:
     """Names of a frame's meshes in the folder of the video's meshes, where they are asked for."""
     if request.video_mesh is None:
         return [None] * len(hands)

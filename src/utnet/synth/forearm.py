@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from utnet.geometry import axis_angle_to_matrix
+from utnet.rotations import axis_angle_to_matrix
 from utnet.synth.skin import chart
 from utnet.synth.surfaces import Material, Part, Skin
 from utnet.synth.textures import texture_of

@@ -9,7 +9,8 @@ import cv2
 import numpy as np
 
 from utnet.errors import InputError
-from utnet.geometry import axis_angle_to_matrix, intrinsics, matrix_to_axis_angle
+from utnet.geometry import intrinsics
+from utnet.rotations import axis_angle_to_matrix, matrix_to_axis_angle
 from utnet.synth.appearance import Appearance
 from utnet.synth.poses import PALM_M, angles_to_pose, sample_angles, sample_orientation
 from utnet.types import HandParams

@@ -9,9 +9,9 @@ import cv2
 import numpy as np
 import torch
 
-from utnet.geometry import axis_angle_to_matrix
 from utnet.hand import HandModel
 from utnet.render.raster import Fragments, interpolate, rasterize, vertex_normals
+from utnet.rotations import axis_angle_to_matrix
 from utnet.synth.appearance import Appearance, background, finish, shade, white_noise
 from utnet.synth.forearm import wrist_loop
 from utnet.types import HandParams

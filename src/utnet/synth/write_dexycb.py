@@ -18,9 +18,10 @@ from tqdm import tqdm
 
 from utnet.config import SynthConfig
 from utnet.conventions import SIDES
-from utnet.geometry import axis_angle_to_matrix, matrix_to_axis_angle, mirror_params, project
+from utnet.geometry import mirror_params, project
 from utnet.io import layouts
 from utnet.io.atomic import atomic_dir
+from utnet.rotations import axis_angle_to_matrix, matrix_to_axis_angle
 from utnet.synth.appearance import Appearance
 from utnet.synth.motion import (
     Motion,

@@ -16,9 +16,10 @@ import numpy as np
 from tqdm import tqdm
 
 from utnet.config import SynthConfig
-from utnet.geometry import box_of, crop_affine, crop_camera, matrix_to_axis_angle, project, unproject
+from utnet.geometry import box_of, crop_affine, crop_camera, project, unproject
 from utnet.io import layouts
 from utnet.io.atomic import atomic_dir
+from utnet.rotations import matrix_to_axis_angle
 from utnet.synth.appearance import Appearance
 from utnet.synth.motion import (
     Motion,

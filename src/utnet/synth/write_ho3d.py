@@ -21,9 +21,10 @@ from tqdm import tqdm
 from utnet.config import SynthConfig
 from utnet.conventions import OPENPOSE_TO_MANO21
 from utnet.errors import InputError
-from utnet.geometry import box_of, matrix_to_axis_angle, mirror_params, project, rotate_params, unproject
+from utnet.geometry import box_of, mirror_params, project, rotate_params, unproject
 from utnet.io import layouts
 from utnet.io.atomic import atomic_dir
+from utnet.rotations import matrix_to_axis_angle
 from utnet.synth.appearance import Appearance
 from utnet.synth.motion import (
     Motion,

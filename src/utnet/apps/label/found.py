@@ -14,10 +14,11 @@ from utnet.apps.label.measure import inside, observe, second_difference
 from utnet.conventions import NUM_JOINTS
 from utnet.data.shards.write_shards import ShardOptions, cut
 from utnet.detect import Detection, HandTracker
-from utnet.geometry import longer_side, matrix_to_axis_angle, normalized_distance_percent
+from utnet.geometry import longer_side, normalized_distance_percent
 from utnet.io.pictures import read_picture
 from utnet.io.videos import VideoReader
 from utnet.predict import Hand, Predictor
+from utnet.rotations import matrix_to_axis_angle
 from utnet.types import Sample
 
 WINDOW = ShardOptions()
