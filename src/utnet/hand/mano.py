@@ -73,7 +73,7 @@ def load_mano(path: str | Path, *, side: str = "right", flat_hand_mean: bool = T
     """Reads a MANO model file. Rest joints and their blendshapes are computed with `J_regressor`.
 
     Args:
-        path: `MANO_RIGHT.pkl` or `MANO_LEFT.pkl`, an .npz of the same arrays, or the folder that holds it.
+        path: `MANO_RIGHT.pkl` or `MANO_LEFT.pkl` or an .npz of the same arrays, or the folder that contains it.
         side: "right" or "left", the hand in the file (manopth's fingertips differ by side).
         flat_hand_mean: False uses the file's `hands_mean` as mean pose; True uses none.
         tips: convention of the fingertip vertices, a key of `conventions.MANO_TIP_VERTICES`.

@@ -16,12 +16,7 @@ from utnet.data.transforms import to_right
 from utnet.detect import Detection, HandDetector
 from utnet.errors import InputError
 from utnet.geometry import mirror_params, mirror_points, normalized_distance_percent, project
-from utnet.predict.checks import (
-    CameraInput,
-    ImageInput,
-    check_box,
-    is_camera,
-)
+from utnet.predict.checks import CameraInput, ImageInput, check_box, is_camera
 from utnet.predict.confidence import kind_of, score
 from utnet.predict.evidence import evidence_of
 from utnet.predict.given_landmarks import box_of_landmarks, checked_landmarks, detector_confidence, with_landmarks
