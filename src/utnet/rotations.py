@@ -14,14 +14,14 @@ if TYPE_CHECKING:
 
 
 def rotation_6d_to_matrix(six: torch.Tensor) -> torch.Tensor:
-    """(..., 6) first column then second column -> (..., 3, 3), by Gram-Schmidt (Zhou et al. 2019; WiLoR's layout)."""
-    import roma  # costs a second to import
+    """(..., 6) first and second column -> (..., 3, 3), by Gram-Schmidt (Zhou et al. 2019; WiLoR's layout)."""
+    import roma  # takes a second
 
     return roma.special_gramschmidt(six.unflatten(-1, (2, 3)).transpose(-1, -2))
 
 
 def matrix_to_rotation_6d(R: torch.Tensor) -> torch.Tensor:
-    """(..., 3, 3) -> (..., 6), the first two columns one after the other."""
+    """(..., 3, 3) -> (..., 6), the first and second column."""
     return R[..., :2].transpose(-1, -2).flatten(-2)
 
 
@@ -34,8 +34,10 @@ def rotation_to_z(direction: np.ndarray) -> np.ndarray:
 
 
 def axis_angle_to_matrix(axis_angle: Any) -> Any:
-    """(..., 3) rotation vectors in radians -> (..., 3, 3). Numpy in, numpy out (every label that is read needs it: a
-    kernel of our own, ten times faster than roma's for one hand)."""
+    """(..., 3) rotation vectors in radians -> (..., 3, 3). Numpy in, numpy out.
+
+    The numpy version (used for every label read) is ten times faster than roma for one hand.
+    """
     if isinstance(axis_angle, np.ndarray):
         return _rodrigues(axis_angle)
     import roma
