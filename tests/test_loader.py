@@ -15,6 +15,7 @@ import torch
 from test_transforms import sample_at, with_everything
 from trees import copy_of, dexycb_tree, ho3d_tree
 from utnet.config import AugmentConfig, Config, ModelConfig, TrainConfig
+from utnet.data import loader as loader_module
 from utnet.data import open_source
 from utnet.data.loader import _Crops, collate, make_loader
 from utnet.data.source import BadSample
@@ -322,6 +323,33 @@ def test_workers_pass_over_sigterm_and_end_with_their_process(ho3d):
     alive = process.is_alive()
     process.kill()
     assert not alive, "its workers hold it back"
+    assert process.exitcode == 0
+
+
+def start_workers_under_sigterm(source, config):
+    """For a process of its own: SIGTERM reaches each worker right after the fork, and again just before its setup."""
+
+    def interrupted_init(number):
+        os.kill(os.getpid(), signal.SIGTERM)
+        init_worker(number)
+
+    init_worker, loader_module.init_worker = loader_module.init_worker, interrupted_init
+    os.register_at_fork(after_in_child=lambda: os.kill(os.getpid(), signal.SIGTERM))
+    seen = iter(make_loader(source, config, train=True))
+    for _ in range(4):
+        next(seen)
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == set()
+    again = iter(make_loader(source, config, train=True))  # as after every validation
+    next(again)
+    assert len(multiprocessing.active_children()) == 4
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="workers are forked on Linux")
+def test_sigterm_before_a_worker_is_set_up_does_not_kill_it(ho3d):
+    process = multiprocessing.get_context("fork").Process(target=start_workers_under_sigterm, args=(ho3d, workers(2)))
+    process.start()
+    process.join(60)
+    process.kill()
     assert process.exitcode == 0
 
 

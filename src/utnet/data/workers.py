@@ -20,8 +20,21 @@ _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3  # malloc.h
 if sys.platform == "linux":
     from multiprocessing.context import ForkContext, ForkProcess
 
+    _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
     class _Worker(ForkProcess):
-        """A process that its parent ends by SIGKILL, because it passes over SIGTERM."""
+        """A process that ignores requests to stop and is ended by its parent with SIGKILL.
+
+        It is forked with these signals blocked and inherits the mask: one that arrives before `init_worker` has run
+        stays pending and is discarded there, where it would kill a worker that has no handler yet.
+        """
+
+        def start(self) -> None:
+            mask = signal.pthread_sigmask(signal.SIG_BLOCK, _STOP_SIGNALS)
+            try:
+                super().start()
+            finally:
+                signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
         def terminate(self) -> None:
             self.kill()
@@ -60,8 +73,9 @@ def init_worker(_: int = 0) -> None:
         if isinstance(multiprocessing.current_process(), _Worker):
             # A request to stop reaches the whole group of processes. It is for the main process, which may need its
             # workers a little longer, and ends them.
-            signal.signal(signal.SIGINT, signal.SIG_IGN)
-            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            for number in _STOP_SIGNALS:
+                signal.signal(number, signal.SIG_IGN)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOP_SIGNALS)  # blocked by `_Worker.start`
         # By default glibc gives a picture's memory back when it is freed, and the kernel hands it out again page by
         # page: that costs half of what decoding the picture costs.
         mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
