@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from itertools import islice
@@ -19,7 +19,7 @@ from utnet.config import Config, to_tree
 from utnet.data.loader import Loader, make_loader
 from utnet.data.source import Source
 from utnet.ema import WeightMean
-from utnet.errors import InputError
+from utnet.errors import InputError, WorkerError, worker_errors
 from utnet.evaluate import INPUTS, evaluate, scorable_inputs
 from utnet.losses import UTNetLoss
 from utnet.model import UTNet
@@ -28,8 +28,8 @@ from utnet.run_log import RunLog, prediction_pictures, skipped_lines
 from utnet.run_state import Progress, Run, begun_as, make_model, read_progress
 from utnet.sources import check_apart, describe, fingerprint, open_data, open_validation
 from utnet.starting_weights import backbone_parameters
-from utnet.stopping import Stopped, StopRequests
-from utnet.storage import write_json
+from utnet.stopping import Stopped, StopRequests, Terminated
+from utnet.storage import output_folder, write_json
 from utnet.types import Batch
 
 _BAR = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining}{postfix}"
@@ -64,10 +64,16 @@ def train(
         InputError: the folder holds a run already (or none to resume), or the data cannot be read.
         FloatingPointError: a loss or a gradient that is not finite; the samples' keys are in bad_batch.json, and last/
             is what it was.
+        WorkerError: a process that reads samples was killed, or hangs; `workdir` can be resumed.
         Stopped: a signal asked for it; `workdir` can be resumed.
     """
     workdir = Path(workdir)
-    with joined() as world, StopRequests() as stop:
+    with (
+        joined() as world,
+        output_folder(workdir) if world.is_first else nullcontext(),
+        worker_errors(),
+        StopRequests() as stop,
+    ):
         restarted = is_restart(world, begun_as(workdir).get("job", ""))
         exists = whole_folder(workdir / "last").exists()  # a run that ended before its first checkpoint is no loss
         resume = resume or (exists and restarted)
@@ -77,7 +83,6 @@ def train(
             )
         job, about = _set_up(config, workdir, world, stop, resume, loss_function)
         if world.is_first:
-            workdir.mkdir(parents=True, exist_ok=True)
             config.save(workdir / "config.yaml")
             write_json(workdir / "run.json", about)
         told = progress and world.is_first
@@ -85,7 +90,11 @@ def train(
             print(f"training on {describe(job.loader.source)}, validating on {describe(job.validation)}")
             if resume:
                 print(_going_on(job.run.progress, config))
-        _loop(job, progress=told)
+        try:
+            _loop(job, progress=told)
+        except Terminated as error:  # what was under way did not end in time
+            message = f"stopped in the middle of a step or validation; go on by utnet train --resume {workdir}"
+            raise Stopped(message, SIGTERM) from error
         done = job.run.progress
         result = {"step": done.step, "seconds": done.seconds, "metrics": done.scores, "best": done.best}
         bad = {key: message for loader in done.loaders for key, message in loader["bad"].items()}
@@ -201,7 +210,7 @@ def _loop(job: _Job, *, progress: bool) -> None:
             for group in job.run.optimiser.param_groups:
                 group["lr"] = group["share"] * learning_rate(done.share, done.step, config)
             began = time.monotonic()
-            taken = list(islice(batches, config.train.accumulate))
+            taken = _take(job, batches)
             step = train_step(job.engine, taken, job.run.optimiser, config, workdir, start=start, stop=job.stop)
             done.add(step.terms, step.num_samples, time.monotonic() - began)
             done.seconds, asked = step.seconds, step.asked
@@ -214,6 +223,18 @@ def _loop(job: _Job, *, progress: bool) -> None:
                 lr = job.run.optimiser.param_groups[0]["lr"]
                 log.write("train", done.step, done.seconds, {"lr": lr, "samples_per_s": speed, **means})
                 bar.set_postfix(_shown(done.step, means, step.num_samples, speed, config))
+
+
+def _take(job: _Job, batches: Iterator[Batch]) -> list[Batch]:
+    """The batches of a step. Where none come, the run is saved as it was before them."""
+    position = job.loader.position
+    try:
+        return list(islice(batches, job.config.train.accumulate))
+    except (WorkerError, Terminated):
+        if job.world.size == 1 and job.run.progress.step:  # several processes cannot agree on a checkpoint any more
+            job.loader.position = position
+            job.run.save(job.workdir / "last", job.config, job.loader, job.world)
+        raise
 
 
 def _validate(job: _Job, log: RunLog) -> None:

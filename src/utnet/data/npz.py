@@ -17,7 +17,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from utnet.data.files import read_npz
+from utnet.data.files import MAX_ARRAY_BYTES, read_npz
 
 _TAIL = 1 << 16
 """Bytes read at once from the end; a file of labels is smaller."""
@@ -43,7 +43,7 @@ def read_members(path: str | Path, *names: str) -> list[np.ndarray]:
     try:
         with open(path, "rb", buffering=0) as file:
             return _members(file, names)
-    except (OSError, ValueError, struct.error, zlib.error, _UnusualError):
+    except Exception:  # numpy evaluates a header as Python, so a damaged one raises anything; `read_npz` names it
         return read_npz(Path(path), *names)
 
 
@@ -79,7 +79,9 @@ def _array(file: BinaryIO, tail: bytes, start: int, entry: tuple) -> np.ndarray:
     magic, *_, name_length, extra = _LOCAL.unpack(header)
     data = _bytes(file, tail, start, local + _LOCAL.size + name_length + extra, packed)
     if method == _DEFLATED:
-        data = zlib.decompressobj(-zlib.MAX_WBITS).decompress(data, max(1, unpacked))  # never more than it says
+        data = zlib.decompressobj(-zlib.MAX_WBITS).decompress(
+            data, max(1, min(unpacked, MAX_ARRAY_BYTES))
+        )  # never more than it says
     elif method != _STORED:
         raise _UnusualError
     if magic != b"PK\3\4" or len(data) != unpacked or zlib.crc32(data) != crc or data[:8] != _NPY:
@@ -100,6 +102,6 @@ def _bytes(file: BinaryIO, tail: bytes, start: int, offset: int, length: int) ->
 def _describe(header: bytes) -> tuple[np.dtype, tuple[int, ...]]:
     """dtype and shape that the header of an npy file tells (its length and its text)."""
     shape, fortran_order, dtype = np.lib.format.read_array_header_1_0(io.BytesIO(header))
-    if fortran_order or dtype.hasobject:
+    if fortran_order or dtype.hasobject or min(shape, default=0) < 0:
         raise _UnusualError
     return dtype, shape

@@ -14,7 +14,7 @@ import re
 import warnings
 import zipfile
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -94,6 +94,9 @@ _OWN = ("hand_tokens.embed_slot", "stem.placeholder", "stem.embed_depth.0", "ste
 """What UTNet has beside WiLoR; all zero but the depth path's first layer."""
 
 
+_MAX_LISTED = 20
+
+
 def import_wilor(source: str | Path | Mapping, num_heads: int | None = None) -> UTNet:
     """WiLoR's network with its weights and its hand, in eval mode; its depth path starts without effect.
 
@@ -159,21 +162,22 @@ def _read(source: str | Path | Mapping) -> tuple[str, dict[str, Tensor]]:
         raise InputError(f"{where}: holds a {type(tree).__name__}, not a state dict")
     odd = [str(name) for name, value in tree.items() if not isinstance(value, Tensor | np.ndarray)]
     if odd:
-        raise InputError(f"{where}: these entries are not arrays: {', '.join(odd)}")
+        raise InputError(f"{where}: these entries are not arrays: {_listed(odd)}")
     return where, {str(name): torch.as_tensor(value) for name, value in tree.items()}
 
 
 def _sorted_entries(state: dict[str, Tensor], where: str) -> tuple[dict[str, Tensor], HandModel]:
     """Every entry under UTNet's name, and the hand; or InputError with the entries that are missing or unknown."""
     dropped = [name for name in state if name.startswith("discriminator.")]
-    found = [re.fullmatch(r"backbone\.blocks\.(\d+)\..*", name) for name in state]
-    depth = 1 + max((int(match[1]) for match in found if match), default=0)
+    found = [re.fullmatch(r"backbone\.blocks\.(\d{1,3})\..*", name) for name in state]
+    # Never more blocks than entries: a name may say any number.
+    depth = min(1 + max((int(match[1]) for match in found if match), default=0), max(1, len(state)))
     names = entry_names(depth)
     wanted = {*names, *(f"mano.{name}" for name in (*_HAND, *_HAND_CHECKED))}
     odd = {"missing": sorted(wanted - state.keys())}
     odd["unknown"] = sorted(state.keys() - wanted - set(_UNUSED) - set(dropped))
     if any(odd.values()):
-        parts = [f"{len(listed)} {kind}: {', '.join(listed)}" for kind, listed in odd.items() if listed]
+        parts = [f"{len(listed)} {kind}: {_listed(listed)}" for kind, listed in odd.items() if listed]
         raise InputError(f"{where}: these are not the entries of a WiLoR checkpoint; {'; '.join(parts)}")
     broken = [name for name in wanted if not state[name].isfinite().all()]
     if broken:
@@ -191,6 +195,11 @@ def _sorted_entries(state: dict[str, Tensor], where: str) -> tuple[dict[str, Ten
         row = ours[f"hand_tokens.{name}"]
         ours[f"hand_tokens.{name}"] = row.reshape(shape) if row.numel() == math.prod(shape) else row
     return ours, _hand_of(state, where)
+
+
+def _listed(names: Sequence[str]) -> str:
+    """The first names of many, each no longer than a line."""
+    return ", ".join(name[:80] for name in names[:_MAX_LISTED]) + (", ..." if len(names) > _MAX_LISTED else "")
 
 
 def entry_names(depth: int) -> dict[str, str]:

@@ -7,7 +7,6 @@ import sys
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass, field
 
 from tqdm import tqdm
@@ -22,6 +21,7 @@ from utnet.predict.predictor import Predictor
 from utnet.predict.request import Request
 from utnet.predict.video import predict_video
 from utnet.stopping import StopRequests
+from utnet.storage import output_folder
 
 _NO_MORE_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 """Errors of writing that the next input would meet, too."""
@@ -63,21 +63,15 @@ def run(predictor: Predictor, inputs: Sequence[Input], request: Request) -> Summ
         InputError: nothing can be had of the only input, or the folder holds an input or an earlier call's predictions.
     """
     check_out(request.out, inputs)
-    earlier = earlier_files(request.out, allowed=request.overwrite)
-    is_new = not request.out.exists()
-    request.out.mkdir(parents=True, exist_ok=True)
     made_by = {"method": predictor.method, "weights": predictor.weights, "hand_model": predictor.hand_model}
-    try:
-        with StopRequests() as stop, PredictionsFile(request.out / PREDICTIONS, made_by) as file:
-            call = _Call(predictor, request, file, stop, is_only=len(inputs) == 1)
-            call.do(inputs)
-    except (InputError, KeyboardInterrupt):
-        if is_new:
-            with suppress(OSError):  # not empty
-                request.out.rmdir()
-        raise
-    finally:
-        remove_stale(earlier)
+    with output_folder(request.out):
+        earlier = earlier_files(request.out, allowed=request.overwrite)
+        try:
+            with StopRequests() as stop, PredictionsFile(request.out / PREDICTIONS, made_by) as file:
+                call = _Call(predictor, request, file, stop, is_only=len(inputs) == 1)
+                call.do(inputs)
+        finally:
+            remove_stale(earlier)
     return call.summary
 
 
