@@ -18,6 +18,7 @@ from utnet.checkpoint import pick_device, run_info, whole_folder
 from utnet.config import Config, to_tree
 from utnet.data.loader import Loader, make_loader
 from utnet.data.source import Source
+from utnet.data.workers import end_workers
 from utnet.ema import WeightMean
 from utnet.errors import InputError, WorkerError, worker_errors
 from utnet.evaluate import INPUTS, evaluate, scorable_inputs
@@ -92,7 +93,11 @@ def train(
                 print(_going_on(job.run.progress, config))
         try:
             _loop(job, progress=told)
+        except WorkerError:
+            end_workers()
+            raise
         except Terminated as error:  # what was under way did not end in time
+            end_workers()
             message = f"stopped in the middle of a step or validation; go on by utnet train --resume {workdir}"
             raise Stopped(message, SIGTERM) from error
         done = job.run.progress
