@@ -1,4 +1,4 @@
-from utnet.cli import train_script
+from utnet.cli.main import train_script
 
 if __name__ == "__main__":
     train_script()

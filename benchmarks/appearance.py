@@ -22,9 +22,9 @@ from convergence import configured, fit, held_out
 from real_pictures import distances, make_references
 
 from utnet.config import Config, CropConfig, override
+from utnet.data.shards.write_shards import write_shards
 from utnet.data.source import Source
-from utnet.data.write_shards import write_shards
-from utnet.evaluate import INPUTS, evaluate
+from utnet.evaluation.validation import INPUTS, evaluate
 from utnet.synth import SyntheticHands
 
 GROUPS: dict[str, tuple[str, ...]] = {

@@ -30,20 +30,20 @@ from short_training import HELD_OUT_SEED
 from utnet.checkpoint import save_checkpoint
 from utnet.config import Config, CropConfig, override
 from utnet.data.loader import make_loader
-from utnet.data.shards import Shards
+from utnet.data.shards.shards_reader import Shards
+from utnet.data.shards.write_shards import write_shards
 from utnet.data.source import Source
-from utnet.data.write_shards import write_shards
-from utnet.ema import WeightMean
-from utnet.evaluate import INPUTS, evaluate
+from utnet.data.sources import open_data
+from utnet.distributed import Engine
+from utnet.evaluation.validation import INPUTS, evaluate
 from utnet.geometry import crop_to_px, unproject
 from utnet.losses import UTNetLoss
 from utnet.metrics import pa_mpjpe_mm
 from utnet.model import UTNet
-from utnet.parallel import Engine
-from utnet.run_state import make_model
-from utnet.sources import open_data
 from utnet.synth import SyntheticHands
-from utnet.train import learning_rate, make_optimiser, progress_of, train_step
+from utnet.training.ema import WeightMean
+from utnet.training.loop import learning_rate, make_optimiser, progress_of, train_step
+from utnet.training.state import make_model
 
 _STACK = (
     "data.name=shards",

@@ -2,7 +2,7 @@
 
 Writes a tree in DexYCB's layout (640x480 JPEG and 16-bit PNG) to a temporary folder and prints a table and one JSON
 line: decoding the two files alone (`cv2.imdecode` of files in the page cache; the reader's own way with depth,
-`utnet.data.png`, is faster), whole samples (read, labels, crop, augmentation, batch) from files and from shards, and
+`utnet.io.png`, is faster), whole samples (read, labels, crop, augmentation, batch) from files and from shards, and
 the loader with one and two workers, from files and from shards. Decoding and samples take
 turns in blocks of 32 in one process that is set up as a data worker is, in processor time (one thread, nothing to wait
 for), so that other programs disturb them little; the median of the blocks' ratios counts.
@@ -134,7 +134,7 @@ def in_process(function, *arguments):
 def shards_of(root: Path, out: Path) -> Path:
     """The tree as shards of crops."""
     from utnet.data import open_source
-    from utnet.data.write_shards import write_shards
+    from utnet.data.shards.write_shards import write_shards
 
     write_shards(open_source("dexycb", root), out, progress=False)
     return out

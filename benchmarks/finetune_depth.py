@@ -23,7 +23,7 @@ from torch import Tensor
 from utnet.checkpoint import import_wilor
 from utnet.config import Config, CropConfig, LossConfig, ModelConfig, SynthConfig, TrainConfig, override
 from utnet.conventions import MANO21_TO_OPENPOSE, MANO_PARENTS
-from utnet.evaluate import evaluate
+from utnet.evaluation.validation import evaluate
 from utnet.geometry import matrix_to_rotation_6d
 from utnet.model import UTNet
 from utnet.model.wilor import entry_names

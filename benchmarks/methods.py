@@ -29,7 +29,7 @@ from tqdm import tqdm
 
 from utnet.checkpoint import DEFAULT_NETWORK
 from utnet.detect import Detection
-from utnet.evaluate import INPUTS
+from utnet.evaluation.validation import INPUTS
 from utnet.geometry import apart_percent, project
 from utnet.metrics import mpjpe_mm, pa_mpjpe_mm
 from utnet.predict import Predictor

@@ -1,6 +1,6 @@
 """Speed and memory of the hand layer and the network on a CPU, side by side in one process, interleaved.
 
-    python benchmarks/model.py hand                 hand layer against its naive twin (tests/naive_hand.py)
+    python benchmarks/model.py hand                 hand layer against its naive twin (tests/support/naive_hand.py)
     python benchmarks/model.py h [--depth N]        preset h against explicit attention, bf16, ONNX Runtime, OpenVINO
     python benchmarks/model.py profile              where the time of ti and s goes, by module and by operation
     python benchmarks/model.py memory [--batch 8]   peak memory of one training step of h with checkpointed blocks
@@ -63,8 +63,8 @@ def table(title: str, times: dict[str, list[float]], reference: str) -> dict:
 
 def hand_section(arguments: argparse.Namespace) -> dict:
     """Forward and backward: rotation matrices and betas -> joints (what training asks for), or joints and vertices."""
-    from mano_files import random_mano, write_mano
-    from naive_hand import NaiveHand, axis_angle_to_matrix
+    from support.mano_files import random_mano, write_mano
+    from support.naive_hand import NaiveHand, axis_angle_to_matrix
     from utnet.hand import HandModel
 
     data = random_mano()
@@ -184,8 +184,8 @@ def exported(model, folder: Path) -> dict[str, Callable[[], Callable[[torch.Tens
     from importlib.util import find_spec
 
     from utnet.config import CropConfig
-    from utnet.export import export_network
-    from utnet.exported import SUFFIXES, ExportedNetwork
+    from utnet.export.runtime import SUFFIXES, ExportedNetwork
+    from utnet.export.writer import export_network
 
     def maker(format: str, precision: str):
         def make():
@@ -213,7 +213,7 @@ def memory_section(arguments: argparse.Namespace) -> dict:
     from utnet.config import Config, LossConfig, ModelConfig
     from utnet.losses import UTNetLoss
     from utnet.model import UTNet
-    from utnet.train import make_optimiser
+    from utnet.training.loop import make_optimiser
     from utnet.types import Batch, HandParams
 
     def peak_gb() -> float:

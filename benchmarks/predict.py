@@ -56,8 +56,8 @@ def random_ti(folder: Path) -> Path:
 def exports(weights: Path, folder: Path) -> dict[str, Path]:
     """The network's files by format; those whose package is not installed are left out."""
     from utnet.checkpoint import load_checkpoint
-    from utnet.export import export_network
-    from utnet.exported import SUFFIXES
+    from utnet.export.runtime import SUFFIXES
+    from utnet.export.writer import export_network
 
     model, config = load_checkpoint(weights)
     files = {}
@@ -70,7 +70,7 @@ def exports(weights: Path, folder: Path) -> dict[str, Path]:
 
 def predictors(weights: Path, files: dict[str, Path]) -> dict:
     """By name, each with as many threads as torch has now."""
-    from utnet.exported import ExportedNetwork
+    from utnet.export.runtime import ExportedNetwork
     from utnet.predict import Predictor
 
     made = {"torch": Predictor(weights, device="cpu")}
@@ -141,7 +141,7 @@ class inside:
 
 def one_picture(predictor, path: Path, find: Callable) -> tuple[np.ndarray, list]:
     """(stages, 2) seconds from the file to the drawing, and the hands; "place" is what is left of the predictor."""
-    from utnet.media.pictures import read_picture
+    from utnet.io.pictures import read_picture
     from utnet.predict.drawing import draw_hands
 
     spent: dict[str, np.ndarray] = defaultdict(lambda: np.zeros(2))
@@ -200,7 +200,7 @@ def by_stage(made: dict, paths: list[Path], rounds: int, *, video: bool) -> dict
 
 def two_at_a_time(predictor, paths: list[Path]) -> tuple[float, float]:
     """Hands a second, by the wall clock and by CPU."""
-    from utnet.media.pictures import read_picture
+    from utnet.io.pictures import read_picture
     from utnet.predict.drawing import draw_hands
 
     def run(path: Path) -> int:

@@ -34,25 +34,26 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from utnet.apps.label.agreement import Limits, why_dropped
+from utnet.apps.label.dataset import Summary, label_pictures
+from utnet.apps.label.found import fitted_sample
+from utnet.apps.label.measure import observe
 from utnet.config import Config
 from utnet.data.loader import make_loader
-from utnet.data.shards import Shards
+from utnet.data.shards.shards_reader import Shards
+from utnet.data.shards.write_shards import write_shards
 from utnet.data.transforms import to_right
-from utnet.data.write_shards import write_shards
 from utnet.detect import Detection, HandTracker
 from utnet.errors import InputError
 from utnet.geometry import crop_to_px, project, unproject
-from utnet.label.agreement import Limits, why_dropped
-from utnet.label.dataset import Summary, label_pictures
-from utnet.label.found import fitted_sample
-from utnet.label.measure import observe
-from utnet.media import VideoReader, read_picture
+from utnet.io.atomic import require_new, whole_file
+from utnet.io.pictures import read_picture
+from utnet.io.videos import VideoReader
 from utnet.model import UTNet
 from utnet.predict import Predictor
 from utnet.predict.fitting import BothLifter
 from utnet.predict.inputs import find_inputs
 from utnet.predict.network import NetworkLifter
-from utnet.storage import require_new, whole_file
 from utnet.types import Sample
 
 SETS = ("people", "clip", "photos")

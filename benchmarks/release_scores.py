@@ -32,17 +32,17 @@ import torch
 
 from utnet.checkpoint import WEIGHTS, find_checkpoint, load_checkpoint, name_checkpoint
 from utnet.config import Config, SynthConfig, override
-from utnet.data.shards import Shards
-from utnet.data.write_shards import write_shards
-from utnet.evaluate import INPUTS, constant_hand
+from utnet.data.shards.shards_reader import Shards
+from utnet.data.shards.write_shards import write_shards
+from utnet.evaluation.crops import stacked
+from utnet.evaluation.protocol import Protocol
+from utnet.evaluation.rows import Row
+from utnet.evaluation.scoring import score_source
+from utnet.evaluation.summary import interval_ends
+from utnet.evaluation.validation import INPUTS, constant_hand
 from utnet.hand import HandModel
-from utnet.raster import rasterize
-from utnet.scoring.crops import stacked
-from utnet.scoring.protocol import Protocol
-from utnet.scoring.rows import Row
-from utnet.scoring.run import score_source
-from utnet.scoring.summary import interval_ends
-from utnet.storage import whole_file
+from utnet.io.atomic import whole_file
+from utnet.render.raster import rasterize
 from utnet.synth import SyntheticHands
 from utnet.synth.full import _STREAMS
 from utnet.synth.skin import sample_skin, skin_albedo

@@ -14,10 +14,10 @@ from torch import Tensor
 from utnet.checkpoint import load_checkpoint, save_checkpoint
 from utnet.config import Config, override
 from utnet.data.loader import make_loader
+from utnet.data.sources import open_data
 from utnet.losses import UTNetLoss
 from utnet.model import UTNet
-from utnet.sources import open_data
-from utnet.train import learning_rate, make_optimiser, progress_of, train
+from utnet.training.loop import learning_rate, make_optimiser, progress_of, train
 from utnet.types import Batch, Prediction
 
 HELD_OUT_SEED = 2_000_003

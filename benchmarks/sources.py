@@ -25,7 +25,7 @@ from pathlib import Path
 def write_trees(folder: Path, num: int) -> dict[str, tuple[str, Path]]:
     """Row title -> name of the source and its folder."""
     from utnet.data import open_source
-    from utnet.data.write_shards import write_shards
+    from utnet.data.shards.write_shards import write_shards
     from utnet.synth.write_dexycb import write_dexycb
     from utnet.synth.write_freihand import write_freihand
     from utnet.synth.write_ho3d import write_ho3d
@@ -62,8 +62,8 @@ def memory_mib() -> float:
 def measure(name: str, root: Path) -> dict:
     """One row, in a process of its own."""
     from utnet.data import open_source
+    from utnet.data.inspection.check import check_source
     from utnet.data.source import is_stream
-    from utnet.inspection.check import check_source
 
     open_source(name, root)  # imports and compiled code do not count
     os.environ["UTNET_CACHE"] = str(root.parent / f"{root.name}-cache")

@@ -17,9 +17,9 @@ from short_training import HELD_OUT_SEED, arguments, predictions, root_relative_
 from torch import Tensor
 
 from utnet.config import Config
-from utnet.likelihood import interval_mm
 from utnet.model import UTNet
 from utnet.synth import SyntheticHands
+from utnet.uncertainty import interval_mm
 
 SHARES = (0.5, 0.9)
 LEVELS = {

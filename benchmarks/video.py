@@ -90,7 +90,7 @@ def synthetic(
 def tracks_of(video: Path) -> tuple[dict[int, list[tuple[float, Hand]]], HandModel | None, float]:
     """Times and raw hands of every track of a video, the model that decodes them, frames a second."""
     from utnet.detect import HandTracker
-    from utnet.media.videos import VideoReader
+    from utnet.io.videos import VideoReader
     from utnet.predict import Predictor
 
     predictor = Predictor(method="fit")

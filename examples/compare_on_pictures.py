@@ -14,10 +14,11 @@ import cv2
 import numpy as np
 
 from utnet import Predictor
-from utnet.media import VideoReader, read_picture
+from utnet.io.pictures import read_picture
+from utnet.io.videos import VideoReader
 from utnet.predict import Hand
 from utnet.predict.inputs import find_inputs
-from utnet.viz import contact_sheet, draw_skeleton, label, overlay_mesh, save_picture
+from utnet.render.drawing import contact_sheet, draw_skeleton, label, overlay_mesh, save_picture
 
 CELL_PX, WIDER = 240, 1.9
 

@@ -41,11 +41,11 @@ from utnet.config import Config, CropConfig, ModelConfig, SynthConfig
 from utnet.conventions import MM_PER_M
 from utnet.data.collate import collate
 from utnet.data.transforms import warp
-from utnet.evaluate import constant_hand
+from utnet.evaluation.validation import constant_hand
 from utnet.geometry import crop_affine, matrix_to_rotation_6d, project
+from utnet.io.atomic import write_json
 from utnet.metrics import mpjpe_mm, pa_mpjpe_mm
 from utnet.model import UTNet
-from utnet.storage import write_json
 from utnet.synth import SyntheticHands
 from utnet.types import Batch, HandParams, Sample
 

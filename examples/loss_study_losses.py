@@ -1,4 +1,5 @@
-"""The losses that `loss_study.py` compares, and what it does to the labels; to be read beside `utnet/losses.py`.
+"""The losses that `loss_study.py` compares, and what it does to the labels,
+to be read beside `utnet/losses/weighted.py`.
 
 All take (Prediction, Batch) and return their terms by name; `total_loss` is what is trained. Only the two joint terms
 are trained in the study, with the weights that UTNet and WiLoR share.

@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from utnet.storage import write_whole
+from utnet.io.atomic import write_whole
 
 NAMES = {
     "former_m": "(a) before, metres",

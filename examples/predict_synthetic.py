@@ -12,8 +12,8 @@ import numpy as np
 
 from utnet import Predictor
 from utnet.config import SynthConfig
+from utnet.render.drawing import contact_sheet, overlay_mesh, save_picture
 from utnet.synth import SyntheticHands
-from utnet.viz import contact_sheet, overlay_mesh, save_picture
 
 SIZE_PX = 320
 

@@ -5,11 +5,11 @@ import sys
 import numpy as np
 
 from utnet.geometry import intrinsics
-from utnet.raster import render_shaded
+from utnet.render.drawing import contact_sheet, save_picture
+from utnet.render.raster import render_shaded
 from utnet.synth.poses import angles_to_pose, sample_angles, sample_betas
 from utnet.synth.scene import SceneRenderer
 from utnet.types import HandParams
-from utnet.viz import contact_sheet, save_picture
 
 SIZE = 240
 PALM_VIEW = np.array([[0.0, 0, 1], [1, 0, 0], [0, 1, 0]])  # fingers up, palm towards the camera

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from utnet.apps.demo import demo
 from utnet.config import Config
-from utnet.demo import demo
 
 ROOT = Path(__file__).parents[1]
 

@@ -17,19 +17,19 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from utnet import safe_pickle
 from utnet.checkpoint import load_checkpoint, save_checkpoint
 from utnet.config import Config, ModelConfig, TrainConfig, override
-from utnet.data import files, npz, tar_streams
-from utnet.data.files import decode_rgb, parse_npy, read_npz
-from utnet.data.files import read_yaml as read_labels_yaml
-from utnet.data.npz import read_members
-from utnet.data.shard_format import _DEPTH_HEADER, decode_depth, decode_sample
-from utnet.data.tar_streams import members_of
+from utnet.data.shards.shard_format import _DEPTH_HEADER, decode_depth, decode_sample
+from utnet.data.tars import tar_streams
+from utnet.data.tars.tar_streams import members_of
 from utnet.errors import InputError, shown
+from utnet.io import files, npz, safe_pickle
+from utnet.io.files import decode_rgb, parse_npy, read_npz
+from utnet.io.files import read_yaml as read_labels_yaml
+from utnet.io.npz import read_members
+from utnet.io.safe_pickle import load_pickle, parse_pickle
 from utnet.model import UTNet
 from utnet.model.wilor import import_wilor
-from utnet.safe_pickle import load_pickle, parse_pickle
 
 
 @pytest.fixture(autouse=True)

@@ -11,12 +11,12 @@ from scipy import integrate, stats
 from utnet.checkpoint import load_checkpoint, save_checkpoint
 from utnet.config import Config, DataConfig, LossConfig, ModelConfig, TrainConfig
 from utnet.data.loader import make_loader
+from utnet.data.sources import open_data
 from utnet.errors import InputError
-from utnet.likelihood import NORMAL_SHAPE, error_nll, interval_mm, quantile, share_within
 from utnet.losses import UTNetLoss
 from utnet.model import UTNet
-from utnet.sources import open_data
 from utnet.types import Prediction
+from utnet.uncertainty import NORMAL_SHAPE, error_nll, interval_mm, quantile, share_within
 
 SHAPES = [NORMAL_SHAPE, (1.0, 1.0), (4.0, 0.7), (0.8, 3.0)]
 MODEL = ModelConfig(size_px=64, uncertainty=True)

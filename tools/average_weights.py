@@ -16,8 +16,8 @@ import torch
 
 from utnet.checkpoint import RUN, find_checkpoint, load_checkpoint, save_checkpoint
 from utnet.errors import InputError
-from utnet.run_state import differences
-from utnet.storage import require_new
+from utnet.io.atomic import require_new
+from utnet.training.state import differences
 
 
 def average(after: str | Path, before: str | Path, share: float, out: Path) -> None:

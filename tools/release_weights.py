@@ -35,9 +35,9 @@ from utnet.config import Config, override
 from utnet.data.collate import collate
 from utnet.data.transforms import right_crop
 from utnet.errors import InputError
-from utnet.evaluate import INPUTS
+from utnet.evaluation.validation import INPUTS
+from utnet.io.atomic import new_folder, write_json, write_whole
 from utnet.model import UTNet
-from utnet.storage import new_folder, write_json, write_whole
 from utnet.synth import SyntheticHands
 
 SHIPPED = Path(__file__).parents[1] / "src" / "utnet" / "assets" / "weights"

@@ -1,5 +1,5 @@
 """`python -m utnet` is `utnet`."""
 
-from utnet.cli import main
+from utnet.cli.main import main
 
 main()

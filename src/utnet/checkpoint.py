@@ -33,10 +33,11 @@ from utnet.config import Config, from_tree, to_tree
 from utnet.errors import InputError
 from utnet.hand import HandModel
 from utnet.hand.arrays import HandArrays
+from utnet.io.atomic import put_on_disk, write_json
 from utnet.model import UTNet
+from utnet.model.hamer import import_hamer as import_hamer
 from utnet.model.presets import resolve_preset
 from utnet.model.wilor import import_wilor as import_wilor
-from utnet.storage import put_on_disk, write_json
 
 WEIGHTS, RUN = "weights.safetensors", "run.json"
 _HAND = "hand."
@@ -65,7 +66,7 @@ def save_checkpoint(
         model: the network; a hand of another kind than the open one is kept with it (see above).
         config: the whole run's, so that the checkpoint needs no other file.
         weights: what stands for `model.state_dict()`, where the network holds only parts of it (FSDP).
-        beside: further files of tensors by their names, such as what resuming needs (`utnet.run_state`).
+        beside: further files of tensors by their names, such as what resuming needs (`utnet.training.state`).
         **info: anything JSON, such as `step` and `metrics`.
     """
     folder = Path(folder)

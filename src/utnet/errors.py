@@ -25,6 +25,11 @@ def worker_errors() -> Iterator[None]:
         yield
     except RuntimeError as error:
         text = str(error)
+        if "DataLoader timed out" in text:
+            raise WorkerError(
+                "a process that reads samples hangs: it gave nothing within train.worker_timeout_s; look at the disk "
+                "or network that the data are on, or raise that limit"
+            ) from error
         if "DataLoader worker" in text and ("killed by signal" in text or "exited unexpectedly" in text):
             raise WorkerError(
                 "a process that reads samples was killed, most often because memory ran out; use fewer workers "

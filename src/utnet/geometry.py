@@ -6,12 +6,11 @@ Rotations are matrices; every conversion to or from another form is named `a_to_
 from __future__ import annotations
 
 import math
-from typing import overload
+from typing import Protocol, overload
 
 import numpy as np
 import torch
 
-from utnet.config import CropConfig
 from utnet.types import Array, HandParams
 
 # ------------------------------------------------------------------------------------------------------------- camera
@@ -101,7 +100,22 @@ def crop_affine(
     return np.array([[cos, -sin, x], [sin, cos, y], [0.0, 0.0, 1.0]])
 
 
-def jittered_crop_affine(box_px: np.ndarray, size_px: int, config: CropConfig, rng: np.random.Generator) -> np.ndarray:
+class CropJitter(Protocol):
+    """A crop's size and half-widths of its random changes: fields of `utnet.config.CropConfig`, which says more."""
+
+    @property
+    def expand(self) -> float: ...
+    @property
+    def aspect(self) -> float: ...
+    @property
+    def scale_jitter(self) -> float: ...
+    @property
+    def shift_jitter(self) -> float: ...
+    @property
+    def rotation_jitter_deg(self) -> float: ...
+
+
+def jittered_crop_affine(box_px: np.ndarray, size_px: int, config: CropJitter, rng: np.random.Generator) -> np.ndarray:
     """`crop_affine` with a random scale, shift and rotation within the half-widths of `config`."""
     log_scale, shift_x, shift_y, turn = rng.uniform(-1, 1, 4).tolist()
     expand = config.expand * math.exp(log_scale * math.log1p(config.scale_jitter))

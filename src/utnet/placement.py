@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 
 from utnet.geometry import box_of, intrinsics, project, unproject
-from utnet.raster import rasterize
+from utnet.render.raster import rasterize
 
 _GATE_M = 0.025
 """Readings farther than this from the mesh do not count."""

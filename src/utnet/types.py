@@ -223,7 +223,7 @@ class Prediction(_Mappable):
         root_z_m: (B,) distance of the wrist along the camera's axis, measured from depth; NaN for samples without.
         joint_scale_mm: (B, 21) error to be expected of each joint relative to the wrist, in the mean (0 for the wrist
             itself), or None for networks without `model.uncertainty`. `likelihood.interval_mm` makes intervals of it.
-        error_shape: (B, 2) shape of the distribution of these errors (k and p of `utnet.likelihood`), or None.
+        error_shape: (B, 2) shape of the distribution of these errors (k and p of `utnet.uncertainty`), or None.
     """
 
     global_orient: torch.Tensor

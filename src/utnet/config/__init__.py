@@ -1,6 +1,7 @@
 """A run's settings: `knobs`, the one page that names them all, and `reader`, strict YAML in and out."""
 
-from utnet.config.knobs import (
+from utnet.config.loading import from_tree, override, to_tree
+from utnet.config.schema import (
     AugmentConfig,
     Config,
     CropConfig,
@@ -11,7 +12,6 @@ from utnet.config.knobs import (
     SynthConfig,
     TrainConfig,
 )
-from utnet.config.reader import from_tree, override, to_tree
 from utnet.config.validation import HELD_OUT_SPLIT, own_validation
 
 __all__ = [

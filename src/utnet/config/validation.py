@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from utnet.errors import InputError
 
 if TYPE_CHECKING:
-    from utnet.config.knobs import DataConfig
+    from utnet.config.schema import DataConfig
 
 HELD_OUT_SPLIT = ("ho3d", "freihand", "custom")
 """Data sets without an official validation split: `train_fit` and `val` part their training data by recording."""

@@ -11,12 +11,12 @@ from typing import Any
 from utnet.errors import InputError
 
 _READERS = {
-    "dexycb": ("utnet.data.dexycb", "DexYcb"),
-    "ho3d": ("utnet.data.ho3d", "Ho3d"),
+    "dexycb": ("utnet.data.dexycb.dexycb_reader", "DexYcb"),
+    "ho3d": ("utnet.data.ho3d.ho3d_reader", "Ho3d"),
     "freihand": ("utnet.data.freihand", "FreiHand"),
-    "custom": ("utnet.data.custom", "Custom"),
-    "shards": ("utnet.data.shards", "Shards"),
-    "tars": ("utnet.data.tars", "Tars"),
+    "custom": ("utnet.data.custom.custom_reader", "Custom"),
+    "shards": ("utnet.data.shards.shards_reader", "Shards"),
+    "tars": ("utnet.data.tars.tars_reader", "Tars"),
 }
 """Imported when they are opened: a reader loads its own libraries only."""
 

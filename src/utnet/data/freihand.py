@@ -10,14 +10,14 @@ import cv2
 import numpy as np
 import torch
 
-from utnet import layouts
 from utnet.data.cache import cached_arrays
-from utnet.data.files import check_size, read_bytes, read_image, read_rgb
-from utnet.data.json_rows import read_rows
 from utnet.data.source import evenly_spaced, ground_truth_box
 from utnet.errors import InputError
 from utnet.geometry import axis_angle_to_matrix
 from utnet.hand import HandModel
+from utnet.io import layouts
+from utnet.io.files import check_size, read_bytes, read_image, read_rgb
+from utnet.io.json_rows import read_rows
 from utnet.types import HandParams, Sample
 
 SPLITS = ("train", "train_fit", "val", "evaluation")

@@ -6,7 +6,6 @@ What a sample looks like depends on (seed, epoch, index), or in a stream on (see
 from __future__ import annotations
 
 import os
-import threading
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -22,7 +21,7 @@ from utnet.data.collate import collate, label_fault
 from utnet.data.source import BadSample, Source, StreamSource, bad_sample, epoch_order, is_stream
 from utnet.data.transforms import right_crop
 from utnet.data.workers import init_worker, worker_context
-from utnet.errors import InputError, WorkerError, worker_errors
+from utnet.errors import InputError, worker_errors
 from utnet.types import Batch, Sample
 
 _PREFETCH = 2
@@ -194,17 +193,7 @@ class Loader:
         position: how far it is, in plain numbers; `make_loader` goes on from there.
     """
 
-    def __init__(
-        self,
-        source: Source | StreamSource,
-        loader: DataLoader,
-        *,
-        train: bool,
-        max_bad: int,
-        position: dict,
-        limit_s: float = 300.0,
-    ):
-        self._limit_s = limit_s
+    def __init__(self, source: Source | StreamSource, loader: DataLoader, *, train: bool, max_bad: int, position: dict):
         self.source, self._loader, self._train, self._max_bad = source, loader, train, max_bad
         self.bad: dict[str, str] = {}
         self.position = position
@@ -224,7 +213,7 @@ class Loader:
         """
         batches, barren = iter(self._loader), 0
         try:
-            while (item := _next(batches, self._limit_s)) is not None:
+            while (item := _next(batches)) is not None:
                 batch, bad, num, place = item
                 self._move(num, place)
                 barren = barren + len(bad) if batch is None else 0
@@ -264,34 +253,10 @@ class Loader:
             )
 
 
-def _next(batches: Iterator[Any], limit_s: float) -> Any:
-    """The next batch, or None at the end. Workers that give none in time are killed: torch's own limit does not cover
-    the wait for a tensor's memory, which a worker that hangs never hands over."""
-    workers = getattr(batches, "_workers", ())
-    expired = threading.Event()
-
-    def expire() -> None:
-        expired.set()
-        for worker in workers:
-            worker.kill()
-
-    timer = threading.Timer(limit_s, expire) if workers else None
-    if timer is not None:
-        timer.daemon = True
-        timer.start()
-    try:
-        with worker_errors():
-            return next(batches, None)
-    except (WorkerError, OSError, EOFError) as error:
-        if expired.is_set():
-            raise WorkerError(
-                f"a process that reads samples hangs: it gave nothing for {limit_s:g} s (train.worker_timeout_s); look "
-                "at the disk or network that the data are on, or raise that limit"
-            ) from error
-        raise
-    finally:
-        if timer is not None:
-            timer.cancel()
+def _next(batches: Iterator[Any]) -> Any:
+    """The next batch, or None at the end."""
+    with worker_errors():
+        return next(batches, None)
 
 
 class _Collate:
@@ -362,16 +327,10 @@ def make_loader(
         multiprocessing_context=worker_context(num_workers),
         generator=torch.Generator(),  # reading must not move the random state of whoever trains
         prefetch_factor=_PREFETCH if num_workers else None,
+        timeout=config.train.worker_timeout_s if num_workers else 0,
         pin_memory=pin_memory,
     )
-    return Loader(
-        source,
-        loader,
-        train=train,
-        max_bad=config.train.max_bad_samples,
-        position=position,
-        limit_s=config.train.worker_timeout_s,
-    )
+    return Loader(source, loader, train=train, max_bad=config.train.max_bad_samples, position=position)
 
 
 def _begun(position: dict | None, workers: int) -> dict:

@@ -65,7 +65,8 @@ def crop(sample: Sample, size_px: int, config: CropConfig, rng: np.random.Genera
         config: size of the square over the box, and the jitters.
         rng: draws the jitters (training); None is the fixed crop of evaluation.
     """
-    return warp(sample, _affine(sample, size_px, config, rng), size_px)
+    A = _affine(sample, size_px, config, rng)
+    return replace(sample, **_turned_labels(sample, A), **_warped_pictures(sample, A, size_px, config.recipe))
 
 
 def right_crop(sample: Sample, size_px: int, config: CropConfig, rng: np.random.Generator | None = None) -> Sample:
@@ -85,7 +86,7 @@ def right_crop(sample: Sample, size_px: int, config: CropConfig, rng: np.random.
     flip = np.array([[-1.0, 0.0, sample.rgb.shape[1] - 1.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
     right = replace(sample, **_mirrored_labels(sample))  # labels of the mirrored picture beside the picture as it is
     A = _affine(right, size_px, config, rng)
-    return replace(right, **_turned_labels(right, A), **_warped_pictures(sample, A @ flip, size_px))
+    return replace(right, **_turned_labels(right, A), **_warped_pictures(sample, A @ flip, size_px, config.recipe))
 
 
 def warp(sample: Sample, A: np.ndarray, size_px: int) -> Sample:
@@ -138,16 +139,23 @@ def _turned_labels(sample: Sample, A: np.ndarray) -> dict[str, Any]:
 # ----------------------------------------------------------------------------------------------------------- pictures
 
 
-def _warped_pictures(sample: Sample, A: np.ndarray, size_px: int) -> dict[str, Any]:
+def _warped_pictures(sample: Sample, A: np.ndarray, size_px: int, recipe: str = "utnet") -> dict[str, Any]:
     """rgb, depth and mask under A. Depth and mask take the nearest pixel: mixing hand and background would make depths
-    that nothing has."""
+    that nothing has.
+
+    The recipe "wilor" puts the box's centre on pixel `size_px / 2`, half a pixel right and below of where labels have
+    it, and blurs as that project does.
+    """
     depth, mask = sample.depth_m, sample.hand_mask
+    warp_rgb = _warp_rgb
+    if recipe == "wilor":
+        A, warp_rgb = A + np.array([[0, 0, 0.5], [0, 0, 0.5], [0, 0, 0]]), _warp_rgb_wilor
     size_wh = (size_px, size_px)
     if depth is not None:
         depth = cv2.warpAffine(depth, A[:2], size_wh, flags=cv2.INTER_NEAREST)
     if mask is not None:
         mask = cv2.warpAffine(mask.view(np.uint8), A[:2], size_wh, flags=cv2.INTER_NEAREST).view(bool)
-    return {"rgb": _warp_rgb(sample.rgb, A, size_px), "depth_m": depth, "hand_mask": mask}
+    return {"rgb": warp_rgb(sample.rgb, A, size_px), "depth_m": depth, "hand_mask": mask}
 
 
 def _warp_rgb(rgb: np.ndarray, A: np.ndarray, size_px: int) -> np.ndarray:
@@ -172,6 +180,21 @@ def _warp_rgb(rgb: np.ndarray, A: np.ndarray, size_px: int) -> np.ndarray:
     from_part = np.array([[k, 0.0, x0 + (k - 1) / 2], [0.0, k, y0 + (k - 1) / 2], [0.0, 0.0, 1.0]])
     out = cv2.warpAffine(part, (A @ from_part)[:2], (size_px, size_px), flags=cv2.INTER_LINEAR)
     return cv2.cvtColor(out, cv2.COLOR_RGBA2RGB)
+
+
+def _warp_rgb_wilor(rgb: np.ndarray, A: np.ndarray, size_px: int) -> np.ndarray:
+    """Bilinear; a picture that shrinks by more than 2.2 is first blurred, with half of (half its shrinking - 1) for a
+    deviation: what HaMeR's and WiLoR's demos do (skimage's Gaussian, cut off at four deviations)."""
+    halved = 0.5 / math.sqrt(abs(np.linalg.det(A[:2, :2])))
+    part = rgb
+    if halved > 1.1:
+        sigma = (halved - 1) / 2
+        reach = int(4 * sigma + 0.5)
+        part = cv2.GaussianBlur(
+            rgb.astype(np.float32), (2 * reach + 1, 2 * reach + 1), sigma, borderType=cv2.BORDER_REPLICATE
+        )
+    out = cv2.warpAffine(part, A[:2], (size_px, size_px), flags=cv2.INTER_LINEAR)
+    return np.rint(out).astype(np.uint8)
 
 
 def _needed_part(rgb: np.ndarray, A: np.ndarray, size_px: int, multiple: int) -> tuple[np.ndarray, int, int]:

@@ -10,7 +10,7 @@ import numpy as np
 from utnet.geometry import unproject
 from utnet.hand.arrays import HandArrays
 from utnet.placement import depth_around
-from utnet.raster import interpolate, rasterize, vertex_normals
+from utnet.render.raster import interpolate, rasterize, vertex_normals
 
 _MAX_POINTS = 200
 _SIGMA_M = 0.004

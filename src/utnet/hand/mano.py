@@ -1,7 +1,7 @@
 """MANO's own file (`MANO_RIGHT.pkl`, `MANO_LEFT.pkl`), read safely into `HandArrays`.
 
 The file is a Python 2 pickle of a dict; some of its arrays are objects of chumpy, which does not install with current
-Python, and its joint regressor is a scipy sparse matrix. `utnet.safe_pickle` reads it without running anything; the
+Python, and its joint regressor is a scipy sparse matrix. `utnet.io.safe_pickle` reads it without running anything; the
 builders here turn the state of chumpy's and scipy's objects into plain arrays. Neither package is imported.
 
 The numbers are taken as the file has them. MANO_LEFT as shipped has a wrong sign in `shapedirs[:, 0, :]`, and datasets
@@ -26,7 +26,7 @@ from utnet.conventions import (
 )
 from utnet.errors import InputError
 from utnet.hand.arrays import HandArrays
-from utnet.safe_pickle import Allow, load_pickle
+from utnet.io.safe_pickle import Allow, load_pickle
 from utnet.types import check_shape
 
 NUM_VERTICES = 778

@@ -7,8 +7,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from utnet.conventions import JOINT_NAMES, NUM_BETAS, NUM_JOINTS, NUM_MANO_JOINTS, OPENPOSE_TO_MANO21, PARENTS, TIPS
-from utnet.likelihood import HAND_SHAPE
 from utnet.model.encoder import Block
+from utnet.uncertainty import HAND_SHAPE
 
 _UNITS = (0.25, 0.25, 0.1)
 """Typical spread of a joint's x, y (crop units) and z (m): brings the coordinates near 1."""
@@ -95,7 +95,7 @@ _TOKEN_OF_JOINT = [OPENPOSE_TO_MANO21.index(PARENTS[j] if j in TIPS else j) for 
 
 
 class ScaleHead(nn.Module):
-    """The error to expect of each joint relative to the wrist, and the shape of its distribution (`utnet.likelihood`).
+    """The error to expect of each joint relative to the wrist, and the shape of its distribution (`utnet.uncertainty`).
 
     It sees the network's tokens and hand without being able to change them: no gradient goes back. It is told whether
     there is depth, and has a level of its own for every joint of either input: tokens alone tell that too slowly

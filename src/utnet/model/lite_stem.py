@@ -1,7 +1,7 @@
 """EfficientNet-Lite0 (Tan & Le 2019; the "lite" family: ReLU6, no squeeze-and-excitation) down to stride 16, as a stem.
 
 Its ImageNet weights are free to use, and a network that starts from them knows edges, skin and fingers from the first
-step (`utnet.starting_weights` puts them in). Batch normalisation is folded into the convolutions.
+step (`utnet.training.pretrained` puts them in). Batch normalisation is folded into the convolutions.
 """
 
 from __future__ import annotations

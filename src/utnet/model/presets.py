@@ -31,6 +31,9 @@ class Preset:
         refiner_dim: width of the graph refiner.
         refiner_vertices: vertices of the coarse mesh that it reads the maps at, evenly spread over the skin (all of
             them where the hand has fewer).
+        head: "tokens": 18 hand tokens go through the encoder beside the picture's; or "decoder", HaMeR's: one query
+            token attends to the encoder's output, without maps or a refiner.
+        decoder: its width, layers, attention heads of 64 each, and hidden width.
         wilor_head: WiLoR's head: linear layers straight on the encoder's tokens, mean betas with an embedding, and a
             camera scale that is taken as it comes. Ours has a norm of its own and a scale that is always positive.
     """
@@ -51,6 +54,8 @@ class Preset:
     refiner: str = "graph"
     refiner_dim: int = 128
     refiner_vertices: int = 1609
+    head: str = "tokens"
+    decoder: tuple[int, int, int, int] = (1024, 6, 8, 1024)
     wilor_head: bool = False
 
 
@@ -79,11 +84,23 @@ PRESETS = {
         refiner="maxpool",
         wilor_head=True,
     ),
+    "hamer": Preset(
+        dim=1280,
+        depth=32,
+        num_heads=16,
+        patch_pad_px=2,
+        width_share=0.75,
+        joint_maps=False,
+        refiner="none",
+        head="decoder",
+        wilor_head=True,
+    ),
 }
 """`ti` and `s` are made to be trained from nothing: a patch stem learns slowly then, a convolutional one does not (`ti`
 is as small as it is because it must learn in minutes on two cores, docs/results.md). With `model.stem: lite0` they
 start from ImageNet's features. `b` and `l` take the weights of a pretrained ViT. `h` is WiLoR's network (Potamias et
-al. 2025), with a path for depth and an embedding a hand token that start at zero when its weights are loaded."""
+al. 2025), with a path for depth and an embedding a hand token that start at zero when its weights are loaded; `hamer`
+is HaMeR's (Pavlakos et al. 2024), with the same path for depth."""
 
 
 def get_preset(name: str) -> Preset:
@@ -100,7 +117,7 @@ def resolve_preset(config: ModelConfig) -> Preset:
         InputError: an unknown preset, or sizes that do not go together.
     """
     preset = get_preset(config.preset)
-    names = ("dim", "depth", "num_heads", "patch_px", "patch_pad_px", "layer_scale", "refiner", "stem")
+    names = ("dim", "depth", "num_heads", "patch_px", "patch_pad_px", "layer_scale", "refiner", "stem", "decoder")
     preset = replace(preset, **{name: value for name in names if (value := getattr(config, name)) is not None})
     width = config.size_px * preset.width_share if config.width_px is None else config.width_px
     preset = replace(preset, width_share=width / config.size_px)
@@ -117,4 +134,6 @@ def resolve_preset(config: ModelConfig) -> Preset:
             f"the network would look at {width:g} x {config.size_px} px: model.size_px and model.width_px must be "
             f"multiples of the patch ({patch} px), and the width at most the size"
         )
+    if preset.head == "decoder" and preset.refiner != "none":
+        raise InputError(f"model.preset {config.preset!r} takes no refiner; set model.refiner to 'none' or null")
     return preset

@@ -13,6 +13,7 @@ from utnet.conventions import NUM_MANO_JOINTS
 from utnet.geometry import hand_distance, matrix_to_rotation_6d, rotation_6d_to_matrix
 from utnet.hand import HandModel
 from utnet.model.camera import crop_camera_translation, project_crop
+from utnet.model.decoder import HandDecoder, TokenHead
 from utnet.model.encoder import Encoder
 from utnet.model.heads import JointReadout, ParameterHead, RootHead, ScaleHead
 from utnet.model.lite_stem import LiteStem
@@ -46,7 +47,13 @@ class UTNet(nn.Module):
         self.stem = _make_stem(preset)
         self.pos_embed = nn.Parameter(torch.randn(1, num_tokens, preset.dim) * 0.02)
         flat_hand = matrix_to_rotation_6d(torch.eye(3).repeat(NUM_MANO_JOINTS, 1, 1))
-        self.hand_tokens = HandTokens(preset.dim, flat_hand, torch.tensor(_MEAN_CAM), embed_betas=preset.wilor_head)
+        mean_cam = torch.tensor(_MEAN_CAM)
+        self.hand_tokens: HandTokens | None = None
+        self.decoder: HandDecoder | None = None
+        if preset.head == "decoder":
+            self.decoder = HandDecoder(*preset.decoder, context_dim=preset.dim, mean_pose=flat_hand, mean_cam=mean_cam)
+        else:
+            self.hand_tokens = HandTokens(preset.dim, flat_hand, mean_cam, embed_betas=preset.wilor_head)
         self.encoder = Encoder(
             preset.dim,
             preset.depth,
@@ -58,11 +65,15 @@ class UTNet(nn.Module):
         map_dims = [] if self.upsampler is None else self.upsampler.map_dims
         self.joint_maps = JointMaps(map_dims[0], width_share=preset.width_share) if preset.joint_maps else None
         self.readout = JointReadout(preset.dim, map_dims[0], preset.num_heads) if preset.joint_maps else None
-        self.coarse_head = ParameterHead(preset.dim, plain=preset.wilor_head)
+        self.coarse_head: ParameterHead | TokenHead
+        if self.decoder is None:
+            hand_dim, self.coarse_head = preset.dim, ParameterHead(preset.dim, plain=preset.wilor_head)
+        else:
+            hand_dim, self.coarse_head = preset.decoder[0], TokenHead(preset.decoder[0])
         self.refiner = make_refiner(preset, self.hand, map_dims)
         with torch.random.fork_rng(devices=[]):  # these draw nothing that would change what is drawn after them
-            self.root_head = RootHead(preset.dim)
-            self.scale_head = ScaleHead(preset.dim) if self.config.uncertainty else None
+            self.root_head = RootHead(hand_dim)
+            self.scale_head = ScaleHead(hand_dim) if self.config.uncertainty else None
 
     def forward(
         self,
@@ -93,9 +104,7 @@ class UTNet(nn.Module):
 
         image, skips = self.stem(self._seen(normalise_rgb(rgb)), self._seen(depth), depth_ok)
         grid = image.shape[-2:]
-        tokens = torch.cat([self.hand_tokens(rgb.shape[0]), image.flatten(2).transpose(1, 2) + self.pos_embed], 1)
-        tokens = self.encoder(tokens)
-        hand, image = tokens[:, : NUM_MANO_JOINTS + 2], tokens[:, NUM_MANO_JOINTS + 2 :]
+        hand, image = self._encode(image.flatten(2).transpose(1, 2) + self.pos_embed)
 
         maps = [] if self.upsampler is None else self.upsampler(image.transpose(1, 2).unflatten(2, grid), skips)
         joint_map = heat = None
@@ -103,7 +112,8 @@ class UTNet(nn.Module):
             joint_map, features, heat = self.joint_maps(maps[0])
             hand = self.readout(hand, joint_map.to(hand.dtype), features)
 
-        means = self.hand_tokens
+        means = self.decoder or self.hand_tokens
+        assert means is not None
         pose, betas, cam = self.coarse_head(hand)
         pose, betas, cam = pose + means.mean_pose, betas + means.mean_betas, cam + means.mean_cam
         if self.refiner is None:
@@ -133,6 +143,16 @@ class UTNet(nn.Module):
         if not use_depth:
             return self(rgb, with_vertices=with_vertices)
         return self(rgb, batch.depth_m, batch.K_px, batch.depth_ok, with_vertices)
+
+    def _encode(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, N, dim) embedded image tokens -> (B, 18, hand_dim) hand tokens, all the same with a decoder head, and
+        (B, N, dim) encoded image tokens."""
+        if self.hand_tokens is None:
+            assert self.decoder is not None
+            image = self.encoder(image)
+            return self.decoder(image).expand(-1, NUM_MANO_JOINTS + 2, -1), image
+        tokens = self.encoder(torch.cat([self.hand_tokens(image.shape[0]), image], 1))
+        return tokens[:, : NUM_MANO_JOINTS + 2], tokens[:, NUM_MANO_JOINTS + 2 :]
 
     def _prepare_depth(self, rgb, depth_m, K_px, depth_ok):
         """(B, 4, H, W) channels, (B,) which samples have depth, (B,) robust distances in m (1 without depth)."""

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from utnet.geometry import matrix_to_axis_angle
+from utnet.io.atomic import write_whole
 from utnet.predict.hand import Hand
-from utnet.storage import write_whole
 
 
 class HandRows:

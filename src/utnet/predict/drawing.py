@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from utnet.predict.hand import Hand
-from utnet.viz import draw_skeleton, overlay_mesh
+from utnet.render.drawing import draw_skeleton, overlay_mesh
 
 SIDE_COLORS = {"right": (0.62, 0.76, 0.95), "left": (0.66, 0.92, 0.72)}
 """Right hands are blue, left ones green: neither is a colour of skin."""

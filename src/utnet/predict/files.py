@@ -14,11 +14,11 @@ import trimesh
 import utnet
 from utnet.errors import InputError
 from utnet.geometry import matrix_to_axis_angle
+from utnet.io.atomic import whole_file, write_whole
 from utnet.placement import default_intrinsics
 from utnet.predict.drawing import draw_hands
 from utnet.predict.hand import Hand
-from utnet.storage import whole_file, write_whole
-from utnet.viz import MAX_JPEG_PX, save_picture
+from utnet.render.drawing import MAX_JPEG_PX, save_picture
 
 SCHEMA, SCHEMA_VERSION = "utnet-hands", 2
 PREDICTIONS = "predictions.json"

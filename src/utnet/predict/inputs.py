@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from utnet.errors import InputError
-from utnet.media import PICTURE_SUFFIXES, VIDEO_SUFFIXES
-from utnet.media.depth import DEPTH_SUFFIXES
+from utnet.io.depth import DEPTH_SUFFIXES
+from utnet.io.pictures import PICTURE_SUFFIXES
+from utnet.io.videos import VIDEO_SUFFIXES
 
 _NUMBER = re.compile(r"(\d+)\D*$")
 _LONGEST_NAME = 150

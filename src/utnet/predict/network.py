@@ -14,7 +14,7 @@ from utnet.config import Config
 from utnet.data.collate import collate
 from utnet.data.transforms import crop
 from utnet.errors import InputError
-from utnet.exported import SUFFIXES, ExportedConfig, ExportedNetwork
+from utnet.export.runtime import SUFFIXES, ExportedConfig, ExportedNetwork
 from utnet.geometry import crop_to_px
 from utnet.hand import HandModel
 from utnet.model import UTNet

@@ -7,7 +7,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from utnet.errors import InputError
-from utnet.media import read_depth, read_picture
+from utnet.io.depth import read_depth
+from utnet.io.pictures import read_picture
 from utnet.predict.arrays import HandRows
 from utnet.predict.drawing import draw_hands
 from utnet.predict.files import hand_record, image_record, mesh_paths, overlay_name, write_meshes
@@ -15,7 +16,7 @@ from utnet.predict.hand import Hand
 from utnet.predict.inputs import Input
 from utnet.predict.predictor import Predictor
 from utnet.predict.request import Request
-from utnet.viz import save_picture
+from utnet.render.drawing import save_picture
 
 
 def predict_picture(predictor: Predictor, item: Input, request: Request) -> tuple[dict, list[Hand]]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from tqdm import tqdm
 
 from utnet.errors import InputError
+from utnet.io.atomic import output_folder
 from utnet.predict.earlier import earlier_files, remove_stale
 from utnet.predict.files import PREDICTIONS, PredictionsFile
 from utnet.predict.hand import Hand
@@ -20,8 +21,7 @@ from utnet.predict.picture import predict_picture
 from utnet.predict.predictor import Predictor
 from utnet.predict.request import Request
 from utnet.predict.video import predict_video
-from utnet.stopping import StopRequests
-from utnet.storage import output_folder
+from utnet.signals import StopRequests
 
 _NO_MORE_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 """Errors of writing that the next input would meet, too."""

@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from utnet.detect import HandTracker
 from utnet.errors import InputError
-from utnet.media import Frame, VideoReader, VideoWriter
+from utnet.io.videos import Frame, VideoReader, VideoWriter
 from utnet.predict.arrays import HandRows
 from utnet.predict.drawing import draw_hands
 from utnet.predict.files import PredictionsFile, hand_record, image_record, write_meshes
@@ -20,7 +20,7 @@ from utnet.predict.inputs import Input
 from utnet.predict.predictor import Predictor
 from utnet.predict.request import Request
 from utnet.predict.smooth import HandSmoother
-from utnet.stopping import StopRequests
+from utnet.signals import StopRequests
 
 _REMEMBERED_S = 0.5
 """A hand that is lost for longer than this comes back as another one."""

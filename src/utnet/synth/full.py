@@ -13,7 +13,7 @@ import numpy as np
 from utnet.config import SynthConfig
 from utnet.geometry import mirror_params
 from utnet.hand.arrays import load_open_hand
-from utnet.raster import rasterize
+from utnet.render.raster import rasterize
 from utnet.synth.backgrounds import Backgrounds, scenes
 from utnet.synth.decoder import Decoder
 from utnet.synth.depth_noise import background_depth, sense_depth

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 
 from utnet.conventions import SIDES
-from utnet.raster import interpolate, rasterize
+from utnet.render.raster import interpolate, rasterize
 from utnet.synth.appearance import Appearance, background, finish
 from utnet.synth.scene import Posed, Render, SceneRenderer, sensor_depth
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from utnet.hand import HandModel
-from utnet.raster import Fragments, interpolate, rasterize, vertex_normals
+from utnet.render.raster import Fragments, interpolate, rasterize, vertex_normals
 from utnet.synth.appearance import Appearance, background, finish, shade, white_noise
 from utnet.synth.forearm import wrist_loop
 from utnet.types import HandParams

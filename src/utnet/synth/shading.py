@@ -12,7 +12,7 @@ from __future__ import annotations
 import numba
 import numpy as np
 
-from utnet.raster import Fragments, rasterize, vertex_normals
+from utnet.render.raster import Fragments, rasterize, vertex_normals
 from utnet.synth.lights import Lights
 from utnet.synth.surfaces import Scene, faces_to_draw
 

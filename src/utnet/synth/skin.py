@@ -14,7 +14,7 @@ from functools import lru_cache
 import numpy as np
 
 from utnet.hand.arrays import load_open_hand
-from utnet.raster import vertex_normals
+from utnet.render.raster import vertex_normals
 from utnet.synth.poses import AXES
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from utnet import layouts
 from utnet.config import CropConfig, SynthConfig
 from utnet.geometry import box_of, crop_affine, crop_camera, jittered_crop_affine, project, rotate_params, unproject
+from utnet.io import layouts
 from utnet.synth.appearance import Appearance
 from utnet.synth.full import FullRenderer
 from utnet.synth.gestures import sample_pose

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numba
 import numpy as np
 
-from utnet.raster import NEAR_M, Fragments
+from utnet.render.raster import NEAR_M, Fragments
 from utnet.synth.skin import BLOOD, DERMIS, MELANIN, SURFACE
 from utnet.synth.skin_atlas import ATLAS_MM, NUM_LEVELS, atlases, chart_origin
 from utnet.synth.textures import TEXTURE_PX, textures

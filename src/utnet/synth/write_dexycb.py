@@ -1,4 +1,4 @@
-"""Synthetic hands as a complete tree in DexYCB's layout (names and numbering: `utnet.layouts`).
+"""Synthetic hands as a complete tree in DexYCB's layout (names and numbering: `utnet.io.layouts`).
 
 Labels are the open hand's, so pose coefficients use an identity basis and no mean pose, and the metadata says
 `hand_model: open`. There are no objects: `pose_y` is zero, as the official labels have it for what is not in view.
@@ -16,11 +16,11 @@ import numpy as np
 import yaml
 from tqdm import tqdm
 
-from utnet import layouts
 from utnet.config import SynthConfig
 from utnet.conventions import SIDES
 from utnet.geometry import axis_angle_to_matrix, matrix_to_axis_angle, mirror_params, project
-from utnet.storage import new_folder
+from utnet.io import layouts
+from utnet.io.atomic import new_folder
 from utnet.synth.appearance import Appearance
 from utnet.synth.motion import (
     Motion,

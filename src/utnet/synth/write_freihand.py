@@ -1,4 +1,4 @@
-"""Synthetic hands as a complete tree in FreiHAND's layout (names and numbering: `utnet.layouts`).
+"""Synthetic hands as a complete tree in FreiHAND's layout (names and numbering: `utnet.io.layouts`).
 
 Right hands in 224x224 crops, labels of the open hand: `hand_model.json` says so, and the meshes have its vertices. Mano
 rows hold its axis-angle pose, to which no mean is added. Evaluation annotations are published, as in newer releases.
@@ -15,10 +15,10 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from utnet import layouts
 from utnet.config import SynthConfig
 from utnet.geometry import box_of, crop_affine, crop_camera, matrix_to_axis_angle, project, unproject
-from utnet.storage import new_folder
+from utnet.io import layouts
+from utnet.io.atomic import new_folder
 from utnet.synth.appearance import Appearance
 from utnet.synth.motion import (
     Motion,

@@ -1,4 +1,4 @@
-"""Synthetic hands as a complete tree in HO3D's layout, or in H2O3D's (names and encodings: `utnet.layouts`).
+"""Synthetic hands as a complete tree in HO3D's layout, or in H2O3D's (names and encodings: `utnet.io.layouts`).
 
 HO3D: right hands; H2O3D: two hands a picture. OpenGL axes, labels of the open hand (`handModel: open` in every meta).
 Evaluation metas hold the root and a box of each hand only; HO3D's truth is in `evaluation_xyz.json` and
@@ -18,12 +18,12 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from utnet import layouts
 from utnet.config import SynthConfig
 from utnet.conventions import OPENPOSE_TO_MANO21
 from utnet.errors import InputError
 from utnet.geometry import box_of, matrix_to_axis_angle, mirror_params, project, rotate_params, unproject
-from utnet.storage import new_folder
+from utnet.io import layouts
+from utnet.io.atomic import new_folder
 from utnet.synth.appearance import Appearance
 from utnet.synth.motion import (
     Motion,

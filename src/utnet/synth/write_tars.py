@@ -15,11 +15,11 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from utnet import layouts
 from utnet.config import SynthConfig
 from utnet.conventions import SIDES
 from utnet.geometry import box_of, matrix_to_axis_angle, mirror_camera, mirror_params, mirror_points, project, unproject
-from utnet.storage import new_folder
+from utnet.io import layouts
+from utnet.io.atomic import new_folder
 from utnet.synth.appearance import Appearance
 from utnet.synth.motion import check_request, sample_camera
 from utnet.synth.poses import PALM_M, angles_to_pose, sample_angles, sample_betas, sample_orientation

@@ -1,0 +1,1 @@
+"""Programs built on the packages below: the demo, the local web page, the labelling of pictures."""

@@ -1,0 +1,224 @@
+"""`utnet demo`: a network trained, scored before and after, and drawn, and a page to look at.
+
+Where a network ships, it is fine-tuned; otherwise, if asked to, or if the config says another network, the demo trains
+one from nothing.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from utnet.checkpoint import load_checkpoint, name_checkpoint, shipped_weights
+from utnet.config import Config, ModelConfig
+from utnet.data import open_source
+from utnet.data.source import Source
+from utnet.errors import InputError
+from utnet.evaluation.report import loss_figure, prediction_sheet, score_rows, write_report
+from utnet.evaluation.validation import evaluate
+from utnet.io.atomic import write_json
+from utnet.predict import Predictor
+from utnet.predict.files import write_hands
+from utnet.synth.write_dexycb import write_dexycb
+from utnet.synth.write_ho3d import write_ho3d
+from utnet.training.loop import train
+from utnet.training.state import differences, make_model
+
+_HELD_OUT_SEED = 77
+"""The trees' poses, people and cameras come from another seed than training's, and other patches of the textures."""
+
+_FINE_TUNING = 0.1
+"""Learning rate of a network that has learnt already, as a share of the config's."""
+
+_FEW = 64
+"""Hands below which the best constant hand, fitted to these very hands, is hardly a yardstick: eight moments of
+DexYCB's eight cameras."""
+
+_MARK = ".utnet-demo"
+"""A file that says that a folder is a demo's own and may be replaced."""
+
+
+def demo(
+    config: Config,
+    workdir: str | Path,
+    *,
+    minutes: float | None,
+    frames: int,
+    from_nothing: bool = False,
+    progress: bool = True,
+) -> dict:
+    """Writes held-out trees, trains on the endless synthetic source, scores before and after, writes report.html.
+
+    Args:
+        config: the run; the demo's own is config/demo.yaml. See `beginning` for what it starts from.
+        workdir: a new folder, or one that an earlier demo made (which is replaced).
+        minutes: training time; None leaves the config's.
+        frames: frames of each held-out tree.
+        from_nothing: start from nothing, whatever ships.
+        progress: show bars.
+
+    Returns:
+        The scores, as they are in scores.json: "before" those of the network that it started from, untouched.
+    """
+    workdir = Path(workdir)
+    if frames < 8:
+        raise InputError(f"--frames is {frames}; expected at least 8, one moment of DexYCB's eight cameras")
+    if minutes is not None:
+        config = replace(config, train=replace(config.train, minutes=minutes, steps=10**9))
+    config, start = beginning(config, from_nothing=from_nothing)
+    torch.manual_seed(config.seed)
+    untouched = make_model(config)[0]
+    begins = config.train.init_from
+    if begins and Path(begins).resolve().is_relative_to(workdir.resolve()):
+        raise InputError(f"train.init_from {begins}: lies in {workdir}, which is replaced; give another --out")
+    _clear(workdir)  # only after everything that can be wrong with the request was looked at
+    print(start)
+    started = time.monotonic()
+    sources = _held_out(workdir / "trees", config, frames, progress=progress)
+    before = {name: evaluate(untouched, source, config, progress=progress) for name, source in sources.items()}
+    result = train(config, workdir / "run", progress=progress)
+    model, _ = load_checkpoint(workdir / "run" / "best")
+    after = {name: evaluate(model, source, config, progress=progress) for name, source in sources.items()}
+
+    training = "fine-tuning" if config.train.init_from else "training"
+    rows = [row for name in sources for row in score_rows(name, before[name], after[name], training)]
+    sheets = {f"Predictions, {name}": prediction_sheet(model, source, config) for name, source in sources.items()}
+    links = _example(workdir, sources["DexYCB layout"])
+    seconds = time.monotonic() - started
+    tilt = min(config.synth.max_tilt_deg, 90.0)
+    views = "the whole sphere" if tilt == 90.0 else f"palm or back within {tilt:.0f} degrees of the camera"
+    facts = [
+        start,
+        f"{result['step']:,} steps of {config.train.batch_size} hands ({config.model.size_px} px) in "
+        f"{result['seconds'] / 60:.1f} min of training; {seconds / 60:.1f} min in all.",
+        f"Views: {views}. Held-out trees: {len(sources['DexYCB layout'])} and {len(sources['HO3D layout'])} hands, "
+        "from other seeds, read by the same readers as the real data sets; one set of weights for RGB and RGB-D.",
+        *_too_few(frames),
+    ]
+    write_report(
+        workdir / "report.html",
+        title="UTNet demo",
+        facts=facts,
+        rows=rows,
+        curves_png=loss_figure(workdir / "run" / "metrics.csv", config.loss),
+        sheets=sheets,
+        links=links,
+    )
+    scores = {"start": start, "before": before, "after": after, "train_seconds": result["seconds"], "seconds": seconds}
+    write_json(workdir / "scores.json", scores)
+    print_table(rows)
+    for line in _too_few(frames):
+        print(line)
+    return scores
+
+
+def _held_out(folder: Path, config: Config, frames: int, *, progress: bool) -> dict[str, Source]:
+    """Writes the held-out trees, and reads them as the real data sets are read."""
+    folder.mkdir(parents=True)
+    (folder / _MARK).touch()
+    trees: dict[str, tuple[str, Any, dict[str, Any]]] = {
+        "DexYCB layout": ("dexycb", write_dexycb, {"split": "test", "setup": "s0"}),
+        "HO3D layout": ("ho3d", write_ho3d, {"split": "evaluation"}),
+    }
+    sources = {}
+    for name, (layout, write, options) in trees.items():
+        split, seed = options["split"], _HELD_OUT_SEED
+        write(folder / layout, num=frames, seed=seed, synth_config=config.synth, split=split, progress=progress)
+        sources[name] = open_source(layout, folder / layout, **options)
+    return sources
+
+
+def beginning(config: Config, *, from_nothing: bool) -> tuple[Config, str]:
+    """The run with what it starts from, and that in a sentence.
+
+    It starts from what `train.init_from` names, else from the network that ships, if that is the one which the config
+    says, else from nothing. A shipped network brings its own crops in place of the config's, and learns on at a tenth
+    of the config's rate. What `model` leaves to the preset (null) is as in the shipped one: config/demo.yaml says a
+    preset and a size.
+    """
+    train, where = config.train, shipped_weights()
+    if from_nothing or (where is None and not train.init_from):
+        why = "as asked" if from_nothing else "no weights ship with this version"
+        return replace(config, train=replace(train, init_from="")), f"Trained from nothing: {why}."
+    if train.init_from or where is None:
+        return config, f"Started from {train.init_from} (train.init_from)."
+    shipped = load_checkpoint(where)[1]
+    name = name_checkpoint(where)
+    model, differing = _as_shipped(config, shipped)
+    if differing:
+        why = f"the config says another network than the one that ships ({name}): {differing}"
+        return config, f"Trained from nothing: {why}."
+    own = shipped.train  # what of it learnt, and how fast
+    fine = replace(
+        train,
+        init_from=name,
+        lr=_FINE_TUNING * train.lr,
+        backbone_lr=own.backbone_lr,
+        frozen_blocks=own.frozen_blocks,
+    )
+    text = (
+        f"Fine-tuned from the network that ships ({name}), in its own crops; before fine-tuning it is scored untouched."
+    )
+    text += " --from-nothing trains one from nothing."
+    return replace(config, model=model, crop=shipped.crop, train=fine), text
+
+
+def _as_shipped(config: Config, shipped: Config) -> tuple[ModelConfig, str]:
+    """The config's network with what it leaves open as in the shipped one, and what then still differs, or ""."""
+    if config.model.preset != shipped.model.preset:
+        return config.model, f"model.preset is {config.model.preset}, there it is {shipped.model.preset}"
+    said = {name: value for name, value in asdict(config.model).items() if value is not None}
+    model = replace(shipped.model, **said)
+    differing = differences(replace(config, model=model), shipped)
+    if model.mano:
+        differing.append("model.mano is given, there it is the open hand")
+    return model, "; ".join(differing)
+
+
+def _too_few(frames: int) -> list[str]:
+    """A line about the best constant hand where there is little to fit it to."""
+    if frames >= _FEW:
+        return []
+    return [
+        f"The best constant hand is fitted to the same {frames} hands that it is scored on, eight views of each pose "
+        f"in the DexYCB layout: so few are no yardstick; give --frames {_FEW} or more to compare with it."
+    ]
+
+
+def print_table(rows: list[tuple[str, str, str, float, float]]) -> None:
+    """The scores as a plain table; the third number is the share of the best constant hand's error."""
+    constant = {data: mpjpe for kind, data, _, mpjpe, _ in rows if kind == "reference"}
+    print(f"{'data':16s}{'input':30s}{'MPJPE [mm]':>12s}{'of constant':>13s}{'PA-MPJPE [mm]':>15s}")
+    for _, data, row, mpjpe, pa in rows:
+        print(f"{data:16s}{row:30s}{mpjpe:12.1f}{mpjpe / constant[data]:13.2f}{pa:15.1f}")
+
+
+def _example(workdir: Path, source) -> dict[str, str]:
+    """Predicts one held-out picture as a user would; returns links for the page."""
+    sample = source[len(source) // 2]
+    predictor = Predictor(workdir / "run" / "best")
+    hands = predictor(sample.rgb, sample.depth_m, sample.K_px, boxes=[sample.box_px], sides=[sample.side])
+    depth = None if sample.depth_m is None else sample.key
+    written = write_hands(workdir / "example", "hand", sample.rgb, hands, K_px=sample.K_px, depth=depth)
+    names = {"mesh": "mesh of one hand (GLB)", "overlay": "the same hand drawn", "json": "its parameters (JSON)"}
+    return {names[kind]: str(paths[0].relative_to(workdir)) for kind, paths in written.items()}
+
+
+def _clear(workdir: Path) -> None:
+    """Removes what an earlier demo wrote; anything else in the folder is not ours to touch."""
+    ours = ("trees", "run", "example", "report.html", "scores.json")
+    if not workdir.exists():
+        return
+    strangers = sorted(p.name for p in workdir.iterdir() if p.name not in ours)
+    if not strangers and any(workdir.iterdir()) and not (workdir / "trees" / _MARK).is_file():
+        strangers = sorted(p.name for p in workdir.iterdir())
+    if strangers:
+        raise InputError(f"{workdir}: holds {strangers[0]!r}, which no demo made; give another folder with --out")
+    for name in ours:
+        path = workdir / name
+        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)

@@ -1,0 +1,172 @@
+"""`label_pictures`: pictures and videos in, a `custom` data set out."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from tqdm import tqdm
+
+import utnet
+from utnet.apps.label.agreement import REASONS, Limits, why_dropped
+from utnet.apps.label.copies import Copier, Copies
+from utnet.apps.label.found import Found, FrameCount, in_picture, in_video
+from utnet.apps.label.sequences import SequenceOf, name_sequences, splits
+from utnet.data.custom.custom_reader import FILE
+from utnet.errors import InputError
+from utnet.io.atomic import new_folder, require_new, write_json
+from utnet.predict import Predictor
+from utnet.predict.inputs import Input
+
+SUMMARY = "labels.json"
+IMAGES = "images"
+
+
+@dataclass
+class Summary:
+    """What a call did; `labels.json` holds the same.
+
+    Attributes:
+        pictures: files that were read.
+        videos: likewise.
+        frames: of the videos that were looked at, every n-th.
+        found: hands in all of them.
+        kept: by split.
+        sequences: by split, of the kept ones.
+        dropped: by reason, see `agreement.REASONS`.
+        problems: file and reason of what could not be read, or not to its end.
+        copies: of the split train before other backgrounds; None where none were asked for.
+    """
+
+    pictures: int = 0
+    videos: int = 0
+    frames: int = 0
+    found: int = 0
+    kept: dict[str, int] = field(default_factory=dict)
+    sequences: dict[str, int] = field(default_factory=dict)
+    dropped: dict[str, int] = field(default_factory=lambda: dict.fromkeys(REASONS, 0))
+    problems: list[dict[str, str]] = field(default_factory=list)
+    copies: Copies | None = None
+
+
+def label_pictures(
+    inputs: Sequence[Input],
+    out: str | Path,
+    *,
+    sequence_of: SequenceOf | None = None,
+    val_share: float = 0.1,
+    every: int = 5,
+    limits: Limits | None = None,
+    copies: int = 0,
+    backgrounds: str | Path | None = None,
+) -> Summary:
+    """Writes the hands on which detector, fit, mirror and time agree as a data set; the folder appears whole.
+
+    Args:
+        inputs: pictures and videos (`utnet.predict.inputs.find_inputs`).
+        out: a new folder.
+        sequence_of: the sequence of a picture, without it its folder; a video is one of its own.
+        val_share: of the hands, in whole sequences, that are written as the split val.
+        every: of a video every n-th frame is labelled.
+        limits: what a hand must keep to.
+        copies: of each hand of the split train, before other backgrounds.
+        backgrounds: a folder of photographs for these; without it scenes are drawn.
+
+    Raises:
+        InputError: a camera, a picture without a sequence, only one sequence to hold out from, not one hand kept, or no
+            photographs.
+    """
+    limits = limits or Limits()
+    if not 0 <= val_share < 0.5 or every < 1:
+        raise InputError(f"val_share is {val_share}, every is {every}; expected 0 to below 0.5, and at least 1")
+    if copies < 0 or (backgrounds is not None and not copies):
+        raise InputError(f"copies is {copies}; expected 0 or more, and at least 1 where backgrounds are given")
+    require_new(Path(out))
+    copier = Copier(copies, backgrounds) if copies else None
+    names = name_sequences(inputs, sequence_of)
+    splits(names, val_share)  # before the long part: what is all one sequence cannot be divided afterwards
+    predictor = Predictor(method="fit")
+    with new_folder(out) as folder:
+        (folder / IMAGES).mkdir()
+        summary, kept = Summary(), list[dict]()
+        pairs = list(zip(inputs, names, strict=True))
+        for number, (item, sequence) in enumerate(tqdm(pairs, unit="file", disable=None)):
+            for found in _hands(item, f"{number:06d}_{item.name}", predictor, limits, every, summary):
+                if _is_kept(found, limits, summary):
+                    image = f"{IMAGES}/{found.name}.jpg"
+                    (folder / image).write_bytes(found.jpeg)
+                    kept.append({"image": image, **found.line, "sequence": sequence})
+        if not kept:
+            raise InputError(_nothing(summary))
+        held_out = splits([line["sequence"] for line in kept], val_share)
+        lines = [{**line, "split": split} for line, split in zip(kept, held_out, strict=True)]
+        summary.kept = dict(Counter(line["split"] for line in lines))
+        summary.sequences = dict(Counter(split for split, _ in {(line["split"], line["sequence"]) for line in lines}))
+        if copier:
+            lines += _copies(copier, folder, [line for line in lines if line["split"] == "train"], summary)
+        (folder / FILE).write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+        about = {"made_by": f"utnet {utnet.__version__}", "limits": asdict(limits), "every": every} | asdict(summary)
+        if not copier:
+            del about["copies"]
+        write_json(folder / SUMMARY, about)
+    return summary
+
+
+def _copies(copier: Copier, folder: Path, lines: Sequence[dict], summary: Summary) -> list[dict]:
+    """Writes the pictures of the copies of `lines`; their lines. Photographs that cannot be read are named."""
+    summary.copies = Copies()
+    made = []
+    for copy in copier(folder, lines, summary.copies):
+        (folder / copy.line["image"]).write_bytes(copy.jpeg)
+        made.append(copy.line)
+    for file, why in copier.unread.items():
+        _note(file, why, summary)
+    return made
+
+
+def _hands(
+    item: Input, name: str, predictor: Predictor, limits: Limits, every: int, summary: Summary
+) -> Iterator[Found]:
+    """The hands of a file. What cannot be read is named and counted, and the rest is done."""
+    path = Path(str(item.source))
+    try:
+        if item.kind == "picture":
+            found = in_picture(path, name, predictor, limits)
+            summary.pictures += 1
+            yield from found
+            return
+        count = FrameCount()
+        yield from in_video(path, name, predictor, limits, every=every, count=count)
+        summary.videos += 1
+        summary.frames += count.frames
+        if count.incomplete:
+            _note(item.label, count.incomplete, summary)
+    except InputError as error:
+        _note(item.label, str(error), summary)
+
+
+def _is_kept(found: Found, limits: Limits, summary: Summary) -> bool:
+    """Counts the hand."""
+    reason = why_dropped(found.evidence, limits)
+    summary.found += 1
+    if reason is not None:
+        summary.dropped[reason] += 1
+    return reason is None
+
+
+def _note(file: str, why: str, summary: Summary) -> None:
+    why = why.removeprefix(f"{file}: ")
+    summary.problems.append({"file": file, "why": why})
+    tqdm.write(f"utnet: {file}: {why}", file=sys.stderr)
+
+
+def _nothing(summary: Summary) -> str:
+    if not summary.found:
+        read = summary.pictures + summary.frames
+        return f"no hand was found in {read} pictures and frames; nothing is written"
+    said = ", ".join(f"{num} {reason}" for reason, num in summary.dropped.items() if num)
+    return f"none of {summary.found} hands was kept ({said}); nothing is written: other limits may keep some"

@@ -1,0 +1,189 @@
+"""Hands of pictures and videos with what is known of them, cut out and ready to be written."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from utnet.apps.label.agreement import Evidence, Limits
+from utnet.apps.label.measure import inside, observe, second_difference
+from utnet.conventions import NUM_JOINTS
+from utnet.data.shards.write_shards import ShardOptions, cut
+from utnet.detect import Detection, HandTracker
+from utnet.geometry import apart_percent, longer_side, matrix_to_axis_angle
+from utnet.io.pictures import read_picture
+from utnet.io.videos import VideoReader
+from utnet.predict import Hand, Predictor
+from utnet.types import Sample
+
+WINDOW = ShardOptions()
+"""Of a hand: wide enough for every jittered crop, whole pixels; larger ones than 384 px are shrunk."""
+DIGITS_M, DIGITS_PX = 6, 3
+
+
+@dataclass(frozen=True)
+class Found:
+    """A hand.
+
+    Attributes:
+        name: of its picture's file, unlike every other hand's.
+        jpeg: the window round it.
+        line: its labels in the window, as a line of `hands.jsonl` has them, without "image", "sequence" and "split".
+        evidence: for and against it.
+    """
+
+    name: str
+    jpeg: bytes
+    line: dict
+    evidence: Evidence
+
+
+def in_picture(path: Path, name: str, predictor: Predictor, limits: Limits) -> list[Found]:
+    """The hands of a picture file.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    picture = read_picture(path)
+    detections = predictor.detector(picture.rgb)
+    hands = predictor.from_detections(picture.rgb, detections, None, picture.K_px)
+    return [_found(f"{name}_{i}", picture.rgb, hands, detections, i, predictor, limits) for i in range(len(detections))]
+
+
+@dataclass
+class FrameCount:
+    """How many frames of a video were looked at, and why some are missing, or None."""
+
+    frames: int = 0
+    incomplete: str | None = None
+
+
+def in_video(
+    path: Path, name: str, predictor: Predictor, limits: Limits, *, every: int, count: FrameCount
+) -> Iterator[Found]:
+    """The hands of every n-th frame of a video; the frames beside it say how steady they are.
+
+    Raises:
+        InputError: not even its first frame can be had.
+    """
+    tracker = HandTracker(predictor.detector)
+    seen: dict[int, dict[int | None, Hand]] = {}  # by frame and track
+    marks: dict[int, dict[int | None, np.ndarray]] = {}
+    waiting: list[tuple[int | None, Found]] = []
+    with VideoReader(path) as frames:
+        for frame in frames:
+            detections = tracker(frame.rgb)
+            phase, at = frame.index % every, frame.index
+            if phase not in (0, 1, every - 1):
+                continue
+            hands = predictor.from_detections(frame.rgb, detections)
+            seen[at] = {hand.track: hand for hand in hands}
+            marks[at] = {detection.track: detection.joints_px for detection in detections}
+            for track, found in waiting:  # of the frame before
+                yield _with_tremble(found, track, at - 1, seen, marks)
+            waiting = []
+            if phase == 0:
+                count.frames += 1
+                for i, detection in enumerate(detections):
+                    found = _found(f"{name}_{at:06d}_{i}", frame.rgb, hands, detections, i, predictor, limits)
+                    waiting.append((detection.track, found))
+            for old in [index for index in seen if index < at - 1]:
+                del seen[old], marks[old]
+        count.incomplete = frames.incomplete
+    for _, found in waiting:  # of the last frame: nothing comes after it
+        yield replace(found, evidence=replace(found.evidence, tremble=np.inf, tremble_mm=np.inf))
+
+
+def _with_tremble(
+    found: Found,
+    track: int | None,
+    at: int,
+    seen: dict[int, dict[int | None, Hand]],
+    marks: dict[int, dict[int | None, np.ndarray]],
+) -> Found:
+    """With the second differences round the frame `at`."""
+    percent = mm = np.inf
+    around = [at - 1, at, at + 1]
+    if all(track in seen.get(index, {}) for index in around):
+        px = [marks[index][track] for index in around]
+        metres = [seen[index][track].joints_cam_m for index in around]
+        percent = second_difference(px[0], px[1], px[2]) / longer_side(px[1]) * 100
+        mm = second_difference(*(joints - joints[:1] for joints in metres)) * 1000
+    return replace(found, evidence=replace(found.evidence, tremble=percent, tremble_mm=mm))
+
+
+def _found(
+    name: str,
+    rgb: np.ndarray,
+    hands: Sequence[Hand],
+    detections: Sequence[Detection],
+    index: int,
+    predictor: Predictor,
+    limits: Limits,
+) -> Found:
+    hand, joints_px = hands[index], detections[index].joints_px
+    agrees = inside(joints_px, rgb.shape) & (apart_percent(joints_px, hand.joints_px) <= limits.joint)
+    evidence = observe(predictor.detector, rgb, detections, hands, index)
+    sample = cut(fitted_sample(name, rgb, hand, agrees.astype(np.float32)), WINDOW)
+    return Found(name, jpeg(sample.rgb), line_of(sample), evidence)
+
+
+def fitted_sample(name: str, rgb: np.ndarray, hand: Hand, conf_2d: np.ndarray) -> Sample:
+    """A fitted hand as a labelled sample of the whole picture; (21,) `conf_2d`: which joints the landmarks confirm.
+
+    The image points are the fit's, not the landmarks: these are up to 13 mm from the hand model's joints, as which
+    synthetic and annotated data label them, and the fit's agree with its 3D joints and parameters. In 3D all joints
+    count: a hand whose wrist is not labelled teaches nothing there.
+    """
+    return Sample(
+        key=name,
+        rgb=rgb,
+        K_px=hand.K_px,
+        side=hand.side,
+        box_px=hand.box_px,
+        joints_cam_m=hand.joints_cam_m,
+        joints_2d_conf=conf_2d,
+        joints_3d_conf=np.ones(NUM_JOINTS, np.float32),
+        params=hand.params,
+        hand_model=hand.hand_model,
+        joints_px=hand.joints_px,
+    )
+
+
+def line_of(sample: Sample) -> dict:
+    """The labels of a fitted hand as docs/custom_data.md has them."""
+    params = sample.params
+    assert params is not None
+    assert sample.K_px is not None
+    assert sample.joints_px is not None
+    return {
+        "side": sample.side,
+        "K": rounded(sample.K_px, DIGITS_PX),
+        "joints_2d": rounded(sample.joints_px, DIGITS_PX),
+        "joints_2d_conf": sample.joints_2d_conf.tolist(),
+        "joints_3d": rounded(sample.joints_cam_m, DIGITS_M),
+        "params": {
+            "global_orient": rounded(matrix_to_axis_angle(params.global_orient).ravel(), DIGITS_M),
+            "hand_pose": rounded(matrix_to_axis_angle(params.hand_pose).ravel(), DIGITS_M),
+            "betas": rounded(params.betas, DIGITS_M),
+            "transl": rounded(params.transl_m, DIGITS_M),
+        },
+        "hand_model": sample.hand_model,
+        "box": rounded(sample.box_px, DIGITS_PX),
+    }
+
+
+def jpeg(rgb: np.ndarray) -> bytes:
+    """A picture's file."""
+    ok, encoded = cv2.imencode(".jpg", rgb[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, WINDOW.jpeg_quality])
+    if not ok:
+        raise RuntimeError(f"OpenCV cannot encode {rgb.shape} as JPEG")
+    return encoded.tobytes()
+
+
+def rounded(array: np.ndarray, digits: int) -> list:
+    return np.round(np.asarray(array, float), digits).tolist()

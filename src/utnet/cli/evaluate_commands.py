@@ -1,0 +1,331 @@
+"""`utnet eval | compare | submit`. Light: what the command line needs to know them, nothing heavy."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import tyro
+
+from utnet.cli.options import File, Folder, Name, Number, Root
+from utnet.errors import InputError
+
+if TYPE_CHECKING:
+    from utnet.config import Config
+    from utnet.distributed import World
+    from utnet.evaluation.protocol import Protocol
+    from utnet.evaluation.rows import Row
+    from utnet.model import UTNet
+
+_TEST_SPLITS = {"dexycb": "test", "ho3d": "evaluation", "freihand": "evaluation", "custom": "test"}
+
+
+def evaluate(
+    checkpoint: Annotated[Path, tyro.conf.arg(metavar="CHECKPOINT"), tyro.conf.Positional],
+    data: Literal["synth", "dexycb", "ho3d", "freihand", "custom", "shards"] = "synth",
+    root: Root = "",
+    split: Name = None,
+    setup: Literal["s0", "s1", "s2", "s3"] = "s0",
+    limit: Number = None,
+    json: File = None,
+    out: Folder = None,
+    boxes: tuple[str, ...] = ("ground-truth",),
+    joints: tuple[Literal["own", "benchmark"], ...] = ("own",),
+    depth: Literal["both", "with", "without"] = "both",
+    mano: Root = "",
+    allow_missing: bool = False,
+) -> None:
+    """Scores a checkpoint with RGB and, where there is depth, RGB-D input: a row for every protocol that is named.
+
+    Under torchrun the processes share the samples, and the numbers are the same.
+
+    Args:
+        checkpoint: a folder such as RUN/best, or the name of a shipped network such as ti.
+        data: what to score on; "synth": held-out synthetic hands.
+        root: the data set's folder; every data set but synth needs it.
+        split: test for DexYCB and custom, evaluation for HO3D (or H2O3D) and FreiHAND, unless another is named.
+        setup: DexYCB's.
+        limit: at most this many samples, evenly spaced (default: all).
+        json: also write the means there.
+        out: a folder for report.html, scores.json, scores.npz and per_sample.csv (`utnet compare` reads it).
+        boxes: "ground-truth", or a detector's: a JSON file, sample key to x0, y0, x1, y1 in pixels.
+        joints: "own": the network's 21; "benchmark": fingertips are the benchmark's vertices (MANO networks only).
+        depth: rows with depth, without, or both.
+        mano: folder of your MANO_RIGHT.pkl and MANO_LEFT.pkl, for meshes of MANO's labels.
+        allow_missing: leave out samples that cannot be scored; every row then says how many.
+    """
+    from utnet.checkpoint import load_checkpoint, pick_device
+    from utnet.data.sources import training_note
+    from utnet.distributed import joined, own_device
+
+    _writable(json)
+    _check_root(data, root)
+    if out is not None and out.exists() and not out.is_dir():
+        raise InputError(f"{out}: is a file; give a folder")
+    with joined() as world:
+        model, config = load_checkpoint(checkpoint, device=str(own_device(pick_device("auto"), world)))
+        with world.first_alone():
+            options = {"root": root, "split": split, "setup": setup, "limit": limit, "mano": mano}
+            source, note = _open(data, config, model.hand.name, allow_missing, **options)
+            notes = [text for text in (note, training_note(config, source) if world.is_first else "") if text]
+        protocols, detected = _protocols(source, boxes, joints, depth, allow_missing)
+        scored = _Scored(checkpoint, model, config, source, detected, notes)
+        _score(scored, protocols, world=world, json=json, out=out, allow_missing=allow_missing)
+
+
+def compare(
+    run_a: Annotated[Path, tyro.conf.arg(metavar="RUN_A"), tyro.conf.Positional],
+    run_b: Annotated[Path, tyro.conf.arg(metavar="RUN_B"), tyro.conf.Positional],
+    rows: Annotated[tuple[int, int] | None, tyro.conf.arg(metavar="A B", help_behavior_hint="")] = None,
+    json: File = None,
+) -> None:
+    """Says which of two scored runs is better: paired differences of the same samples, with intervals.
+
+    Args:
+        run_a: a folder that `utnet eval CKPT --out FOLDER` wrote.
+        run_b: another, on the same samples.
+        rows: a row of each, counted from 0 (default: every protocol that both have).
+        json: also write the numbers there.
+    """
+    from utnet.evaluation.compare import compare_lines, compare_runs
+    from utnet.evaluation.saved_scores import load_run
+    from utnet.io.atomic import write_json
+
+    _writable(json)
+    result = compare_runs(load_run(run_a), load_run(run_b), pairs=None if rows is None else [rows])
+    for line in compare_lines(result):
+        print(line)
+    if json:
+        write_json(json, result)
+
+
+def submit(
+    checkpoint: Annotated[Path, tyro.conf.arg(metavar="CHECKPOINT"), tyro.conf.Positional],
+    data: Literal["ho3d", "freihand", "dexycb"],
+    root: Annotated[str, tyro.conf.arg(metavar="FOLDER")],
+    out: Path,
+    setup: Literal["s0", "s1", "s2", "s3"] = "s0",
+    split: Name = None,
+    depth: Literal["auto", "with", "without"] = "auto",
+) -> None:
+    """Writes the file that a benchmark scores, and checks it as its server would.
+
+    Args:
+        checkpoint: a folder such as RUN/best, or the name of a shipped network such as ti.
+        data: the benchmark.
+        root: the data set's folder.
+        out: the zip to write (DexYCB: a text file).
+        setup: DexYCB's s0, s1, s2 or s3.
+        split: DexYCB's val or test (default: test); the others' is evaluation.
+        depth: use the depth images (auto: where the data set has them).
+    """
+    from utnet.checkpoint import load_checkpoint, pick_device
+    from utnet.data import open_source
+    from utnet.distributed import joined
+    from utnet.evaluation.submit import write_submission
+
+    _writable(out)
+    with joined() as world:
+        if world.size > 1:
+            raise InputError("submit writes one file from one process; start it without torchrun")
+    model, config = load_checkpoint(checkpoint, device=str(pick_device("auto")))
+    options: dict[str, Any] = {"split": split or _TEST_SPLITS[data]}
+    if data == "dexycb":
+        options["setup"] = setup
+    has_depth = data != "freihand"
+    if depth == "with" and not has_depth:
+        raise InputError("FreiHAND has no depth images; leave --depth out")
+    use_depth = has_depth and depth != "without"
+    if has_depth:
+        options["with_depth"] = use_depth
+    source = open_source(data, root, **options)
+    written = write_submission(model, source, config, out, use_depth=use_depth, progress=True)
+    print(f"{written.path}: {written.num} hands ({written.protocol.label})")
+    for line in written.lines:
+        print(line)
+
+
+# ----------------------------------------------------------------------------------------------------------- the parts
+
+
+def _open(data: str, config: Any, hand: str, allow_missing: bool, **options: Any) -> tuple[Any, str]:
+    """The source, with vertices where they are labelled for this kind of hand, and why without them otherwise."""
+    from utnet.config import DataConfig
+    from utnet.data import open_source, reader_options
+    from utnet.data.sources import open_data
+
+    options["split"] = options["split"] or _TEST_SPLITS.get(data, "")
+    source = open_data(DataConfig(name=data, **options), config, train=False)
+    known = () if data == "synth" else reader_options(data)
+    if "with_vertices" not in known or _first(source, allow_missing).hand_model != hand:
+        return source, ""
+    given = {key: value for key, value in options.items() if key in known and value != ""}
+    try:
+        return open_source(data, options["root"], with_vertices=True, **given), ""
+    except InputError as error:
+        return source, f"without labelled meshes: {error}"
+
+
+def _check_root(data: str, root: str) -> None:
+    """A data set lies in a folder, and synthetic hands do not."""
+    if data == "synth" and root:
+        raise InputError(f"--root {root}: whose folder is not said; name it, too: --data dexycb")
+    if data != "synth" and not root:
+        raise InputError(f"no folder is given for {data}: --root FOLDER")
+
+
+def _first(source: Any, allow_missing: bool) -> Any:
+    """The first sample, or the first that can be read where some may be missing."""
+    for i in range(len(source) if allow_missing else 1):
+        try:
+            return source[i]
+        except InputError:
+            if not allow_missing or i == len(source) - 1:
+                raise
+    raise InputError(f"{source.name}: has no samples; choose another split")
+
+
+def _protocols(
+    source: Any, boxes: tuple[str, ...], joints: tuple[str, ...], depth: str, allow_missing: bool
+) -> tuple[list[Protocol], dict[str, Any]]:
+    """Every combination of the switches, and the boxes of the detectors by name."""
+    from utnet.evaluation.protocol import GROUND_TRUTH, Protocol, read_boxes
+    from utnet.evaluation.validation import scorable_inputs
+
+    known = scorable_inputs(source, skip_unreadable=allow_missing)
+    inputs = [name for name in known if depth == "both" or (name == "rgbd") == (depth == "with")]
+    if not inputs:
+        raise InputError("--depth with: this data set has no depth images; leave it out")
+    names: dict[str, str] = {}
+    for given in boxes:
+        name = given if given == GROUND_TRUTH else Path(given).name
+        if names.setdefault(name, given) != given:
+            raise InputError(
+                f"--boxes {names[name]} {given}: both rows would be called {name}; rename one of the files"
+            )
+    detected = {name: read_boxes(given) for name, given in names.items() if given != GROUND_TRUTH}
+    kinds = list(dict.fromkeys(joints))
+    found = [Protocol(name == "rgbd", box, kind) for box in names for kind in kinds for name in inputs]
+    if not found:
+        raise InputError("no protocol is named: --boxes and --joints need at least one word each")
+    return found, detected
+
+
+@dataclass(frozen=True)
+class _Scored:
+    """What is scored, on what: a checkpoint's network, a source, detectors' boxes by name, and what to say of them."""
+
+    checkpoint: Path
+    model: UTNet
+    config: Config
+    source: Any
+    detected: dict[str, Any]
+    notes: list[str]
+
+
+def _score(
+    scored: _Scored,
+    protocols: list[Protocol],
+    *,
+    world: World,
+    json: Path | None,
+    out: Path | None,
+    allow_missing: bool,
+) -> None:
+    """Scores, prints and writes; the processes share the pass, and the first one does the rest."""
+    import torch
+
+    from utnet.checkpoint import run_info
+    from utnet.data.sources import fingerprint
+    from utnet.evaluation.scoring import score_source
+    from utnet.evaluation.summary import summarise
+    from utnet.evaluation.tables import score_lines
+    from utnet.evaluation.validation import constant_hand
+    from utnet.io.atomic import write_json
+
+    run = score_source(
+        scored.model,
+        scored.source,
+        scored.config,
+        protocols=protocols,
+        boxes=scored.detected,
+        allow_missing=allow_missing,
+        world=world,
+        progress=True,
+    )
+    if not world.is_first:
+        return
+    constant = constant_hand(torch.from_numpy(run.gt_m))
+    summaries = [summarise(row) for row in run.rows]
+    for line in score_lines(summaries, constant):
+        print(line)
+    for note in scored.notes:
+        print(f"note: {note}")
+    if json:
+        write_json(json, _means(run.rows, constant))
+    if out is None:
+        return
+    out.mkdir(parents=True, exist_ok=True)
+    source = scored.source
+    about = {
+        **run_info(),
+        "checkpoint": str(scored.checkpoint),
+        "hand": scored.model.hand.name,
+        "data": {**fingerprint(source), "split": getattr(source, "split", ""), "tips": source.tips},
+        "constant": constant,
+    }
+    from utnet.evaluation.saved_scores import save_run
+
+    save_run(out, run.rows, summaries, about)
+    _write_page(scored, out, rows=run.rows, summaries=summaries, about=about)
+    print(f"open {out / 'report.html'}")
+
+
+def _means(rows: list, constant: dict[str, float]) -> dict[str, Any]:
+    """What `utnet eval --json` writes: the first row without depth and the first with it."""
+    tree: dict[str, Any] = {"num": len(rows[0]), "constant": constant}
+    for row in rows:
+        names = ("mpjpe_mm", "pa_mpjpe_mm", "auc")
+        means = {name: float(row.metrics[name].mean()) for name in names}
+        tree.setdefault(row.protocol.input, {**means, "protocol": row.label})
+    return tree
+
+
+def _write_page(scored: _Scored, out: Path, *, rows: list[Row], summaries: list[dict], about: dict[str, Any]) -> None:
+    from utnet.evaluation.saved_scores import CSV, JSON, NPZ
+    from utnet.evaluation.scores_page import write_scores_page
+    from utnet.evaluation.sheet import case_sheet, pick_cases
+
+    first = rows[0].protocol
+    drawn = [row for row in rows if (row.protocol.boxes, row.protocol.joints) == (first.boxes, first.joints)]
+    sheets = {}
+    data, facts, notes = about["data"], [], list(scored.notes)
+    if rows[0].joints_mm["absolute"].min() >= 0:  # NaN where a camera is not known
+        fewest = min(drawn, key=len)  # a row with depth may lack samples
+        for name, places in pick_cases(fewest).items():
+            keys = [str(fewest.keys[i]) for i in places]
+            title = f"{name.capitalize()} cases by MPJPE ({fewest.protocol.short})"
+            sheets[title] = case_sheet(scored.model, scored.source, scored.config, drawn, keys, boxes=scored.detected)
+    else:
+        notes.append("cases are not drawn: their cameras are not known")
+    facts.append(f"Checkpoint {about['checkpoint']}, {about['hand']} hand; utnet {about['versions']['utnet']}.")
+    split = f" {data['split']}" if data["split"] else ""
+    facts.append(
+        f"{data['name']}{split}: {len(rows[0])} of {rows[0].num_expected} samples, keys {data['keys_sha256'][:12]}."
+    )
+    write_scores_page(
+        out / "report.html",
+        title=f"Scores on {data['name']}{split}",
+        facts=facts + [f"{note[0].upper()}{note[1:]}." for note in notes],
+        rows=rows,
+        summaries=summaries,
+        constant=about["constant"],
+        sheets=sheets,
+        links=(JSON, NPZ, CSV),
+    )
+
+
+def _writable(path: Path | None) -> None:
+    if path and (path.is_dir() or not path.parent.is_dir()):
+        raise InputError(f"{path}: cannot be written; give a file in a folder that exists")

@@ -1,0 +1,87 @@
+"""`utnet label`. Light: what the command line needs to know it, nothing heavy."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import tyro
+
+from utnet.apps.label.agreement import Limits
+
+if TYPE_CHECKING:
+    from utnet.apps.label.dataset import Summary
+
+_LIMITS = Limits()
+
+
+def label(
+    inputs: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="INPUT...", help_behavior_hint="")],
+    out: Annotated[Path, tyro.conf.arg(metavar="FOLDER")],
+    sequence_by: Annotated[str | None, tyro.conf.arg(metavar="REGEX", help_behavior_hint="")] = None,
+    val_share: float = 0.1,
+    every: int = 5,
+    limits: Limits = _LIMITS,
+    copies: int = 0,
+    backgrounds: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER", help_behavior_hint="")] = None,
+) -> None:
+    """Labels hands in pictures and videos without labels, and writes those on which several observers agree as a data
+    set to train on (`data.name: custom`).
+
+    Exit code: 0 all is done, 1 something could not be read or was cut short and the rest is done, 2 the request itself
+    was bad, or not one hand was kept, and nothing is written.
+
+    Args:
+        inputs: pictures, folders, globs ("photos/**/*.jpg") or videos.
+        out: a new folder.
+        sequence_by: pictures are of one person or recording where the groups of this regular expression, searched for
+            in the path, are the same, such as "(person_[0-9]+)/" (default: where they are of one folder). A video is
+            always one of its own. Validation takes whole ones.
+        val_share: share of the hands that is held out for validation.
+        every: label every n-th frame of videos.
+        limits: what a hand must keep to.
+        copies: write each training hand this many times more, cut out and put before other backgrounds in other light.
+        backgrounds: a folder of photographs for the copies (default: drawn scenes).
+    """
+    from utnet.apps.label.dataset import FILE, SUMMARY, label_pictures
+    from utnet.apps.label.sequences import by_pattern
+    from utnet.predict.inputs import find_inputs
+
+    summary = label_pictures(
+        find_inputs(inputs),
+        out,
+        sequence_of=None if sequence_by is None else by_pattern(sequence_by),
+        val_share=val_share,
+        every=every,
+        limits=limits,
+        copies=copies,
+        backgrounds=backgrounds,
+    )
+    for line in said(summary, val_share):
+        print(line)
+    print(f"{out / FILE}, {out / SUMMARY}: look at them by utnet data preview custom --root {out}")
+    if summary.problems:
+        sys.exit(1)
+
+
+def said(summary: Summary, val_share: float) -> list[str]:
+    """What the call did, for the terminal."""
+    videos = f", {summary.frames} frames of {summary.videos} videos" if summary.videos else ""
+    kept = sum(summary.kept.values())
+    lines = [f"{summary.pictures} pictures{videos}: {summary.found} hands, {kept} kept"]
+    for split, num in sorted(summary.kept.items()):
+        of = summary.sequences[split]
+        lines.append(f"  {split:14s}{num:7d}  of {of} sequence{'' if of == 1 else 's'}")
+    held_out = summary.kept.get("val", 0) / kept
+    if abs(held_out - val_share) > val_share / 2:
+        lines.append(
+            f"  val has {held_out:.0%} of the hands, not {val_share:.0%}: whole sequences are held out; "
+            "--sequence-by can make them smaller"
+        )
+    lines += [f"  {reason:14s}{num:7d}  dropped" for reason, num in summary.dropped.items() if num]
+    if summary.copies:
+        lines.append(f"  {'copies':14s}{summary.copies.made:7d}  not cut out: {summary.copies.not_cut_out}")
+    if summary.problems:
+        lines.append(f"  {len(summary.problems)} files could not be read, or not to their end")
+    return lines

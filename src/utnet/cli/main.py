@@ -1,0 +1,132 @@
+"""The command line. Bad input prints one line and exits with code 2; nothing else is caught."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from collections.abc import Callable, Sequence
+
+# Threads that wait by spinning slow small operations by up to 100 times on a busy machine: before torch is loaded.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+import tyro
+
+from utnet.cli import data_commands as inspection
+from utnet.cli import evaluate_commands as scoring
+from utnet.cli import label_command as labelling
+from utnet.cli import predict_command as prediction
+from utnet.cli import serve_command as serving
+from utnet.cli.demo_command import demo
+from utnet.cli.export_command import export
+from utnet.cli.import_command import import_hamer, import_wilor
+from utnet.cli.synth_command import synth
+from utnet.cli.train_command import train
+from utnet.errors import InputError, WorkerError, worker_errors
+from utnet.signals import Terminated, sigterm_raises
+
+
+def data() -> None:
+    """Looks at and packs data sets: data check | preview | stats | shard (`utnet data --help`)."""
+
+
+def import_() -> None:
+    """Turns other projects' weights into a checkpoint: import hamer | wilor (`utnet import --help`)."""
+
+
+def doctor() -> None:
+    """Versions, threads, GPU, hand models and extras, or how to get them."""
+    from utnet.cli.doctor import report
+
+    print(report())
+
+
+_COMMANDS: dict[str, Callable[..., None]] = {
+    "demo": demo,
+    "train": train,
+    "eval": scoring.evaluate,
+    "compare": scoring.compare,
+    "submit": scoring.submit,
+    "predict": prediction.predict,
+    "label": labelling.label,
+    "serve": serving.serve,
+    "data": data,
+    "synth": synth,
+    "export": export,
+    "import": import_,
+    "doctor": doctor,
+}
+_GROUPS: dict[str, dict[str, Callable[..., None]]] = {
+    "data": {
+        "check": inspection.check,
+        "preview": inspection.preview,
+        "stats": inspection.stats,
+        "shard": inspection.shard,
+    },
+    "import": {"hamer": import_hamer, "wilor": import_wilor},
+}
+"""Commands with commands of their own."""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """`utnet ...`; exits with 2 on bad input."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        with sigterm_raises(), worker_errors():
+            _run(words)
+    except InputError as error:
+        print(f"utnet: {error}", file=sys.stderr)
+        sys.exit(2)
+    except FloatingPointError as error:
+        print(f"utnet: {error}; a lower train.lr or a higher train.warmup_steps often helps", file=sys.stderr)
+        sys.exit(2)
+    except Terminated:
+        print("utnet: stopped by SIGTERM; the files written until then are whole", file=sys.stderr)
+        sys.exit(143)
+    except KeyboardInterrupt:
+        print("utnet: stopped; the files written until then are whole", file=sys.stderr)
+        sys.exit(130)
+    except WorkerError as error:
+        print(f"utnet: {error}", file=sys.stderr)
+        sys.exit(1)
+    except RuntimeError as error:
+        if "no locator available" not in str(error):  # numba's words
+            raise
+        print(
+            "utnet: compiled code can be kept neither beside the package nor at home; set NUMBA_CACHE_DIR to a folder",
+            file=sys.stderr,
+        )
+        sys.exit(2)
+    except BrokenPipeError:  # `utnet ... | head`: the reader has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python says so once more at its end
+        sys.exit(141)
+    except OSError as error:  # a path that cannot be read or written, a full disk
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        remedy = "make room and call it again" if full else "check the path"
+        print(f"utnet: {error.filename or 'a file'}: {error.strerror or error}; {remedy}", file=sys.stderr)
+        sys.exit(2)
+
+
+def _run(words: list[str]) -> None:
+    if words.count("--set") > 1:
+        raise InputError("--set stands twice and the last would win; write --set KEY=VALUE KEY=VALUE once")
+    if words and words[0] in _GROUPS:
+        tyro.extras.subcommand_cli_from_dict(
+            _GROUPS[words[0]],
+            prog=f"utnet {words[0]}",
+            description=(_COMMANDS[words[0]].__doc__ or "").split(":")[0] + ".",
+            args=words[1:],
+        )
+        return
+    tyro.extras.subcommand_cli_from_dict(
+        _COMMANDS,
+        prog="utnet",
+        description="3D hands from RGB images, with depth where there is a sensor.",
+        args=words,
+    )
+
+
+def train_script() -> None:
+    """`python train.py --config FILE ...` is `utnet train FILE ...`."""
+    words = [word.removeprefix("--config=") for word in sys.argv[1:] if word != "--config"]
+    main(["train", *words])

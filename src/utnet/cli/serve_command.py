@@ -1,0 +1,41 @@
+"""`utnet serve`. Light: what the command line needs to know it, nothing heavy."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from typing import Annotated
+
+import tyro
+
+from utnet.cli.options import File
+from utnet.errors import InputError, install_line
+
+
+def serve(
+    host: str = "127.0.0.1",
+    port: int = 8642,
+    weights: File = None,
+    open_browser: Annotated[bool, tyro.conf.FlagCreatePairsOff, tyro.conf.arg(help_behavior_hint="")] = False,
+) -> None:
+    """A local web page: drop a picture, see its hands in 3D, download GLB and JSON (needs the extra "serve").
+
+    Args:
+        host: address to listen on; others than 127.0.0.1 let other machines in, without a password.
+        port: port to listen on.
+        weights: a checkpoint folder such as runs/demo/run/best, a file of `utnet export`, or the name of a shipped
+            network such as ti (default: that one and landmarks together; where none ships, landmarks alone).
+        open_browser: open the page in your browser.
+    """
+    if not 0 < port < 65536:
+        raise InputError(f"--port is {port}; expected 1 to 65535")
+    if importlib.util.find_spec("gradio") is None:
+        raise InputError(f"the page needs gradio; {install_line('serve')}")
+    from utnet.apps.serve.server import is_local, run_server
+
+    if not is_local(host):
+        print(
+            f"utnet: warning: on {host} everyone who reaches this machine can use the page; it has no password",
+            file=sys.stderr,
+        )
+    run_server(host, port, weights, open_browser=open_browser)

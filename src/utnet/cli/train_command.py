@@ -1,0 +1,63 @@
+"""`utnet train`."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from utnet.cli.options import Changes, Folder
+from utnet.errors import InputError
+
+
+def train(
+    config: Annotated[
+        Path | None, tyro.conf.arg(metavar="[CONFIG]", help_behavior_hint=""), tyro.conf.Positional
+    ] = None,
+    out: Folder = None,
+    set: Changes = (),
+    resume: Annotated[Path | None, tyro.conf.arg(metavar="RUN", help_behavior_hint="")] = None,
+) -> None:
+    """Trains the run that a YAML file describes; several processes: torchrun --nproc-per-node=N -m utnet train ...
+
+    Args:
+        config: the run (default: config/config.yaml).
+        out: a new folder (default: runs/ and the config's name).
+        set: changed knobs, such as train.lr=1e-4.
+        resume: a run's folder to go on with, by the config that it holds.
+    """
+    from utnet.config import Config, override
+    from utnet.signals import Stopped
+    from utnet.training.loop import train as run
+
+    if resume and (config or out):
+        raise InputError(f"--resume {resume} goes on in that folder by its own config; leave out {config or '--out'}")
+    config = config or (resume / "config.yaml" if resume else Path("config/config.yaml"))
+    folder = resume or out or Path("runs") / config.stem
+    if resume and not config.is_file():
+        raise InputError(f"{config}: no such file; give --resume the folder of a run")
+    try:
+        result = run(override(Config.load(config), set), folder, resume=resume is not None)
+    except Stopped as stop:
+        print(f"utnet: {stop}", file=sys.stderr)
+        sys.exit(stop.exit_code)
+    if os.environ.get("RANK", "0") == "0":
+        print(f"{folder / 'best'} of {result['step']} steps, on validation:")
+        _print_scores(result["best"])
+
+
+def _print_scores(scores: dict) -> None:
+    from utnet.data.sources import counted
+
+    num, expected = scores["num"], scores["num_expected"]
+    if num < expected:
+        print(f"scored on the {num} of {expected} hands whose joints are all labelled in 3D")
+    print(f"{counted(num, 'hand'):22s}  MPJPE [mm]  PA-MPJPE [mm]    AUC")
+    for key, name in (("constant", "best constant hand"), ("rgb", "RGB"), ("rgbd", "RGB-D")):
+        if key in scores:
+            row = scores[key]
+            name += "" if row.get("num", num) == num else f" ({row['num']} with depth)"
+            print(f"{name:22s}{row['mpjpe_mm']:12.1f}{row['pa_mpjpe_mm']:15.1f}{row['auc']:7.3f}")

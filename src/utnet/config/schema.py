@@ -1,0 +1,400 @@
+"""Every knob on one page: frozen dataclasses, a section of a run's YAML file each."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+
+from utnet.config.loading import from_tree, read_yaml, require, require_range, to_tree, to_yaml
+from utnet.config.validation import own_validation
+from utnet.io.atomic import write_whole
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """Weights of `utnet.losses.UTNetLoss`; see there for each term."""
+
+    w_2d: float = 0.01
+    w_3d_joint: float = 0.05
+    w_3d_vert: float = 0.0
+    w_prior: float = 0.001
+    w_aux: float = 0.001
+    w_global_orient: float = 0.0
+    w_hand_pose: float = 0.0
+    w_betas: float = 0.0
+    w_pose_prior: float = 0.0
+    w_joint_map: float = 0.0
+    """Place and depth of the joints read off the feature maps (own presets only)."""
+    w_joint_heat: float = 0.0
+    """Dense supervision of the heat maps that they are read from."""
+    w_root_z: float = 0.0
+    """Distance of the wrist, in m, of samples with depth; 0 leaves `root_z_m` at the robust distance of the depth."""
+    w_uncertainty: float = 0.0
+    """Likelihood of the joints' errors (`model.uncertainty`); it teaches that head alone, never the pose."""
+    loss_type: str = "l1"
+    reduction: str = "sum"
+    root_id: int = 0
+    use_vertex_loss: bool = False
+    use_aux_loss: bool = True
+
+    def __post_init__(self):
+        require_range("loss", self, 0, 1e9, *(knob.name for knob in fields(self) if knob.name.startswith("w_")))
+        require_range("loss", self, 0, 20, "root_id")
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The network: a preset of `utnet.model.presets`, and what differs from it."""
+
+    preset: str = "ti"
+    size_px: int = 128
+    """Side of the square crop."""
+    p_drop: float = 0.4
+    """Probability that a training sample's depth is dropped, by the loader (`utnet.data.loader.make_loader`)."""
+    stem: str | None = None
+    """"conv", "lite0" (EfficientNet-Lite0, made to start from ImageNet weights) or "patch"; here and below null is the
+    preset's."""
+    refiner: str | None = None
+    """"graph", "maxpool" (WiLoR's) or "none" (the coarse hand is the result)."""
+    width_px: int | None = None
+    """Columns of the square crop, round its middle, that the network looks at; null: all (preset h: three quarters)."""
+    patch_px: int | None = None
+    """Side of a patch: 16, or 14 (DINOv2; presets b, l, h)."""
+    patch_pad_px: int | None = None
+    """Padding on each side of the patch convolution (ViTPose and WiLoR: 2; MAE, DINOv2: 0)."""
+    layer_scale: bool | None = None
+    """A learnt factor a channel on what each half of a block adds (DINOv2)."""
+    dim: int | None = None
+    depth: int | None = None
+    num_heads: int | None = None
+    """Width, blocks and attention heads of the encoder."""
+    decoder: tuple[int, int, int, int] | None = None
+    """Of preset hamer's head: width, layers, attention heads (of 64 each), hidden width."""
+    uncertainty: bool = False
+    """A head that says how far off each joint may be (`utnet.uncertainty`); it needs loss.w_uncertainty above 0."""
+    checkpoint_blocks: bool = False
+    """Training computes the encoder's activations a second time instead of keeping them: much less memory."""
+    mano: str = ""
+    """Your MANO_RIGHT.pkl, to learn MANO's hand (its parameters and vertices); empty: the open hand."""
+
+    def __post_init__(self):
+        unit = 14 if self.patch_px == 14 else 32
+        ok = 0 < self.size_px <= 2048 and self.size_px % unit == 0
+        require("model.size_px", ok, self.size_px, f"a multiple of {unit}, at most 2048")
+        require("model.p_drop", 0.0 <= self.p_drop <= 1.0, self.p_drop, "0 to 1")
+        stems = (None, "conv", "lite0", "patch")
+        require("model.stem", self.stem in stems, self.stem, "'conv', 'lite0', 'patch' or null")
+        refiners = (None, "graph", "maxpool", "none")
+        require("model.refiner", self.refiner in refiners, self.refiner, "'graph', 'maxpool', 'none' or null")
+        require("model.patch_px", self.patch_px in (None, 14, 16), self.patch_px, "14, 16 or null")
+        require_range("model", self, 0, 6, "patch_pad_px")
+        require_range("model", self, 1, 2048, "width_px")
+        require_range("model", self, 1, 8192, "dim")
+        require_range("model", self, 1, 256, "depth", "num_heads")
+        require("model.decoder", all(1 <= n <= 8192 for n in self.decoder or ()), self.decoder, "1 to 8192, or null")
+
+
+@dataclass(frozen=True)
+class CropConfig:
+    """How a crop is cut around a hand's box. The jitters are half-widths of uniform distributions, training only."""
+
+    expand: float = 2.0
+    """Side of the square over the longer side of the tight box."""
+    aspect: float = 1.0
+    """Width over height of what the network sees of the square (`model.width_px`); WiLoR's crops have 0.75."""
+    recipe: str = "utnet"
+    """How the picture is sampled: "utnet", or "wilor", to the pixel as HaMeR's and WiLoR's demos do it."""
+    scale_jitter: float = 0.15
+    shift_jitter: float = 0.06
+    rotation_jitter_deg: float = 30.0
+
+    def __post_init__(self):
+        require_range("crop", self, 0.1, 1, "aspect")
+        require_range("crop", self, 1, 10, "expand")
+        require_range("crop", self, 0, 0.9, "scale_jitter")
+        require_range("crop", self, 0, 10, "shift_jitter")
+        require_range("crop", self, 0, 180, "rotation_jitter_deg")
+        require("crop.recipe", self.recipe in ("utnet", "wilor"), self.recipe, "'utnet' or 'wilor'")
+
+
+@dataclass(frozen=True)
+class AugmentConfig:
+    """What training does to a crop's pixels (`utnet.data.augment`). Half-widths or largest values of uniform draws; a
+    probability's name ends in _p. All at 0: nothing changes."""
+
+    gain: float = 0.2
+    channel_gain: float = 0.1
+    contrast: float = 0.2
+    brightness: float = 20.0
+    """Of 255, as the noise."""
+    saturation: float = 0.2
+    hue_deg: float = 0.0
+    noise: float = 5.0
+    """Largest deviation of the sensor noise."""
+    blur_p: float = 0.1
+    blur_px: float = 1.0
+    occlude_p: float = 0.0
+    """A patch of one colour, nearer than the hand where there is depth."""
+    occlude_size: float = 0.4
+    """Largest side of the patch over the crop's."""
+    depth_noise: float = 0.003
+    """Largest deviation in metres at 1 m; it grows with the distance squared."""
+    depth_step_m: float = 0.002
+    """Largest step to which readings are rounded."""
+    depth_holes_p: float = 0.3
+    depth_holes: int = 6
+    """Largest number of patches without readings."""
+    depth_edges_p: float = 0.3
+    """Readings along outlines are lost."""
+    crops: bool = False
+    """Change samples that are crops already, too (synthetic hands, which vary by themselves)."""
+
+    def __post_init__(self):
+        for name in ("gain", "channel_gain", "contrast", "saturation"):
+            require(f"augment.{name}", 0.0 <= getattr(self, name) < 1.0, getattr(self, name), "0 or more and below 1")
+        require_range("augment", self, 0, 1, "blur_p", "occlude_p", "occlude_size", "depth_holes_p", "depth_edges_p")
+        for high, name in ((255, "brightness"), (60, "noise"), (180, "hue_deg"), (10, "blur_px"), (100, "depth_holes")):
+            require_range("augment", self, 0, high, name)
+        require_range("augment", self, 0, 0.1, "depth_noise", "depth_step_m")
+
+
+@dataclass(frozen=True)
+class FactorsConfig:
+    """How strong each factor of full appearance is (`synth.appearance: full`, docs/synthetic.md): 0 switches it off, 1
+    is what photographs have, 2 the most. Of things that are there or not, it scales how often."""
+
+    gestures: float = 1.0
+    """Common gestures and grasps among the poses (below 1: that share of them)."""
+    contact: float = 1.0
+    """Fingers are moved apart where they would pass through each other or the palm; any number above 0 does it."""
+    skin_tone: float = 1.0
+    skin_detail: float = 1.0
+    """Pale palms, red knuckles and tips, mottling, freckles."""
+    nails: float = 1.0
+    veins: float = 1.0
+    creases: float = 1.0
+    """Folds, lines of the palm, fine relief."""
+    gloss: float = 1.0
+    light: float = 1.0
+    shadows: float = 1.0
+    occlusion: float = 1.0
+    """Light from around that fingers and things keep off."""
+    sleeve: float = 1.0
+    worn: float = 1.0
+    """Watches and bracelets."""
+    held: float = 1.0
+    occluder: float = 1.0
+    """Things in front of the hand."""
+    second_hand: float = 1.0
+    background: float = 1.0
+    distractors: float = 1.0
+    """Shapes of the colour of skin behind the hand."""
+    defocus: float = 1.0
+    exposure: float = 1.0
+    white_balance: float = 1.0
+    vignette: float = 1.0
+    lens_blur: float = 1.0
+    motion_blur: float = 1.0
+    rescale: float = 1.0
+    """Pictures taken small and blown up."""
+    noise: float = 1.0
+    jpeg: float = 1.0
+    depth_noise: float = 1.0
+    """Of `synth.depth_noise_m`."""
+    depth_steps: float = 1.0
+    depth_edges: float = 1.0
+    depth_holes: float = 1.0
+    depth_patches: float = 1.0
+    depth_missing: float = 0.0
+    """Probability that a hand has no depth at all (`model.p_drop` does the same for training)."""
+
+    def __post_init__(self):
+        for factor in fields(self):
+            value, top = getattr(self, factor.name), 1 if factor.name == "depth_missing" else 2
+            require(f"synth.factors.{factor.name}", 0.0 <= value <= top, value, f"0 (off) to {top}")
+
+
+@dataclass(frozen=True)
+class SynthConfig:
+    """The endless synthetic source (`utnet.synth`)."""
+
+    appearance: str = "plain"
+    """"plain": one-coloured skin, one light, a texture behind; "full": all of `factors`."""
+    factors: FactorsConfig = field(default_factory=FactorsConfig)
+    backgrounds: str = ""
+    """Folder of your photographs, to be put behind full hands; empty: procedural scenes."""
+
+    max_tilt_deg: float = 180.0
+    """Largest angle between the camera and the palm's or the back's normal; 90 or more is the whole sphere."""
+    distance_m: tuple[float, float] = (0.35, 1.0)
+    fov_deg: tuple[float, float] = (40.0, 70.0)
+    betas_std: float = 1.0
+    forearm: bool = True
+    depth_noise_m: float = 0.001
+
+    def __post_init__(self):
+        require("synth.appearance", self.appearance in ("plain", "full"), self.appearance, "'plain' or 'full'")
+        unused = self.appearance == "plain" and (self.factors != FactorsConfig() or self.backgrounds)
+        require("synth.appearance", not unused, "plain", "'full': synth.factors and synth.backgrounds are given")
+        for name, low, high in (("distance_m", 0.3, 10.0), ("fov_deg", 5.0, 120.0)):
+            a, b = getattr(self, name)
+            require(f"synth.{name}", low <= a <= b <= high, [a, b], f"two rising numbers from {low} to {high}")
+        require_range("synth", self, 5, 360, "max_tilt_deg")
+        require_range("synth", self, 0, 5, "betas_std")
+        require_range("synth", self, 0, 1, "depth_noise_m")
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Where samples come from: "synth" (endless), a reader of `utnet.data`, or "mixture" of several."""
+
+    name: str = "synth"
+    root: str = ""
+    """The data set's folder. For tars: a path, a glob, a URL or a `pipe:` command, with {000..099} for many."""
+    split: str = "train"
+    setup: str = "s0"
+    """DexYCB's split: s0, s1, s2 or s3."""
+    limit: int | None = None
+    """At most this many samples, evenly spaced over the split."""
+    sides: str = "both"
+    """Hands to take: "right", "left" or "both"."""
+    hand_model: str = "auto"
+    """Model of the labels: "open", "mano", or "auto": as the tree says (MANO where it says nothing)."""
+    mano: str = ""
+    """Folder of your MANO_RIGHT.pkl and MANO_LEFT.pkl: DexYCB's and FreiHAND's parameters need it."""
+    with_depth: bool = True
+    """False leaves depth files unread."""
+    background: str = "all"
+    """FreiHAND's: "all", "gs", "hom", "sample" or "auto"."""
+    box: str = "joints"
+    """Box of hands in tars: "joints" (tight round the 2D labels) or "tar" (half of the tar's own, padded one)."""
+    tips: str = ""
+    """Whose fingertip vertices custom MANO labels mean ("": smplx's)."""
+    weight: float = 1.0
+    """Share of a part of a mixture."""
+    mixture: tuple[DataConfig, ...] = ()
+    """The parts of a mixture."""
+
+    def __post_init__(self):
+        require("data.limit", self.limit is None or self.limit >= 1, self.limit, "at least 1, or null for all")
+        require("data.sides", self.sides in ("right", "left", "both"), self.sides, "right, left or both")
+        require("data.hand_model", self.hand_model in ("auto", "open", "mano"), self.hand_model, "auto, open or mano")
+        require("data.weight", 0.0 < self.weight <= 1e6, self.weight, "more than 0, at most 1e6")
+        ok = bool(self.mixture) == (self.name == "mixture")
+        require("data.mixture", ok, [part.name for part in self.mixture], "parts if the name is mixture, else none")
+        require("data.mixture", all(not part.mixture for part in self.mixture), "a mixture of mixtures", "plain parts")
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """The loop. It ends at `steps`, or after `minutes` if that is first; the schedule follows whichever is nearer."""
+
+    steps: int = 20000
+    minutes: float | None = None
+    batch_size: int = 32
+    """Samples that one process takes at once."""
+    accumulate: int = 1
+    """Batches that add up to one step: a step sees batch_size * accumulate * (number of processes) samples."""
+    lr: float = 5e-4
+    min_lr: float = 1e-6
+    weight_decay: float = 0.01
+    warmup_steps: int = 200
+    clip_grad: float = 1.0
+    """Largest norm of the gradient, per sample of a step where the losses are sums; 0 turns clipping off."""
+    ema: float = 0.0
+    """Decay of a running mean of the weights, such as 0.999; what is validated and kept in best/ is then the mean."""
+    num_workers: int = 1
+    """Processes that read samples; 0: the training process itself does."""
+    worker_timeout_s: float = 300.0
+    """Training ends where they give nothing for so long, as on a network drive that hangs."""
+    log_every: int = 20
+    eval_every: int = 2000
+    save_every: int = 500
+    """Steps between checkpoints in last/; validation and the end write one, too."""
+    pictures: int = 8
+    """Validation samples drawn for TensorBoard at every validation; 0 for none."""
+    precision: str = "fp32"
+    """"fp32", or "bf16" for the network's matrix products (losses and the hand model stay in fp32)."""
+    compile: bool = False
+    """torch.compile of the network: minutes at the start, faster steps then."""
+    parallel: str = "auto"
+    """Under torchrun: "ddp" (every process holds all), "fsdp" (each holds a part), or "auto": FSDP for a preset of more
+    than 300 M parameters. One process alone needs neither."""
+    num_threads: int | None = None
+    """CPU threads of the network; null leaves torch's choice."""
+    max_bad_samples: int = 50
+    """Unreadable samples that training skips (and names) before it stops."""
+    init_from: str = ""
+    """What to start from: a checkpoint folder of UTNet's; a file of ViTPose's, DINOv2's or MAE's weights for the
+    encoder; "lite0", EfficientNet-Lite0's for the stem (extra "features"); empty: nothing."""
+    backbone_lr: float = 1.0
+    """Learning rate of the part that other projects' weights can fill (presets b, l, h: the encoder; with
+    `model.stem: lite0` the stem), as a share of `lr`; 0 leaves it as it is."""
+    frozen_blocks: int = 0
+    """So many blocks of that part (of the encoder, of the stem), and what is before them, are left as they are."""
+    init_kind: str = "auto"
+    """Whose they are: "vitpose", "dinov2", "mae", "lite0", or "auto": as the entries say (`training.pretrained`)."""
+
+    def __post_init__(self):
+        require_range("train", self, 1, 1e9, "steps", "log_every", "eval_every", "save_every")
+        require_range("train", self, 1, 65536, "batch_size", "accumulate")
+        require_range("train", self, 1, 1024, "num_threads")
+        require_range("train", self, 1, 1e6, "worker_timeout_s")
+        require_range("train", self, 0, 1e9, "warmup_steps", "max_bad_samples", "clip_grad")
+        require_range("train", self, 0, 256, "num_workers", "pictures", "frozen_blocks")
+        require_range("train", self, 0, 1e3, "weight_decay", "min_lr")
+        require_range("train", self, 0, 1, "backbone_lr")
+        require("train.lr", 0.0 < self.lr < math.inf, self.lr, "more than 0")
+        require("train.ema", 0.0 <= self.ema < 1.0, self.ema, "0 or more and below 1")
+        ok = self.minutes is None or 0 < self.minutes <= 1e6
+        require("train.minutes", ok, self.minutes, "more than 0, at most 1e6, or null")
+        kinds = ("auto", "vitpose", "dinov2", "mae", "lite0")
+        require("train.init_kind", self.init_kind in kinds, self.init_kind, "auto, vitpose, dinov2, mae or lite0")
+        require("train.precision", self.precision in ("fp32", "bf16"), self.precision, "'fp32' or 'bf16'")
+        require("train.parallel", self.parallel in ("auto", "ddp", "fsdp"), self.parallel, "'auto', 'ddp' or 'fsdp'")
+
+
+@dataclass(frozen=True)
+class Config:
+    """A complete run."""
+
+    seed: int = 0
+    device: str = "auto"
+    data: DataConfig = field(default_factory=DataConfig)
+    val: DataConfig | None = None
+    """Null: what belongs to the training data (`config.validation`); without a name: that, with these keys."""
+    crop: CropConfig = field(default_factory=CropConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    synth: SynthConfig = field(default_factory=SynthConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+
+    def __post_init__(self):
+        require("seed", 0 <= self.seed < 2**62, self.seed, "0 or more, below 2^62")
+        weight, head = self.loss.w_uncertainty, self.model.uncertainty
+        expected = "more than 0 with model.uncertainty: true" if head else "0 without model.uncertainty: true"
+        require("loss.w_uncertainty", (weight > 0) == head, weight, expected)
+
+    @classmethod
+    def completed_tree(cls, tree: dict, where: str) -> dict:
+        """A val section that names no data set changes keys of what belongs to the training data (`val.limit=500`)."""
+        val = tree.get("val")
+        if not isinstance(val, dict) or "name" in val:
+            return tree
+        own = own_validation(from_tree(DataConfig, tree.get("data", {}), where=f"{where}: data"))
+        return {**tree, "val": {**to_tree(own), **val}}
+
+    @classmethod
+    def load(cls, path: str | Path) -> Config:
+        """Reads a YAML file; keys that are absent keep their defaults.
+
+        Raises:
+            InputError: no such file, not YAML, an unknown key (with the nearest right one) or a wrong type.
+        """
+        return from_tree(cls, read_yaml(path), where=str(path))
+
+    def save(self, path: str | Path) -> None:
+        """Writes every knob, defaults included, so that the file alone repeats the run."""
+        write_whole(path, to_yaml(self))

@@ -1,0 +1,277 @@
+"""Your own data -> Sample: a folder with pictures and one file `hands.jsonl`, one hand a line (docs/custom_data.md)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from utnet.conventions import MANO_TIP_VERTICES, SIDES
+from utnet.data.cache import cached_arrays
+from utnet.data.custom.custom_line import HAND_MODELS, LINE_SPLITS, Line
+from utnet.data.source import check_depth, clip_box, evenly_spaced, ground_truth_box, hold_out
+from utnet.errors import InputError
+from utnet.geometry import box_of
+from utnet.io.files import decode_rgb, read_bytes, read_depth_png
+from utnet.types import Sample
+
+FILE = "hands.jsonl"
+SPLITS = ("train", "train_fit", "val", "test")
+VAL_SHARE = 0.1
+
+_VERSION = 1  # of the index
+_MAX_LINE = 2**20
+_BAR_BYTES = 2**25  # larger files take seconds and show a bar
+_DEPTH_EXPECTED = "a 16-bit PNG whose numbers times depth_scale are metres along z"
+
+
+class BadLines(InputError):
+    """Lines of `hands.jsonl` that are no hands; its text is the first one's message.
+
+    Attributes:
+        messages: of all of them.
+    """
+
+    def __init__(self, messages: list[str]):
+        more = len(messages) - 1
+        also = (
+            f" ({more} more such line{'' if more == 1 else 's'}; `utnet data check custom` lists them)" if more else ""
+        )
+        super().__init__(messages[0] + also)
+        self.messages = messages
+
+
+class Custom:
+    """Whole pictures of any size, one hand a line.
+
+    Splits: lines say `"split": "train" | "val" | "test"`, and no such key means train. Where no line says val, `val` is
+    about a tenth of the training hands, by recording (`sequence`; a line without one belongs to its picture's folder;
+    most hands stay in training, see `hold_out`), and `train_fit` the rest of them.
+
+    Labels: joints in 3D and in 2D are labels of their own. Where a line has `joints_2d` these are the image points
+    (`Sample.joints_px`); where it has not, they are the projected 3D joints. Joints that are null are NaN with
+    confidence 0. Parameters carry no mean pose (`flat_hand_mean=True`); of a left MANO hand the betas are taken for
+    MANO_LEFT's, so `betas_ok` is False.
+
+    Opening reads every line once for its structure and keeps an index; a line's numbers and its files are checked when
+    the hand is read.
+    """
+
+    name = "custom"
+
+    def __init__(
+        self,
+        root: str | Path,
+        *,
+        split: str = "train",
+        limit: int | None = None,
+        sides: str = "both",
+        hand_model: str = "auto",
+        tips: str = "smplx",
+        with_depth: bool = True,
+    ):
+        """Opens a split.
+
+        Args:
+            root: the folder that holds `hands.jsonl`.
+            split: one of `SPLITS`.
+            limit: at most this many hands, evenly spaced.
+            sides: "right", "left" or "both".
+            hand_model: "auto": each line says which model its parameters belong to; else "open" or "mano" for all.
+            tips: whose fingertip vertices decode MANO parameters (`conventions.MANO_TIP_VERTICES`).
+            with_depth: False leaves depth files unread.
+
+        Raises:
+            InputError: no such folder, split or option, or a line that is no hand, by its number.
+        """
+        self.root, self.split, self.tips = Path(root), split, tips
+        self._hand_model, self._with_depth = hand_model, with_depth
+        for option, value, known in (
+            ("split", split, SPLITS),
+            ("sides", sides, (*SIDES, "both")),
+            ("hand_model", hand_model, ("auto", *HAND_MODELS)),
+            ("tips", tips, tuple(MANO_TIP_VERTICES)),
+        ):
+            if value not in known:
+                raise InputError(f"custom data: {option} is {value!r}; expected one of {', '.join(known)}")
+        self.path = self.root / FILE
+        try:
+            about = self.path.stat()
+        except OSError as error:
+            raise InputError(f"{self.path}: no such file; write one hand a line (docs/custom_data.md)") from error
+        stamp = [_VERSION, about.st_size, about.st_mtime_ns]
+        self._index = cached_arrays("custom", self.root, stamp, lambda: _read_index(self.path))
+        in_split = self._of_split(split)
+        on_side = in_split if sides == "both" else in_split & (self._index["side"] == SIDES.index(sides))
+        rows = np.flatnonzero(on_side)
+        if not len(rows):
+            which = "hand" if sides == "both" else f"{sides} hand"
+            raise InputError(f"{self.path}: split {split} has no {which}; it has {self._splits_said()}: choose another")
+        self._rows = rows[evenly_spaced(len(rows), limit)]
+        num, num_split = len(in_split), int(in_split.sum())
+        self.counts = {"lines": num, "of other splits": num - num_split, "of the other side": num_split - len(rows)}
+        self.counts["hands"] = len(self._rows)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def key(self, index: int) -> str:
+        """The picture's path and the number of the line."""
+        return self._line(index).key
+
+    def sequence(self, index: int) -> str:
+        return self._index["sequence_names"][self._index["sequence"][self._rows[index]]].decode()
+
+    def __getitem__(self, index: int) -> Sample:
+        line = self._line(index)
+        image_path = line.file("image", self.root)
+        rgb = decode_rgb(read_bytes(image_path), where=str(image_path))
+        size_wh = (rgb.shape[1], rgb.shape[0])
+        K = line.camera()
+        joints, conf_3d = line.joints("joints_3d", 3)
+        joints_px, conf_2d = line.joints("joints_2d", 2)
+        box = _box(line, joints, joints_px, K, size_wh)
+        projected = K is not None and "joints_2d" not in line.values
+        if projected:
+            conf_2d = conf_3d * (np.nan_to_num(joints[:, 2]) > 0)
+        params, hand_model = line.params(self._hand_model)
+        depth_path = line.file("depth", self.root) if self._with_depth and "depth" in line.values else None
+        if depth_path and K is None:
+            line.fail("'depth' needs 'K': without it depth cannot be turned into metres across the picture")
+        sample = Sample(
+            key=line.key,
+            rgb=rgb,
+            K_px=K,
+            side=line.side,
+            box_px=box,
+            joints_cam_m=joints,
+            joints_2d_conf=conf_2d,
+            joints_3d_conf=conf_3d,
+            depth_m=_read_depth(depth_path, size_wh, line.depth_scale()) if depth_path else None,
+            params=params,
+            betas_ok=hand_model == "open" or line.side == "right",
+            hand_model=hand_model,
+            sequence=self.sequence(index),
+            joints_px=None if projected else joints_px,
+        )
+        if depth_path:
+            check_depth(sample, depth_path, _DEPTH_EXPECTED)
+        return sample
+
+    def _line(self, index: int) -> Line:
+        row = self._rows[index]
+        number, size = int(self._index["line"][row]), int(self._index["size"][row])
+        try:
+            with open(self.path, "rb") as file:
+                file.seek(int(self._index["offset"][row]))
+                text = file.read(size)
+        except OSError as error:
+            raise InputError(f"{self.path}: cannot be read ({error.strerror}); check the folder") from error
+        return Line(text, self.path, number)
+
+    def _of_split(self, split: str) -> np.ndarray:
+        """(N,) bool: the lines of a split."""
+        said = self._index["split"]
+        train = said == LINE_SPLITS.index("train")
+        if split in ("train", "test"):
+            return said == LINE_SPLITS.index(split)
+        if (said == LINE_SPLITS.index("val")).any():
+            return train if split == "train_fit" else said == LINE_SPLITS.index("val")
+        held_out = self._held_out(train)
+        return train & (held_out if split == "val" else ~held_out)
+
+    def _splits_said(self) -> str:
+        """The splits that have hands, and how many of either side."""
+        said = []
+        for split in SPLITS:
+            try:
+                rows = self._of_split(split)
+            except InputError:  # one recording cannot be divided
+                continue
+            counts = [int((rows & (self._index["side"] == i)).sum()) for i in range(len(SIDES))]
+            hands = " and ".join(f"{num} {side}" for num, side in zip(counts, SIDES, strict=True) if num)
+            said += [f"{split} ({hands})"] if hands else []
+        return ", ".join(said)
+
+    def _held_out(self, train: np.ndarray) -> np.ndarray:
+        """(N,) bool: lines of the recordings that are validated on."""
+        names, sequence = self._index["sequence_names"], self._index["sequence"]
+        counts = np.bincount(sequence[train], minlength=len(names)).tolist()
+        sizes = {name.decode(): num for name, num in zip(names.tolist(), counts, strict=True) if num}
+        if len(sizes) < 2:
+            raise InputError(
+                f"{self.path}: all training hands belong to one recording, so none can be held out; give lines a "
+                "'sequence' or a 'split'"
+            )
+        taken = [name.encode() for name in hold_out(sizes, VAL_SHARE)]
+        return np.isin(names, taken)[sequence]
+
+
+def _read_index(path: Path) -> dict[str, np.ndarray]:
+    """Where each line lies, and what sorts it into a split. Blank lines are passed over."""
+    rows: list[tuple[int, int, int, int, int, int]] = []
+    sequences: dict[str, int] = {}
+    end = number = 0
+    size = path.stat().st_size
+    hidden = True if size < _BAR_BYTES else None
+    bad: list[str] = []
+    bar = tqdm(total=size, unit="B", unit_scale=True, desc=path.name, disable=hidden)
+    with open(path, "rb") as file, bar:
+        while text := file.readline(_MAX_LINE + 1):
+            number += 1
+            offset, end = end, end + len(text)
+            bar.update(len(text))
+            if len(text) > _MAX_LINE:
+                raise InputError(f"{path}: line {number}: more than {_MAX_LINE} bytes; every line is one hand")
+            if text.strip():
+                try:
+                    line = Line(text, path, number)
+                except InputError as error:
+                    bad.append(str(error))
+                    continue
+                sequence = sequences.setdefault(line.sequence, len(sequences))
+                split = LINE_SPLITS.index(line.split or "train")
+                rows.append((offset, len(text), number, SIDES.index(line.side), split, sequence))
+    if bad:
+        raise BadLines(bad)
+    if not rows:
+        raise InputError(f"{path}: has no line; write one hand a line (docs/custom_data.md)")
+    offsets, sizes, lines, sides, splits, sequence_ids = np.array(rows, np.int64).T
+    return {
+        "offset": offsets,
+        "size": sizes.astype(np.int32),
+        "line": lines,
+        "side": sides.astype(np.int8),
+        "split": splits.astype(np.int8),
+        "sequence": sequence_ids.astype(np.int32),
+        "sequence_names": np.array([name.encode() for name in sequences]),
+    }
+
+
+def _box(
+    line: Line, joints: np.ndarray, joints_px: np.ndarray, K: np.ndarray | None, size_wh: tuple[int, int]
+) -> np.ndarray:
+    """The line's own box, else the tight box of its image points, else that of its projected joints."""
+    box = line.box()
+    labelled = joints_px[np.isfinite(joints_px[:, 0])]
+    if box is None and len(labelled) > 1 and (np.ptp(labelled, axis=0) > 0).all():
+        box = clip_box(box_of(labelled), size_wh)
+    if box is None and K is not None and np.isfinite(joints[:, 0]).sum() > 1:
+        box = ground_truth_box(joints, K, size_wh, line.where)
+    if box is None:
+        line.fail("no 'box', and no joints with image points to take one from; give [x0, y0, x1, y1] in pixels")
+    width, height = size_wh
+    if not (box[0] < width - 0.5 and box[1] < height - 0.5 and box[2] > -0.5 and box[3] > -0.5):
+        line.fail(f"the hand's box {np.round(box, 1).tolist()} lies outside the picture of {width}x{height} pixels")
+    return box
+
+
+def _read_depth(path: Path, size_wh: tuple[int, int], scale: float) -> np.ndarray:
+    depth = read_depth_png(path, scale, _DEPTH_EXPECTED)
+    if depth.shape[::-1] != size_wh:
+        raise InputError(
+            f"{path}: {depth.shape[1]}x{depth.shape[0]} pixels, the picture has {size_wh[0]}x{size_wh[1]}; expected "
+            "depth of the picture's own camera, pixel by pixel"
+        )
+    return depth

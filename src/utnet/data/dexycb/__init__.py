@@ -1,0 +1,1 @@
+"""DexYCB: reader, index and MANO hands."""

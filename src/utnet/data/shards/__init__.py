@@ -1,0 +1,1 @@
+"""Prepared samples in tar shards: format, reader and writer."""

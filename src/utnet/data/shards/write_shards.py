@@ -1,0 +1,328 @@
+"""Any map-style source -> a folder of tar shards: hands cut out of their pictures, with everything that is labelled.
+
+The cut is a window of whole pixels round the box, wide enough for every jittered crop of the default `CropConfig`
+(expand 2.0, scale 0.15, shift 0.06, rotation 30 degrees): its side over the box's longer side is
+2 * 1.15 * (cos 30 + sin 30 + 2 * 0.06) = 3.418, rounded up to `EXPAND`. For another `crop.expand` E, or a `crop.aspect`
+below 1 (WiLoR's 0.75 makes the crops of wide boxes larger), give 1.71 E / aspect: what a window lacks is black in the
+crop. It ends where the picture ends. Only windows larger than `SIZE_PX` are shrunk: the unjittered crop at expand 2.0
+then has 2.0 / 3.42 of it, 224 pixels, enlarged by 1.14 for a crop of 256 (440 keeps all 256 and takes a tenth longer to
+read). The others keep theirs, and the loader's crops equal those of the source but for JPEG's loss.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import multiprocessing
+import os
+import signal
+import tarfile
+import threading
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from tqdm import tqdm
+
+from utnet.data.shards.shard_format import MEMBERS, encode_sample
+from utnet.data.source import BadSample, bad_sample
+from utnet.errors import InputError, WorkerError
+from utnet.io.atomic import new_folder, write_json
+from utnet.types import Sample
+
+EXPAND = 3.42
+"""Side of the stored window over the longer side of the box."""
+
+SIZE_PX = 384
+"""Longest side of a stored picture: 2.0 / 3.42 of it is a crop of 224 px."""
+
+SHARDS_FORMAT = "utnet-shards-1"
+DESCRIPTION = "shards.json"
+INDEX, KEYS, SEQUENCES = "index.npy", "keys.npy", "sequences.npy"
+
+_BLOCK = 512  # of a tar
+_CHUNK = 8  # samples that a process encodes at once
+_CHUNK_TIMEOUT_S = 600.0
+_LISTED = 100  # skipped samples that the description names
+
+
+@dataclass(frozen=True)
+class ShardOptions:
+    """How samples are cut and stored.
+
+    Attributes:
+        size_px: longest side of a stored picture; larger windows are shrunk.
+        expand: side of the window over the longer side of the box.
+        jpeg_quality: of the pictures.
+        depth_unit_m: depth is stored in whole units.
+    """
+
+    size_px: int = SIZE_PX
+    expand: float = EXPAND
+    jpeg_quality: int = 95
+    depth_unit_m: float = 0.001
+
+    def __post_init__(self):
+        for name, low, high in (("size_px", 32, 8192), ("expand", 1.0, 20.0), ("jpeg_quality", 1, 100)):
+            if not low <= getattr(self, name) <= high:
+                raise InputError(f"{name} is {getattr(self, name)}; expected {low} to {high}")
+        if not 1e-5 <= self.depth_unit_m <= 0.01:
+            raise InputError(f"depth_unit_m is {self.depth_unit_m}; expected 0.00001 to 0.01 (metres)")
+
+
+def write_shards(
+    source: Any,
+    out: str | Path,
+    *,
+    options: ShardOptions | None = None,
+    shard_mb: float = 256.0,
+    workers: int = 1,
+    max_bad: int = 50,
+    progress: bool = True,
+) -> dict:
+    """Writes a shard set; the same source and options give the same bytes, whatever the number of workers.
+
+    Args:
+        source: map-style (`utnet.data.source.Source`).
+        out: the folder to make; it appears when it is complete.
+        options: how samples are stored.
+        shard_mb: a shard is closed when it has this many MiB.
+        workers: processes that read and encode.
+        max_bad: samples that cannot be read and are left out before it stops; the description names them.
+        progress: show a bar.
+
+    Returns:
+        The description that `shards.json` holds.
+
+    Raises:
+        InputError: `out` is not empty, nothing can be read, or more than `max_bad` samples cannot.
+    """
+    options = options or ShardOptions()
+    if not hasattr(source, "__len__"):
+        raise InputError(f"{source.name} is read in passing; shards are made of map-style sources")
+    if not (shard_mb > 0 and workers >= 1):
+        raise InputError(f"shard_mb is {shard_mb} and workers is {workers}; expected more than 0 and at least 1")
+    with new_folder(out) as folder:
+        writer = _Writer(folder, shard_mb * 2**20)
+        bad: list[BadSample] = []
+        with tqdm(
+            total=len(source), desc=f"{source.name} to shards", unit="hand", disable=None if progress else True
+        ) as bar:
+            for item in _encoded(source, options, workers):
+                if isinstance(item, BadSample):
+                    bad.append(item)
+                    if len(bad) > max_bad:
+                        raise InputError(f"more than {max_bad} samples cannot be read; the last: {item.message}")
+                else:
+                    writer.add(*item)
+                bar.update()
+        if not writer.rows:
+            raise InputError(f"{source.name}: no sample can be read; the last: {bad[-1].message if bad else 'none'}")
+        return writer.close(_describe(source, options, bad))
+
+
+# -------------------------------------------------------------------------------------------------------------- cutting
+
+
+def cut(sample: Sample, options: ShardOptions) -> Sample:
+    """The window of a sample that is stored: rgb, depth, mask, K, box and image points move together.
+
+    Raises:
+        InputError: the window lies outside the picture.
+    """
+    height, width = sample.rgb.shape[:2]
+    x0, y0, x1, y1 = (float(v) for v in sample.box_px)
+    half = max(x1 - x0, y1 - y0) * options.expand / 2
+    centre = np.array([(x0 + x1) / 2, (y0 + y1) / 2])
+    left, top = np.maximum(np.floor(centre - half), 0).astype(int).tolist()
+    right, bottom = np.minimum(np.ceil(centre + half) + 1, [width, height]).astype(int).tolist()
+    if not (half > 0 and right - left >= 2 and bottom - top >= 2):
+        raise InputError(f"{sample.key}: the box {np.round(sample.box_px, 1).tolist()} lies outside the picture")
+    shrink = min(options.size_px / max(right - left, bottom - top), 1.0)
+    size_wh = (max(round((right - left) * shrink), 1), max(round((bottom - top) * shrink), 1))
+
+    def picture(image: np.ndarray | None, how: int) -> np.ndarray | None:
+        window = None if image is None else image[top:bottom, left:right]
+        return window if window is None or shrink == 1.0 else cv2.resize(window, size_wh, interpolation=how)
+
+    # Pixel centres: x' + 1/2 = (x - left + 1/2) * scale.
+    scale = np.array([size_wh[0] / (right - left), size_wh[1] / (bottom - top)])
+    offset = (0.5 - np.array([left, top])) * scale - 0.5
+    A = np.array([[scale[0], 0.0, offset[0]], [0.0, scale[1], offset[1]], [0.0, 0.0, 1.0]])
+    mask = None if sample.hand_mask is None else sample.hand_mask.view(np.uint8)
+    mask = picture(mask, cv2.INTER_NEAREST_EXACT)
+    rgb = picture(sample.rgb, cv2.INTER_AREA)
+    assert rgb is not None
+    return replace(
+        sample,
+        rgb=rgb,
+        depth_m=picture(sample.depth_m, cv2.INTER_NEAREST_EXACT),
+        hand_mask=None if mask is None else mask > 0,
+        K_px=None if sample.K_px is None else A @ sample.K_px,
+        box_px=sample.box_px * np.tile(scale, 2) + np.tile(offset, 2),
+        joints_px=None if sample.joints_px is None else sample.joints_px * scale + offset,
+    )
+
+
+_SHARED: list[Any] = []
+"""Source and options of a process that encodes."""
+
+
+def _encode(index: int) -> tuple[str, str, dict[str, bytes]] | BadSample:
+    source, options = _SHARED
+    try:
+        sample = cut(source[index], options)
+        members = encode_sample(
+            sample, tips=source.tips, jpeg_quality=options.jpeg_quality, depth_unit_m=options.depth_unit_m
+        )
+    except Exception as error:  # whatever one sample does, the others are written
+        return bad_sample(source.key(index), error)
+    return sample.key, sample.sequence, members
+
+
+def _encoded(
+    source: Any, options: ShardOptions, workers: int
+) -> Iterator[tuple[str, str, dict[str, bytes]] | BadSample]:
+    """Every sample encoded, in order."""
+    if workers == 1:
+        _SHARED[:] = [source, options]
+        try:
+            yield from map(_encode, range(len(source)))
+        finally:
+            _SHARED.clear()
+        return
+    # Not forked: a copy of a process that runs threads can wait for ever for a lock that one of them held.
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(workers, context, _start, (source, options))
+    waiting: deque[Future] = deque()
+    try:
+        for first in range(0, len(source), _CHUNK):
+            waiting.append(pool.submit(_encode_chunk, range(first, min(first + _CHUNK, len(source)))))
+            if len(waiting) > 4 * workers:
+                yield from waiting.popleft().result(_CHUNK_TIMEOUT_S)
+        while waiting:
+            yield from waiting.popleft().result(_CHUNK_TIMEOUT_S)
+    except BrokenProcessPool as error:
+        raise WorkerError("a process that encodes samples was killed; give fewer --workers") from error
+    except TimeoutError as error:
+        raise WorkerError(f"a process that encodes samples gave nothing for {_CHUNK_TIMEOUT_S} s") from error
+    finally:
+        for process in list((pool._processes or {}).values()):  # also one that hangs
+            process.kill()
+        pool.shutdown(cancel_futures=True)
+
+
+def _encode_chunk(indices: range) -> list[tuple[str, str, dict[str, bytes]] | BadSample]:
+    return [_encode(index) for index in indices]
+
+
+def _start(source: Any, options: ShardOptions) -> None:
+    """In each process; the processes are the threads. A request to stop is for the one that started them."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    _SHARED[:] = [source, options]
+    cv2.setNumThreads(0)
+
+
+def _end_with_parent() -> None:
+    """A parent that is killed cannot end its processes."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
+# -------------------------------------------------------------------------------------------------------------- writing
+
+
+@dataclass
+class _Writer:
+    """Fills one shard after another and keeps the index: shard, then offset and size of every member."""
+
+    folder: Path
+    max_bytes: float
+    rows: list[list[int]] = field(default_factory=list)
+    keys: list[bytes] = field(default_factory=list)
+    sequences: list[bytes] = field(default_factory=list)
+    shards: list[dict] = field(default_factory=list)
+    _file: Any = None
+    _hash: Any = None
+
+    def add(self, key: str, sequence: str, members: dict[str, bytes]) -> None:
+        if self._file is None:
+            name = f"shard-{len(self.shards):06d}.tar"
+            self._file, self._hash = (self.folder / name).open("wb"), hashlib.sha256()
+            self.shards.append({"file": name, "num": 0})
+        row = [len(self.shards) - 1]
+        for ending in MEMBERS:
+            data = members.get(ending)
+            row += [0, 0] if data is None else [self._member(f"{len(self.rows):08d}.{ending}", data), len(data)]
+        self.rows.append(row)
+        self.keys.append(key.encode())
+        self.sequences.append(sequence.encode())
+        self.shards[-1]["num"] += 1
+        if self._file.tell() >= self.max_bytes:
+            self._end()
+
+    def _member(self, name: str, data: bytes) -> int:
+        """Writes one tar member that depends on name and data alone; returns where the data starts."""
+        info = tarfile.TarInfo(name)
+        info.size, info.mode = len(data), 0o644
+        self._put(info.tobuf(tarfile.USTAR_FORMAT))
+        start = self._file.tell()
+        self._put(data)
+        self._put(bytes(-len(data) % _BLOCK))
+        return start
+
+    def _put(self, data: bytes) -> None:
+        self._file.write(data)
+        self._hash.update(data)
+
+    def _end(self) -> None:
+        if self._file is None:
+            return
+        self._put(bytes(2 * _BLOCK))
+        self._put(bytes(-self._file.tell() % tarfile.RECORDSIZE))
+        self.shards[-1] |= {"bytes": self._file.tell(), "sha256": self._hash.hexdigest()}
+        self._file.close()
+        self._file = None
+
+    def close(self, about: dict) -> dict:
+        """Ends the last shard and writes index and description."""
+        self._end()
+        arrays = {
+            INDEX: np.array(self.rows, np.int64),
+            KEYS: np.array(self.keys, np.bytes_),
+            SEQUENCES: np.array(self.sequences, np.bytes_),
+        }
+        tables = {}
+        for name, array in arrays.items():
+            np.save(self.folder / name, array, allow_pickle=False)
+            tables[name] = hashlib.sha256((self.folder / name).read_bytes()).hexdigest()
+        about |= {"num": len(self.rows), "shards": self.shards, "tables_sha256": tables}
+        write_json(self.folder / DESCRIPTION, about)
+        return about
+
+
+def _describe(source: Any, options: ShardOptions, bad: list[BadSample]) -> dict:
+    """What the set is, without the paths of the machine that wrote it."""
+    root = str(getattr(source, "root", "") or "\0")
+    skipped = [{"key": item.key, "message": item.message.replace(root, "")} for item in bad[:_LISTED]]
+    return {
+        "format": SHARDS_FORMAT,
+        "source": source.name,
+        "split": str(getattr(source, "split", "")),
+        "setup": str(getattr(source, "setup", "")),
+        "tips": source.tips,
+        "counts": {name: int(num) for name, num in getattr(source, "counts", {}).items()},
+        "options": {name: getattr(options, name) for name in ("size_px", "expand", "jpeg_quality", "depth_unit_m")},
+        "members": list(MEMBERS),
+        "num_skipped": len(bad),
+        "skipped": skipped,
+    }

@@ -1,0 +1,160 @@
+"""Samples of a source as a network is scored on them: crops, and what is known of each before it becomes a crop."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from utnet.config import Config
+from utnet.conventions import NUM_JOINTS
+from utnet.data.collate import collate, label_fault
+from utnet.data.inspection.check import HIDDEN_M
+from utnet.data.inspection.decode import image_points
+from utnet.data.inspection.measure import depth_difference
+from utnet.data.source import BadSample, Source
+from utnet.data.transforms import right_crop
+from utnet.data.workers import init_worker, worker_context
+from utnet.errors import InputError
+from utnet.evaluation.validation import is_labelled
+from utnet.types import Batch, HandParams, Sample
+
+VISIBILITY = ("visible", "hidden", "outside", "unknown")
+"""Of a joint: the depth agrees with its z (to `HIDDEN_M`), something is nearer to the camera, it lies outside the
+picture, or nothing can be said (no depth, no reading there)."""
+_VISIBLE, _HIDDEN, _OUTSIDE, _UNKNOWN = range(4)
+
+
+@dataclass(frozen=True)
+class Crop:
+    """A sample ready for the network.
+
+    Attributes:
+        index: in the source.
+        sample: the crop, of a right hand.
+        side: as labelled, before mirroring.
+        visibility: (21,) uint8, places in `VISIBILITY`, judged in the whole picture.
+    """
+
+    index: int
+    sample: Sample
+    side: str
+    visibility: np.ndarray
+
+
+@dataclass(frozen=True)
+class Part:
+    """Neighbouring samples: a batch, the crops that it was made of, and what is missing by index."""
+
+    batch: Batch | None
+    crops: list[Crop]
+    missing: dict[int, BadSample]
+
+
+class Crops(Dataset):
+    """Crops of a source, by index.
+
+    Args:
+        source: map-style.
+        config: crop and size.
+        boxes: of a detector, by key; None takes those of the source.
+        labelled: a sample with a joint that has no 3D label is missing.
+    """
+
+    def __init__(
+        self, source: Source, config: Config, boxes: Mapping[str, np.ndarray] | None = None, *, labelled: bool = True
+    ):
+        self._source, self._config, self._boxes, self._labelled = source, config, boxes, labelled
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def __getitem__(self, index: int) -> Crop | tuple[int, BadSample]:
+        try:
+            sample = self._source[index]
+        except InputError as error:
+            return index, BadSample(self._source.key(index), str(error))
+        if self._labelled and not is_labelled(sample):
+            return index, BadSample(sample.key, f"{sample.key}: joints without a 3D label cannot be scored")
+        if self._boxes is not None:
+            if sample.is_crop:
+                return index, BadSample(sample.key, f"{sample.key}: is a crop already, which takes no other boxes")
+            if sample.key not in self._boxes:
+                return index, BadSample(sample.key, f"{sample.key}: the detector found no hand")
+            sample = replace(sample, box_px=self._boxes[sample.key])
+        fault = label_fault(sample)
+        if fault:
+            return index, BadSample(sample.key, fault)
+        cropped = right_crop(sample, self._config.model.size_px, self._config.crop)
+        return Crop(index, _light(cropped), sample.side, visibility(sample))
+
+
+def visibility(sample: Sample) -> np.ndarray:
+    """(21,) uint8 places in `VISIBILITY`."""
+    points = image_points(sample)
+    height, width = sample.rgb.shape[:2]
+    inside = (points > -0.5).all(1) & (points[:, 0] < width - 0.5) & (points[:, 1] < height - 0.5)
+    behind = depth_difference(sample, points, inside & (sample.joints_3d_conf > 0))
+    out = np.full(NUM_JOINTS, _UNKNOWN, np.uint8)
+    out[np.abs(np.nan_to_num(behind, nan=np.inf)) <= HIDDEN_M] = _VISIBLE
+    out[np.nan_to_num(behind) < -HIDDEN_M] = _HIDDEN
+    out[~inside] = _OUTSIDE
+    return out
+
+
+def parts(crops: Crops, config: Config, *, rank: int = 0, world_size: int = 1) -> Iterator[Part]:
+    """This process's share: the batches of one process, every `world_size`-th of them, so that what a network says of a
+    sample does not depend on the number of processes, to the bit."""
+    size = config.train.batch_size
+    starts = range(rank * size, len(crops), world_size * size)
+    workers = min(config.train.num_workers, len(starts))
+    loader: DataLoader = DataLoader(
+        crops,
+        batch_sampler=[list(range(start, min(start + size, len(crops)))) for start in starts],
+        num_workers=workers,
+        collate_fn=_part,
+        worker_init_fn=init_worker,
+        multiprocessing_context=worker_context(workers),
+        generator=torch.Generator(),  # scoring must not move the random state of whoever calls it
+    )
+    batches = iter(loader)
+    try:
+        yield from batches
+    finally:
+        del batches
+
+
+def _part(items: Sequence[Crop | tuple[int, BadSample]]) -> Part:
+    crops = [item for item in items if isinstance(item, Crop)]
+    missing = dict(item for item in items if not isinstance(item, Crop))
+    return Part(collate([crop.sample for crop in crops]) if crops else None, crops, missing)
+
+
+def with_depth(part: Part) -> Part:
+    """The samples that have a depth image; the others are missing."""
+    lacking = {
+        crop.index: BadSample(crop.sample.key, f"{crop.sample.key}: no depth image (--depth without scores RGB alone)")
+        for crop in part.crops
+        if crop.sample.depth_m is None
+    }
+    if not lacking:
+        return part
+    kept = [crop for crop in part.crops if crop.index not in lacking]
+    return Part(collate([crop.sample for crop in kept]) if kept else None, kept, {**part.missing, **lacking})
+
+
+def stacked(params: Sequence[HandParams]) -> HandParams:
+    """Parameters of several hands as float32 tensors."""
+
+    def tensor(name: str) -> torch.Tensor:
+        return torch.from_numpy(np.stack([getattr(p, name) for p in params]).astype(np.float32))
+
+    return HandParams(tensor("global_orient"), tensor("hand_pose"), tensor("betas"), tensor("transl_m"))
+
+
+def _light(crop: Sample) -> Sample:
+    """Without what is not used any more: workers send crops between processes."""
+    return replace(crop, hand_mask=None)

@@ -1,0 +1,134 @@
+"""Scores of every sample under one protocol: what means, intervals, comparisons and tables are made of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from utnet.evaluation.protocol import Protocol
+from utnet.metrics import SampleScores
+
+ALIGNMENTS = {"absolute": "absolute", "root": "root_relative", "pa": "procrustes", "st": "scale_translation"}
+"""Our short names, and those of `metrics.SampleScores`."""
+
+
+@dataclass(frozen=True)
+class Metric:
+    """How a metric is shown.
+
+    Attributes:
+        title: with its unit, for tables.
+        decimals: shown.
+        higher_is_better: False for errors.
+    """
+
+    title: str
+    decimals: int = 2
+    higher_is_better: bool = False
+
+
+METRICS = {
+    "mpjpe_mm": Metric("MPJPE [mm]"),
+    "pa_mpjpe_mm": Metric("PA-MPJPE [mm]"),
+    "st_mpjpe_mm": Metric("scale+translation MPJPE [mm]"),
+    "absolute_mpjpe_mm": Metric("absolute MPJPE [mm]"),
+    "auc": Metric("AUC", 3, higher_is_better=True),
+    "pa_auc": Metric("PA-AUC", 3, higher_is_better=True),
+    "pve_mm": Metric("PVE [mm]"),
+    "pa_pve_mm": Metric("PA-PVE [mm]"),
+    "absolute_pve_mm": Metric("absolute PVE [mm]"),
+    "pa_f5": Metric("PA-F@5mm", 3, higher_is_better=True),
+    "pa_f15": Metric("PA-F@15mm", 3, higher_is_better=True),
+    "absolute_f5": Metric("absolute F@5mm", 3, higher_is_better=True),
+    "absolute_f15": Metric("absolute F@15mm", 3, higher_is_better=True),
+}
+"""One number a sample; a split's score is their mean (an AUC's too: all samples have the same number of joints).
+MPJPE and PVE are relative to the wrist, PA after the best similarity, absolute in the camera."""
+
+_MESH = ("pve_mm", "pa_pve_mm", "absolute_pve_mm", "pa_f5", "pa_f15", "absolute_f5", "absolute_f15")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One network under one protocol on N samples of a split.
+
+    Attributes:
+        protocol: the switches.
+        num_expected: samples of the split; N and the missing ones together.
+        missing: message by key of samples without a score.
+        keys: (N,) of the samples, in the source's order.
+        sequences: (N,) recordings.
+        sides: (N,) "right" or "left" as labelled.
+        visibility: (N, 21) uint8, places in `crops.VISIBILITY`.
+        label_conf: (N, 21) confidence of the labels.
+        expected_mm: (N, 21) errors that the network expects, NaN if it does not say.
+        joints_mm: (N, 21) float64 errors by alignment: absolute (NaN without a camera), root, pa, st.
+        metrics: (N,) float64 by name, keys of `METRICS`; NaN where a sample has no such truth.
+    """
+
+    protocol: Protocol
+    num_expected: int
+    missing: dict[str, str]
+    keys: np.ndarray
+    sequences: np.ndarray
+    sides: np.ndarray
+    visibility: np.ndarray
+    label_conf: np.ndarray
+    expected_mm: np.ndarray
+    joints_mm: dict[str, np.ndarray]
+    metrics: dict[str, np.ndarray]
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    @property
+    def label(self) -> str:
+        """The protocol, and how many samples are missing, if any."""
+        lacking = f"; {len(self.missing)} of {self.num_expected} samples missing" if self.missing else ""
+        return self.protocol.label + lacking
+
+
+def joint_metrics(errors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """(N, 21) errors by alignment -> (N,) numbers by name."""
+    return {
+        "mpjpe_mm": errors["root"].mean(1),
+        "pa_mpjpe_mm": errors["pa"].mean(1),
+        "st_mpjpe_mm": errors["st"].mean(1),
+        "absolute_mpjpe_mm": errors["absolute"].mean(1),
+        "auc": sample_auc(errors["root"]),
+        "pa_auc": sample_auc(errors["pa"]),
+    }
+
+
+def sample_auc(errors_mm: np.ndarray) -> np.ndarray:
+    """(N,) area under each sample's own PCK curve, 100 thresholds from 0 to 50 mm; their mean is the split's AUC."""
+    thresholds = np.linspace(0.0, 50.0, 100)
+    first = np.searchsorted(thresholds, errors_mm)  # the first threshold that is not below the error
+    width = thresholds[1]
+    # By the trapezoidal rule an error counts from its threshold on, and half the step before it.
+    area = np.clip((99 - first) * width + np.where((first > 0) & (first < 100), width / 2, 0.0), 0.0, None)
+    return area.mean(1) / 50.0
+
+
+def mesh_metrics(scores: SampleScores, pve_mm: np.ndarray, has_mesh: np.ndarray) -> dict[str, np.ndarray]:
+    """Scores of the samples with a mesh -> (N,) numbers by name, NaN for the others.
+
+    Args:
+        scores: with `mesh`, of the samples where `has_mesh`.
+        pve_mm: their vertex errors relative to the wrist.
+        has_mesh: (N,) bool.
+    """
+    absolute, aligned = scores.mesh["absolute"], scores.mesh["procrustes"]
+    found = {"pve_mm": pve_mm, "absolute_pve_mm": absolute.mean_mm.numpy(), "pa_pve_mm": aligned.mean_mm.numpy()}
+    for name, mesh in (("absolute", absolute), ("pa", aligned)):
+        found |= {f"{name}_f5": mesh.f[:, 0].numpy(), f"{name}_f15": mesh.f[:, 1].numpy()}
+    out = no_mesh(len(has_mesh))
+    for name, values in found.items():
+        out[name][has_mesh] = values
+    return out
+
+
+def no_mesh(num: int) -> dict[str, np.ndarray]:
+    """The mesh metrics of samples without a mesh: NaN."""
+    return {name: np.full(num, np.nan) for name in _MESH}

@@ -1,0 +1,96 @@
+"""A scored run on disk: scores.json, scores.npz and per_sample.csv in a folder."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from utnet.errors import InputError
+from utnet.evaluation.protocol import Protocol
+from utnet.evaluation.rows import ALIGNMENTS, METRICS, Row
+from utnet.io.atomic import whole_file, write_json, write_whole
+
+JSON, NPZ, CSV = "scores.json", "scores.npz", "per_sample.csv"
+_TEXT = ("keys", "sequences", "sides")
+_NUMBERS = ("visibility", "label_conf", "expected_mm")
+
+
+@dataclass(frozen=True)
+class SavedRun:
+    """What `load_run` reads: rows, and `about` of scores.json ("data": the fingerprint of the samples)."""
+
+    folder: Path
+    rows: list[Row]
+    about: dict[str, Any]
+
+
+def save_run(folder: Path, rows: list[Row], summaries: list[dict[str, Any]], about: dict[str, Any]) -> None:
+    """Writes the three files, each whole or not at all. Their errors are float32: a hundred-thousandth of a mm.
+
+    Args:
+        folder: an existing folder.
+        rows: the scores.
+        summaries: `summary.summarise` of each.
+        about: what was scored: "checkpoint", "data" and what else is JSON.
+    """
+    arrays: dict[str, np.ndarray] = {}
+    for i, row in enumerate(rows):
+        arrays |= {f"{i}/{name}": getattr(row, name) for name in (*_TEXT, *_NUMBERS)}
+        arrays |= {f"{i}/joints_{name}_mm": array.astype(np.float32) for name, array in row.joints_mm.items()}
+        arrays |= {f"{i}/{name}": array for name, array in row.metrics.items()}
+    with whole_file(folder / NPZ) as temporary, open(temporary, "wb") as file:
+        np.savez_compressed(file, allow_pickle=False, **arrays)
+    write_whole(folder / CSV, _csv(rows))
+    write_json(folder / JSON, {**about, "rows": summaries})
+
+
+def load_run(folder: str | Path) -> SavedRun:
+    """Reads what `save_run` wrote.
+
+    Raises:
+        InputError: files are missing, damaged or of something else.
+    """
+    folder = Path(folder)
+    for name in (JSON, NPZ):
+        if not (folder / name).is_file():
+            raise InputError(f"{folder / name}: no such file; give a folder that `utnet eval CKPT --out FOLDER` wrote")
+    try:
+        about = json.loads((folder / JSON).read_text(encoding="utf-8"))
+        with np.load(folder / NPZ, allow_pickle=False) as arrays:
+            rows = [_row(i, tree, arrays) for i, tree in enumerate(about["rows"])]
+        about["data"]["keys_sha256"]
+    except (ValueError, KeyError, TypeError, OSError) as error:
+        raise InputError(f"{folder}: not a scored run, or damaged ({error!r}); run `utnet eval` again") from error
+    return SavedRun(folder, rows, about)
+
+
+def _row(i: int, tree: dict[str, Any], arrays: Any) -> Row:
+    return Row(
+        protocol=Protocol(**tree["protocol"]),
+        num_expected=tree["num_expected"],
+        missing=tree["missing"],
+        joints_mm={name: arrays[f"{i}/joints_{name}_mm"].astype(np.float64) for name in ALIGNMENTS},
+        metrics={name: arrays[f"{i}/{name}"] for name in METRICS},
+        **{name: arrays[f"{i}/{name}"] for name in (*_TEXT, *_NUMBERS)},
+    )
+
+
+def _csv(rows: list[Row]) -> str:
+    """A line a sample and row; empty where a sample has no such number."""
+    text = io.StringIO()
+    write = csv.writer(text, lineterminator="\n").writerow
+    write(["protocol", "key", "sequence", "side", "expected_error_mm", *METRICS])
+    for row in rows:
+        with np.errstate(invalid="ignore"):
+            expected = row.expected_mm.mean(1)
+        columns = [expected, *(row.metrics[name] for name in METRICS)]
+        for i, numbers in enumerate(zip(*columns, strict=True)):
+            values = [f"{value:.6g}" if np.isfinite(value) else "" for value in numbers]
+            write([row.label, row.keys[i], row.sequences[i], row.sides[i], *values])
+    return text.getvalue()

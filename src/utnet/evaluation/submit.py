@@ -1,0 +1,224 @@
+"""Predictions of a benchmark's whole split as the file that it accepts, checked as it would be.
+
+Every sample is predicted in the official order. HO3D and FreiHAND want every picture of their evaluation split: one
+that cannot be read or has no box is an error. DexYCB scores the frames with a hand and skips the others, and so does
+the file.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from utnet.config import Config
+from utnet.errors import InputError
+from utnet.evaluation.crops import Crops, parts
+from utnet.evaluation.placing import benchmark_tips, forward, place
+from utnet.evaluation.protocol import GROUND_TRUTH, MIDDLE, Protocol
+from utnet.evaluation.submission import (
+    FREIHAND_NUM,
+    HO3D_NUM,
+    check_dexycb_results,
+    check_freihand_submission,
+    check_ho3d_submission,
+    write_dexycb_results,
+    write_freihand_submission,
+    write_ho3d_submission,
+)
+from utnet.geometry import mirror_points
+from utnet.model import UTNet
+
+_NUM_VERTICES = 778
+
+
+@dataclass(frozen=True)
+class Written:
+    """What was written, and what the checker said of it.
+
+    Attributes:
+        path: the file.
+        num: hands in it.
+        protocol: what they were predicted under.
+        lines: for the user, warnings first.
+    """
+
+    path: Path
+    num: int
+    protocol: Protocol
+    lines: list[str]
+
+
+def write_submission(
+    model: UTNet,
+    source: Any,
+    config: Config,
+    path: str | Path,
+    *,
+    use_depth: bool,
+    progress: bool = False,
+) -> Written:
+    """Predicts a split, writes it and reads the file back as the benchmark does.
+
+    Fingertips are the benchmark's own vertices where the network's hand is MANO's. The hand's place is solved from its
+    pixels in the benchmark's camera (`placement`), and measured by the depth image where `use_depth` is True.
+
+    Args:
+        model: the network.
+        source: HO3D, FreiHAND or DexYCB, a whole official split.
+        config: crop and size.
+        path: the zip, or the text file of DexYCB; it appears whole or not at all.
+        use_depth: use the depth images (not FreiHAND's: it has none).
+        progress: show a bar.
+
+    Raises:
+        InputError: a sample cannot be read, is not there, or its camera is not known; a part of a split; a file that
+            the checker refuses.
+    """
+    path = Path(path)
+    if source.name not in _WRITERS:
+        raise InputError(f"{source.name} takes no submissions that are known here; expected {', '.join(_WRITERS)}")
+    _check_whole(source)
+    mano = model.hand.name == "mano" and model.hand.num_vertices == _NUM_VERTICES
+    protocol = Protocol(use_depth, _boxes(source), joints="benchmark" if mano else "own")
+    was_training = model.training
+    model.eval()
+    try:
+        with tempfile.TemporaryFile() as spool:  # meshes wait on disk: the file wants all joints first
+            hands = _Hands(model, source, config, protocol, spool if mano else None, progress)
+            lines = _WRITERS[source.name](path, hands, source)
+    finally:
+        model.train(was_training)
+    return Written(path, len(source), protocol, [*_warnings(model, mano, source), *lines])
+
+
+class _Hands:
+    """Predicted hands in the official order: joints first, afterwards the meshes that were put aside."""
+
+    def __init__(self, model: UTNet, source: Any, config: Config, protocol: Protocol, spool: Any, progress: bool):
+        self._model, self._source, self._config, self._protocol = model, source, config, protocol
+        self._spool, self._progress = spool, progress
+
+    def joints(self) -> Iterator[np.ndarray]:
+        """(21, 3) in the picture's camera, left hands as left hands."""
+        crops, use_depth = Crops(self._source, self._config, labelled=False), self._protocol.depth
+        with tqdm(
+            total=len(crops), desc="predict", unit="hand", disable=None if self._progress else True, leave=False
+        ) as bar:
+            for part in parts(crops, self._config):
+                for index, bad in sorted(part.missing.items()):
+                    raise InputError(f"{bad.message} (sample {index}; a submission needs every one)")
+                for crop in part.crops:
+                    if crop.sample.K_px is None or (use_depth and crop.sample.depth_m is None):
+                        lacks = "camera" if crop.sample.K_px is None else "depth image"
+                        raise InputError(f"{crop.sample.key}: has no {lacks}; a submission needs the hand's place")
+                placed = place(
+                    forward(self._model, part, use_depth=use_depth), part, self._model.hand, use_depth=use_depth
+                )
+                joints, sides = placed.joints_m, [crop.side for crop in part.crops]
+                if self._protocol.joints == "benchmark":
+                    joints = benchmark_tips(joints, placed.vertices_m, self._source.tips, sides)
+                for i, side in enumerate(sides):
+                    if self._spool is not None:
+                        self._spool.write(_back(placed.vertices_m[i] + placed.transl_m[i], side).tobytes())
+                    yield _back(joints[i] + placed.transl_m[i], side)
+                bar.update(len(part.crops))
+
+    def vertices(self) -> Iterator[np.ndarray] | None:
+        """(778, 3) each, once the joints are through; None where the network's mesh is not MANO's."""
+        return None if self._spool is None else self._read()
+
+    def _read(self) -> Iterator[np.ndarray]:
+        self._spool.seek(0)
+        size = _NUM_VERTICES * 3 * 8
+        while data := self._spool.read(size):
+            yield np.frombuffer(data).reshape(_NUM_VERTICES, 3)
+
+
+def _back(points_m: np.ndarray, side: str) -> np.ndarray:
+    """Out of the mirror that left hands went through (the crop is not turned, so its camera is the picture's)."""
+    return mirror_points(points_m) if side == "left" else points_m
+
+
+def _check_whole(source: Any) -> None:
+    """Refuses a part of a split, and frames that cannot be predicted where the benchmark wants all."""
+    ids = [source.official_index(i) for i in range(len(source))]
+    if source.name == "dexycb":
+        expected = source.counts["frames"] - source.counts["without a hand"]
+        if len(ids) != expected:
+            raise InputError(f"{len(ids)} of {expected} frames with a hand; leave out limit and sides: all are scored")
+        return
+    if source.split != "evaluation":
+        raise InputError(f"{source.name} {source.split}: only the split evaluation is submitted")
+    if getattr(source, "two_hands", False):
+        raise InputError(f"{source.root}: H2O3D's challenge takes another file; only HO3D's is written here")
+    lacking = sorted(set(range(source.num_official)) - set(ids))
+    if lacking or ids != sorted(ids):
+        raise InputError(
+            f"{source.root}: {len(lacking)} of {source.num_official} pictures have no box or were left out, the first "
+            f"is number {lacking[0] if lacking else 0}; the benchmark wants every one: use the whole split"
+        )
+
+
+def _boxes(source: Any) -> str:
+    """Ground truth, but for FreiHAND's older releases, which publish none."""
+    unlabelled = source.name == "freihand" and not (source[0].joints_3d_conf > 0).any()
+    return MIDDLE if unlabelled else GROUND_TRUTH
+
+
+def _warnings(model: UTNet, mano: bool, source: Any) -> list[str]:
+    if mano:
+        return []
+    lines = [f"warning: fingertips are the {model.hand.name} hand's own; the benchmark's are vertices of MANO's mesh"]
+    if source.name != "dexycb":
+        lines.insert(0, f"warning: the network's hand is the {model.hand.name} one, not MANO's: all vertices are zeros")
+    return lines
+
+
+def _write_ho3d(path: Path, hands: _Hands, source: Any) -> list[str]:
+    num = source.num_official
+    write_ho3d_submission(path, hands.joints(), hands.vertices(), num=num)
+    version = next((version for version, official in HO3D_NUM.items() if official == num), None)
+    found = check_ho3d_submission(path, num=num)
+    wanted = " or ".join(f"{n} ({v})" for v, n in HO3D_NUM.items())
+    return _said(path, len(found.joints_m), found.has_mesh, f"HO3D {version}" if version else None, wanted)
+
+
+def _write_freihand(path: Path, hands: _Hands, source: Any) -> list[str]:
+    num = source.num_official
+    write_freihand_submission(path, hands.joints(), hands.vertices(), num=num)
+    found = check_freihand_submission(path, num=num)
+    name = "FreiHAND" if num == FREIHAND_NUM else None
+    return _said(path, len(found.joints_m), found.has_mesh, name, str(FREIHAND_NUM))
+
+
+def _write_dexycb(path: Path, hands: _Hands, source: Any) -> list[str]:
+    ids = [source.official_index(i) for i in range(len(source))]
+    write_dexycb_results(path, ids, hands.joints())
+    found = check_dexycb_results(path, ids)
+    without = source.counts["without a hand"]
+    return [
+        f"checked {path}: {len(found)} hands of {source.num_official} frames of {source.setup} {source.split}, "
+        f"{without} without a hand are left out, as the toolkit skips them"
+    ]
+
+
+def _said(path: Path, num: int, has_mesh: bool, benchmark: str | None, wanted: str) -> list[str]:
+    """The checker's verdict; a tree that is not of the official size is said to be one."""
+    mesh = "with meshes" if has_mesh else "joints alone"
+    line = f"checked {path}: {num} hands, {mesh}, order, axes and units as the server wants them"
+    if benchmark is None:
+        return [line, f"warning: the official split has {wanted} pictures, so the server would refuse these {num}"]
+    return [f"{line}; the number is {benchmark}'s"]
+
+
+_WRITERS: dict[str, Callable[[Path, _Hands, Any], list[str]]] = {
+    "ho3d": _write_ho3d,
+    "freihand": _write_freihand,
+    "dexycb": _write_dexycb,
+}

@@ -1,0 +1,234 @@
+"""Scores of a network on a source, for RGB and for RGB-D input, beside the best constant hand."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from utnet.config import Config
+from utnet.data.loader import make_loader
+from utnet.data.source import Source, evenly_spaced
+from utnet.distributed import in_parts_again, is_part, this_world
+from utnet.errors import InputError
+from utnet.geometry import align_similarity
+from utnet.metrics import joint_errors_mm, mpjpe_mm, pa_mpjpe_mm, root_relative, summary
+from utnet.model import UTNet
+from utnet.types import Batch, Sample
+
+INPUTS = ("rgb", "rgbd")
+
+_LOOKED_AT = 64
+"""Samples by which `scorable_inputs` decides; more only until it has found one with labels."""
+
+
+@dataclass(frozen=True)
+class Joints:
+    """Predicted and true joints of N samples of a source, (N, 21, 3) float64 metres, mirrored hands as right hands.
+
+    Attributes:
+        pred_m: hand frame.
+        gt_m: camera frame of the crop.
+        keys: N sample keys.
+    """
+
+    pred_m: Tensor
+    gt_m: Tensor
+    keys: tuple[str, ...]
+
+
+def evaluate(
+    model: UTNet, source: Source, config: Config, *, inputs: tuple[str, ...] = INPUTS, progress: bool = False
+) -> dict:
+    """Scores `model` on every sample of `source` whose joints are labelled in 3D, and with "rgbd" on those of them that
+    have depth; crops come from the labelled boxes.
+
+    Args:
+        model: the network; it is left in the mode in which it came.
+        source: samples.
+        config: crop, size and loader settings.
+        inputs: "rgb" hides the depth, "rgbd" uses it.
+        progress: show a bar.
+
+    Returns:
+        {"num": N, "num_expected": N, "constant": {...}, "rgb": {...}, "rgbd": {...}}: the samples of the first input's
+        row and those of the source, and rows with `mpjpe_mm` (root-relative), `pa_mpjpe_mm` and `auc` (root-relative,
+        0-50 mm); those of the network also with the `num` of samples that they are means of. "constant" is
+        `constant_hand` of the first input's samples.
+
+    Raises:
+        InputError: unreadable samples, or not one that an input can be scored on.
+        FloatingPointError: a network whose joints are NaN or inf, with the first such sample's key.
+    """
+    joints = predict_joints(model, source, config, inputs=inputs, progress=progress)
+    truth = joints[inputs[0]]
+    scores = {"num": len(truth.keys), "num_expected": len(source), "constant": constant_hand(truth.gt_m)}
+    return {**scores, **{name: {"num": len(joints[name].keys), **score(joints[name])} for name in inputs}}
+
+
+def scorable_inputs(source: Source, *, skip_unreadable: bool = False) -> tuple[str, ...]:
+    """RGB, and RGB-D where one of 64 evenly spaced samples has depth and labels.
+
+    Args:
+        source: samples.
+        skip_unreadable: look past samples that cannot be read.
+
+    Raises:
+        InputError: not one sample of the source has all its joints labelled in 3D.
+    """
+    labelled = False
+    for sample in _readable(source, evenly_spaced(len(source), _LOOKED_AT).tolist(), skip_unreadable):
+        if is_labelled(sample) and sample.depth_m is not None:
+            return INPUTS
+        labelled = labelled or is_labelled(sample)
+    if not (labelled or any(map(is_labelled, _readable(source, range(len(source)), skip_unreadable)))):
+        raise InputError(
+            f"{source.key(0)}: joints without a 3D label cannot be scored, and none of the {len(source)} samples has "
+            "all of them; choose another split (HO3D's evaluation split needs the published evaluation_xyz.json beside "
+            "evaluation.txt)"
+        )
+    return ("rgb",)
+
+
+def _readable(source: Source, indices: Iterable[int], skip_unreadable: bool) -> Iterator[Sample]:
+    for index in indices:
+        try:
+            yield source[index]
+        except InputError:
+            if not skip_unreadable:
+                raise
+
+
+def is_labelled(sample: Sample) -> bool:
+    """Whether all joints have a 3D label: what a score is a mean of."""
+    return bool((sample.joints_3d_conf > 0).all() and np.isfinite(sample.joints_cam_m).all())
+
+
+def score(joints: Joints) -> dict[str, float]:
+    """Mean root-relative and Procrustes-aligned errors in mm, and the AUC of the former."""
+    errors = joint_errors_mm(joints.pred_m, joints.gt_m, align="root")
+    return {
+        "mpjpe_mm": errors.mean().item(),
+        "pa_mpjpe_mm": pa_mpjpe_mm(joints.pred_m, joints.gt_m).mean().item(),
+        "auc": summary(errors)["auc"],
+    }
+
+
+def constant_hand(gt_m: Tensor) -> dict[str, float]:
+    """What answering one and the same hand for every picture scores: the bar that any network has to clear.
+
+    For MPJPE the constant is each root-relative joint's geometric median over the truth itself (Weiszfeld 1937), for
+    PA-MPJPE the Procrustes mean of the truth: no constant chosen beforehand can do better than the former.
+    """
+    truth = root_relative(gt_m)
+    constant = truth.mean(0)
+    for _ in range(50):
+        weights = 1 / (truth - constant).norm(dim=-1, keepdim=True).clamp_min(1e-6)
+        constant = (truth * weights).sum(0) / weights.sum(0)
+    mean = truth[0]
+    for _ in range(5):
+        mean = align_similarity(truth, mean.expand_as(truth)).mean(0)
+    return {
+        "mpjpe_mm": mpjpe_mm(constant.expand_as(truth), truth).mean().item(),
+        "pa_mpjpe_mm": pa_mpjpe_mm(mean.expand_as(truth), truth).mean().item(),
+        "auc": summary(joint_errors_mm(constant.expand_as(truth), truth))["auc"],
+    }
+
+
+def predict_joints(
+    model: UTNet, source: Source, config: Config, *, inputs: tuple[str, ...] = INPUTS, progress: bool = False
+) -> dict[str, Joints]:
+    """The network's joints for each of `inputs` and every sample that it can be scored on (`evaluate`), in the source's
+    order; the data are read once.
+
+    Under several processes each takes its turn with a whole batch, so that every batch is the one that a single process
+    would have and the joints are the same to the bit; all processes get all of them.
+    """
+    world = this_world()
+    device = next(model.parameters()).device
+    size, num = config.train.batch_size, len(source)
+    starts = range(world.rank * size, num, world.size * size)
+    share = _Share(source, [i for start in starts for i in range(start, min(start + size, num))])
+    loader = make_loader(share, config, train=False)
+    was_training = model.training
+    model.eval()
+    pred: dict[str, list[Tensor]] = {name: [] for name in inputs}
+    gt: list[Tensor] = []
+    usable: dict[str, list[Tensor]] = {name: [] for name in inputs}
+    keys: list[str] = []
+    batch = None
+    with torch.no_grad():
+        for batch in tqdm(loader, total=len(loader), desc="score", disable=None if progress else True, leave=False):
+            labelled = (batch.joints_3d[..., 3] > 0).all(1)
+            for name in inputs:
+                usable[name].append(labelled & batch.depth_ok if name == "rgbd" else labelled)
+            gt.append(batch.joints_3d[..., :3].double())
+            keys.extend(batch.keys)
+            for name, joints in _forward(model, batch, inputs, device).items():
+                pred[name].append(joints)
+        if any(map(is_part, model.parameters())):  # a network in parts is put together by all processes at once
+            spare = batch or next(iter(make_loader(_Share(source, [0]), config, train=False)))
+            for _ in range(-(-num // (world.size * size)) - len(loader)):
+                _forward(model, spare, inputs, device)
+    model.train(was_training)
+    in_parts_again(model)
+    return _in_order(world.gather((share.indices, keys, gt, usable, pred)), num, inputs)
+
+
+def _forward(model: UTNet, batch: Batch, inputs: tuple[str, ...], device: torch.device) -> dict[str, Tensor]:
+    """(B, 21, 3) float64 joints on the CPU for each of `inputs`."""
+    batch = batch.to(device)
+    return {
+        name: model.forward_batch(batch, use_depth=name == "rgbd", with_vertices=False).joints_m.double().cpu()
+        for name in inputs
+    }
+
+
+def _in_order(parts: list[tuple], num: int, inputs: tuple[str, ...]) -> dict[str, Joints]:
+    """What the processes found -> the samples of the whole source that each input can be scored on, in its order."""
+    indices = [index for part in parts for index in part[0]]
+    keys = [key for part in parts for key in part[1]]
+    if len(keys) != len(indices) or sorted(indices) != list(range(num)):
+        raise InputError(f"{len(keys)} of {num} samples were read; a mean over a part is not reported")
+    order = torch.tensor(indices).argsort()
+    gt = torch.cat([batch for part in parts for batch in part[2]])[order]
+    result = {}
+    for name in inputs:
+        usable = torch.cat([batch for part in parts for batch in part[3][name]])[order]
+        if not usable.any():
+            lacking = "a depth image and joints labelled in 3D" if name == "rgbd" else "joints labelled in 3D"
+            raise InputError(f"{keys[order[0]]}: none of {num} samples has {lacking}; nothing can be scored ({name})")
+        joints = torch.cat([batch for part in parts for batch in part[4][name]])[order][usable]
+        kept = tuple(keys[i] for i in order[usable].tolist())
+        broken = ~joints.isfinite().flatten(1).all(1)
+        if broken.any():
+            raise FloatingPointError(
+                f"{kept[int(broken.int().argmax())]}: the network's joints are NaN or inf ({name}), as they are of "
+                f"{int(broken.sum())} of {len(kept)} samples"
+            )
+        result[name] = Joints(joints, gt[usable], kept)
+    return result
+
+
+class _Share:
+    """Some samples of a source, as a source."""
+
+    def __init__(self, source: Source, indices: list[int]):
+        self._source, self.indices = source, indices
+        self.name, self.tips, self.counts = source.name, source.tips, source.counts
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, index: int) -> Sample:
+        return self._source[self.indices[index]]
+
+    def key(self, index: int) -> str:
+        return self._source.key(self.indices[index])
+
+    def sequence(self, index: int) -> str:
+        return self._source.sequence(self.indices[index])

@@ -1,0 +1,1 @@
+"""A network as one file: written for ONNX Runtime, OpenVINO or torch.export, and run."""

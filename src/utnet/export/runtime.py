@@ -1,0 +1,331 @@
+"""A network in a file of `utnet export`, run by ONNX Runtime, OpenVINO or torch.export and called as `UTNet` is."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import math
+import os
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+import utnet
+from utnet.config import CropConfig, ModelConfig, from_tree, to_tree
+from utnet.errors import InputError, install_line, shown
+from utnet.export.onnx_check import check_onnx
+from utnet.types import Batch, Prediction, check_shape
+
+SUFFIXES = {"onnx": ".onnx", "openvino": ".xml", "torch": ".pt2"}
+"""Formats of `utnet export` and how their files end. OpenVINO's weights lie beside, in a .bin of the same name."""
+SCHEMA_VERSION = 1
+RECORD = "utnet"
+"""Name of the entry that holds the `Contents`: ONNX metadata, OpenVINO runtime info, an extra file of torch.export."""
+TRUST_VARIABLE = "UTNET_TRUST_PT2"
+
+_Run = Callable[[dict[str, Tensor]], dict[str, Tensor]]
+_Shape = tuple[int | None, ...]
+_MAX_FACES = 1_000_000
+
+
+@dataclass(frozen=True)
+class _Opened:
+    """An opened file: the text of its record, what runs it, and shapes by name (None: any size) of 32-bit floats; a
+    tensor of another type has no shape. torch.export does not say them."""
+
+    text: str
+    run: _Run
+    inputs: dict[str, _Shape | None] | None = None
+    outputs: dict[str, _Shape | None] | None = None
+
+
+@dataclass(frozen=True)
+class ExportedConfig:
+    """The part of a run's `Config` that a network's users need, under the same names."""
+
+    model: ModelConfig
+    crop: CropConfig
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What a file says of the network in it, so that it needs no other file.
+
+    Attributes:
+        config: the network and how its crops are cut.
+        inputs: names of its inputs, in order (`utnet.export.writer.INPUTS`, or rgb alone).
+        outputs: fields of `types.Prediction`, in order.
+        hand_model: "open" or "mano".
+        faces: (F, 3) of that hand, counter-clockwise seen from outside.
+        utnet: the version that wrote it.
+    """
+
+    config: ExportedConfig
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    hand_model: str
+    faces: tuple[tuple[int, int, int], ...]
+    utnet: str = utnet.__version__
+
+    def to_json(self) -> str:
+        return json.dumps({"schema": SCHEMA_VERSION, **to_tree(self)})
+
+    @classmethod
+    def from_json(cls, text: str, where: str) -> Contents:
+        """InputError, beginning with `where`, unless `utnet export` of this schema wrote the text."""
+        try:
+            tree = json.loads(text)
+            version = tree.pop("schema")
+        except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
+            raise InputError(f"{where}: does not say what network it holds; write it with `utnet export`") from error
+        if version != SCHEMA_VERSION:
+            raise InputError(
+                f"{where}: is of version {shown(version)}, this utnet reads {SCHEMA_VERSION}; export it again"
+            )
+        return from_tree(cls, tree, where=where)
+
+
+class ExportedNetwork:
+    """An exported network, on the CPU, with as many threads as torch uses when it is opened.
+
+    Args:
+        path: a file of `utnet export`: .onnx, .xml (OpenVINO) or .pt2 (torch.export).
+        precision: "fp32"; "bf16" lets OpenVINO compute in bfloat16, faster and millimetres less exact.
+        trusted: a .pt2 can run any code when it is opened, so it is refused unless this is True or the environment says
+            UTNET_TRUST_PT2=1. The other formats hold numbers and operations alone.
+
+    Attributes:
+        config: its `model` and `crop`, as in the `Config` of the run.
+        hand_model: "open" or "mano", which decodes its parameters.
+        faces: (F, 3) int64, counter-clockwise seen from outside.
+        takes_depth: False for a file that was exported without depth.
+
+    Raises:
+        InputError: no such file, none of `utnet export`, a damaged one, or the package that runs it is not installed.
+    """
+
+    def __init__(self, path: str | Path, *, precision: str = "fp32", trusted: bool = False):
+        path = Path(path)
+        if path.suffix not in SUFFIXES.values():
+            raise InputError(f"{path}: not an exported network; those end in {', '.join(SUFFIXES.values())}")
+        if not path.is_file():
+            raise InputError(f"{path}: no such file; make it with `utnet export`")
+        if precision not in ("fp32", "bf16") or (precision == "bf16" and path.suffix != ".xml"):
+            raise ValueError(f"precision is {precision!r}; expected 'fp32', or 'bf16' for OpenVINO's .xml, not {path}")
+        if path.suffix == ".onnx":
+            opened = _open_onnx(path)
+        elif path.suffix == ".xml":
+            opened = _open_openvino(path, precision)
+        else:
+            opened = _open_torch(path, trusted=trusted)
+        contents = Contents.from_json(opened.text, str(path))
+        _check_contents(contents, opened, path)
+        self._run = opened.run
+        self.path, self.config, self.hand_model = path, contents.config, contents.hand_model
+        self.faces = np.array(contents.faces, np.int64)
+        self.takes_depth = "depth_m" in contents.inputs
+
+    def __call__(
+        self,
+        rgb: Tensor,
+        depth_m: Tensor | None = None,
+        K_px: Tensor | None = None,
+        depth_ok: Tensor | None = None,
+    ) -> Prediction:
+        """Right hands in square crops, on the CPU.
+
+        Args:
+            rgb: (B, 3, H, H) float32 in [0, 1].
+            depth_m: (B, H, H) metres, 0 where there is no reading; None without depth.
+            K_px: (B, 3, 3) of the crops, NaN or None where it is not known.
+            depth_ok: (B,) bool, which samples have depth (default: all that have a reading in the box).
+
+        Returns:
+            Prediction with what `UTNet.forward` gives but `coarse`, `joint_map` and `joint_heat`.
+
+        Raises:
+            InputError: depth for a network that was exported without.
+            ValueError: wrong shapes.
+        """
+        num, size = len(rgb), self.config.model.size_px
+        check_shape("rgb", rgb, (num, 3, size, size))
+        inputs = {"rgb": rgb}
+        if depth_m is not None and not self.takes_depth:
+            raise InputError(f"{self.path}: was exported without depth; leave depth out, or export it again with depth")
+        if self.takes_depth:  # a sample without any reading is one without depth
+            depth_m = rgb.new_zeros(num, size, size) if depth_m is None else depth_m
+            check_shape("depth_m", depth_m, (num, size, size))
+            if depth_ok is not None:
+                check_shape("depth_ok", depth_ok, (num,))
+                depth_m = torch.where(depth_ok[:, None, None], depth_m, 0.0)
+            K_px = rgb.new_full((num, 3, 3), torch.nan) if K_px is None else K_px
+            check_shape("K_px", K_px, (num, 3, 3))
+            inputs |= {"depth_m": depth_m, "K_px": K_px}
+        try:
+            outputs: dict[str, Any] = dict(self._run(inputs))
+        except Exception as error:  # the runtimes' exceptions have no base of their own
+            raise InputError(f"{self.path}: cannot be run ({_line(error)}); export it again") from error
+        if "root_z_m" not in outputs:
+            outputs["root_z_m"] = rgb.new_full((num,), torch.nan)
+        return Prediction(**outputs)
+
+    def forward_batch(self, batch: Batch, *, use_depth: bool = True) -> Prediction:
+        """Of a Batch on the CPU, as `UTNet.forward_batch`; `use_depth=False` hides its depth."""
+        rgb = batch.rgb.float() / 255
+        if not (use_depth and batch.depth_ok.any()):
+            return self(rgb)
+        return self(rgb, batch.depth_m, batch.K_px, batch.depth_ok)
+
+
+def _check_contents(contents: Contents, opened: _Opened, path: Path) -> None:
+    """Compares the record with the network beside it: InputError where they are not of one export."""
+    size = contents.config.model.size_px
+    inputs: dict[str, _Shape] = {"rgb": (None, 3, size, size)}
+    if "depth_m" in contents.inputs:
+        inputs |= {"depth_m": (None, size, size), "K_px": (None, 3, 3)}
+    # The first axis is the batch.
+    outputs: dict[str, _Shape] = {
+        "global_orient": (None, 1, 3, 3),
+        "hand_pose": (None, 15, 3, 3),
+        "betas": (None, 10),
+        "cam": (None, 3),
+        "cam_t": (None, 3),
+        "joints_m": (None, 21, 3),
+        "joints_crop": (None, 21, 2),
+        "vertices_m": (None, None, 3),
+        **({"root_z_m": (None,)} if "root_z_m" in contents.outputs else {}),
+        **({"joint_scale_mm": (None, 21), "error_shape": (None, 2)} if "joint_scale_mm" in contents.outputs else {}),
+    }
+    for kind, said, expected, found in (
+        ("inputs", contents.inputs, inputs, opened.inputs),
+        ("outputs", contents.outputs, outputs, opened.outputs),
+    ):
+        if list(said) != list(expected):
+            raise InputError(f"{path}: its record names the {kind} {shown(said)}; export it again")
+        wrong = [] if found is None else [name for name in expected if not _fits(found.get(name), expected[name])]
+        if wrong or (found is not None and found.keys() != expected.keys()):
+            raise InputError(
+                f"{path}: its {kind} are not those of its record ({', '.join(wrong[:3])}); export it again"
+            )
+    if contents.hand_model not in ("open", "mano"):
+        raise InputError(f"{path}: its record names the hand {shown(contents.hand_model)}; expected open or mano")
+    vertices = None if opened.outputs is None else (opened.outputs["vertices_m"] or ())[1]
+    top = math.inf if vertices is None else vertices
+    flat = [vertex for face in contents.faces for vertex in face]
+    if not flat or len(contents.faces) > _MAX_FACES or min(flat) < 0 or max(flat) >= top:
+        raise InputError(f"{path}: the faces of its record are not of its {vertices or ''} vertices; export it again")
+
+
+def _fits(shape: _Shape | None, expected: _Shape) -> bool:
+    """Whether a tensor may have that shape; an axis that either leaves open fits."""
+    return (
+        shape is not None
+        and len(shape) == len(expected)
+        and all(n is None or m is None or n == m for n, m in zip(shape, expected, strict=True))
+    )
+
+
+def _open_onnx(path: Path) -> _Opened:
+    """The file, opened and ready to run; the same for the two below."""
+    import onnxruntime
+
+    check_onnx(path)
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # it would take the cores of all others
+    options.log_severity_level = 3
+    try:
+        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        text = session.get_modelmeta().custom_metadata_map.get(RECORD, "")
+    except Exception as error:  # its exceptions have no base of their own
+        raise InputError(f"{path}: ONNX Runtime cannot read it ({_line(error)}); export it again") from error
+    names = [output.name for output in session.get_outputs()]
+
+    def shapes(values: list) -> dict[str, _Shape | None]:
+        return {
+            value.name: tuple(n if isinstance(n, int) else None for n in value.shape)
+            if value.type == "tensor(float)"
+            else None
+            for value in values
+        }
+
+    def run(inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+        results = session.run(names, {name: tensor.numpy() for name, tensor in inputs.items()})
+        return {name: torch.from_numpy(result) for name, result in zip(names, results, strict=True)}
+
+    return _Opened(text, run, shapes(session.get_inputs()), shapes(session.get_outputs()))
+
+
+def _open_openvino(path: Path, precision: str) -> _Opened:
+    if importlib.util.find_spec("openvino") is None:
+        raise InputError(f"{path}: needs OpenVINO; {install_line('openvino')}")
+    import openvino
+
+    core = openvino.Core()
+    weights = path.with_suffix(".bin")
+    if not weights.is_file():
+        raise InputError(f"{weights}: no such file; it holds the weights of {path.name} and belongs beside it")
+    properties = {
+        "INFERENCE_PRECISION_HINT": {"fp32": "f32", "bf16": "bf16"}[precision],
+        "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+        "PERFORMANCE_HINT": "LATENCY",
+    }
+    try:
+        model = core.read_model(path, weights)
+        text = model.get_rt_info(RECORD).astype(str) if RECORD in model.get_rt_info() else ""
+        request = core.compile_model(model, "CPU", properties).create_infer_request()
+    except Exception as error:
+        raise InputError(f"{path}: OpenVINO cannot read it ({_line(error)}); export it again") from error
+    names = [output.get_any_name() for output in model.outputs]
+
+    def shapes(ports: list) -> dict[str, _Shape | None]:
+        return {
+            port.get_any_name(): tuple(n.get_length() if n.is_static else None for n in port.get_partial_shape())
+            if port.get_element_type() == openvino.Type.f32
+            else None
+            for port in ports
+        }
+
+    alone = threading.Lock()  # a request holds one batch at a time
+
+    def run(inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+        with alone:
+            results = request.infer({name: tensor.numpy() for name, tensor in inputs.items()})
+            return {name: torch.from_numpy(results[name]) for name in names}
+
+    return _Opened(text, run, shapes(model.inputs), shapes(model.outputs))
+
+
+def _open_torch(path: Path, *, trusted: bool) -> _Opened:
+    if not (trusted or os.environ.get(TRUST_VARIABLE) == "1"):
+        raise InputError(
+            f"{path}: opening a torch.export file runs any code that it holds; if you made it yourself, set "
+            f"{TRUST_VARIABLE}=1, else use an .onnx or .xml file"
+        )
+    extra = {f"{RECORD}.json": ""}
+    try:
+        program = torch.export.load(path, extra_files=extra)
+        module = program.module()
+    except Exception as error:
+        raise InputError(f"{path}: torch cannot read it ({_line(error)}); export it again") from error
+    text = extra[f"{RECORD}.json"]
+    names = Contents.from_json(text, str(path)).outputs
+
+    @torch.inference_mode()
+    def run(inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+        return dict(zip(names, module(*inputs.values()), strict=True))
+
+    return _Opened(text, run)
+
+
+def _line(error: Exception) -> str:
+    """The last line of a library's message: what it says in the end."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1][:200] if lines else type(error).__name__

@@ -1,0 +1,237 @@
+"""The network as one file for ONNX Runtime, OpenVINO or torch.export, checked against the network before it is left."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import tempfile
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from utnet.config import CropConfig
+from utnet.data.collate import collate
+from utnet.errors import InputError, install_line
+from utnet.export.runtime import RECORD, SUFFIXES, Contents, ExportedConfig, ExportedNetwork
+from utnet.model import UTNet
+from utnet.synth import SyntheticHands
+from utnet.types import Batch, Prediction
+
+OPSET = 20
+INPUTS = ("rgb", "depth_m", "K_px")
+OUTPUTS = ("global_orient", "hand_pose", "betas", "cam", "cam_t", "joints_m", "joints_crop", "vertices_m")
+"""By their names in `types.Prediction`; `output_names` adds those that not every network has."""
+
+TOLERANCE_MM = 0.05
+_TOLERANCE = 1e-3 * TOLERANCE_MM
+_NEEDS = {"onnx": ("onnx", "onnxscript"), "openvino": ("openvino", "onnx", "onnxscript"), "torch": ()}
+_BATCHES = (1, 4)
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How far the outputs of a file are from the network's.
+
+    Attributes:
+        mm: largest distance of a joint or vertex.
+        relative: largest difference of any output relative to max(1, |output|); infinite where one is NaN and the other
+            is not.
+        hands: how many hands were compared, with and without depth counted apart.
+    """
+
+    mm: float
+    relative: float
+    hands: int
+
+
+def output_names(model: UTNet, *, with_depth: bool) -> tuple[str, ...]:
+    """The outputs of an exported network, in order."""
+    names = (*OUTPUTS, "root_z_m") if with_depth else OUTPUTS
+    return names if model.scale_head is None else (*names, "joint_scale_mm", "error_shape")
+
+
+def export_network(
+    model: UTNet, path: str | Path, *, crop: CropConfig, format: str = "onnx", with_depth: bool = True
+) -> Agreement:
+    """Writes a network for any batch size, in float32; `utnet.export.runtime.ExportedNetwork` runs the file.
+
+    The file is opened again and compared with the network on synthetic hands, one alone and four at once; with depth,
+    also without, with holes and with a camera that is not known. One that is farther off than 0.05 mm (any other output
+    than points: than 5e-5 of max(1, |output|)) is not left behind. Its hand is in the file too: a file made with MANO's
+    numbers stays under MANO's licence.
+
+    Args:
+        model: on the CPU, in eval mode.
+        path: the file to write, .onnx, .xml or .pt2; an older one is replaced. ONNX puts weights of more than 2 GB
+            beside it, into `path` + ".data", OpenVINO puts all of them into a .bin.
+        crop: how its crops are cut, for those who run the file.
+        format: "onnx" (opset 20), "openvino" or "torch" (torch.export).
+        with_depth: inputs rgb (B, 3, H, H) in [0, 1], depth_m (B, H, H) in m (0 = no reading; a sample of zeros has no
+            depth) and K_px (B, 3, 3) (NaN = not known); without, rgb alone. Outputs are `output_names`, float32, as
+            `UTNet.forward` gives them.
+
+    Raises:
+        InputError: a package is not installed, the path does not fit, or the file does not agree with the network.
+        ValueError: the network is in training mode or the format unknown.
+    """
+    path = Path(path)
+    _check_request(model, path, format)
+    names = output_names(model, with_depth=with_depth)
+    inputs = INPUTS if with_depth else INPUTS[:1]
+    record = Contents(
+        config=ExportedConfig(model=replace(model.config, mano=""), crop=crop),  # the hand is in the file
+        inputs=inputs,
+        outputs=names,
+        hand_model=model.hand.name,
+        faces=tuple(tuple(face) for face in model.hand.faces.tolist()),
+    ).to_json()
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
+        fresh = Path(folder) / path.name
+        program = _trace(model, inputs, names)
+        if format == "torch":
+            torch.export.save(program, fresh, extra_files={f"{RECORD}.json": record})
+        elif format == "onnx":
+            _write_onnx(program, fresh, inputs, names, record)
+        else:
+            _write_openvino(program, fresh, inputs, names, record)
+        del program
+        agreement = compare(model, fresh, crop=crop)
+        if not (agreement.mm <= TOLERANCE_MM and agreement.relative <= _TOLERANCE):
+            raise InputError(
+                f"{path}: not written, it is {agreement.mm:.3g} mm (other outputs {agreement.relative:.2g}) off the "
+                f"network, more than {TOLERANCE_MM} mm ({_TOLERANCE:.0e}); try another --format"
+            )
+        for part in sorted(Path(folder).iterdir(), key=lambda part: part == fresh):  # the weights before their network
+            part.replace(path.parent / part.name)
+    return agreement
+
+
+def compare(model: UTNet, path: str | Path, *, crop: CropConfig) -> Agreement:
+    """An exported file beside the network that it was made of, on synthetic hands; the file is trusted."""
+    network = ExportedNetwork(path, trusted=True)
+    mm, relative, hands = [], [], 0
+    for batch in _batches(model.config.size_px, crop):
+        for use_depth in (False, True) if network.takes_depth else (False,):
+            with torch.inference_mode():
+                expected = model.forward_batch(batch, use_depth=use_depth)
+            got = network.forward_batch(batch, use_depth=use_depth)
+            for name in output_names(model, with_depth=True):
+                relative.append(_difference(getattr(got, name), getattr(expected, name)))
+            mm.append(1e3 * max(_distance_m(got, expected, name) for name in ("joints_m", "vertices_m")))
+            hands += len(batch)
+    return Agreement(mm=max(mm), relative=max(relative), hands=hands)
+
+
+class _Traced(nn.Module):
+    """Tensors in, a tuple of tensors out: what these formats can say."""
+
+    def __init__(self, model: UTNet, names: tuple[str, ...]):
+        super().__init__()
+        self.model, self.names = model, names
+
+    def forward(self, rgb: Tensor, depth_m: Tensor | None = None, K_px: Tensor | None = None) -> tuple[Tensor, ...]:
+        prediction = self.model(rgb, depth_m, K_px)
+        return tuple(getattr(prediction, name) for name in self.names)
+
+
+def _check_request(model: UTNet, path: Path, format: str) -> None:
+    if format not in SUFFIXES:
+        raise ValueError(f"format is {format!r}, expected {', '.join(SUFFIXES)}")
+    if model.training:
+        raise ValueError("the network is in training mode; call model.eval() before exporting it")
+    if path.suffix != SUFFIXES[format]:
+        raise InputError(f"{path}: a file of format {format} ends in {SUFFIXES[format]}")
+    if not path.parent.is_dir():
+        raise InputError(f"{path}: its folder does not exist; make it first")
+    missing = [name for name in _NEEDS[format] if importlib.util.find_spec(name) is None]
+    if missing:
+        extras = "export,openvino" if format == "openvino" else "export"
+        raise InputError(f"{format} export needs {' and '.join(missing)}; {install_line(extras)}")
+
+
+def _trace(model: UTNet, inputs: tuple[str, ...], names: tuple[str, ...]) -> torch.export.ExportedProgram:
+    size = model.config.size_px
+    # Two hands, not one: an axis of one would be taken for a constant.
+    example = {
+        "rgb": torch.rand(2, 3, size, size),
+        "depth_m": torch.full((2, size, size), 0.6),
+        "K_px": torch.eye(3).repeat(2, 1, 1) * size,
+    }
+    batch = torch.export.Dim("batch")
+    program = torch.export.export(
+        _Traced(model, names).eval(),
+        tuple(example[name] for name in inputs),
+        dynamic_shapes=tuple({0: batch} for _ in inputs),
+        strict=False,
+    )
+    for node in program.graph.nodes:
+        node.meta.pop("stack_trace", None)  # the paths of this machine
+    return program
+
+
+def _write_onnx(
+    program: torch.export.ExportedProgram, path: Path, inputs: tuple[str, ...], names: tuple[str, ...], record: str
+) -> None:
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it tells that torchvision is not there
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch's own: deprecations, and one name for the batch of three inputs
+        written = torch.onnx.export(
+            program,
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=inputs,
+            output_names=names,
+            dynamic_shapes=tuple({0: "batch"} for _ in inputs),
+            verbose=False,
+        )
+    if written is None:
+        raise RuntimeError("torch gave no ONNX program")
+    for node in written.model.graph:
+        node.metadata_props.clear()  # where each came from, a tenth of a small file
+    written.model.metadata_props[RECORD] = record
+    written.save(path)
+
+
+def _write_openvino(
+    program: torch.export.ExportedProgram, path: Path, inputs: tuple[str, ...], names: tuple[str, ...], record: str
+) -> None:
+    """By way of ONNX: OpenVINO cannot read some of torch's operations, and all of ONNX's that stand for them."""
+    import openvino
+
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        between = Path(folder) / "network.onnx"
+        _write_onnx(program, between, inputs, names, record)
+        model = openvino.Core().read_model(between)
+        model.set_rt_info(record, [RECORD])
+        openvino.save_model(model, path, compress_to_fp16=False)
+
+
+def _batches(size_px: int, crop: CropConfig) -> Iterator[Batch]:
+    """Synthetic hands; in the largest batch one has no depth, one no known camera and one large holes."""
+    source, first = SyntheticHands(seed=0, size_px=size_px, crop=crop), 0
+    for num in _BATCHES:
+        batch = collate([source[i] for i in range(first, first + num)])
+        first += num
+        if num == max(_BATCHES):
+            depth_ok, K_px, depth_m = batch.depth_ok.clone(), batch.K_px.clone(), batch.depth_m.clone()
+            depth_ok[1], K_px[2], depth_m[3, : size_px // 2] = False, torch.nan, torch.nan
+            batch = replace(batch, depth_ok=depth_ok, K_px=K_px, depth_m=depth_m)
+        yield batch
+
+
+def _difference(got: Tensor | None, expected: Tensor | None) -> float:
+    """Largest, relative to max(1, |expected|)."""
+    if got is None or expected is None:
+        return 0.0 if got is expected else float("inf")
+    if got.shape != expected.shape or not torch.equal(got.isnan(), expected.isnan()):
+        return float("inf")
+    return float(((got - expected).abs() / expected.abs().clamp_min(1)).nan_to_num(nan=0.0).max())
+
+
+def _distance_m(got: Prediction, expected: Prediction, name: str) -> float:
+    distance = (getattr(got, name) - getattr(expected, name)).norm(dim=-1)
+    return float(distance.nan_to_num(nan=float("inf")).max())

@@ -1,0 +1,260 @@
+"""Videos and cameras, one frame at a time; H.264 that plays in browsers."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import cv2
+import numpy as np
+from av.error import FFmpegError
+
+from utnet.errors import InputError
+from utnet.io.atomic import whole_file
+from utnet.io.pictures import check_megapixels
+
+VIDEO_SUFFIXES = (".mp4", ".mov", ".m4v", ".avi", ".mkv", ".webm", ".mpg", ".mpeg")
+"""Names by which videos are known."""
+
+MAX_MEGAPIXELS = 40
+"""8K has 33. A decoder holds several frames at once, so this is less than a picture may have."""
+
+_BELIEVED_FPS = (0.5, 250.0)
+"""Files without a rate of their own state anything, a thousand for instance."""
+_TIME_BASE = Fraction(1, 90_000)
+_LEAST_STEP_S = 0.001
+_BT709 = 1
+"""FFmpeg's number of BT.709 colours; what players take for granted in H.264 without a word about it differs."""
+
+
+@dataclass(frozen=True)
+class Frame:
+    """A frame of a video.
+
+    Attributes:
+        index: 0, 1, 2, ...
+        time_s: since the first frame; it grows from frame to frame.
+        rgb: (H, W, 3) uint8, upright.
+    """
+
+    index: int
+    time_s: float
+    rgb: np.ndarray
+
+
+class VideoReader:
+    """Frames of a video file, or of a camera by its number, as an iterator; use it in `with`.
+
+    Attributes:
+        name: the file, or "camera 0".
+        fps: mean frames a second that the file states (a camera: what it says of itself), 30 where it says nothing that
+            can be believed.
+        num_frames: that the file states or that follow from its length, about; None where it does not say, and for
+            cameras.
+        incomplete: after the last frame: why frames are missing, or None.
+    """
+
+    def __init__(self, source: str | Path | int):
+        """Opens it.
+
+        Args:
+            source: a file, or the number of a camera.
+
+        Raises:
+            InputError: no such file or camera, or nothing in it that can be decoded.
+        """
+        self.incomplete: str | None = None
+        self._source: _File | _Camera
+        if isinstance(source, int):
+            self.name, self._source = f"camera {source}", _Camera(source)
+        else:
+            self.name, self._source = str(source), _File(Path(source))
+        self.fps, self.num_frames = self._source.fps, self._source.num_frames
+
+    def __enter__(self) -> VideoReader:
+        return self
+
+    def __exit__(self, *_) -> None:
+        self._source.close()
+
+    def __iter__(self) -> Iterator[Frame]:
+        """Raises InputError where not even the first frame can be had."""
+        count, start, last_s, shape = 0, 0.0, -_LEAST_STEP_S, None
+        for time_s, rgb in self._source.frames():
+            if count == 0:
+                start, shape = time_s, rgb.shape
+            if rgb.shape != shape:
+                self.incomplete = f"its pictures change their size after frame {count - 1}; split it there"
+                return
+            last_s = max(time_s - start, last_s + _LEAST_STEP_S)  # damaged files repeat times, or go back
+            yield Frame(count, last_s, rgb)
+            count += 1
+        if count == 0:
+            raise InputError(f"{self.name}: no frame can be decoded; the video is damaged or of an unknown kind")
+        self.incomplete = self._source.incomplete(count, last_s)
+
+
+class _File:
+    """A video file through PyAV, which tells the frames' true times and their rotation."""
+
+    def __init__(self, path: Path):
+        self._path = path
+        if not path.is_file():
+            raise InputError(f"{path}: {'a folder, not a video' if path.is_dir() else 'no such file'}")
+        if path.stat().st_size == 0:
+            raise InputError(f"{path}: the file is empty (0 bytes); copy it again")
+        try:
+            self._container = av.open(str(path))
+        except FFmpegError as error:
+            raise InputError(f"{path}: not a video, or cut short before its index ({error.strerror})") from error
+        if not self._container.streams.video:
+            self._container.close()
+            raise InputError(f"{path}: not a video, or cut short before its index (no video stream in it)")
+        self._stream = self._container.streams.video[0]
+        self._stream.thread_type = "AUTO"
+        self._check_size(self._stream.width, self._stream.height)
+        rates = [float(rate) for rate in (self._stream.average_rate, self._stream.guessed_rate) if rate]
+        self.fps = next((rate for rate in rates if _BELIEVED_FPS[0] <= rate <= _BELIEVED_FPS[1]), 30.0)
+        self._seconds = self._stated_seconds()
+        self.num_frames = self._stream.frames or (round(self._seconds * self.fps) if self._seconds else None)
+        self._error: str | None = None
+
+    def frames(self) -> Iterator[tuple[float, np.ndarray]]:
+        """Time in seconds and picture of every frame up to the end or to the first damage."""
+        time_s = -1.0 / self.fps
+        try:
+            for frame in self._container.decode(self._stream):
+                self._check_size(frame.width, frame.height)  # a header may say anything
+                time_s = frame.time if frame.time is not None else time_s + 1.0 / self.fps
+                rgb = frame.to_ndarray(format="rgb24")
+                turns = round(frame.rotation / 90) % 4  # anticlockwise, as telephones note it
+                yield time_s, np.ascontiguousarray(np.rot90(rgb, turns)) if turns else rgb
+        except FFmpegError as error:
+            self._error = str(error.strerror)
+
+    def incomplete(self, count: int, last_s: float) -> str | None:
+        """Files round their length and count frames that are never shown: one in a hundred, or two, may be missing."""
+        if self._error is not None:
+            return f"damaged after frame {count - 1} ({self._error})"
+        stated = self._stream.frames
+        if stated:
+            missing = count < stated - max(2, 0.01 * stated)
+            return f"cut short: {count} of {stated} frames are there" if missing else None
+        # Without a count the rate may be wrong, too, but the time at which it ends is not.
+        if self._seconds and last_s + 2 * last_s / max(1, count - 1) < 0.99 * self._seconds - 0.1:
+            return f"cut short: {last_s:.1f} of {self._seconds:.1f} seconds are there"
+        return None
+
+    def close(self) -> None:
+        self._container.close()
+
+    def _check_size(self, width: int, height: int) -> None:
+        try:
+            check_megapixels(self._path, width, height, most=MAX_MEGAPIXELS)
+        except InputError:
+            self.close()
+            raise
+
+    def _stated_seconds(self) -> float | None:
+        if self._stream.duration and self._stream.time_base:
+            return float(self._stream.duration * self._stream.time_base)
+        return self._container.duration / av.time_base if self._container.duration else None
+
+
+class _Camera:
+    """A camera through OpenCV, which finds it by its number on every system."""
+
+    num_frames = None
+
+    def __init__(self, number: int):
+        level = cv2.utils.logging.getLogLevel()
+        cv2.utils.logging.setLogLevel(0)  # our own message says it in one line
+        self._capture = cv2.VideoCapture(number)
+        cv2.utils.logging.setLogLevel(level)
+        if not self._capture.isOpened():
+            raise InputError(f"camera {number}: cannot be opened; is it plugged in, free, and permitted?")
+        self.fps = self._capture.get(cv2.CAP_PROP_FPS) or 30.0
+
+    def frames(self) -> Iterator[tuple[float, np.ndarray]]:
+        """Frames as they come, with the times at which they came."""
+        while True:
+            ok, bgr = self._capture.read()
+            if not ok:
+                return
+            yield time.monotonic(), np.ascontiguousarray(bgr[..., ::-1])
+
+    def incomplete(self, count: int, last_s: float) -> str | None:
+        """A camera has no end of its own."""
+        return f"gave no more frames after frame {count - 1}"
+
+    def close(self) -> None:
+        self._capture.release()
+
+
+class VideoWriter:
+    """Writes an H.264 MP4 (yuv420p, BT.709, its index first) that browsers play; use it in `with`.
+
+    The file appears when the block ends, and not at all where it fails or no frame was written. Frames keep their own
+    times. Odd sizes grow by a row or column, because H.264 takes even ones.
+    """
+
+    def __init__(self, path: str | Path, fps: float):
+        self.path, self._fps = Path(path), fps
+        self._stack = ExitStack()
+        self._container: Any = None
+        self._stream: Any = None
+        self._last = -1
+
+    def __enter__(self) -> VideoWriter:
+        return self
+
+    def __exit__(self, kind, error, trace) -> None:
+        try:
+            if self._container is not None:
+                try:
+                    if kind is None:
+                        self._container.mux(self._stream.encode(None))
+                finally:
+                    self._container.close()
+        except BaseException:  # a full disk: the temporary file goes
+            self._stack.__exit__(*sys.exc_info())
+            raise
+        self._stack.__exit__(kind, error, trace)
+
+    def write(self, rgb: np.ndarray, time_s: float) -> None:
+        """Appends a frame.
+
+        Args:
+            rgb: (H, W, 3) uint8, all of one size.
+            time_s: later than the last one's.
+        """
+        height, width = rgb.shape[:2]
+        if self._container is None:
+            self._open(width + width % 2, height + height % 2)
+        if height % 2 or width % 2:
+            rgb = cv2.copyMakeBorder(rgb, 0, height % 2, 0, width % 2, cv2.BORDER_REPLICATE)
+        frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(rgb), format="rgb24")
+        frame = frame.reformat(format="yuv420p", dst_colorspace="ITU709")
+        self._last = max(self._last + 1, round(time_s / _TIME_BASE))
+        frame.pts, frame.time_base = self._last, _TIME_BASE
+        self._container.mux(self._stream.encode(frame))
+
+    def _open(self, width: int, height: int) -> None:
+        options = {"movflags": "+faststart"}
+        temporary = self._stack.enter_context(whole_file(self.path))
+        self._container = av.open(str(temporary), "w", format="mp4", options=options)
+        rate = Fraction(self._fps).limit_denominator(1001)
+        stream: Any = self._container.add_stream("libx264", rate=rate, options={"crf": "20", "preset": "veryfast"})
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        stream.codec_context.time_base = _TIME_BASE
+        stream.codec_context.colorspace = stream.codec_context.color_primaries = _BT709
+        stream.codec_context.color_trc = _BT709
+        stream.codec_context.color_range = 1  # 16 to 235
+        self._stream = stream

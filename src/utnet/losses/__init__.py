@@ -1,0 +1,5 @@
+"""The training loss: its terms, and their weighted sum."""
+
+from utnet.losses.weighted import UTNetLoss
+
+__all__ = ["UTNetLoss"]

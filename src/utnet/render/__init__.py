@@ -1,0 +1,1 @@
+"""Triangles, skeletons, contact sheets and HTML pages, drawn on the CPU."""

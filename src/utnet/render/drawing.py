@@ -1,0 +1,161 @@
+"""Drawing: skeletons, mesh overlays, depth as colours, contact sheets. Pictures are (H, W, 3) uint8 RGB."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+
+from utnet.conventions import FINGERS, PARENTS
+from utnet.errors import InputError
+from utnet.geometry import project
+from utnet.io.atomic import write_whole
+from utnet.render.raster import NEAR_M, render_shaded
+
+FINGER_COLORS = dict(
+    zip(FINGERS, ((235, 87, 87), (242, 201, 76), (39, 174, 96), (47, 128, 237), (187, 107, 217)), strict=True)
+)
+WRIST_COLOR = (235, 235, 235)
+MESH_COLOR = (0.62, 0.76, 0.95)
+MAX_JPEG_PX = 65_500
+"""Longer sides the JPEG encoder does not take."""
+
+
+def draw_skeleton(rgb: np.ndarray, joints_px: np.ndarray, *, thickness: int | None = None) -> np.ndarray:
+    """A copy with the (21, 2) joints' bones drawn, one colour a finger; anti-aliased, sized to the hand."""
+    if not np.isfinite(joints_px).all():
+        raise ValueError("joints_px is not finite")
+    return draw_joints(rgb, joints_px, np.ones(len(joints_px)), thickness=thickness)
+
+
+def draw_joints(
+    rgb: np.ndarray,
+    joints_px: np.ndarray,
+    conf: np.ndarray,
+    *,
+    thickness: int | None = None,
+    color: tuple[int, int, int] | None = None,
+) -> np.ndarray:
+    """A copy with the labelled part of a skeleton drawn: bones between joints that are numbers, one colour a finger.
+
+    Args:
+        rgb: (H, W, 3) uint8.
+        joints_px: (21, 2), NaN where there is none.
+        conf: (21,) confidence; joints with 0 are drawn hollow and have no bones.
+        thickness: of the bones in pixels (default: sized to the hand).
+        color: of all of them, for pictures that are colourful themselves.
+    """
+    out = np.ascontiguousarray(rgb).copy()
+    known = np.isfinite(joints_px).all(1)
+    if not known.any():
+        return out
+    extent = float(np.ptp(joints_px[known], axis=0).max())
+    radius_px = thickness + 1.0 if thickness else max(1.0, min(extent / 60, round(extent / 90) + 1))
+    thickness = thickness or max(1, round(extent / 90))
+    shift = 4  # OpenCV draws at 1/16 px with this many fractional bits
+    points = np.rint(np.clip(np.nan_to_num(joints_px), -1e5, 1e5) * 2**shift).astype(int)
+    colors = [WRIST_COLOR] + [FINGER_COLORS[FINGERS[(joint - 1) // 4]] for joint in range(1, len(PARENTS))]
+    if color is not None:
+        colors = [color] * len(colors)
+    sure = known & (conf > 0)
+    for joint, parent in enumerate(PARENTS):
+        if parent >= 0 and sure[joint] and sure[parent]:
+            start, end = tuple(points[parent].tolist()), tuple(points[joint].tolist())
+            cv2.line(out, start, end, colors[joint], thickness, cv2.LINE_AA, shift)
+    for joint in np.flatnonzero(known).tolist():
+        radius, fill = round(radius_px * 2**shift), -1 if sure[joint] else 1
+        cv2.circle(out, tuple(points[joint].tolist()), radius, colors[joint], fill, cv2.LINE_AA, shift)
+    return out
+
+
+def draw_points(rgb: np.ndarray, points_px: np.ndarray, color: tuple[int, int, int]) -> np.ndarray:
+    """A copy with small dots at the (N, 2) points, those that are no numbers left out."""
+    out = np.ascontiguousarray(rgb).copy()
+    for x, y in np.clip(points_px[np.isfinite(points_px).all(1)], -1e5, 1e5).tolist():
+        cv2.circle(out, (round(x), round(y)), 1, color, -1, cv2.LINE_AA)
+    return out
+
+
+def overlay_mesh(
+    rgb: np.ndarray,
+    vertices_cam_m: np.ndarray,
+    faces: np.ndarray,
+    K_px: np.ndarray,
+    *,
+    opacity: float = 0.85,
+    color: tuple[float, float, float] = MESH_COLOR,
+) -> np.ndarray:
+    """A copy with the mesh drawn over the picture by the picture's own camera. Only the mesh's part is worked on."""
+    out = rgb.copy()
+    x0, y0, x1, y1 = _drawn_part(vertices_cam_m, K_px, rgb.shape)
+    if x0 >= x1 or y0 >= y1:
+        return out
+    K_part = np.array([[1.0, 0.0, -x0], [0.0, 1.0, -y0], [0.0, 0.0, 1.0]]) @ K_px
+    shaded, alpha = render_shaded(vertices_cam_m, faces, K_part, (x1 - x0, y1 - y0), color=color)
+    part = out[y0:y1, x0:x1]
+    blended = part * (1 - opacity * alpha[..., None]) + shaded * (255 * opacity)
+    out[y0:y1, x0:x1] = np.clip(blended, 0, 255).astype(np.uint8)
+    return out
+
+
+def _drawn_part(vertices_cam_m: np.ndarray, K_px: np.ndarray, shape: Sequence[int]) -> tuple[int, int, int, int]:
+    """Columns and rows x0, y0, x1, y1 (ends left out) of a picture that a mesh can touch."""
+    seen = vertices_cam_m[vertices_cam_m[:, 2] >= NEAR_M]
+    if not len(seen):
+        return 0, 0, 0, 0
+    points, limits = project(seen, K_px), (shape[1], shape[0])
+    x0, y0 = (int(min(max(np.floor(low) - 1, 0), end)) for low, end in zip(points.min(0), limits, strict=True))
+    x1, y1 = (int(min(max(np.ceil(high) + 2, 0), end)) for high, end in zip(points.max(0), limits, strict=True))
+    return x0, y0, x1, y1
+
+
+def color_depth(depth_m: np.ndarray, centre_m: float, range_m: float = 0.12) -> np.ndarray:
+    """Depth within `range_m` of `centre_m` as colours, nearer is warmer; black where there is no reading."""
+    near = 1 - np.clip((depth_m - centre_m + range_m) / (2 * range_m), 0, 1)
+    picture = cv2.applyColorMap((near * 255).astype(np.uint8), cv2.COLORMAP_TURBO)[..., ::-1]
+    return np.where((depth_m > 0)[..., None], picture, 0).astype(np.uint8)
+
+
+def label(rgb: np.ndarray, text: str) -> np.ndarray:
+    """A copy with a line of text on a dark strip above the picture."""
+    strip = np.full((18, rgb.shape[1], 3), 32, np.uint8)
+    cv2.putText(strip, text, (4, 13), cv2.FONT_HERSHEY_SIMPLEX, 0.38, (235, 235, 235), 1, cv2.LINE_AA)
+    return np.concatenate([strip, rgb])
+
+
+def elide(text: str, width_px: int, *, scale: float = 0.38) -> str:
+    """The text, or its end after two dots, so that it is at most `width_px` wide as `label` writes it."""
+    for start in range(len(text)):
+        shown = text if start == 0 else ".." + text[start:]
+        if cv2.getTextSize(shown, cv2.FONT_HERSHEY_SIMPLEX, scale, 1)[0][0] <= width_px:
+            return shown
+    return ""
+
+
+def contact_sheet(pictures: Sequence[np.ndarray], columns: int, *, gap: int = 4) -> np.ndarray:
+    """Pictures of one size in rows of `columns`, on white."""
+    height, width = pictures[0].shape[:2]
+    rows = -(-len(pictures) // columns)
+    sheet = np.full((rows * (height + gap) + gap, columns * (width + gap) + gap, 3), 255, np.uint8)
+    for i, picture in enumerate(pictures):
+        y, x = gap + (i // columns) * (height + gap), gap + (i % columns) * (width + gap)
+        sheet[y : y + height, x : x + width] = picture
+    return sheet
+
+
+def save_picture(path, rgb: np.ndarray) -> None:
+    """Writes a PNG or JPEG by the path's ending, whole or not at all.
+
+    Raises:
+        InputError: a JPEG of more than `MAX_JPEG_PX` a side.
+    """
+    path = str(path)
+    ending = path[path.rindex(".") :]
+    if ending.lower() in (".jpg", ".jpeg") and max(rgb.shape) > MAX_JPEG_PX:
+        size = f"{rgb.shape[1]} x {rgb.shape[0]}"
+        raise InputError(f"{path}: the picture has {size} px, a JPEG at most {MAX_JPEG_PX} a side; write a PNG")
+    ok, data = cv2.imencode(ending, np.ascontiguousarray(rgb[..., ::-1]))
+    if not ok:
+        raise OSError(f"{path}: the picture cannot be encoded")
+    write_whole(path, data.tobytes())

@@ -1,0 +1,40 @@
+"""Self-contained HTML pages: one style, pictures inside the file."""
+
+from __future__ import annotations
+
+import base64
+import html
+from pathlib import Path
+
+from utnet.io.atomic import write_whole
+
+_STYLE = """
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 1180px; margin: 2rem auto; padding: 0 1rem; color: #1c2430; }
+h1, h2 { line-height: 1.2; } h2 { margin-top: 2.2rem; }
+table { border-collapse: collapse; margin: 1rem 0; }
+td, th { padding: .35rem .9rem; border-bottom: 1px solid #d8dee6; text-align: right; }
+td { font-variant-numeric: tabular-nums; }
+td:first-child, th:first-child, td:nth-child(2), th:nth-child(2) { text-align: left; }
+tr.reference td { color: #68778a; } tr.after td { font-weight: 600; }
+img { max-width: 100%; } code { background: #eef1f5; padding: .1rem .35rem; border-radius: 4px; }
+p.note { color: #4b5a6b; }
+"""
+
+
+def picture(png: bytes, alt: str) -> str:
+    """An `img` element that holds its PNG."""
+    return f'<img alt="{html.escape(alt)}" src="data:image/png;base64,{base64.b64encode(png).decode()}">'
+
+
+def write_page(path: str | Path, title: str, body: list[str], *, style: str = "") -> None:
+    """Writes a page, whole or not at all.
+
+    Args:
+        path: the file.
+        title: plain text; also its heading.
+        body: HTML below the heading.
+        style: CSS after the common one.
+    """
+    name = html.escape(title)
+    head = f'<meta charset="utf-8"><title>{name}</title><style>{_STYLE}{style}</style>'
+    write_whole(path, f'<!doctype html><html lang="en">{head}<h1>{name}</h1>{"".join(body)}</html>\n')

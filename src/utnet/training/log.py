@@ -1,0 +1,120 @@
+"""What a run tells while it goes: metrics.csv, TensorBoard's curves and pictures."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from torch.utils.tensorboard import SummaryWriter
+
+from utnet.config import Config
+from utnet.data.collate import collate
+from utnet.data.source import Source, evenly_spaced
+from utnet.data.sources import counted
+from utnet.data.transforms import right_crop
+from utnet.distributed import in_parts_again
+from utnet.geometry import crop_to_px
+from utnet.io.atomic import write_whole
+from utnet.model import UTNet
+from utnet.render.drawing import contact_sheet, draw_joints, draw_skeleton, label
+
+HEADER = ["step", "seconds", "split", "name", "value"]
+_TILE_PX = 160
+_NAMED = 5
+"""Unreadable samples named on the terminal."""
+
+
+class RunLog:
+    """TensorBoard events, and metrics.csv with a row (step, seconds, split, name, value) a number.
+
+    Args:
+        workdir: the run's folder.
+        after: the step that the run goes on from; what was written of later steps is dropped. 0: a new run.
+        scored: the last step whose validation counts, likewise.
+        active: False writes nothing (all processes but the first).
+    """
+
+    def __init__(self, workdir: Path, *, after: int = 0, scored: int = 0, active: bool = True):
+        self._active = active
+        if not active:
+            return
+        path = workdir / "metrics.csv"
+        write_whole(path, _rows_up_to(path, after, scored))
+        self._file = path.open("a", newline="", encoding="utf-8")
+        self._rows = csv.writer(self._file)
+        self._board = SummaryWriter(workdir, purge_step=after + 1 if after else None)
+
+    def write(self, split: str, step: int, seconds: float, row: dict[str, float]) -> None:
+        if not self._active:
+            return
+        for name, value in row.items():
+            self._rows.writerow([step, f"{seconds:.2f}", split, name, f"{value:.6g}"])
+            self._board.add_scalar(f"{split}/{name}", value, step)
+        self._file.flush()
+
+    def picture(self, name: str, step: int, rgb: np.ndarray) -> None:
+        if self._active:
+            self._board.add_image(name, rgb, step, dataformats="HWC")
+
+    def close(self) -> None:
+        if self._active:
+            self._file.close()
+            self._board.close()
+
+
+def skipped_lines(bad: dict[str, str]) -> Iterator[str]:
+    """What to say of training samples that could not be read: how many, and the first ones' messages."""
+    if bad:
+        yield f"skipped {counted(len(bad), 'sample')} that cannot be read (run.json names all of them):"
+        yield from (f"    {message}" for message in list(bad.values())[:_NAMED])
+
+
+def _rows_up_to(path: Path, step: int, scored: int) -> str:
+    """The file's whole rows up to a step, those of validation up to `scored`, or a new file's header."""
+    text = io.StringIO(newline="")
+    rows = csv.writer(text)
+    rows.writerow(HEADER)
+    if step and path.is_file():
+        with path.open(newline="", encoding="utf-8") as file:
+            old = [row for row in csv.reader(file) if len(row) == len(HEADER) and row[0].isdigit()]
+        rows.writerows(row for row in old if int(row[0]) <= (scored if row[2] == "val" else step))
+    return text.getvalue()
+
+
+def prediction_pictures(model: UTNet, source: Source, config: Config, *, inputs: tuple[str, ...]) -> np.ndarray:
+    """`train.pictures` samples evenly spaced over a source, a row each: the labelled joints, then the predicted ones.
+
+    Args:
+        model: the network; it is left in the mode in which it came.
+        source: samples.
+        config: crop and size.
+        inputs: "rgb" hides the depth, "rgbd" uses it.
+    """
+    picks = evenly_spaced(len(source), config.train.pictures)
+    batch = collate([right_crop(source[int(i)], config.model.size_px, config.crop) for i in picks])
+    was_training = model.training
+    model.eval()
+    with torch.no_grad():
+        on_device = batch.to(next(model.parameters()).device)
+        outs = {
+            name: model.forward_batch(on_device, use_depth=name == "rgbd", with_vertices=False).joints_crop.cpu()
+            for name in inputs
+        }
+    model.train(was_training)
+    in_parts_again(model)
+    size = max(config.model.size_px, _TILE_PX)
+    tiles = []
+    for i, key in enumerate(batch.keys):
+        crop = cv2.resize(batch.rgb[i].permute(1, 2, 0).numpy(), (size, size))
+        truth = crop_to_px(batch.joints_2d[i, :, :2].numpy(), size)
+        tiles.append(label(draw_joints(crop, truth, batch.joints_2d[i, :, 2].numpy()), f"truth {key[-14:]}"))
+        for name, joints in outs.items():
+            points = crop_to_px(joints[i].double().numpy(), size)
+            ok = np.isfinite(points).all()
+            tiles.append(label(draw_skeleton(crop, points) if ok else crop, name if ok else f"{name}: NaN or inf"))
+    return contact_sheet(tiles, 1 + len(inputs))

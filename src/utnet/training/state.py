@@ -1,0 +1,372 @@
+"""Where a run starts (`make_model`), and what it needs to go on as if it had never stopped, kept in last/.
+
+- run.json: `Progress`, plain numbers.
+- training.safetensors: `optimiser/KEY/PARAMETER` (AdamW's moments and step), `mean/PARAMETER` (the running mean of the
+  weights, with `train.ema`), `random/cpu/RANK` and `random/cuda/RANK` (states of torch's random numbers).
+
+Everything goes by the parameters' names and is whole, so that a run may go on with another number of processes, or with
+DDP instead of FSDP. Only with the same number is it equal to the bit.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from utnet.checkpoint import RUN, find_checkpoint, load_checkpoint, save_checkpoint, whole_folder
+from utnet.config import Config
+from utnet.data.loader import Loader
+from utnet.distributed import World, is_part, put, whole
+from utnet.errors import InputError, shown
+from utnet.model import UTNet
+from utnet.model.presets import resolve_preset
+from utnet.training.ema import WeightMean
+from utnet.training.pretrained import backbone_parameters, load_backbone
+
+TRAINING = "training.safetensors"
+
+
+@dataclass
+class Progress:
+    """How far a run is.
+
+    Attributes:
+        step: steps done.
+        seconds: of all sittings.
+        samples: that were learnt from in all processes, since the last row of the log.
+        busy: seconds that this took; checkpoints and validations are left out.
+        share: of the run that is done.
+        scored: the step of the last validation.
+        lowest: the best selection score, or None.
+        scores: of the last validation.
+        best: of the best one.
+        sums: each term of the loss, added up since the last row of the log.
+        num_sums: how many were added.
+        loaders: `Loader.position` and `Loader.bad` of every process.
+    """
+
+    step: int = 0
+    seconds: float = 0.0
+    samples: int = 0
+    busy: float = 0.0
+    share: float = 0.0
+    scored: int = 0
+    lowest: float | None = None
+    scores: dict = field(default_factory=dict)
+    best: dict = field(default_factory=dict)
+    sums: dict[str, float] = field(default_factory=dict)
+    num_sums: int = 0
+    loaders: list[dict] = field(default_factory=list)
+
+    def add(self, terms: dict[str, float], num_samples: int, seconds: float) -> None:
+        """One more step, with its terms of the loss, and how long it took."""
+        self.step, self.num_sums = self.step + 1, self.num_sums + 1
+        self.samples, self.busy = self.samples + num_samples, self.busy + seconds
+        self.sums = {name: self.sums.get(name, 0.0) + value for name, value in terms.items()}
+
+    def take_means(self) -> tuple[dict[str, float], float]:
+        """Each term's mean, and samples a second, since the last time."""
+        means, speed = {name: value / self.num_sums for name, value in self.sums.items()}, self.samples / self.busy
+        self.sums, self.num_sums, self.samples, self.busy = {}, 0, 0, 0.0
+        return means, speed
+
+    def loader_of(self, world: World) -> dict:
+        """This process's {"position", "bad"}; with another number of processes what all of them took, shared out."""
+        if len(self.loaders) == world.size:
+            return self.loaders[world.rank]
+        positions = [loader["position"] for loader in self.loaders]
+        drawn = -(-sum(position["drawn"] for position in positions) // world.size)
+        # A stream cannot be entered where other processes left it, and takes another pass.
+        epoch = 1 + max(epoch for position in positions for epoch, _ in position["places"].values())
+        places = {worker: [epoch, 0] for worker in positions[0]["places"]}
+        bad = {key: message for loader in self.loaders for key, message in loader["bad"].items()}
+        position = {"drawn": drawn, "turn": 0, "places": places}
+        return {"position": position, "bad": bad if world.is_first else {}}
+
+
+@dataclass
+class Run:
+    """Everything that changes while a network is trained."""
+
+    model: torch.nn.Module
+    optimiser: torch.optim.Optimizer
+    mean: WeightMean | None
+    progress: Progress
+
+    def save(self, folder: Path, config: Config, loader: Loader, world: World) -> None:
+        """Writes last/; all processes call it, the first one writes.
+
+        Raises:
+            FloatingPointError: weights or moments that are NaN or inf; what is there stays.
+        """
+        self.progress.loaders = world.gather({"position": loader.position, "bad": loader.bad})
+        tensors = {**self._optimiser_tensors(), **self._random_tensors(world)}
+        if self.mean is not None:
+            tensors |= {f"mean/{name}": whole(tensor) for name, tensor in self.mean.mean.items()}
+        everything = {**dict(self.model.named_parameters()), **tensors}
+        broken = [name for name, tensor in everything.items() if not _own_part(tensor).isfinite().all()]
+        found = [name for process in world.gather(broken[:1]) for name in process]
+        if found:
+            raise FloatingPointError(
+                f"{found[0]} is NaN or inf after step {self.progress.step}; {folder} is not written"
+            )
+        self._write(folder, config, world, {TRAINING: tensors}, metrics=self.progress.scores, full=True)
+
+    def save_best(self, folder: Path, config: Config, world: World) -> None:
+        """Writes best/: the weights as they are now."""
+        self._write(folder, config, world, {}, metrics=self.progress.scores)
+
+    def restore(self, folder: Path) -> None:
+        """Puts the optimiser's moments and the running mean of a last/ folder in their places; its weights are there
+        already (`make_model`).
+
+        Raises:
+            InputError: no checkpoint that training can go on from.
+        """
+        folder = whole_folder(folder)
+        tensors = _read(folder / TRAINING)
+        if bool(self.mean) != any(name.startswith("mean/") for name in tensors):
+            raise InputError(f"{folder}: train.ema was {'off' if self.mean else 'on'}; resume with what it was")
+        parameters = dict(self.model.named_parameters())
+        _check_entries(tensors, parameters, mean=self.mean is not None, where=folder / TRAINING)
+        for entry, tensor in tensors.items():
+            kind, _, name = entry.partition("/")
+            if kind == "mean" and self.mean is not None:
+                put(self.mean.mean[name], tensor)
+            elif kind == "optimiser":
+                key, _, name = name.partition("/")
+                self.optimiser.state[parameters[name]][key] = _like(parameters[name], tensor)
+
+    def restore_random(self, folder: Path, world: World) -> None:
+        """Sets torch's random numbers to where this process was; with other processes than then they start anew."""
+        path = whole_folder(folder) / TRAINING
+        tensors = _read(path)
+        same = f"random/cpu/{world.size}" not in tensors and f"random/cpu/{world.size - 1}" in tensors
+        if not same:
+            torch.manual_seed(torch.initial_seed() + 1_000 * self.progress.step + world.rank)
+            return
+        try:
+            torch.set_rng_state(tensors[f"random/cpu/{world.rank}"])
+            cuda = tensors.get(f"random/cuda/{world.rank}")
+            if cuda is not None and torch.cuda.is_available():
+                torch.cuda.set_rng_state(cuda)
+        except (KeyError, RuntimeError, TypeError) as error:
+            raise InputError(f"{path}: random/ holds no state of torch's random numbers; {_REMEDY}") from error
+
+    def _write(self, folder: Path, config: Config, world: World, beside: dict, *, metrics: dict, full=False) -> None:
+        """`full`: with the progress."""
+        parts = any(map(is_part, self.model.parameters()))
+        weights = {name: whole(tensor) for name, tensor in self.model.state_dict().items()} if parts else None
+        if world.is_first:
+            info = {"step": self.progress.step, "metrics": metrics}
+            if full:
+                info["progress"] = asdict(self.progress)
+            save_checkpoint(folder, self.model, config, weights=weights, beside=beside, **info)  # type: ignore[arg-type]
+        world.wait()
+
+    def _optimiser_tensors(self) -> dict[str, Tensor]:
+        state = self.optimiser.state
+        return {
+            f"optimiser/{key}/{name}": whole(tensor)
+            for name, parameter in self.model.named_parameters()
+            for key, tensor in state.get(parameter, {}).items()
+        }
+
+    def _random_tensors(self, world: World) -> dict[str, Tensor]:
+        states = {"cpu": torch.get_rng_state()}
+        if next(self.model.parameters()).is_cuda:
+            states["cuda"] = torch.cuda.get_rng_state()
+        everyone = world.gather(states)
+        return {f"random/{kind}/{rank}": s[kind] for rank, s in enumerate(everyone) for kind in s}
+
+
+def begun_as(workdir: Path) -> dict:
+    """What run.json says of the run in a folder; nothing where there is none."""
+    try:
+        return json.loads((workdir / RUN).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+
+
+def read_progress(folder: str | Path) -> Progress:
+    """The progress in a last/ folder.
+
+    Raises:
+        InputError: no checkpoint there, or one that training cannot go on from.
+    """
+    folder = whole_folder(folder)
+    path = folder / RUN
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; give a run's folder that holds last/")
+    try:
+        tree = json.loads(path.read_text(encoding="utf-8"))["progress"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise InputError(f"{path}: holds no progress to go on from; {_REMEDY}") from error
+    known = {f.name for f in fields(Progress)}
+    if not isinstance(tree, dict) or set(tree) != known:
+        raise InputError(f"{path}: its progress is of another version of utnet; {_REMEDY}")
+    fault = _fault_of(tree)
+    if fault:
+        raise InputError(f"{path}: its progress is damaged: {fault}; {_REMEDY}")
+    return Progress(**tree)
+
+
+_REMEDY = "to begin a new run with its best weights give another folder and train.init_from=RUN/best"
+
+
+def _fault_of(tree: dict) -> str:
+    """What of a progress is not as `Run.save` writes it, "" where all is well."""
+    counts, numbers = ("step", "samples", "scored", "num_sums"), ("seconds", "busy", "share")
+    for name in (*counts, *numbers):
+        kinds = (int,) if name in counts else (int, float)
+        if type(tree[name]) not in kinds or not 0 <= tree[name] < 2**62:
+            return f"{name} is {shown(tree[name])}"
+    if tree["lowest"] is not None and (type(tree["lowest"]) is not float or not math.isfinite(tree["lowest"])):
+        return f"lowest is {shown(tree['lowest'])}"
+    sums = tree["sums"]
+    if not isinstance(sums, dict) or not all(type(value) is float and math.isfinite(value) for value in sums.values()):
+        return f"sums is {shown(sums)}"
+    for name in ("scores", "best"):
+        if not isinstance(tree[name], dict) or (tree[name] and not {"num", "num_expected"} <= tree[name].keys()):
+            return f"{name} is {shown(tree[name])}"
+    if not isinstance(tree["loaders"], list) or not tree["loaders"]:
+        return "loaders is not a list of places in the data"
+    return next((f"loaders holds {shown(item)}" for item in tree["loaders"] if not _is_loader(item)), "")
+
+
+def _is_loader(item: Any) -> bool:
+    """Whether something is the {"position", "bad"} of a process."""
+
+    def count(value: Any) -> bool:
+        return type(value) is int and 0 <= value < 2**62
+
+    if not isinstance(item, dict) or set(item) != {"position", "bad"} or not isinstance(item["position"], dict):
+        return False
+    position, bad = item["position"], item["bad"]
+    places = position.get("places")
+    return (
+        set(position) == {"drawn", "turn", "places"}
+        and isinstance(places, dict)
+        and set(places) == set(map(str, range(len(places))))
+        and all(isinstance(place, list) and len(place) == 2 and all(map(count, place)) for place in places.values())
+        and count(position["drawn"])
+        and count(position["turn"])
+        and position["turn"] < max(1, len(places))
+        and isinstance(bad, dict)
+        and all(isinstance(message, str) for message in bad.values())
+    )
+
+
+def _check_entries(tensors: dict[str, Tensor], parameters: Mapping[str, Tensor], *, mean: bool, where: Path) -> None:
+    """InputError unless they are the moments of these parameters, their running mean and random states."""
+    expected: dict[str, torch.Size] = {}
+    for name, parameter in parameters.items():
+        keys = [f"optimiser/{key}/{name}" for key in ("exp_avg", "exp_avg_sq", "step")]
+        if any(key in tensors for key in keys):  # a parameter without a gradient until now has none
+            expected |= dict(zip(keys, (parameter.shape, parameter.shape, torch.Size()), strict=True))
+        if mean:
+            expected[f"mean/{name}"] = parameter.shape
+    found = {name for name in tensors if not name.startswith("random/")}
+    wrong = sorted(found ^ set(expected)) or sorted(name for name in found if tensors[name].shape != expected[name])
+    if wrong:
+        listed = ", ".join(map(shown, wrong[:3])) + (", ..." if len(wrong) > 3 else "")
+        raise InputError(f"{where}: {len(wrong)} entries do not fit the network: {listed}; {_REMEDY}")
+    for name in sorted(found):
+        if tensors[name].dtype not in (torch.float32, torch.float64) or not tensors[name].isfinite().all():
+            raise InputError(f"{where}: {name} is not of finite 32-bit floats; {_REMEDY}")
+
+
+def make_model(config: Config, *, last: str | Path | None = None) -> tuple[UTNet, str]:
+    """The network where training begins, and what was put into it; with `train.backbone_lr` 0 its backbone is left as
+    it is, and with `train.frozen_blocks` what comes before that block of it.
+
+    Args:
+        config: the run.
+        last: the last/ folder of a run that goes on: it has all weights, and `train.init_from` is not read.
+
+    Raises:
+        InputError: weights that do not fit the network, with what differs.
+    """
+    model, about = _started(config) if last is None else _of_checkpoint(config, whole_folder(last))
+    backbone, rate, frozen = backbone_parameters(model), config.train.backbone_lr, config.train.frozen_blocks
+    if not backbone and (rate != 1 or frozen):
+        raise InputError(
+            "train.backbone_lr and train.frozen_blocks: a network with model.stem 'conv' has no part that other "
+            "projects' weights fill; leave them out, or take model.stem=lite0"
+        )
+    if (rate == 0 or frozen) and not config.train.init_from:
+        raise InputError(
+            "train.backbone_lr 0 and train.frozen_blocks leave random weights as they are: name what to start from in "
+            "train.init_from, or leave them out"
+        )
+    blocks = max(backbone.values(), default=-1) + 1
+    if frozen > blocks:
+        raise InputError(f"train.frozen_blocks is {frozen}; the part that other projects' weights fill has {blocks}")
+    for name, parameter in model.named_parameters():
+        if name in backbone:
+            parameter.requires_grad_(rate > 0 and (not frozen or backbone[name] >= frozen))
+    return model, about
+
+
+def _started(config: Config) -> tuple[UTNet, str]:
+    if not config.train.init_from:
+        return UTNet(config.model), ""
+    where = find_checkpoint(config.train.init_from)
+    if not where.is_dir():
+        model = UTNet(config.model)
+        return model, str(load_backbone(model, where, kind=config.train.init_kind))
+    return _of_checkpoint(config, where)
+
+
+def _of_checkpoint(config: Config, where: Path) -> tuple[UTNet, str]:
+    saved, of = load_checkpoint(where)
+    differing = differences(config, of)
+    if differing:
+        raise InputError(f"{where}: is of another network: {'; '.join(differing)}")
+    model = UTNet(config.model, None if config.model.mano else saved.hand)
+    if model.hand.name != saved.hand.name:
+        raise InputError(f"{where}: learnt the {saved.hand.name} hand, model.mano gives the {model.hand.name} one")
+    model.load_state_dict(saved.state_dict())
+    return model, f"{where}: all {len(saved.state_dict())} entries loaded (a checkpoint of UTNet's)"
+
+
+def differences(config: Config, of: Config) -> list[str]:
+    """What differs between two networks, "model.dim is 64, there it is 128"; nothing if they have the same entries."""
+
+    def sizes(config: Config) -> dict[str, object]:
+        preset = asdict(resolve_preset(config.model))
+        preset["width_px"] = round(preset.pop("width_share") * config.model.size_px)
+        return {**preset, "size_px": config.model.size_px, "uncertainty": config.model.uncertainty}
+
+    wanted, had = sizes(config), sizes(of)
+    return [f"model.{key} is {wanted[key]}, there it is {had[key]}" for key in wanted if wanted[key] != had[key]]
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{path}: not a readable safetensors file ({error})") from error
+
+
+def _own_part(tensor: Tensor) -> Tensor:
+    """What of a tensor this process holds (FSDP)."""
+    return tensor.to_local() if is_part(tensor) else tensor  # type: ignore[attr-defined]
+
+
+def _like(parameter: Tensor, tensor: Tensor) -> Tensor:
+    """`tensor` where the optimiser keeps it for `parameter`: its numbers of steps are whole everywhere."""
+    if tensor.ndim == 0 and parameter.ndim > 0:
+        return tensor.to(parameter.device)
+    target = torch.zeros_like(parameter, requires_grad=False)
+    put(target, tensor)
+    return target

@@ -1,0 +1,1 @@
+"""What tests share: laws of samples, trees on disk, MANO files, processes, a browser."""
