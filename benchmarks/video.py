@@ -67,7 +67,7 @@ def decode(params: HandParams, model: HandModel, K_px: np.ndarray) -> list[Hand]
     for i in range(len(joints)):
         px, own = project(joints[i], K_px), params.map(lambda array, i=i: array[i])
         hands.append(
-            Hand("right", 1.0, box_of(px), joints[i], px, vertices[i], faces, own, K_px, "size", "fit", track=0)
+            Hand("right", 1.0, box_of(px), joints[i], px, vertices[i], faces, own, K_px, "hand_size", "fit", track=0)
         )
     return hands
 

@@ -256,6 +256,14 @@ def matrix_to_rotation_6d(R: torch.Tensor) -> torch.Tensor:
     return R[..., :2].transpose(-1, -2).flatten(-2)
 
 
+def rotation_to_z(direction: np.ndarray) -> np.ndarray:
+    """(..., 3) unit vectors with z > -1 -> (..., 3, 3) the smallest rotation that takes each to the z axis, numpy."""
+    x, y, z = np.moveaxis(direction, -1, 0)
+    k = 1 / (1 + z)
+    rows = (1 - k * x * x, -k * x * y, -x), (-k * x * y, 1 - k * y * y, -y), (x, y, z)
+    return np.stack([np.stack(row, -1) for row in rows], -2)
+
+
 def axis_angle_to_matrix(axis_angle: Array) -> Array:
     """(..., 3) rotation vectors in radians -> (..., 3, 3). Numpy in, numpy out (every label that is read needs it: a
     kernel of our own, ten times faster than roma's for one hand)."""

@@ -125,7 +125,10 @@ def _densest(difference: np.ndarray, z_m: float) -> float:
     """The difference that most others are within millimetres of, less so where it makes the hand a giant's or a
     doll's."""
     low, high = difference.min() - _BIN_M, difference.max() + 2 * _BIN_M
-    counts, edges = np.histogram(difference, np.arange(max(low, -z_m), min(high, 4 * z_m) + _BIN_M, _BIN_M))
+    edges = np.arange(max(low, -z_m), min(high, 4 * z_m) + _BIN_M, _BIN_M)
+    if len(edges) < 2:  # no reading is where such a hand could be: the guess stays
+        return 0.0
+    counts, edges = np.histogram(difference, edges)
     centres = (edges[:-1] + edges[1:]) / 2
     near = cv2.GaussianBlur(counts.astype(float)[None], (0, 0), _SPREAD_M / _BIN_M, borderType=cv2.BORDER_CONSTANT)[0]
     size = np.log(np.maximum(z_m + centres, 1e-3) / z_m) / _SIZE_SPREAD

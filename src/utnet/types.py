@@ -122,6 +122,9 @@ class Sample(_Mappable):
         vertices_cam_m: (V, 3) labelled mesh in the camera frame (of `hand_model`), or None.
         hand_mask: (H, W) bool, pixels of the hand, or None.
         is_crop: it is a square crop of a right hand already, ready for the network (synthetic hands draw their own).
+        landmarks: (21, 6) prompts of a crop as `UTNet.forward` takes them, or None.
+        mask_cells: (h, h) share of each cell of the crop that is the visible hand, NaN where not known, or None.
+        in_mirror: a crop shown in a mirror for the side head: a left hand, whose joints are not labelled.
     """
 
     key: str
@@ -141,6 +144,9 @@ class Sample(_Mappable):
     vertices_cam_m: np.ndarray | None = None
     hand_mask: np.ndarray | None = None
     is_crop: bool = False
+    landmarks: np.ndarray | None = None
+    mask_cells: np.ndarray | None = None
+    in_mirror: bool = False
 
     def __post_init__(self):
         check_shape("rgb", self.rgb, (None, None, 3), self.key)
@@ -167,6 +173,8 @@ class Sample(_Mappable):
             check_shape("vertices_cam_m", self.vertices_cam_m, (None, 3), self.key)
         if self.hand_mask is not None:
             check_shape("hand_mask", self.hand_mask, self.rgb.shape[:2], self.key)
+        if self.landmarks is not None:
+            check_shape("landmarks", self.landmarks, (NUM_JOINTS, 6), self.key)
 
 
 @dataclass(frozen=True)
@@ -185,6 +193,10 @@ class Batch(_Mappable):
         betas_ok: (B,) bool, the shape is labelled.
         keys: the samples' keys.
         vertices_m: (B, V, 3) labelled mesh in the hand frame, only where a vertex loss asks for it.
+        landmarks: (B, 21, 6) prompts as `UTNet.forward` takes them, or None.
+        mask_cells: (B, h, h) share of each cell of the crop that is the visible hand, NaN where not labelled; or None.
+        is_right: (B,) bool, False for crops shown in a mirror for the side head (their joints are not labelled); or
+            None: all are right hands.
     """
 
     rgb: torch.Tensor
@@ -198,6 +210,9 @@ class Batch(_Mappable):
     betas_ok: torch.Tensor
     keys: tuple[str, ...]
     vertices_m: torch.Tensor | None = None
+    landmarks: torch.Tensor | None = None
+    mask_cells: torch.Tensor | None = None
+    is_right: torch.Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -222,8 +237,10 @@ class Prediction(_Mappable):
         joint_heat: (B, 21, h, w) logarithm of each joint's probability over the map's cells, or None likewise.
         root_z_m: (B,) distance of the wrist along the camera's axis, measured from depth; NaN for samples without.
         joint_scale_mm: (B, 21) error to be expected of each joint relative to the wrist, in the mean (0 for the wrist
-            itself), or None for networks without `model.uncertainty`. `likelihood.interval_mm` makes intervals of it.
+            itself), or None for networks without `model.uncertainty`. `uncertainty.interval_mm` makes intervals of it.
         error_shape: (B, 2) shape of the distribution of these errors (k and p of `utnet.uncertainty`), or None.
+        mask_logit: (B, h, w) logit of each cell of the crop to be the visible hand, or None without `model.evidence`.
+        side_logit: (B,) above 0 where the crop looks like a right hand's, or None likewise.
     """
 
     global_orient: torch.Tensor
@@ -240,3 +257,5 @@ class Prediction(_Mappable):
     root_z_m: torch.Tensor | None = None
     joint_scale_mm: torch.Tensor | None = None
     error_shape: torch.Tensor | None = None
+    mask_logit: torch.Tensor | None = None
+    side_logit: torch.Tensor | None = None

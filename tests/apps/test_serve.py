@@ -175,7 +175,7 @@ def test_depth_and_camera_are_used(answers, photo, tmp_path):
     depth = tmp_path / "depth.png"
     cv2.imwrite(str(depth), np.full(example_picture().shape[:2], 3200, np.uint16))
     answer = answers(Question(photo, depth, 0.0002, (800.0, 800.0, 479.5, 299.5), "fit"))
-    assert {hand.distance_from for hand in answer.hands} == {"depth"}
+    assert {hand.distance_source for hand in answer.hands} == {"sensor"}
     assert "as you gave it" in answer.note
     assert answer.hands[0].K_px[0, 0] == 800
     for hand in answer.hands:

@@ -262,7 +262,7 @@ MISTAKES_AT_READING = [
     (line_of(K=[-80, 80, 40, 40]), "'K' is no camera matrix"),
     (line_of(K=[[80, 0, 0], [0, 80, 0], [40, 40, 1]]), "'K' is no camera matrix"),
     (line_3d(joints_3d=[[4.0 * j, 3.0, 500.0] for j in range(21)]), "expected metres"),
-    (line_3d(joints_3d=[[0.01 * j, 0.0, -0.5] for j in range(21)]), "every joint lies behind the camera"),
+    (line_3d(joints_3d=[[0.01 * j, 0.0, -0.5] for j in range(21)]), "OpenGL axes .* behind the camera"),
     (line_of(params=POSE), "'params' need 'hand_model'"),
     (line_of(params=POSE, hand_model="smpl"), "'hand_model' is 'smpl', expected open or mano"),
     (line_of(params=POSE | {"beta": []}, hand_model="open"), "unknown key 'beta' in 'params'; did you mean 'betas'"),

@@ -9,10 +9,13 @@ import pytest
 
 from utnet.detect import HandDetector, networks
 from utnet.detect.boxes import contained, covered, overlap, suppress
+from utnet.detect.landmark import LandmarkNetwork
+from utnet.detect.looks import right_probability
 from utnet.detect.palm import anchors, decode
 from utnet.detect.regions import Palm, Region, region_of_landmarks, region_of_palm
+from utnet.detect.tiles import hidden, tiles
 from utnet.errors import InputError
-from utnet.geometry import project
+from utnet.geometry import box_of, project
 from utnet.synth import SyntheticHands
 
 REAL = Path(__file__).parents[2].parent / "shared" / "real"
@@ -179,6 +182,78 @@ def test_large_pictures_are_searched_in_tiles(detector, pair):
     assert np.linalg.norm(joints_of(hands) - pair[1] - [1800, 1000], axis=-1).mean() < 8
 
 
+def test_long_pictures_are_searched_in_tiles(detector, pair):
+    picture, joints = pair
+    tall = np.full((5000, 800, 3), 128, np.uint8)
+    tall[400:656, 250:506], tall[4300:4556, 100:356] = picture[:, :256], picture[:, 256:]
+    expected = joints + np.array([[[250, 400]], [[100 - 256, 4300]]])
+    hands = sorted(detector(tall), key=lambda hand: hand.box_px[1])
+    assert len(hands) == 2
+    assert np.linalg.norm(joints_of(hands) - expected, axis=-1).mean() < 8
+
+
+@pytest.mark.parametrize("size", [(300, 200), (961, 500), (6000, 1000), (800, 5000), (4000, 3000)])
+def test_tiles_cover_the_picture_and_overlap(size):
+    seen, levels = np.zeros((size[1] // 10, size[0] // 10), int), set()
+    for tile in tiles(*size):
+        x, y, half = tile.x / 10, tile.y / 10, tile.side_px / 20
+        seen[max(round(y - half), 0) : round(y + half) + 1, max(round(x - half), 0) : round(x + half) + 1] += 1
+        levels.add(tile.side_px)
+    assert (seen >= len(levels)).all()
+    assert bool(levels) == (max(size) > 960)
+
+
+def test_hidden_hands_are_gone_and_the_rest_is_as_it_was(detector, pair):
+    picture, before = pair[0], pair[0].copy()
+    found = detector.find(picture, quick=True)
+    assert len(found) == 2
+    assert hidden(picture, []) is picture
+    for hand in found:
+        rest = detector.find(hidden(picture, [hand]), quick=True)
+        assert all(np.abs(other.joints_px - hand.joints_px).mean() > 50 for other in rest)
+        assert len(rest) == len(found) - 1
+    np.testing.assert_array_equal(picture, before)
+
+
+def test_sides_of_boxes_do_not_turn_with_the_picture(detector, pair):
+    picture, joints = pair
+    height, width = picture.shape[:2]
+    for angle in range(0, 360, 45):
+        M = cv2.getRotationMatrix2D((width / 2, height / 2), angle, 1.0)
+        M[:, 2] += [300 - width / 2, 300 - height / 2]
+        turned = cv2.warpAffine(picture, M, (600, 600), borderValue=(128, 128, 128))
+        boxes = [box_of(px @ M[:, :2].T + M[:, 2]).tolist() for px in joints]
+        for hand in detector.in_boxes(turned, boxes):
+            assert hand.side == "right"
+            assert hand.side_probability > 0.8
+            assert not hand.doubts
+
+
+def test_a_side_that_the_user_gives_is_certain(detector, pair):
+    boxes = [box_of(px).tolist() for px in pair[1]]
+    for hand in detector.in_boxes(pair[0], boxes, ["left", "right"]):
+        assert hand.side_probability == 1.0
+    for hand in detector(pair[0]):
+        assert 0.5 <= hand.side_probability < 1.0
+        assert 0 < hand.agreement < 20
+
+
+def test_probabilities_of_sides_are_symmetric_and_flatter_where_looks_disagree():
+    rng = np.random.default_rng(4)
+    for first, second, mirrored in rng.random((50, 3)):
+        near, far = (right_probability(first, second, apart, mirrored) for apart in (1.0, 30.0))
+        assert right_probability(1 - first, 1 - second, 1.0, 1 - mirrored) == pytest.approx(1 - near)
+        assert abs(far - 0.5) <= abs(near - 0.5)
+    assert right_probability(1.0, 1.0, 0.0) > 0.99 > right_probability(0.0, 1.0, 5.0)
+
+
+def test_the_mirror_image_has_the_other_side(detector, pair):
+    network, region = LandmarkNetwork(threads=1), region_of_landmarks(pair[1][0])
+    flipped = np.ascontiguousarray(pair[0][:, ::-1])
+    mirrored = Region(pair[0].shape[1] - 1 - region.x, region.y, region.side_px, -region.angle_rad)
+    assert network.mirrored_right(pair[0], region) == pytest.approx(1 - network(flipped, mirrored).right, abs=0.02)
+
+
 def test_boxes_are_answered_in_order(detector, pair):
     picture, joints = pair
     boxes = [[*j.min(0), *j.max(0)] for j in joints[::-1]]
@@ -235,11 +310,17 @@ def test_a_missing_file_is_named(monkeypatch, tmp_path):
 # --------------------------------------------------------------------------------------------------------- real photos
 
 HANDS = {
-    "hamer_mit_example_data/test1.jpg": [("right", 320, 250), ("right", 435, 355), ("left", 180, 515)],
+    "hamer_mit_example_data/test1.jpg": [
+        ("right", 320, 250),
+        ("right", 435, 355),
+        ("left", 180, 515),
+        ("right", 418, 410),
+    ],
     "hamer_mit_example_data/test2.jpg": [("right", 300, 130), ("left", 430, 375)],
     "hamer_mit_example_data/test3.jpg": [("right", 465, 380), ("left", 440, 310)],
     "hamer_mit_example_data/test5.jpg": [("right", 495, 700), ("left", 685, 685)],
     "tfjs_models_apache2/hands.jpg": [("left", 200, 190), ("left", 520, 195)],
+    "mediapipe_samples_apache2/hand_landmarker_test_image.jpg": [("right", 231, 220), ("right", 145, 190)],
     "mediapipe_samples_apache2/hand_victory.jpg": [("right", 1410, 1900)],
     "mediapipe_samples_apache2/gesture_recognizer_hand_thumb_up.jpg": [("left", 277, 225)],
     "keypointfusion_mit_rgbd/box.png": [("right", 888, 522)],

@@ -22,6 +22,7 @@ KINDS = {
     "ti": ModelConfig(size_px=64, depth=1),
     "ti, coarse only": ModelConfig(size_px=64, depth=1, refiner="none"),
     "ti, lite0": ModelConfig(size_px=64, depth=1, stem="lite0"),
+    "ti, prompts": ModelConfig(size_px=64, depth=1, prompts=True, evidence=True, uncertainty=True),
     "s": ModelConfig(preset="s", size_px=64, **NARROW),
     "b": ModelConfig(preset="b", size_px=64, **NARROW),
     "l": ModelConfig(preset="l", size_px=64, uncertainty=True, **NARROW),

@@ -8,12 +8,13 @@ import pytest
 
 import support.mano_files as mano_files
 from support.fitting import SIZE_WH, K, decode, error_mm, landmarks_of, make_hands, scene
-from utnet.conventions import MANO21_TO_OPENPOSE, MANO_PARENTS
+from utnet.conventions import MANO21_TO_OPENPOSE, MANO_PARENTS, PARENTS
 from utnet.fit import HandFitter, solver
 from utnet.fit.angles import pose_to_angles
-from utnet.fit.landmarks import MEDIAPIPE_OFFSETS_M
-from utnet.fit.priors import angle_prior
-from utnet.geometry import intrinsics, mirror_camera, mirror_points, project
+from utnet.fit.landmark_model import VIEWS, LandmarkModel
+from utnet.fit.landmarks import look_at
+from utnet.fit.priors import angle_limits, rest_prior
+from utnet.geometry import axis_angle_to_matrix, intrinsics, mirror_camera, mirror_points, project
 from utnet.hand import HandModel
 from utnet.placement import measure_distance
 from utnet.render.raster import rasterize
@@ -35,14 +36,18 @@ def test_normal_equations_are_the_derivatives_of_the_cost(fitter):
     extra = np.array([2, 14, 0, 8])
     model = (
         a.J_template, a.J_shapedirs, fitter.model.axes, np.concatenate([fitter.model.joint, extra]),
-        np.concatenate([fitter.model.offset, rng.normal(0, 0.01, (4, 3))]),
+        np.concatenate([fitter.model.offset(fitter.model.landmarks.at(0.3)), rng.normal(0, 0.01, (4, 3))]),
         np.concatenate([fitter.model.dirs, rng.normal(0, 0.001, (4, 3, 10))]),
     )  # fmt: skip
     readings = rng.normal(0, 0.1, (4, 7)) + [0, 0, 0.5, 0, 0, 1, 50.0]
-    seen = np.column_stack([rng.normal(0, 0.05, (21, 2)), np.full(21, 100.0)])
+    repeated = np.where(np.arange(21) % 4 == 1, 0.0, 0.8) * (np.arange(21) > 0)
+    seen = np.column_stack([rng.normal(0, 0.05, (21, 2)), np.full(21, 100.0), repeated])
     directions = rng.normal(size=(20, 3))
-    bones = np.column_stack([directions / np.linalg.norm(directions, axis=1, keepdims=True), np.full(20, 4.0)])
-    observed = (seen, bones, readings, angle_prior(), rng.normal(size=10), 9.0)
+    bones = np.column_stack(
+        [directions / np.linalg.norm(directions, axis=1, keepdims=True), np.full(20, 4.0), np.full(20, 2.0)]
+    )
+    rest = rest_prior()
+    observed = (seen, bones, readings, angle_limits(), rest.mean, rest.precision, rng.normal(size=10), 9.0)
     angles = rng.normal(0, 0.5, (15, 3))
     state = (hands.transl_m[0], hands.global_orient[0, 0], angles, hands.betas[0])
 
@@ -150,7 +155,7 @@ def test_joints_stay_within_their_limits(fitter):
     wild = pixels + rng.normal(0, 15, pixels.shape)
     found = fitter(wild, relative + rng.normal(0, 0.02, relative.shape), cameras)
     angles = np.stack([pose_to_angles(pose, fitter.model.axes) for pose in found.hand_pose])
-    lower, upper = angle_prior()[:2]
+    lower, upper = angle_limits()[:2]
     over = np.rad2deg(np.maximum(angles - upper, 0) + np.maximum(lower - angles, 0))
     hinges = upper == lower
     assert over.max() < 20.0
@@ -239,7 +244,7 @@ def test_a_start_is_kept_where_it_is_right_and_left_where_it_is_not(fitter):
     assert (elsewhere.cost < found.cost * 1.05).all()
 
 
-def test_one_shape_of_a_person_is_nearer_the_truth_than_those_of_pictures(fitter):
+def test_one_shape_of_a_person_comes_out_of_many_pictures(fitter):
     rng = np.random.default_rng(12)
     params = make_hands(16, 12, shape=0.0)
     betas = np.array([1.0, 1.8, 0, 0, 0, 0, 0, 0, 0, 0])
@@ -247,24 +252,71 @@ def test_one_shape_of_a_person_is_nearer_the_truth_than_those_of_pictures(fitter
     pixels, relative, cameras = landmarks_of(decode(fitter, params)[0], np.tile(K, (16, 1, 1)))
     pixels = pixels + rng.normal(0, 2.0, pixels.shape)
     shared = fitter.shared_betas(pixels, relative, cameras)
-    alone = fitter(pixels, relative, cameras).betas
-    assert abs(shared[1] - 1.8) < 0.5 * np.abs(alone[:, 1] - 1.8).mean()
+    assert abs(shared[1] - 1.8) < 0.5 * 1.8
+    fits = fitter.fit(pixels, relative, cameras, betas=shared, betas_from="frames")
+    assert set(fits.shape_source) == {"frames"}
+    np.testing.assert_array_equal(fits.params.betas, np.tile(shared, (16, 1)))
+
+
+def bone_sum(fitter, params):
+    joints = decode(fitter, params)[0]
+    return np.linalg.norm(joints[:, 1:] - joints[:, list(PARENTS[1:])], axis=-1).sum(1)
+
+
+def test_the_size_of_a_hand_comes_from_depth_and_from_nothing_else(fitter):
+    """People a tenth smaller and larger than the mean, seen with and without depth."""
+    params = make_hands(9, 20, shape=0.0)
+    params.betas[:, 0] = np.linspace(-1.2, 1.2, 9)
+    joints, vertices = decode(fitter, params)
+    landmarks = landmarks_of(joints, np.tile(K, (9, 1, 1)))
+    depth = [draw_depth(v, fitter.hand.faces.numpy())[0] for v in vertices]
+    alone, measured = fitter.fit(*landmarks), fitter.fit(*landmarks, depth_m=depth)
+    assert (set(alone.shape_source), set(measured.shape_source)) == ({"mean"}, {"depth"})
+    np.testing.assert_array_equal(alone.params.betas, 0.0)
+    truth, found = bone_sum(fitter, params), bone_sum(fitter, measured.params)
+    assert np.corrcoef(found, truth)[0, 1] > 0.95
+    assert abs(found.mean() / truth.mean() - 1) < 0.02
 
 
 def test_mediapipes_landmarks_are_not_the_models_joints(fitter):
-    """Landmarks at the measured offsets from the joints of a hand give that hand."""
-    params = make_hands(6, 13)
+    """Landmarks at the measured offsets from the joints of a hand, as seen from its view, give that hand."""
+    params = make_hands(6, 13, shape=0.0)
     joints, _ = decode(fitter, params)
     R = [params.global_orient[:, 0]]
     for j in range(1, 16):
         R.append(R[MANO_PARENTS[j]] @ params.hand_pose[:, j - 1])
     R = np.stack([*R, R[15], R[3], R[6], R[12], R[9]], 1)[:, list(MANO21_TO_OPENPOSE)]
-    landmarks = landmarks_of(joints + np.einsum("bjac,jc->bja", R, MEDIAPIPE_OFFSETS_M), np.tile(K, (6, 1, 1)))
-    known, unknown = (
-        np.median(error_mm(fitter, f(*landmarks, betas=params.betas), joints)) for f in (HandFitter(), fitter)
-    )
-    assert known < 1.5
+    cameras = np.tile(K, (6, 1, 1))
+    look = np.stack([look_at(project(j, K), j, K).look for j in joints])
+    facing = np.einsum("nab,nb->na", look, R[:, 0, :, 1])[:, 2]
+    offsets = np.stack([LandmarkModel.mediapipe().at(f).offsets_m for f in facing])
+    landmarks = landmarks_of(joints + np.einsum("bjac,bjc->bja", R, offsets), cameras)
+    known, unknown = (np.median(error_mm(fitter, f(*landmarks), joints)) for f in (HandFitter(), fitter))
+    assert known < 2.5
     assert unknown > 2 * known
+
+
+def test_views_lie_between_the_measured_ones():
+    model = LandmarkModel.mediapipe()
+    for k, facing in enumerate(VIEWS):
+        np.testing.assert_allclose(model.at(facing).offsets_m, model.offsets_m[k], atol=1e-12)
+    np.testing.assert_array_equal(model.at(1.0).deviation_m, model.deviation_m[0])
+    half = model.at((VIEWS[1] + VIEWS[2]) / 2)
+    np.testing.assert_allclose(half.bone_rad, model.bone_rad[1:].mean(0))
+    assert (model.own_deviation_m[:, model.repeated > 0] <= 1.1 * model.deviation_m[:, model.repeated > 0]).all()
+
+
+def test_joints_without_landmarks_bend_with_their_neighbours():
+    """The Gaussian of poses: what is seen of a finger and of its neighbours tells of the rest."""
+    rest = rest_prior()
+    covariance = np.linalg.inv(rest.precision)
+    np.testing.assert_allclose(covariance, covariance.T, atol=1e-12)
+    bends = np.arange(0, 45, 3)
+    told, rest_of = bends[[1, 4]], bends[[2, 5, 10]]  # middle joints; last joints and the ring finger's middle one
+    slope = covariance[np.ix_(rest_of, told)] @ np.linalg.inv(covariance[np.ix_(told, told)])
+    last = slope[[0, 1], [0, 1]]
+    assert ((last > 0.4) & (last < 0.8)).all()  # about two thirds (Cobos et al., 2008), drawn towards rest
+    assert slope[2, 1] > 0.3
 
 
 @pytest.mark.parametrize("flat_hand_mean", [True, False])
@@ -274,8 +326,11 @@ def test_manos_files_are_fitted_by_the_same_code(tmp_path, flat_hand_mean):
     data["J_regressor"] = (near < np.sort(near, 1)[:, 20:21]) / 20.0  # joints among their vertices, as MANO's are
     data["hands_mean"] *= 0.2
     path = mano_files.write_mano(tmp_path / "MANO_RIGHT.pkl", data)
-    fitter = HandFitter(HandModel.from_mano(path, flat_hand_mean=flat_hand_mean))
+    fitter = HandFitter(HandModel.from_mano(path, flat_hand_mean=flat_hand_mean), landmarks="joints")
     params = make_hands(4, 14, shape=0.3)
+    for i in range(4):  # anatomical about this hand's axes, as its prior is
+        turns = axis_angle_to_matrix(fitter.model.axes * pose_to_angles(params.hand_pose[i], AXES)[..., None])
+        params.hand_pose[i] = turns[:, 1] @ turns[:, 0] @ turns[:, 2]
     if not flat_hand_mean:  # poses that are anatomical once the mean is added
         params = HandParams(
             params.global_orient, np.stack([fitter.model.with_mean(p, -1.0) for p in params.hand_pose]), params.betas,

@@ -157,13 +157,13 @@ def test_files_that_are_no_pictures_are_named(tmp_path):
     (tmp_path / "empty.jpg").touch()
     (tmp_path / "text.jpg").write_text("a letter, not a picture")
     (tmp_path / "folder.jpg").mkdir()
-    Image.fromarray(np.zeros((4, 4), np.float32)).save(tmp_path / "float.tiff")
+    Image.fromarray(np.full((4, 4), 3.5, np.float32)).save(tmp_path / "float.tiff")
     for name, message in (
         ("empty.jpg", r"empty \(0 bytes\)"),
         ("text.jpg", "not a picture"),
         ("folder.jpg", "a folder"),
         ("none.jpg", "no such file"),
-        ("float.tiff", "numbers of 32 bits"),
+        ("float.tiff", "one channel of floats"),
     ):
         with pytest.raises(InputError, match=f"{name}: .*{message}"):
             read_picture(tmp_path / name)

@@ -14,8 +14,10 @@ from utnet.detect import Detection
 from utnet.errors import InputError
 from utnet.fit import HandFitter
 from utnet.fit.angles import pose_to_angles
-from utnet.fit.landmarks import bone_directions, mean_directions
-from utnet.fit.priors import angle_prior, expecting
+from utnet.fit.hypotheses import average_hands, lift_hands
+from utnet.fit.landmarks import bone_directions, combined_directions, weighted_directions
+from utnet.fit.lifter import LandmarkLifter
+from utnet.fit.priors import angle_limits, expected_errors_rad, expected_prior, rest_prior
 from utnet.geometry import axis_angle_to_matrix, box_of, mirror_camera, mirror_params, mirror_points, project
 from utnet.model import UTNet
 from utnet.predict import Predictor
@@ -93,16 +95,48 @@ def test_where_the_expected_hand_is_is_of_no_account(fitter, nearer):
     np.testing.assert_allclose(told, there, atol=1e-9)
 
 
-def test_the_expected_shape_sizes_the_hand_within_what_is_usual(fitter):
-    params, joints, landmarks = scene(10, seed=11)
-    alone, told = (error_mm(fitter, fitter(*landmarks, expected=e), joints).mean() for e in (None, params))
-    assert told < 0.5 * alone
+def test_the_expected_shape_counts_with_depth_within_what_is_usual():
+    """Without depth the size is the mean's: a network does not see it either."""
+    fitter = HandFitter(landmarks="joints")
+    params, joints, landmarks = scene(4, seed=11, fitter=fitter)
+    vertices = decode(fitter, params)[1]
+    depth = [rasterize(v, fitter.hand.faces.numpy(), K, SIZE_WH).depth_m for v in vertices]
+    np.testing.assert_array_equal(fitter(*landmarks, expected=params).betas, 0.0)
+    alone, told = (
+        error_mm(fitter, fitter(*landmarks, depth_m=depth, expected=e), joints).mean() for e in (None, params)
+    )
+    assert told < alone
     far, most = (
         HandParams(params.global_orient, params.hand_pose, np.full_like(params.betas, value), params.transl_m)
         for value in (9.0, 2.0)
     )
-    found = (decode(fitter, fitter(*landmarks, expected=expected))[0] for expected in (far, most))
-    np.testing.assert_allclose(next(found), next(found), atol=1e-9)
+    found = (decode(fitter, fitter(*landmarks, depth_m=depth, expected=expected))[0] for expected in (far, most))
+    np.testing.assert_allclose(next(found), next(found), atol=0.002)
+
+
+def test_the_expected_error_is_the_width_of_the_prior(fitter):
+    """A hand that is expected to be off by little keeps its fingers; by much, it does as if there were none."""
+    params, _, (px, xyz, K_px) = scene(8, seed=4)
+    px[:, INDEX], xyz[:, INDEX] = np.nan, np.nan
+    expected = shaken(params, 15)
+    said = np.stack([pose_to_angles(pose, AXES)[:3, 0] for pose in expected.hand_pose])
+    apart = []
+    for error in (2.0, 15.0, 150.0):
+        found = fitter(px, xyz, K_px, expected=expected, expected_error_mm=np.full((8, 21), error))
+        bent = np.stack([pose_to_angles(pose, AXES)[:3, 0] for pose in found.hand_pose])
+        apart.append(np.abs(bent - np.clip(said, *angle_limits()[:2, :3, 0])).mean())
+    assert apart[0] < 0.5 * apart[1] < 0.5 * apart[2]
+    with pytest.raises(ValueError, match="expected_error_mm"):
+        fitter(px, xyz, K_px, expected=expected, expected_error_mm=np.ones(21))
+
+
+def test_errors_of_joints_as_angles():
+    """The end of a bone is off by what its start is, and by what the bone turns."""
+    joints = scene(1)[1][0]
+    length = 1000 * np.linalg.norm(joints[6] - joints[5])
+    error = np.full(21, 1e-9)
+    error[5], error[6] = 3.0, 5.0
+    np.testing.assert_allclose(expected_errors_rad(error, joints)[0], 4.0 / length, rtol=1e-6)
 
 
 def test_an_expectation_goes_with_a_start_and_with_depth():
@@ -135,21 +169,29 @@ def test_hands_with_expectations_do_not_touch_each_other(fitter):
 
 
 def test_expectations_keep_to_what_a_hand_can_do():
-    prior = angle_prior()
-    wild = expecting(prior, np.random.default_rng(0).uniform(-9, 9, (15, 3)))
-    assert ((wild[3] >= prior[0]) & (wild[3] <= prior[1])).all()
-    np.testing.assert_array_equal(wild[:3], prior[:3])
-    assert (wild[4, :, 0] > prior[4, :, 0]).all()  # it pulls more than rest does
+    limits, rest = angle_limits(), rest_prior()
+    wild = expected_prior(np.random.default_rng(0).uniform(-9, 9, (15, 3)), rest, np.full(15, 1e-3))
+    assert (wild.mean >= limits[0].ravel() - 0.01).all()
+    assert (wild.mean <= limits[1].ravel() + 0.01).all()
+    looser = expected_prior(np.zeros((15, 3)), rest, np.full(15, 0.2))
+    assert (np.diag(wild.precision) > np.diag(looser.precision)).all()
+    assert np.linalg.eigvalsh(looser.precision - 0.5 * rest.precision).min() > 0  # it pulls more than rest does
 
 
 def test_directions_of_two_observers():
     rng = np.random.default_rng(1)
-    one, other = (bone_directions(rng.normal(size=(21, 3)), np.ones(21, bool)) for _ in range(2))
-    np.testing.assert_allclose(mean_directions(one, other), mean_directions(other, one))
-    np.testing.assert_allclose(mean_directions(one, one), one)
-    np.testing.assert_allclose(mean_directions(one, -one), 0)
-    np.testing.assert_array_equal(mean_directions(one, np.zeros_like(one)), one)
-    np.testing.assert_array_equal(mean_directions(np.zeros_like(one), one), one)
+    deviation = np.tile([0.2, 0.3], (20, 1))
+    one, other = (weighted_directions(rng.normal(size=(21, 3)), np.ones(21, bool), deviation) for _ in range(2))
+    np.testing.assert_allclose(combined_directions(one, other), combined_directions(other, one))
+    same = combined_directions(one, one)
+    np.testing.assert_allclose(same[:, :3], one[:, :3])
+    np.testing.assert_allclose(same[:, 3:], np.sqrt(2) * one[:, 3:])
+    against = np.column_stack([-one[:, :3], one[:, 3:]])
+    np.testing.assert_allclose(combined_directions(one, against), 0)
+    np.testing.assert_allclose(combined_directions(one, np.zeros_like(one)), one)
+    np.testing.assert_allclose(combined_directions(np.zeros_like(one), one), one)
+    surer = np.column_stack([other[:, :3], 100 * other[:, 3:]])
+    np.testing.assert_allclose(combined_directions(one, surer)[:, :3], other[:, :3], atol=0.01)
     missing = bone_directions(rng.normal(size=(21, 3)), np.arange(21) != 6)
     gone = [child - 1 for child, parent in enumerate(PARENTS) if child == 6 or parent == 6]
     np.testing.assert_array_equal(np.flatnonzero(~missing.any(1)), gone)
@@ -165,7 +207,8 @@ class Knowing:
 
     def __init__(self, hand, params, joints_cam_m):
         self.hand, self.faces = hand, hand.faces.numpy()
-        self._said = RightHands(params, joints_cam_m, np.zeros((len(joints_cam_m), 1, 3)), np.zeros(1, bool))
+        vertices = np.zeros((len(joints_cam_m), 1, 3))
+        self._said = RightHands(params, joints_cam_m, vertices, np.zeros(1, bool), ["network"])
 
     def __call__(self, samples):
         return self._said
@@ -198,10 +241,12 @@ def test_left_hands_are_mirrored_right_ones(untrained):
 
 
 def test_landmarks_that_are_not_there_do_not_count(untrained):
-    """`landmarks_percent` is of those that are; a network that needs none says nothing of them."""
+    """`landmarks_percent` is of those that are, and None where there are none."""
     predictor = Predictor(untrained, device="cpu")
     rgb = np.zeros((480, 640, 3), np.uint8)
-    (alone,) = predictor(rgb, K_px=K, boxes=[[100, 100, 200, 220]], sides=["right"])
+    nothing = np.full((21, 3), np.nan)
+    unseen = Detection("right", 1.0, np.array([100.0, 100.0, 200.0, 220.0]), nothing[:, :2], nothing)
+    (alone,) = predictor.from_detections(rgb, [unseen], K_px=K)
     assert alone.landmarks_percent is None
     px = alone.joints_px + [0.0, 6.0]
     px[3] = np.nan
@@ -211,7 +256,21 @@ def test_landmarks_that_are_not_there_do_not_count(untrained):
     np.testing.assert_allclose(hand.landmarks_percent, 100 * 6 / side, rtol=1e-6)
 
 
-def test_the_network_s_hand_is_what_is_expected():
+def test_an_average_of_hands_lies_between_them():
+    fitter = HandFitter()
+    one, _, _ = scene(3, seed=9, fitter=fitter)
+    other = scene(3, seed=10, fitter=fitter)[0]
+    for share, hands in ((0.0, one), (1.0, other)):
+        mean = average_hands(fitter.model, one, other, np.full(3, share))
+        for name in ("global_orient", "hand_pose", "betas"):
+            np.testing.assert_allclose(getattr(mean, name), getattr(hands, name), atol=1e-6)
+    middle = average_hands(fitter.model, one, other, np.full(3, 0.5))
+    swapped = average_hands(fitter.model, other, one, np.full(3, 0.5))
+    np.testing.assert_allclose(middle.global_orient, swapped.global_orient, atol=1e-9)
+    np.testing.assert_allclose(middle.hand_pose, swapped.hand_pose, atol=1e-6)
+
+
+def test_the_mean_of_the_network_s_hand_and_the_lifter_s_is_what_is_expected():
     fitter = HandFitter()
     params, joints, _ = scene(2, seed=9, fitter=fitter)
     px, xyz, K_px = landmarks_of(joints, np.tile(K, (2, 1, 1)))
@@ -222,7 +281,9 @@ def test_the_network_s_hand_is_what_is_expected():
     expected = shaken(params, 30)
     lifter = BothLifter(Knowing(fitter.hand.float(), expected, joints))
     told = lifter(samples)
-    directly = HandFitter()(px, xyz, K_px, expected=expected)
+    lifted = lift_hands(LandmarkLifter(), fitter.model, px, xyz, K_px)
+    mean = average_hands(fitter.model, expected, lifted.params[0], np.full(2, 0.5))
+    directly = HandFitter()(px, xyz, K_px, expected=mean)
     np.testing.assert_allclose(told.params.hand_pose, directly.hand_pose, atol=1e-6)
     assert (lifter.name, lifter.weights, lifter.hand_model) == ("both", "known", "open")
 

@@ -92,7 +92,7 @@ def test_a_known_hand_comes_back_to_its_place(predictor, monkeypatch, side, seed
     np.testing.assert_allclose(hand.params.transl_m, params.transl_m, atol=2e-5)
     np.testing.assert_allclose(hand.params.global_orient, params.global_orient, atol=1e-5)
     np.testing.assert_allclose(hand.box_px, box)
-    assert (hand.side, hand.distance_from) == (side, "size")
+    assert (hand.side, hand.distance_source) == (side, "hand_size")
 
 
 @pytest.mark.parametrize("side", ["right", "left"])
@@ -117,7 +117,7 @@ def test_depth_measures_the_distance_where_the_size_is_wrong(predictor, monkeypa
     centre = render.joints_cam_m[:, 2].mean()
     assert abs(guessed.joints_cam_m[:, 2].mean() - centre) > 0.03
     assert abs(measured.joints_cam_m[:, 2].mean() - centre) < 0.008
-    assert measured.distance_from == "depth"
+    assert measured.distance_source == "sensor"
 
 
 def test_depth_out_of_reach_is_left_out_for_that_hand_alone(predictor):
@@ -128,7 +128,7 @@ def test_depth_out_of_reach_is_left_out_for_that_hand_alone(predictor):
     near, far = predictor(render.rgb, depth_m, K, boxes, ["right", "left"])
     (alone,) = predictor(render.rgb, depth_m, K, boxes[:1], ["right"])
     (without,) = predictor(render.rgb, None, K, boxes[1:], ["left"])
-    assert far.distance_from == "size"
+    assert far.distance_source == "hand_size"
     np.testing.assert_allclose(near.vertices_cam_m, alone.vertices_cam_m, atol=1e-5)
     np.testing.assert_allclose(far.vertices_cam_m, without.vertices_cam_m, rtol=1e-5, atol=1e-5)
     with pytest.raises(InputError, match="14 m away"):
@@ -155,6 +155,15 @@ def test_solved_translation_keeps_a_given_distance():
     seen = project(joints + transl, K)
     np.testing.assert_allclose(solve_translation(joints, seen, K), transl, atol=1e-9)
     np.testing.assert_allclose(solve_translation(joints, seen, K, z_m=0.7), transl, atol=1e-9)
+
+
+def test_readings_out_of_reach_leave_the_distance():
+    """A hand that is guessed a few centimetres from the camera, before a far wall."""
+    params, render = make_scene("right", 3)
+    near = params.transl_m * [0.1, 0.1, 0.3]
+    joints, vertices = render.joints_cam_m - params.transl_m, render.vertices_cam_m - params.transl_m
+    wall, faces = np.full((480, 640), 9.0, np.float32), SceneRenderer("right", forearm=False).faces
+    np.testing.assert_array_equal(measure_distance(vertices, faces, joints, near, wall, K), near)
 
 
 def test_without_readings_the_distance_stays():
@@ -264,7 +273,8 @@ def seen(render, side, K_px=K, track=None):
 def test_fit_puts_a_hand_where_its_landmarks_are(fit, side):
     _, render = make_scene(side, 1)
     (hand,) = fit.from_detections(render.rgb, [seen(render, side, track=7)], K_px=K)
-    assert (hand.side, hand.method, hand.hand_model, hand.track, hand.distance_from) == (side, "fit", "open", 7, "size")
+    assert (hand.side, hand.method, hand.hand_model, hand.track) == (side, "fit", "open", 7)
+    assert (hand.distance_source, hand.presence, hand.side_probability) == ("hand_size", 0.9, 1.0)
     off_px = np.linalg.norm(hand.joints_px - project(render.joints_cam_m, K), axis=1)
     assert np.median(off_px) < 0.02 * np.ptp(hand.box_px[[0, 2]])
     model = fit.hand if side == "right" else fit.hand.mirrored()
@@ -283,7 +293,10 @@ def test_a_mirrored_picture_gives_the_mirrored_hand(fit):
     np.testing.assert_allclose(mirror_points(b.vertices_cam_m), a.vertices_cam_m, atol=1e-6)
     np.testing.assert_allclose(b.params.betas, a.params.betas, atol=1e-6)
     np.testing.assert_allclose(mirror_params(b.params).hand_pose, a.params.hand_pose, atol=1e-6)
-    assert a.distance_from == b.distance_from
+    assert a.distance_source == b.distance_source
+    np.testing.assert_allclose(a.evidence.features(), b.evidence.features(), atol=1e-6)
+    np.testing.assert_allclose(a.joints_wrist_m @ a.T_cam_wrist[:3, :3].T + a.T_cam_wrist[:3, 3], a.joints_cam_m)
+    np.testing.assert_allclose(mirror_points(b.joints_wrist_m), a.joints_wrist_m, atol=1e-6)
 
 
 def test_hands_of_one_picture_do_not_touch_each_other(fit):
@@ -376,4 +389,4 @@ def test_an_exported_network_predicts_as_its_checkpoint_does(predictor, monkeypa
         other = exported(render.rgb, depth_m, K, [box, box], ["right", "left"])
         for a, b in zip(one, other, strict=True):
             np.testing.assert_array_equal(a.vertices_cam_m, b.vertices_cam_m)
-            assert (a.side, a.distance_from, a.hand_model) == (b.side, b.distance_from, b.hand_model)
+            assert (a.side, a.distance_source, a.hand_model) == (b.side, b.distance_source, b.hand_model)

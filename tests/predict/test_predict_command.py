@@ -24,6 +24,7 @@ from utnet.hand import HandModel
 from utnet.io.pictures import read_picture
 from utnet.io.videos import VideoReader, VideoWriter
 from utnet.model import UTNet
+from utnet.predict import read_predictions
 from utnet.predict.files import write_hands
 from utnet.predict.inputs import DepthFiles, find_inputs
 from utnet.predict.predictor import Predictor
@@ -128,7 +129,7 @@ def test_a_picture_gives_an_overlay_a_json_and_a_mesh(detector, tmp_path, capsys
     assert predict(photo, "--out", out) == 0
     assert {p.name for p in out.iterdir()} == {"predictions.json", "photo_overlay.jpg", "photo_0_right.glb"}
     tree = read(out)
-    assert (tree["schema"], tree["version"]) == ("utnet-hands", 2)
+    assert (tree["schema"], tree["version"]) == ("utnet-hands", 3)
     assert (tree["made_by"]["method"], tree["problems"], tree["videos"]) == ("fit", [], [])
     (image,) = tree["images"]
     assert (image["file"], image["width"], image["height"]) == (str(photo), WIDTH, HEIGHT)
@@ -136,7 +137,9 @@ def test_a_picture_gives_an_overlay_a_json_and_a_mesh(detector, tmp_path, capsys
     (hand,) = image["hands"]
     assert hand["mesh"] == "photo_0_right.glb"
     assert "right hand, its middle at x" in (said := capsys.readouterr().out)
-    assert "score 0.90" in said
+    assert f"score {hand['score']:.2f}, distance from the hand's size" in said
+    assert [hand[name] for name in ("presence", "side_probability", "valid")] == [0.9, 1.0, True]
+    assert (hand["distance_source"], hand["shape_source"]) == ("hand_size", "landmarks")
     assert "1 picture, 1 hand" in said
     joints = np.array(hand["joints_cam_m"])
     np.testing.assert_allclose(project(joints, K), hand["joints_px"], atol=2e-3)
@@ -162,9 +165,10 @@ def test_parameters_in_the_json_decode_to_its_joints(detector, tmp_path):
     np.testing.assert_allclose(joints, hand["joints_cam_m"], atol=2e-5)
     arrays = np.load(out / "photo.npz")
     np.testing.assert_allclose(arrays["vertices_cam_m"][0], mesh.vertices_m[0].numpy() + hand["transl_m"], atol=2e-5)
-    for name in set(arrays) & set(hand) - {"side", "track"}:
+    for name in set(arrays) & set(hand) - {"side", "track", "joint_error_mm"}:
         np.testing.assert_allclose(arrays[name][0], hand[name], atol=6e-3 if name.endswith("px") else 1e-4)
-    assert (arrays["side"][0], arrays["track"][0]) == ("right", -1)
+    assert (arrays["side"][0], arrays["track"][0], hand["joint_error_mm"]) == ("right", -1, None)
+    assert np.isnan(arrays["joint_error_mm"]).all()
 
 
 def test_every_field_is_in_the_docs(detector, tmp_path):
@@ -231,8 +235,48 @@ def test_the_camera_is_the_given_one_else_exif_s_else_the_default(detector, tmp_
         assert (image["K_from"], image["K_px"]) == ("given", [[150, 0, 80], [0, 140, 60], [0, 0, 1]])
 
 
+def test_every_way_in_takes_the_picture_s_own_camera(detector, tmp_path):
+    """The command, a file, a `Picture`; an array has none."""
+    from PIL.ExifTags import IFD, Base
+
+    tags = Image.Exif()
+    tags.get_ifd(IFD.Exif)[Base["FocalLengthIn35mmFilm"]] = 50
+    path = picture(tmp_path / "exif.jpg", exif=tags)
+    assert predict(path, "--out", tmp_path / "out") == 0
+    (hand,) = read(tmp_path / "out")["images"][0]["hands"]
+    predictor, image = Predictor(method="fit"), read_picture(path)
+    same = [predictor(path), predictor(str(path)), predictor(image), predictor(image.rgb, K_px=image.K_px)]
+    same.append(predictor.from_detections(image, predictor.detector(image.rgb)))
+    for (other,) in same:
+        np.testing.assert_allclose(other.K_px, image.K_px)
+        np.testing.assert_allclose(other.joints_cam_m, hand["joints_cam_m"], atol=2e-6)
+    (plain,), (given,) = predictor(image.rgb), predictor(path, K_px=K)
+    np.testing.assert_allclose(plain.K_px, K)
+    np.testing.assert_allclose(given.joints_cam_m, plain.joints_cam_m)
+    written = write_hands(tmp_path / "more", "hand", image, predictor(image))
+    assert json.loads(written["json"][0].read_text())["images"][0]["K_from"] == "exif"
+
+
+def test_depth_of_a_turned_picture_is_refused_by_the_library_too(detector, tmp_path):
+    tags = Image.Exif()
+    tags[274] = 3  # Orientation: upside down
+    path = picture(tmp_path / "photo.png", exif=tags)
+    with pytest.raises(InputError, match="upright"):
+        Predictor(method="fit")(path, np.full((HEIGHT, WIDTH), 0.5, np.float32))
+
+
+def test_predictions_are_read_back_as_they_were_written(detector, tmp_path):
+    out = tmp_path / "out"
+    predict(picture(tmp_path / "a.png"), video(tmp_path / "v.mp4", 2), "--out", out)
+    assert read_predictions(out / "predictions.json") == read(out)
+    (hand,) = read(out)["images"][0]["hands"]
+    T = np.array(hand["T_cam_wrist"])
+    back = np.array(hand["joints_wrist_m"]) @ T[:3, :3].T + T[:3, 3]
+    np.testing.assert_allclose(back, hand["joints_cam_m"], atol=5e-6)
+
+
 def test_a_network_s_box_and_side(tmp_path, capsys):
-    """Weights, a box and a side: no detector is asked."""
+    """Landmarks tell whether there is a hand, also where the method asks for none."""
     torch.manual_seed(0)
     config = Config(model=ModelConfig(size_px=64))
     save_checkpoint(tmp_path / "best", UTNet(config.model), config, step=0)
@@ -246,6 +290,7 @@ def test_a_network_s_box_and_side(tmp_path, capsys):
     (hand,) = tree["images"][0]["hands"]
     assert (hand["side"], hand["method"], hand["box_px"]) == ("left", "network", [40, 30, 100, 90])
     assert tree["images"][0]["depth"] == str(tmp_path / "depth.npy")
+    assert hand["presence"] < 0.5
 
 
 # ---------------------------------------------------------------------------------------------------- many, and damage
@@ -475,10 +520,10 @@ def test_boxes_that_hardly_hold_a_hand_are_named(detector, tmp_path, monkeypatch
     assert predict(photo, "--out", out, "--box", "9,9,99,99", "20,20,40,40", "60,50,66,56") == 0
     said = capsys.readouterr()
     lines = said.err.strip().splitlines()
-    assert lines[0].startswith("utnet: box 2: probably no hand (score 0.02); if there is one, --method network does")
+    assert lines[0].startswith("utnet: box 2: probably no hand (presence 0.02); look at the overlay")
     assert lines[1].startswith("utnet: box 3: its hand would be ")
     assert len(lines) == 2
-    assert "score 0.02" in said.out
+    assert len([line for line in said.out.splitlines() if "score " in line]) == 3
 
 
 def test_names_never_collide(tmp_path):
@@ -569,7 +614,7 @@ def test_pictures_meet_their_depth_images(detector, tmp_path):
         wrists = []
         for i, image in enumerate(read(out)["images"]):
             assert image["depth"].endswith(f"color_{i:06d}.png")
-            assert image["hands"][0]["distance_from"] == "depth"
+            assert image["hands"][0]["distance_source"] == "sensor"
             wrists.append(image["hands"][0]["joints_cam_m"][0][2])
         np.testing.assert_allclose(np.diff(wrists), 0.1, atol=0.01)
 
@@ -601,7 +646,7 @@ def test_depth_refuses_a_picture_only_where_no_hand_is_in_reach(detector, tmp_pa
     metres[:, WIDTH // 2 :] = 12.0
     np.save(tmp_path / "d.npy", metres)
     assert predict(photo, "--depth", tmp_path / "d.npy", "--out", out) == 0
-    assert [hand["distance_from"] for hand in read(out)["images"][0]["hands"]] == ["depth", "size"]
+    assert [hand["distance_source"] for hand in read(out)["images"][0]["hands"]] == ["sensor", "hand_size"]
     np.save(tmp_path / "d.npy", metres * 100)
     assert predict(photo, "--depth", tmp_path / "d.npy", "--out", out, "--overwrite") == 2
 
@@ -753,7 +798,7 @@ def test_a_real_rgbd_frame_is_measured(tmp_path):
     options = ["--depth", folder / "box_d.png", "--K", "906.96,906.79,956.75,547.23", "--out", out]
     assert predict(folder / "box.png", *options) == 0
     (hand,) = read(out)["images"][0]["hands"]
-    assert (hand["side"], hand["distance_from"]) == ("right", "depth")
+    assert (hand["side"], hand["distance_source"]) == ("right", "sensor")
     assert 0.74 < np.mean(hand["joints_cam_m"], 0)[2] < 0.88  # its README: 0.75 to 0.85 m
 
 

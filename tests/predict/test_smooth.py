@@ -34,7 +34,7 @@ Z = np.array([0.0, 0.0, 1.0])
 CLIP = Path(__file__).parents[2].parent / "shared" / "real" / "tfjs_models_apache2"
 
 
-def decoded(params, *, side="right", track=0, distance_from="size"):
+def decoded(params, *, side="right", track=0, distance_source="hand_size"):
     def tensor(array):
         return torch.from_numpy(np.asarray(array, np.float32))[None]
 
@@ -43,7 +43,7 @@ def decoded(params, *, side="right", track=0, distance_from="size"):
     px = project(joints, K)
     box = np.concatenate([px.min(0), px.max(0)])
     faces = MODELS[side].faces.numpy()
-    return Hand(side, 0.9, box, joints, px, vertices, faces, params, K, distance_from, "fit", track=track)
+    return Hand(side, 0.9, box, joints, px, vertices, faces, params, K, distance_source, "fit", track=track)
 
 
 def pose(seed, place=(0.05, -0.04, 0.5)):
@@ -89,7 +89,7 @@ def palm(hand):
 
 def same(a, b, atol=1e-6):
     """Two hands, field by field."""
-    assert (a.side, a.track, a.distance_from) == (b.side, b.track, b.distance_from)
+    assert (a.side, a.track, a.distance_source) == (b.side, b.track, b.distance_source)
     for name in ("joints_cam_m", "vertices_cam_m"):
         np.testing.assert_allclose(getattr(a, name), getattr(b, name), atol=atol)
     for name in ("global_orient", "hand_pose", "betas", "transl_m"):
@@ -307,10 +307,10 @@ def test_a_hand_taken_for_larger_and_farther_does_not_shake_the_picture():
 
 
 def test_a_measured_distance_stays_as_measured():
-    hands = [replace(hand, distance_from="depth") for hand in wobble(17, 10)]
+    hands = [replace(hand, distance_source="sensor") for hand in wobble(17, 10)]
     for raw, out in zip(hands, smoothed(hands), strict=True):
         assert np.linalg.norm(palm(out)) == pytest.approx(np.linalg.norm(palm(raw)), abs=1e-6)
-        assert out.distance_from == "depth"
+        assert out.distance_source == "sensor"
 
 
 # ------------------------------------------------------------------------------------------------------------ bad input

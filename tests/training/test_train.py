@@ -27,6 +27,7 @@ from utnet.evaluation.validation import constant_hand, evaluate, predict_joints,
 from utnet.geometry import project
 from utnet.losses import UTNetLoss
 from utnet.model import UTNet
+from utnet.synth import SyntheticHands
 from utnet.synth.write_dexycb import write_dexycb
 from utnet.training.ema import WeightMean
 from utnet.training.loop import learning_rate, progress_of, selection_score, train
@@ -300,11 +301,11 @@ def test_scores_are_over_the_samples_that_can_be_scored():
 
 
 def test_a_run_says_what_it_trains_on_and_what_it_skipped(tmp_path, capsys):
-    joints = [[0.004 * j, -0.003 * j, 0.5 + 0.001 * j] for j in range(21)]
-    line = {"side": "right", "joints_3d": joints, "K": [80.0, 80.0, 40.0, 40.0]}
+    hand = SyntheticHands(seed=1)[0]
+    line = {"side": "right", "joints_3d": hand.joints_cam_m.tolist(), "K": hand.K_px.tolist()}
     lines = [{**line, "image": f"{i}.png", "split": "val" if i == 3 else "train"} for i in range(4)]
     for i in range(4):
-        cv2.imwrite(str(tmp_path / f"{i}.png"), np.full((60, 80, 3), 90, np.uint8))
+        cv2.imwrite(str(tmp_path / f"{i}.png"), np.full_like(hand.rgb, 90))
     (tmp_path / "1.png").write_bytes(b"no picture")
     (tmp_path / "hands.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     config = with_train(replace(SMALL, data=DataConfig(name="custom", root=str(tmp_path)), val=None), steps=2)

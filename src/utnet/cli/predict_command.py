@@ -20,7 +20,10 @@ if TYPE_CHECKING:
     from utnet.predict.run import Summary
 
 
-_LEAST_SCORE = 0.5
+_SHOWN = 20
+"""Pictures without a hand that are named."""
+_LEAST_PRESENCE = 0.5
+_DISTANCE_WORDS = {"sensor": "depth", "hand_size": "the hand's size"}
 _PALMS_M = (0.045, 0.15)
 """From the wrist to the middle knuckle: a small child's and far more than anyone's."""
 
@@ -44,8 +47,9 @@ def predict(
     K: Annotated[str | None, _left_out("FX,FY,CX,CY")] = None,
     depth: Annotated[str | None, _left_out("FILE|FOLDER|GLOB")] = None,
     depth_scale: float = 0.001,
-    box: Annotated[tuple[str, ...], _left_out("X0,Y0,X1,Y1")] = (),
-    side: Annotated[tuple[Literal["right", "left"], ...], _left_out("right|left")] = (),
+    box: Annotated[tuple[str, ...], tyro.conf.UseAppendAction, _left_out("X0,Y0,X1,Y1")] = (),
+    side: Annotated[tuple[Literal["right", "left"], ...], tyro.conf.UseAppendAction, _left_out("right|left")] = (),
+    landmarks: Annotated[Path | None, _left_out("FILE")] = None,
     mesh: Annotated[Literal["glb", "obj", "ply", "none"] | None, _left_out("glb|obj|ply|none")] = None,
     npz: Flag = False,
     no_overlay: Flag = False,
@@ -69,13 +73,16 @@ def predict(
             ships (fit where none does).
         device: of the network: auto, cpu, cuda, ...
         mano: folder of your MANO_RIGHT.pkl, to fit MANO instead of the open hand (default: UTNET_MANO_DIR).
-        K: intrinsics in pixels of the upright pictures (default: from EXIF, else f = the longer side, centred).
+        K: intrinsics in pixels of the upright pictures; videos have square pixels (default: from EXIF, else f = the
+            longer side, centred).
         depth: depth images aligned to the pictures: one file, or a folder or glob of files with the pictures' names or
             numbers. 16-bit PNG or TIFF, or .npy in metres.
         depth_scale: metres a step of 16-bit depth (0.001: millimetres).
-        box: tight box of each hand of one picture in pixels, instead of the detector's (write --box=-5,... where it
-            begins with a minus).
-        side: which hand is in each box (default: the detector says).
+        box: tight box of each hand of one picture in pixels, instead of the detector's: --box A --box B, or --box A B
+            (write --box=-5,... where it begins with a minus).
+        side: which hand is in each box, in the same order (default: the detector says).
+        landmarks: JSON with the landmarks of one picture's hands, in place of the detector's: our own, COCO-WholeBody's
+            or MediaPipe's (docs/predictions.md).
         mesh: format of the meshes, one file a hand (default: glb for pictures, none for videos).
         npz: also write arrays: NAME.npz.
         no_overlay: do not draw the hands over the pictures and videos.
@@ -84,15 +91,19 @@ def predict(
         jobs: pictures worked on at once.
     """
     from utnet.predict.earlier import earlier_files
-    from utnet.predict.inputs import DepthFiles, check_out, find_inputs
+    from utnet.predict.inputs import DepthFiles, check_out, find_inputs, passed_over
+
+    found = find_inputs(inputs)
+    _check(found, jobs=jobs, seconds=seconds, depth=depth, depth_scale=depth_scale, box=box, side=side)
+    if landmarks is not None and (len(found) != 1 or found[0].kind != "picture"):
+        raise InputError(f"--landmarks is of one picture, and there are {len(found)} inputs; give that picture alone")
+    check_out(out, found)  # `run` asks both again, after the networks are loaded
+    earlier_files(out, allowed=overwrite)
+    from utnet.predict.doubts import camera_doubts, side_doubts
     from utnet.predict.predictor import Predictor
     from utnet.predict.request import Request
     from utnet.predict.run import run
 
-    found = find_inputs(inputs)
-    _check(found, jobs=jobs, seconds=seconds, depth=depth, depth_scale=depth_scale, box=box, side=side)
-    check_out(out, found)  # `run` asks both again, after the networks are loaded
-    earlier_files(out, allowed=overwrite)
     request = Request(
         out=out,
         overwrite=overwrite,
@@ -101,6 +112,7 @@ def predict(
         depth_scale=depth_scale,
         boxes=[_floats("--box", text, 4) for text in box] or None,
         sides=side or None,
+        landmarks=landmarks,
         overlay=not no_overlay,
         mesh=None if mesh == "none" else mesh or "glb",
         video_mesh=None if mesh == "none" else mesh,
@@ -109,10 +121,16 @@ def predict(
         seconds=seconds,
         jobs=jobs,
     )
+    for line in [*passed_over(inputs), *camera_doubts(found, request.K_px)]:
+        print(f"utnet: {line}", file=sys.stderr)
     fits = choose(method, weights, mano) == "fit"
     folder = mano or (os.environ.get("UTNET_MANO_DIR") if fits else None)
-    summary = run(Predictor(weights, method=method, device=device, mano=folder), found, request)
-    for line in [*(_doubts(summary.hands) if box else ()), *_contradictions(summary.hands)]:
+    predictor = Predictor(weights, method=method, device=device, mano=folder)
+    summary = run(predictor, found, request)
+    doubts = [*(_doubts(summary.hands) if box else ()), *_contradictions(summary.hands)]
+    if request.boxes and side:
+        doubts += side_doubts(predictor.detector, found[0], request.boxes, side)
+    for line in doubts:
         print(f"utnet: {line}", file=sys.stderr)
     for line in _lines(summary, found, request):
         print(line)
@@ -156,8 +174,11 @@ def _lines(summary: Summary, found: Sequence[Input], request: Request) -> list[s
     if len(found) == 1 and summary.num_pictures:
         for hand in summary.hands:
             x, y, z = hand.joints_cam_m.mean(0)
-            how = f"score {hand.score:.2f}, distance from {hand.distance_from}"
+            how = f"score {hand.score:.2f}, distance from {_DISTANCE_WORDS[hand.distance_source]}"
             lines.append(f"{hand.side} hand, its middle at x {x:.3f}, y {y:.3f}, z {z:.3f} m ({how})")
+    lines += [f"no hand in {label}" for label in summary.without_hand[:_SHOWN]]
+    if len(summary.without_hand) > _SHOWN:
+        lines.append(f"no hand in {len(summary.without_hand) - _SHOWN} more pictures (predictions.json names them)")
     done = [
         _count(summary.num_pictures, "picture"),
         _count(summary.num_videos, "video") + f" ({_count(summary.num_frames, 'frame')})",
@@ -182,10 +203,9 @@ def _doubts(hands: Sequence[Hand]) -> list[str]:
     lines = []
     for number, hand in enumerate(hands, start=1):
         z_m = float(hand.joints_cam_m[:, 2].mean())
-        if hand.score < _LEAST_SCORE:
+        if hand.presence < _LEAST_PRESENCE:
             lines.append(
-                f"box {number}: probably no hand (score {hand.score:.2f}); "
-                "if there is one, --method network does without landmarks"
+                f"box {number}: probably no hand (presence {hand.presence:.2f}); look at the overlay before you use it"
             )
         if z_m > REACH_M[1]:
             lines.append(f"box {number}: its hand would be {z_m:.0f} m away; is it tight round the hand, in pixels?")
@@ -200,7 +220,7 @@ def _contradictions(hands: Sequence[Hand]) -> list[str]:
     for number, hand in enumerate(hands, start=1):
         seen_px, drawn_px = np.ptp(hand.box_px.reshape(2, 2), axis=0).max(), np.ptp(hand.joints_px, axis=0).max()
         palm_m = float(np.linalg.norm(hand.joints_cam_m[9] - hand.joints_cam_m[0])) * seen_px / drawn_px
-        if hand.distance_from == "depth" and not _PALMS_M[0] < palm_m < _PALMS_M[1]:
+        if hand.distance_source == "sensor" and not _PALMS_M[0] < palm_m < _PALMS_M[1]:
             z_m = float(hand.joints_cam_m[:, 2].mean())
             lines.append(
                 f"hand {number}: at the {z_m:.2f} m that depth says, its palm would be {100 * palm_m:.0f} cm long; "

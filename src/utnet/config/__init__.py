@@ -6,12 +6,12 @@ from utnet.config.schema import (
     Config,
     CropConfig,
     DataConfig,
-    FactorsConfig,
     LossConfig,
     ModelConfig,
-    SynthConfig,
+    PromptConfig,
     TrainConfig,
 )
+from utnet.config.synth_schema import FactorsConfig, SynthConfig
 from utnet.config.validation import HELD_OUT_SPLIT, own_validation
 
 __all__ = [
@@ -23,6 +23,7 @@ __all__ = [
     "FactorsConfig",
     "LossConfig",
     "ModelConfig",
+    "PromptConfig",
     "SynthConfig",
     "TrainConfig",
     "from_tree",

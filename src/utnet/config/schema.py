@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 from utnet.config.loading import from_tree, read_yaml, require, require_range, to_tree, to_yaml
+from utnet.config.synth_schema import SynthConfig
 from utnet.config.validation import own_validation
 from utnet.io.atomic import write_whole
 
@@ -32,6 +33,10 @@ class LossConfig:
     """Distance of the wrist, in m, of samples with depth; 0 leaves `root_z_m` at the robust distance of the depth."""
     w_uncertainty: float = 0.0
     """Likelihood of the joints' errors (`model.uncertainty`); it teaches that head alone, never the pose."""
+    w_mask: float = 0.0
+    """Cross-entropy of the mask (`model.evidence`), mean over the labelled cells."""
+    w_side: float = 0.0
+    """Cross-entropy of the side (`model.evidence`); crops in a mirror (`augment.mirror_p`) are its left hands."""
     loss_type: str = "l1"
     reduction: str = "sum"
     root_id: int = 0
@@ -53,8 +58,7 @@ class ModelConfig:
     p_drop: float = 0.4
     """Probability that a training sample's depth is dropped, by the loader (`utnet.data.loader.make_loader`)."""
     stem: str | None = None
-    """"conv", "lite0" (EfficientNet-Lite0, made to start from ImageNet weights) or "patch"; here and below null is the
-    preset's."""
+    """"conv", "lite0" (EfficientNet-Lite0, starts from ImageNet) or "patch"; null here and below: the preset's."""
     refiner: str | None = None
     """"graph", "maxpool" (WiLoR's) or "none" (the coarse hand is the result)."""
     width_px: int | None = None
@@ -73,6 +77,10 @@ class ModelConfig:
     """Of preset hamer's head: width, layers, attention heads (of 64 each), hidden width."""
     uncertainty: bool = False
     """A head that says how far off each joint may be (`utnet.uncertainty`); it needs loss.w_uncertainty above 0."""
+    prompts: bool = False
+    """Landmarks are an optional input (`utnet.model.prompts`); training draws them as the section `prompts` says."""
+    evidence: bool = False
+    """Heads for the mask of the visible hand and its side (`utnet.model.evidence`)."""
     checkpoint_blocks: bool = False
     """Training computes the encoder's activations a second time instead of keeping them: much less memory."""
     mano: str = ""
@@ -147,102 +155,39 @@ class AugmentConfig:
     """Largest number of patches without readings."""
     depth_edges_p: float = 0.3
     """Readings along outlines are lost."""
+    mirror_p: float = 0.0
+    """Share of training crops that are shown in a mirror with no label but their side (`loss.w_side`)."""
     crops: bool = False
     """Change samples that are crops already, too (synthetic hands, which vary by themselves)."""
 
     def __post_init__(self):
         for name in ("gain", "channel_gain", "contrast", "saturation"):
             require(f"augment.{name}", 0.0 <= getattr(self, name) < 1.0, getattr(self, name), "0 or more and below 1")
-        require_range("augment", self, 0, 1, "blur_p", "occlude_p", "occlude_size", "depth_holes_p", "depth_edges_p")
+        require_range(
+            "augment", self, 0, 1, "mirror_p", "blur_p", "occlude_p", "occlude_size", "depth_holes_p", "depth_edges_p"
+        )
         for high, name in ((255, "brightness"), (60, "noise"), (180, "hue_deg"), (10, "blur_px"), (100, "depth_holes")):
             require_range("augment", self, 0, high, name)
         require_range("augment", self, 0, 0.1, "depth_noise", "depth_step_m")
 
 
 @dataclass(frozen=True)
-class FactorsConfig:
-    """How strong each factor of full appearance is (`synth.appearance: full`, docs/synthetic.md): 0 switches it off, 1
-    is what photographs have, 2 the most. Of things that are there or not, it scales how often."""
+class PromptConfig:
+    """Prompts that training samples get (`model.prompts`, `utnet.data.prompts`): probabilities."""
 
-    gestures: float = 1.0
-    """Common gestures and grasps among the poses (below 1: that share of them)."""
-    contact: float = 1.0
-    """Fingers are moved apart where they would pass through each other or the palm; any number above 0 does it."""
-    skin_tone: float = 1.0
-    skin_detail: float = 1.0
-    """Pale palms, red knuckles and tips, mottling, freckles."""
-    nails: float = 1.0
-    veins: float = 1.0
-    creases: float = 1.0
-    """Folds, lines of the palm, fine relief."""
-    gloss: float = 1.0
-    light: float = 1.0
-    shadows: float = 1.0
-    occlusion: float = 1.0
-    """Light from around that fingers and things keep off."""
-    sleeve: float = 1.0
-    worn: float = 1.0
-    """Watches and bracelets."""
-    held: float = 1.0
-    occluder: float = 1.0
-    """Things in front of the hand."""
-    second_hand: float = 1.0
-    background: float = 1.0
-    distractors: float = 1.0
-    """Shapes of the colour of skin behind the hand."""
-    defocus: float = 1.0
-    exposure: float = 1.0
-    white_balance: float = 1.0
-    vignette: float = 1.0
-    lens_blur: float = 1.0
-    motion_blur: float = 1.0
-    rescale: float = 1.0
-    """Pictures taken small and blown up."""
-    noise: float = 1.0
-    jpeg: float = 1.0
-    depth_noise: float = 1.0
-    """Of `synth.depth_noise_m`."""
-    depth_steps: float = 1.0
-    depth_edges: float = 1.0
-    depth_holes: float = 1.0
-    depth_patches: float = 1.0
-    depth_missing: float = 0.0
-    """Probability that a hand has no depth at all (`model.p_drop` does the same for training)."""
+    drop_p: float = 0.3
+    """No prompt at all."""
+    clicks_p: float = 0.25
+    """One to six joints are placed by a person; alone, or on top of a detector's."""
+    wrong_p: float = 0.25
+    """A detector's are grossly wrong: joints moved, fingers swapped or collapsed, everything shifted."""
+    flat_p: float = 0.2
+    """A detector's have no relative 3D."""
+    drop_joint_p: float = 0.15
+    """Each joint of half of the detections."""
 
     def __post_init__(self):
-        for factor in fields(self):
-            value, top = getattr(self, factor.name), 1 if factor.name == "depth_missing" else 2
-            require(f"synth.factors.{factor.name}", 0.0 <= value <= top, value, f"0 (off) to {top}")
-
-
-@dataclass(frozen=True)
-class SynthConfig:
-    """The endless synthetic source (`utnet.synth`)."""
-
-    appearance: str = "plain"
-    """"plain": one-coloured skin, one light, a texture behind; "full": all of `factors`."""
-    factors: FactorsConfig = field(default_factory=FactorsConfig)
-    backgrounds: str = ""
-    """Folder of your photographs, to be put behind full hands; empty: procedural scenes."""
-
-    max_tilt_deg: float = 180.0
-    """Largest angle between the camera and the palm's or the back's normal; 90 or more is the whole sphere."""
-    distance_m: tuple[float, float] = (0.35, 1.0)
-    fov_deg: tuple[float, float] = (40.0, 70.0)
-    betas_std: float = 1.0
-    forearm: bool = True
-    depth_noise_m: float = 0.001
-
-    def __post_init__(self):
-        require("synth.appearance", self.appearance in ("plain", "full"), self.appearance, "'plain' or 'full'")
-        unused = self.appearance == "plain" and (self.factors != FactorsConfig() or self.backgrounds)
-        require("synth.appearance", not unused, "plain", "'full': synth.factors and synth.backgrounds are given")
-        for name, low, high in (("distance_m", 0.3, 10.0), ("fov_deg", 5.0, 120.0)):
-            a, b = getattr(self, name)
-            require(f"synth.{name}", low <= a <= b <= high, [a, b], f"two rising numbers from {low} to {high}")
-        require_range("synth", self, 5, 360, "max_tilt_deg")
-        require_range("synth", self, 0, 5, "betas_std")
-        require_range("synth", self, 0, 1, "depth_noise_m")
+        require_range("prompts", self, 0, 1, *(each.name for each in fields(self)))
 
 
 @dataclass(frozen=True)
@@ -272,9 +217,10 @@ class DataConfig:
     tips: str = ""
     """Whose fingertip vertices custom MANO labels mean ("": smplx's)."""
     weight: float = 1.0
-    """Share of a part of a mixture."""
     mixture: tuple[DataConfig, ...] = ()
-    """The parts of a mixture."""
+    """The parts of a mixture; `weight` is the share of one."""
+    check: bool = True
+    """Training judges 256 samples before it starts (order of joints, sides, units, axes, cameras, boxes)."""
 
     def __post_init__(self):
         require("data.limit", self.limit is None or self.limit >= 1, self.limit, "at least 1, or null for all")
@@ -366,6 +312,7 @@ class Config:
     """Null: what belongs to the training data (`config.validation`); without a name: that, with these keys."""
     crop: CropConfig = field(default_factory=CropConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
+    prompts: PromptConfig = field(default_factory=PromptConfig)
     synth: SynthConfig = field(default_factory=SynthConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     loss: LossConfig = field(default_factory=LossConfig)
@@ -376,6 +323,10 @@ class Config:
         weight, head = self.loss.w_uncertainty, self.model.uncertainty
         expected = "more than 0 with model.uncertainty: true" if head else "0 without model.uncertainty: true"
         require("loss.w_uncertainty", (weight > 0) == head, weight, expected)
+        heads = self.loss.w_mask > 0 or self.loss.w_side > 0
+        weights = [self.loss.w_mask, self.loss.w_side]
+        expected = "one above 0 with model.evidence: true" if self.model.evidence else "0 without model.evidence: true"
+        require("loss.w_mask, loss.w_side", heads == self.model.evidence, weights, expected)
 
     @classmethod
     def completed_tree(cls, tree: dict, where: str) -> dict:

@@ -61,7 +61,18 @@ def collate(samples: Sequence[Sample], *, hand_model: str = "open", root_id: int
         params_ok=torch.from_numpy(ok),
         betas_ok=torch.from_numpy(ok & np.array([s.betas_ok for s in samples])),
         keys=tuple(s.key for s in samples),
+        landmarks=_stacked([s.landmarks for s in samples], 0.0),
+        mask_cells=_stacked([s.mask_cells for s in samples], np.nan),
+        is_right=torch.tensor([not s.in_mirror for s in samples]),
     )
+
+
+def _stacked(arrays: Sequence[np.ndarray | None], absent: float) -> torch.Tensor | None:
+    """Arrays of one shape, `absent` for those that are None; None where all are."""
+    shape = next((array.shape for array in arrays if array is not None), None)
+    if shape is None:
+        return None
+    return _tensor(np.stack([np.full(shape, absent) if array is None else array for array in arrays]))
 
 
 def label_fault(sample: Sample) -> str:

@@ -15,6 +15,7 @@ from utnet.data.source import evenly_spaced, ground_truth_box
 from utnet.errors import InputError
 from utnet.geometry import axis_angle_to_matrix
 from utnet.hand import HandModel
+from utnet.hand.mano import mano_file
 from utnet.io import layouts
 from utnet.io.files import check_size, read_bytes, read_image, read_rgb
 from utnet.io.json_rows import read_rows
@@ -259,7 +260,7 @@ class FreiHand:
         if self._mano is None:
             raise InputError("FreiHAND's labels are MANO's; name the folder of your MANO_RIGHT.pkl (data.mano)")
         folder = Path(self._mano)
-        path = folder / "MANO_RIGHT.pkl"
+        path = mano_file(folder, "right")
         if not path.is_file():
             raise InputError(f"{path}: no such file; name the folder that holds your MANO_RIGHT.pkl (data.mano)")
         return path

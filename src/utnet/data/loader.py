@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler, get_
 from utnet.config import AugmentConfig, Config, CropConfig
 from utnet.data.augment import augment as augment_sample
 from utnet.data.collate import collate, label_fault
+from utnet.data.extras import Extras
 from utnet.data.source import BadSample, Source, StreamSource, bad_sample, epoch_order, is_stream
 from utnet.data.transforms import right_crop
 from utnet.data.workers import init_worker, worker_context
@@ -37,13 +38,20 @@ class _Crops:
         augment: how their pixels are changed, or None.
         seed: of the jitters; None gives the fixed crops of evaluation.
         p_drop: probability that a sample loses its depth; not in evaluation.
+        extras: prompts and masks.
     """
 
     def __init__(
-        self, size_px: int, config: CropConfig, augment: AugmentConfig | None, seed: int | None, p_drop: float = 0.0
+        self,
+        size_px: int,
+        config: CropConfig,
+        augment: AugmentConfig | None,
+        seed: int | None,
+        p_drop: float = 0.0,
+        extras: Extras | None = None,
     ):
         self._size_px, self._config, self._augment, self._seed = size_px, config, augment, seed
-        self._p_drop = p_drop
+        self._p_drop, self._extras = p_drop, extras or Extras()
 
     def __call__(self, sample: Sample, epoch: int, number: int) -> Sample | BadSample:
         """`number`: index of the sample, or a hash of its key."""
@@ -52,6 +60,7 @@ class _Crops:
             return BadSample(sample.key, fault)
         rng = None if self._seed is None else np.random.default_rng((self._seed, epoch, number))
         out = right_crop(sample, self._size_px, self._config, rng)
+        out = self._extras(out, np.random.default_rng((self._seed or 0, epoch, number, 2)))
         if self._augment is not None and rng is not None and (self._augment.crops or not sample.is_crop):
             out = augment_sample(out, self._augment, rng)
         return replace(out, depth_m=None) if self._drops(epoch, number) else out  # last: the rest is drawn as with it
@@ -286,6 +295,7 @@ def make_loader(
     rank: int = 0,
     world_size: int = 1,
     pin_memory: bool = False,
+    extras: Extras | None = None,
 ) -> Loader:
     """The loader of a run.
 
@@ -303,10 +313,13 @@ def make_loader(
         rank: this process among `world_size`.
         world_size: processes that share the samples.
         pin_memory: put batches where a GPU fetches them from fastest.
+        extras: prompts and masks of the samples.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # workers that spin slow a small machine by up to 100 times
     changes = config.augment if (train if augment is None else augment) else None
-    crops = _Crops(config.model.size_px, config.crop, changes, config.seed if train else None, config.model.p_drop)
+    crops = _Crops(
+        config.model.size_px, config.crop, changes, config.seed if train else None, config.model.p_drop, extras
+    )
     num_workers, seed = config.train.num_workers, config.seed
     position = _begun(position, max(1, num_workers))
     dataset: Dataset

@@ -54,6 +54,23 @@ def to_right(sample: Sample) -> Sample:
     return sample if sample.side == "right" else mirror(sample)
 
 
+def in_mirror(sample: Sample) -> Sample:
+    """A crop of a right hand as that of a left hand which is taken for a right one: picture, prompts and mask flipped,
+    without labels of joints and parameters."""
+    flipped, prompts, cells = mirror(sample), sample.landmarks, sample.mask_cells
+    return replace(
+        flipped,
+        side="right",
+        in_mirror=True,
+        joints_2d_conf=np.zeros_like(sample.joints_2d_conf),
+        joints_3d_conf=np.zeros_like(sample.joints_3d_conf),
+        params=None,
+        vertices_cam_m=None,
+        landmarks=None if prompts is None else prompts * [-1.0, 1.0, -1.0, 1.0, 1.0, 1.0],
+        mask_cells=None if cells is None else np.ascontiguousarray(cells[:, ::-1]),
+    )
+
+
 def crop(sample: Sample, size_px: int, config: CropConfig, rng: np.random.Generator | None = None) -> Sample:
     """Cuts a square around the hand's box: ONE affine carries picture and labels together.
 

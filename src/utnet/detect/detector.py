@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 import cv2
@@ -14,9 +13,11 @@ from utnet.conventions import SIDES
 from utnet.detect.boxes import contained, covered, overlap
 from utnet.detect.detection import Detection
 from utnet.detect.landmark import LandmarkNetwork, Landmarks
+from utnet.detect.looks import look_again
 from utnet.detect.palm import PalmDetector, whole
 from utnet.detect.regions import Palm, Region, region_of_landmarks, region_of_palm
 from utnet.detect.second import SecondDetector
+from utnet.detect.tiles import farther, hidden, tiles
 from utnet.errors import InputError
 from utnet.geometry import box_of
 
@@ -28,14 +29,27 @@ _SURE_HINT = 0.85
 """Lowest presence of a hand that was found by a hint."""
 _BOX_SCALE = 1.6
 """Side of the region in which a hand is looked for over the longer side of its tight box."""
+_BOX_PALM = 0.3
+"""Lowest score of a palm that turns the region of a user's box."""
+_GOOD_FIT = 0.5
+"""Presence times overlap with the box from which on a palm's hand is the box's, and no turns are tried."""
+_SECOND_LOOKS = 2
+"""So many of the four turns of a box are looked at again, the best ones."""
 _TURNS = tuple(k * math.pi / 2 for k in range(4))
 _FARTHER = 1.5
-"""The palm detector misses hands that fill the picture, so it also sees the picture with a margin around it."""
-_TILED_FROM_PX = 960
-"""A picture with a longer side than this is also looked at in tiles of half that side."""
+"""The palm detector misses hands that fill the picture: where it finds none it also sees the picture with a margin."""
+_APART = 20.0
+"""Two looks whose landmarks are farther apart than this, in percent of the box, do not show the same hand."""
 _PALM_JOINTS = (0, 5, 9, 13, 17)
 _LARGEST_PX = 2048
 """Larger pictures are shrunk to this before hands are looked for."""
+_WEAK_BOX = 0.1
+"""Lowest score of the second detector."""
+_SURE_BOX = 0.2
+"""Lowest score of a box of the second detector that is looked at in four turns."""
+_SMALL, _ENLARGED = 0.15, 4.0
+"""Boxes of the second detector smaller than this share of the picture are only where the palm detector looks again, at
+a square so many times as large."""
 _SAME_HAND = 0.3
 """Two answers are one hand where their landmarks are on average nearer than this share of the hand's size."""
 _PART = 0.25
@@ -63,7 +77,7 @@ class HandDetector:
     def __init__(self, *, threads: int | None = None):
         self._palms = PalmDetector(threads=threads)
         self._landmarks = LandmarkNetwork(threads=threads)
-        self._second = SecondDetector(threads=threads)
+        self._second = SecondDetector(threads=threads, threshold=_WEAK_BOX)
 
     def __call__(self, image_rgb: np.ndarray) -> list[Detection]:
         """The hands of (H, W, 3) uint8, best first; an empty list where there are none.
@@ -79,36 +93,49 @@ class HandDetector:
         height, width = image_rgb.shape[:2]
         scale = min(1.0, _LARGEST_PX / max(height, width))
         if scale == 1:
-            return self._find(image_rgb, quick)
+            return _best_first(self._find(image_rgb, quick, tiles(width, height)))
         size = max(round(width * scale), 1), max(round(height * scale), 1)
-        hands = self._find(cv2.resize(image_rgb, size, interpolation=cv2.INTER_AREA), quick)
-        return [hand.resized(width / size[0], height / size[1]) for hand in hands]
+        hands = self._find(cv2.resize(image_rgb, size, interpolation=cv2.INTER_AREA), quick, ())
+        hands = [hand.resized(width / size[0], height / size[1]) for hand in hands]
+        if not quick:
+            self._search(image_rgb, tiles(width, height), hands)
+        return _best_first(hands)
 
-    def _find(self, image_rgb: np.ndarray, quick: bool) -> list[Landmarks]:
-        """The hands, best first."""
-        squares = [whole(image_rgb)] if quick else _squares(image_rgb)
-        palms = [
-            palm for square in squares for palm in self._palms(image_rgb, square) if _counts(palm, square, image_rgb)
-        ]
+    def _find(self, image_rgb: np.ndarray, quick: bool, squares: Iterable[Region]) -> list[Landmarks]:
+        """The hands of a picture that is not too large: of palms in the whole and in squares of it, then what is seen
+        once these are hidden, then hints (weak palms, the second detector's boxes, a hand that fills the picture)."""
         found: list[Landmarks] = []
+        weak = self._search(image_rgb, [whole(image_rgb)], found)
+        if quick:
+            return found
+        height, width = image_rgb.shape[:2]
+        self._search(image_rgb, squares, found)
+        rest_rgb = hidden(image_rgb, found)
+        if found:
+            self._add_hidden(rest_rgb, found)
+        else:
+            weak += self._search(image_rgb, [farther(image_rgb, _FARTHER)], found)
+        for palm in weak:
+            if not any(_accounts(hand, palm) for hand in found):
+                self._add_hints(rest_rgb, [region_of_palm(palm)], found)
+        for box, score in zip(*self._second(image_rgb), strict=True):
+            if any(covered(box, box_of(hand.joints_px)) >= _EXPLAINED for hand in found):
+                continue
+            if (box[2:] - box[:2]).max() < _SMALL * max(height, width):
+                self._search(rest_rgb, _turned(box, _ENLARGED)[:1], found)
+            elif score >= _SURE_BOX:
+                self._add_hints(rest_rgb, _turned(box), found)
+        if not found:  # a hand that fills the picture is too large for both
+            self._add_hints(image_rgb, _turned(np.array([0, 0, width, height]) - 0.5, 1.0), found)
+        return found
+
+    def _search(self, image_rgb: np.ndarray, squares: Iterable[Region], found: list[Landmarks]) -> list[Palm]:
+        """Adds the hands of sure palms in some squares, and returns the other palms."""
+        palms = [palm for square in squares for palm in self._palms(image_rgb, square)]
         for palm in palms:
             if palm.score >= _SURE_PALM and not any(_accounts(hand, palm) for hand in found):
                 self._add_palm(image_rgb, palm, found)
-        if not quick:
-            self._find_more(image_rgb, palms, found)
-        return sorted(found, key=lambda hand: -hand.presence)
-
-    def _find_more(self, image_rgb: np.ndarray, palms: list[Palm], found: list[Landmarks]) -> None:
-        """Adds hands where there are only hints: weak palms, the second detector's boxes, the whole picture."""
-        for palm in palms:
-            if palm.score < _SURE_PALM and not any(_accounts(hand, palm) for hand in found):
-                self._add_hints(image_rgb, [region_of_palm(palm)], found)
-        for box in self._second(image_rgb)[0]:
-            if all(covered(box, box_of(hand.joints_px)) < _EXPLAINED for hand in found):
-                self._add_hints(image_rgb, _turned(box), found)
-        if not found:  # a hand that fills the picture is too large for both
-            height, width = image_rgb.shape[:2]
-            self._add_hints(image_rgb, _turned(np.array([0, 0, width, height]) - 0.5, 1.0), found)
+        return [palm for palm in palms if palm.score < _SURE_PALM]
 
     def in_boxes(
         self, image_rgb: np.ndarray, boxes: Sequence[Sequence[float]], sides: Sequence[str] | None = None
@@ -142,19 +169,38 @@ class HandDetector:
         return hand if hand.presence >= _PRESENT else None
 
     def in_region(self, image_rgb: np.ndarray, region: Region) -> Landmarks | None:
-        """The hand in a region, seen again in the region of its own landmarks; None where there is none."""
+        """The hand in a region, seen again in the region of its own landmarks, and once more where the looks are not of
+        one hand; None where there is none, or the looks still disagree."""
         first = self._landmarks(image_rgb, region)
         if first.presence < _PRESENT:
             return None
-        return self.follow(image_rgb, first.joints_px)
+        for _ in range(2):
+            hand = look_again(self._landmarks, image_rgb, first)
+            if hand.presence < _PRESENT:
+                return None
+            if hand.agreement is not None and hand.agreement <= _APART:
+                return hand
+            first = hand
+        return None
 
     def _in_box(self, image_rgb: np.ndarray, box: np.ndarray, side: str | None = None) -> Landmarks:
-        """The most likely hand in a box: its turn is not known, so four are tried, and the palm detector is asked."""
-        upright, *turned = _turned(box)
-        regions = [upright, *turned, *(region_of_palm(palm) for palm in self._palms(image_rgb, upright))]
-        first = max((self._landmarks(image_rgb, r) for r in regions), key=lambda hand: _fit(hand, box, side))
-        again = self._landmarks(image_rgb, region_of_landmarks(first.joints_px))
-        return max(first, again, key=lambda hand: _fit(hand, box, side))
+        """The most likely hand in a box, always seen twice: a region that is upside down shows the other side. Palms
+        in the box say how the hand is turned; without one that leads to a hand four turns are tried."""
+        regions = [region_of_palm(palm) for palm in self._palms(image_rgb, _turned(box)[0]) if palm.score >= _BOX_PALM]
+        firsts = [self._landmarks(image_rgb, region) for region in regions]
+        hands = [self._seen_in_box(image_rgb, box, side, first) for first in firsts]
+        if max((_fit(hand, box, side) for hand in hands), default=0.0) < _GOOD_FIT:
+            firsts = [self._landmarks(image_rgb, region) for region in _turned(box)]
+            firsts.sort(key=lambda hand: -_fit(hand, box, side))
+            hands += [self._seen_in_box(image_rgb, box, side, first) for first in firsts[:_SECOND_LOOKS]]
+        return max(hands, key=lambda hand: _fit(hand, box, side))
+
+    def _seen_in_box(self, image_rgb: np.ndarray, box: np.ndarray, side: str | None, first: Landmarks) -> Landmarks:
+        """A hand seen again; where the second look leaves the box the first one's landmarks stay."""
+        hand = look_again(self._landmarks, image_rgb, first)
+        if _fit(hand, box, side) < 0.5 * _fit(first, box, side):
+            return replace(first, right=hand.right, agreement=hand.agreement)
+        return hand
 
     def _add_palm(self, image_rgb: np.ndarray, palm: Palm, found: list[Landmarks]) -> None:
         """Adds the hand of a palm. Where hands are folded into each other the landmarks may slip to the other hand;
@@ -166,14 +212,19 @@ class HandDetector:
                 found.append(hand)
                 return
 
+    def _add_hidden(self, rest_rgb: np.ndarray, found: list[Landmarks]) -> None:
+        """Adds hands beside, behind and in found ones: palms of the picture in which these are hidden. In the picture
+        itself their landmarks would slip to the found hand."""
+        for palm in self._palms(rest_rgb):
+            hand = self.in_region(rest_rgb, region_of_palm(palm)) if palm.score >= _SURE_PALM else None
+            if hand and _accounts(hand, palm) and not any(_hides(other, hand) for other in found):
+                found.append(hand)
+
     def _add_hints(self, image_rgb: np.ndarray, regions: Sequence[Region], found: list[Landmarks]) -> None:
         """Adds hands of regions that may or may not show one, the likeliest first."""
         hands = [hand for region in regions if (hand := self.in_region(image_rgb, region))]
         for hand in sorted(hands, key=lambda hand: -hand.presence):
-            box = box_of(hand.joints_px)
-            if hand.presence >= _SURE_HINT and all(
-                contained(box, box_of(other.joints_px)) < _CONTAINED for other in found
-            ):
+            if hand.presence >= _SURE_HINT and not any(_hides(other, hand) for other in found):
                 found.append(hand)
 
 
@@ -182,15 +233,21 @@ def _check_picture(image_rgb: np.ndarray) -> None:
         raise ValueError(f"picture of shape {image_rgb.shape}, {image_rgb.dtype}; expected (H, W, 3) uint8")
 
 
-def as_detection(hand: Landmarks, *, side: str | None = None, track: int | None = None) -> Detection:
-    """What the landmark network said, with its side or the one that the user knows."""
+def as_detection(
+    hand: Landmarks, *, side: str | None = None, side_probability: float = 1.0, track: int | None = None
+) -> Detection:
+    """What the landmark network said, with its side, or one that is known with a probability."""
+    if side is None:
+        side, side_probability = "right" if hand.right >= 0.5 else "left", max(hand.right, 1 - hand.right)
     return Detection(
-        side=side or ("right" if hand.right >= 0.5 else "left"),
+        side=side,
         score=hand.presence,
         box_px=box_of(hand.joints_px),
         joints_px=hand.joints_px,
         joints_m=hand.joints_m,
         track=track,
+        side_probability=side_probability,
+        agreement=hand.agreement,
     )
 
 
@@ -198,11 +255,6 @@ def same_hand(a: np.ndarray, b: np.ndarray) -> bool:
     """Whether two sets of landmarks (21, 2) lie on one hand: near to each other for their size."""
     size = min(float(np.sqrt(np.prod(np.ptp(joints, 0)))) for joints in (a, b))
     return float(np.linalg.norm(a - b, axis=1).mean()) < _SAME_HAND * size
-
-
-def _counts(palm: Palm, square: Region, image_rgb: np.ndarray) -> bool:
-    """Tiles show much texture: only sure palms count there."""
-    return palm.score >= _SURE_PALM or square.side_px >= max(image_rgb.shape[:2])
 
 
 def _accounts(hand: Landmarks, palm: Palm) -> bool:
@@ -219,6 +271,11 @@ def _repeats(hand: Landmarks, other: Landmarks) -> bool:
     return same_hand(hand.joints_px, other.joints_px) or bool(part and covered(box, found) > 0.5)
 
 
+def _hides(found: Landmarks, hand: Landmarks) -> bool:
+    """Whether a hand of a hint may be a found one: most of one's box lies in the other's."""
+    return contained(box_of(hand.joints_px), box_of(found.joints_px)) >= _CONTAINED
+
+
 def _fit(hand: Landmarks, box: np.ndarray, side: str | None) -> float:
     """How well a hand answers for a box that a user gave."""
     likely = {"right": hand.right, "left": 1 - hand.right, None: 1.0}[side]
@@ -232,21 +289,5 @@ def _turned(box: np.ndarray, scale: float = _BOX_SCALE) -> list[Region]:
     return [Region(x, y, side, angle) for angle in _TURNS]
 
 
-def _squares(image_rgb: np.ndarray) -> Iterator[Region]:
-    """Where the palm detector looks: at the picture, at tiles of a large one, and from farther away."""
-    height, width = image_rgb.shape[:2]
-    picture = whole(image_rgb)
-    yield picture
-    side = picture.side_px / 2
-    if picture.side_px > _TILED_FROM_PX:
-        for x, y in itertools.product(_middles(width, side), _middles(height, side)):
-            yield Region(x, y, side)
-    yield replace(picture, side_px=picture.side_px * _FARTHER)
-
-
-def _middles(length: int, side: float) -> list[float]:
-    """Middles of the tiles along one axis of the picture: overlapping by at least a quarter, all inside."""
-    if length <= side:
-        return [(length - 1) / 2]
-    count = 1 + math.ceil((length - side) / (0.75 * side))
-    return list(np.linspace(side / 2, length - side / 2, count) - 0.5)
+def _best_first(hands: Sequence[Landmarks]) -> list[Landmarks]:
+    return sorted(hands, key=lambda hand: -hand.presence)

@@ -21,12 +21,14 @@ class Landmarks:
         joints_m: (21, 3) metres round the hand's middle, axes as the picture's (x right, y down, z forward).
         presence: in [0, 1], that the region shows a hand.
         right: in [0, 1], that it is a right hand (in an ordinary picture, not a mirror's).
+        agreement: mean distance from the landmarks of an earlier look, in percent of the box; None of a single look.
     """
 
     joints_px: np.ndarray
     joints_m: np.ndarray
     presence: float
     right: float
+    agreement: float | None = None
 
     def resized(self, x: float, y: float) -> Landmarks:
         """The same hand in the picture made x times wider and y times higher: edges stay edges."""
@@ -58,3 +60,8 @@ class LandmarkNetwork:
             presence=float(presence[0]),
             right=float(right[0]),
         )
+
+    def mirrored_right(self, image_rgb: np.ndarray, region: Region) -> float:
+        """Probability of a right hand in a region, by its mirror image."""
+        _, _, left, _ = run(self._session, region.cut(image_rgb, SIZE_PX)[:, ::-1].astype(np.float32) / 255)
+        return 1 - float(left[0])

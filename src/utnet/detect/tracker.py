@@ -36,6 +36,7 @@ class _Track:
         hand: where it was seen last.
         velocity_px: (2,) a frame.
         votes: sum over frames of P(right) - 0.5.
+        num_frames: in which it was seen.
         unseen: frames since it was seen.
     """
 
@@ -43,11 +44,17 @@ class _Track:
     hand: Landmarks
     velocity_px: np.ndarray
     votes: float
+    num_frames: int = 1
     unseen: int = 0
 
     @property
     def side(self) -> str:
         return "right" if self.votes >= 0 else "left"
+
+    @property
+    def detection(self) -> Detection:
+        probability = 0.5 + abs(self.votes) / self.num_frames
+        return as_detection(self.hand, side=self.side, side_probability=probability, track=self.number)
 
     @property
     def expected_px(self) -> np.ndarray:
@@ -65,6 +72,7 @@ class _Track:
         moved = (hand.joints_px.mean(0) - self.hand.joints_px.mean(0)) / (self.unseen + 1)
         self.velocity_px = (1 - _STEADY) * self.velocity_px + _STEADY * moved
         self.hand, self.votes, self.unseen = hand, self.votes + hand.right - 0.5, 0
+        self.num_frames += 1
 
 
 class HandTracker:
@@ -97,8 +105,7 @@ class HandTracker:
         followed = self._follow(image_rgb)
         self._look(image_rgb, followed)
         self._tracks = [track for track in self._tracks if track.unseen <= self._patience]
-        seen = [track for track in self._tracks if track.unseen == 0]
-        return [as_detection(track.hand, side=track.side, track=track.number) for track in seen]
+        return [track.detection for track in self._tracks if track.unseen == 0]
 
     def _look(self, image_rgb: np.ndarray, followed: list[_Track]) -> None:
         """Runs the detector if it is time to: in full once in a while, quickly in between and for lost hands."""

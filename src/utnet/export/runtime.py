@@ -18,8 +18,10 @@ from torch import Tensor
 
 import utnet
 from utnet.config import CropConfig, ModelConfig, from_tree, to_tree
+from utnet.conventions import NUM_JOINTS
 from utnet.errors import InputError, install_line, shown
 from utnet.export.onnx_check import check_onnx
+from utnet.io.atomic import check_stand_in
 from utnet.types import Batch, Prediction, check_shape
 
 SUFFIXES = {"onnx": ".onnx", "openvino": ".xml", "torch": ".pt2"}
@@ -105,6 +107,7 @@ class ExportedNetwork:
         hand_model: "open" or "mano", which decodes its parameters.
         faces: (F, 3) int64, counter-clockwise seen from outside.
         takes_depth: False for a file that was exported without depth.
+        takes_landmarks: True for a network with prompts.
 
     Raises:
         InputError: no such file, none of `utnet export`, a damaged one, or the package that runs it is not installed.
@@ -116,6 +119,7 @@ class ExportedNetwork:
             raise InputError(f"{path}: not an exported network; those end in {', '.join(SUFFIXES.values())}")
         if not path.is_file():
             raise InputError(f"{path}: no such file; make it with `utnet export`")
+        check_stand_in(path)
         if precision not in ("fp32", "bf16") or (precision == "bf16" and path.suffix != ".xml"):
             raise ValueError(f"precision is {precision!r}; expected 'fp32', or 'bf16' for OpenVINO's .xml, not {path}")
         if path.suffix == ".onnx":
@@ -129,7 +133,7 @@ class ExportedNetwork:
         self._run = opened.run
         self.path, self.config, self.hand_model = path, contents.config, contents.hand_model
         self.faces = np.array(contents.faces, np.int64)
-        self.takes_depth = "depth_m" in contents.inputs
+        self.takes_depth, self.takes_landmarks = "depth_m" in contents.inputs, "landmarks" in contents.inputs
 
     def __call__(
         self,
@@ -137,6 +141,7 @@ class ExportedNetwork:
         depth_m: Tensor | None = None,
         K_px: Tensor | None = None,
         depth_ok: Tensor | None = None,
+        landmarks: Tensor | None = None,
     ) -> Prediction:
         """Right hands in square crops, on the CPU.
 
@@ -145,12 +150,13 @@ class ExportedNetwork:
             depth_m: (B, H, H) metres, 0 where there is no reading; None without depth.
             K_px: (B, 3, 3) of the crops, NaN or None where it is not known.
             depth_ok: (B,) bool, which samples have depth (default: all that have a reading in the box).
+            landmarks: (B, 21, 6) prompts as `UTNet.forward` takes them, or None.
 
         Returns:
             Prediction with what `UTNet.forward` gives but `coarse`, `joint_map` and `joint_heat`.
 
         Raises:
-            InputError: depth for a network that was exported without.
+            InputError: depth or landmarks for a network that was exported without.
             ValueError: wrong shapes.
         """
         num, size = len(rgb), self.config.model.size_px
@@ -167,6 +173,12 @@ class ExportedNetwork:
             K_px = rgb.new_full((num, 3, 3), torch.nan) if K_px is None else K_px
             check_shape("K_px", K_px, (num, 3, 3))
             inputs |= {"depth_m": depth_m, "K_px": K_px}
+        if landmarks is not None and not self.takes_landmarks:
+            raise InputError(f"{self.path}: takes no landmarks; leave them out, or export a network with model.prompts")
+        if self.takes_landmarks:
+            landmarks = rgb.new_zeros(num, NUM_JOINTS, 6) if landmarks is None else landmarks.to(rgb.dtype)
+            check_shape("landmarks", landmarks, (num, NUM_JOINTS, 6))
+            inputs["landmarks"] = landmarks
         try:
             outputs: dict[str, Any] = dict(self._run(inputs))
         except Exception as error:  # the runtimes' exceptions have no base of their own
@@ -175,12 +187,13 @@ class ExportedNetwork:
             outputs["root_z_m"] = rgb.new_full((num,), torch.nan)
         return Prediction(**outputs)
 
-    def forward_batch(self, batch: Batch, *, use_depth: bool = True) -> Prediction:
-        """Of a Batch on the CPU, as `UTNet.forward_batch`; `use_depth=False` hides its depth."""
-        rgb = batch.rgb.float() / 255
+    def forward_batch(self, batch: Batch, *, use_depth: bool = True, use_landmarks: bool = True) -> Prediction:
+        """Of a Batch on the CPU, as `UTNet.forward_batch`; `use_depth=False` hides its depth, `use_landmarks=False` its
+        prompts."""
+        rgb, landmarks = batch.rgb.float() / 255, batch.landmarks if use_landmarks else None
         if not (use_depth and batch.depth_ok.any()):
-            return self(rgb)
-        return self(rgb, batch.depth_m, batch.K_px, batch.depth_ok)
+            return self(rgb, landmarks=landmarks)
+        return self(rgb, batch.depth_m, batch.K_px, batch.depth_ok, landmarks)
 
 
 def _check_contents(contents: Contents, opened: _Opened, path: Path) -> None:
@@ -189,6 +202,8 @@ def _check_contents(contents: Contents, opened: _Opened, path: Path) -> None:
     inputs: dict[str, _Shape] = {"rgb": (None, 3, size, size)}
     if "depth_m" in contents.inputs:
         inputs |= {"depth_m": (None, size, size), "K_px": (None, 3, 3)}
+    if "landmarks" in contents.inputs:
+        inputs["landmarks"] = (None, NUM_JOINTS, 6)
     # The first axis is the batch.
     outputs: dict[str, _Shape] = {
         "global_orient": (None, 1, 3, 3),
@@ -201,6 +216,7 @@ def _check_contents(contents: Contents, opened: _Opened, path: Path) -> None:
         "vertices_m": (None, None, 3),
         **({"root_z_m": (None,)} if "root_z_m" in contents.outputs else {}),
         **({"joint_scale_mm": (None, 21), "error_shape": (None, 2)} if "joint_scale_mm" in contents.outputs else {}),
+        **({"mask_logit": (None, None, None), "side_logit": (None,)} if "mask_logit" in contents.outputs else {}),
     }
     for kind, said, expected, found in (
         ("inputs", contents.inputs, inputs, opened.inputs),

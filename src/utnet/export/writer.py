@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from utnet.config import CropConfig
+from utnet.conventions import NUM_JOINTS
 from utnet.data.collate import collate
 from utnet.errors import InputError, install_line
 from utnet.export.runtime import RECORD, SUFFIXES, Contents, ExportedConfig, ExportedNetwork
@@ -51,7 +52,15 @@ class Agreement:
 def output_names(model: UTNet, *, with_depth: bool) -> tuple[str, ...]:
     """The outputs of an exported network, in order."""
     names = (*OUTPUTS, "root_z_m") if with_depth else OUTPUTS
-    return names if model.scale_head is None else (*names, "joint_scale_mm", "error_shape")
+    if model.scale_head is not None:
+        names = (*names, "joint_scale_mm", "error_shape")
+    return names if model.evidence is None else (*names, "mask_logit", "side_logit")
+
+
+def input_names(model: UTNet, *, with_depth: bool) -> tuple[str, ...]:
+    """The inputs of an exported network, in order."""
+    names = INPUTS if with_depth else INPUTS[:1]
+    return names if model.prompts is None else (*names, "landmarks")
 
 
 def export_network(
@@ -71,7 +80,8 @@ def export_network(
         crop: how its crops are cut, for those who run the file.
         format: "onnx" (opset 20), "openvino" or "torch" (torch.export).
         with_depth: inputs rgb (B, 3, H, H) in [0, 1], depth_m (B, H, H) in m (0 = no reading; a sample of zeros has no
-            depth) and K_px (B, 3, 3) (NaN = not known); without, rgb alone. Outputs are `output_names`, float32, as
+            depth) and K_px (B, 3, 3) (NaN = not known); without, rgb alone. A network with prompts takes landmarks
+            (B, 21, 6) last (zeros: none). Outputs are `output_names`, float32, as
             `UTNet.forward` gives them.
 
     Raises:
@@ -81,7 +91,7 @@ def export_network(
     path = Path(path)
     _check_request(model, path, format)
     names = output_names(model, with_depth=with_depth)
-    inputs = INPUTS if with_depth else INPUTS[:1]
+    inputs = input_names(model, with_depth=with_depth)
     record = Contents(
         config=ExportedConfig(model=replace(model.config, mano=""), crop=crop),  # the hand is in the file
         inputs=inputs,
@@ -114,7 +124,7 @@ def compare(model: UTNet, path: str | Path, *, crop: CropConfig) -> Agreement:
     """An exported file beside the network that it was made of, on synthetic hands; the file is trusted."""
     network = ExportedNetwork(path, trusted=True)
     mm, relative, hands = [], [], 0
-    for batch in _batches(model.config.size_px, crop):
+    for batch in _batches(model, crop):
         for use_depth in (False, True) if network.takes_depth else (False,):
             with torch.inference_mode():
                 expected = model.forward_batch(batch, use_depth=use_depth)
@@ -133,9 +143,20 @@ class _Traced(nn.Module):
         super().__init__()
         self.model, self.names = model, names
 
-    def forward(self, rgb: Tensor, depth_m: Tensor | None = None, K_px: Tensor | None = None) -> tuple[Tensor, ...]:
-        prediction = self.model(rgb, depth_m, K_px)
+    def forward(
+        self,
+        rgb: Tensor,
+        depth_m: Tensor | None = None,
+        K_px: Tensor | None = None,
+        landmarks: Tensor | None = None,
+    ) -> tuple[Tensor, ...]:
+        prediction = self.model(rgb, depth_m, K_px, landmarks=landmarks)
         return tuple(getattr(prediction, name) for name in self.names)
+
+
+class _TracedWithoutDepth(_Traced):
+    def forward(self, rgb: Tensor, landmarks: Tensor | None = None) -> tuple[Tensor, ...]:  # type: ignore[override]
+        return super().forward(rgb, landmarks=landmarks)
 
 
 def _check_request(model: UTNet, path: Path, format: str) -> None:
@@ -160,10 +181,12 @@ def _trace(model: UTNet, inputs: tuple[str, ...], names: tuple[str, ...]) -> tor
         "rgb": torch.rand(2, 3, size, size),
         "depth_m": torch.full((2, size, size), 0.6),
         "K_px": torch.eye(3).repeat(2, 1, 1) * size,
+        "landmarks": torch.rand(2, NUM_JOINTS, 6),
     }
+    traced = _Traced if "depth_m" in inputs else _TracedWithoutDepth
     batch = torch.export.Dim("batch")
     program = torch.export.export(
-        _Traced(model, names).eval(),
+        traced(model, names).eval(),
         tuple(example[name] for name in inputs),
         dynamic_shapes=tuple({0: batch} for _ in inputs),
         strict=False,
@@ -210,12 +233,21 @@ def _write_openvino(
         openvino.save_model(model, path, compress_to_fp16=False)
 
 
-def _batches(size_px: int, crop: CropConfig) -> Iterator[Batch]:
-    """Synthetic hands; in the largest batch one has no depth, one no known camera and one large holes."""
+def _batches(model: UTNet, crop: CropConfig) -> Iterator[Batch]:
+    """Synthetic hands; in the largest batch one has no depth, one no known camera and one large holes; with prompts one
+    has none, and one no relative 3D."""
+    size_px, prompted = model.config.size_px, model.prompts is not None
     source, first = SyntheticHands(seed=0, size_px=size_px, crop=crop), 0
     for num in _BATCHES:
         batch = collate([source[i] for i in range(first, first + num)])
         first += num
+        if prompted:
+            relative = batch.joints_3d[..., :3] - batch.joints_3d[:, :1, :3]
+            landmarks = torch.cat([batch.joints_2d[..., :2], relative, torch.full_like(relative[..., :1], 0.5)], -1)
+            landmarks[-1, ::2], landmarks[0, :, 2:5] = 0.0, torch.nan
+            if num > 1:
+                landmarks[1] = 0.0
+            batch = replace(batch, landmarks=landmarks)
         if num == max(_BATCHES):
             depth_ok, K_px, depth_m = batch.depth_ok.clone(), batch.K_px.clone(), batch.depth_m.clone()
             depth_ok[1], K_px[2], depth_m[3, : size_px // 2] = False, torch.nan, torch.nan

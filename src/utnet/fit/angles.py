@@ -9,6 +9,13 @@ from utnet.geometry import axis_angle_to_matrix, matrix_to_axis_angle
 _STEPS = 8
 
 
+def angles_to_pose(angles: np.ndarray, axes: np.ndarray) -> np.ndarray:
+    """(..., 15, 3) flexion, abduction and twist in radians about given (15, 3, 3) axes -> (..., 15, 3, 3) rotations:
+    abduction, then flexion, then twist. The inverse of `pose_to_angles`."""
+    turns = axis_angle_to_matrix(axes * angles[..., None])
+    return turns[..., 1, :, :] @ turns[..., 0, :, :] @ turns[..., 2, :, :]
+
+
 def pose_to_angles(hand_pose: np.ndarray, axes: np.ndarray) -> np.ndarray:
     """(15, 3, 3) rotations -> (15, 3) flexion, abduction and twist in radians about given (15, 3, 3) axes, such that
     abduction, then flexion, then twist give the rotation (Newton's method on rotations, from zero)."""

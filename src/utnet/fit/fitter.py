@@ -10,19 +10,28 @@ import numpy as np
 
 from utnet.conventions import MANO_PARENTS, NUM_BETAS, NUM_JOINTS
 from utnet.fit.angles import pose_to_angles
-from utnet.fit.landmarks import View, bone_directions, first_pose, look_at, mean_directions, put_at
+from utnet.fit.landmark_model import LandmarkModel
+from utnet.fit.landmarks import (
+    View,
+    combined_directions,
+    disbelief,
+    first_pose,
+    look_at,
+    put_at,
+    weighted_directions,
+    weighted_points,
+)
 from utnet.fit.model import FitModel, check_params
-from utnet.fit.priors import angle_prior, expecting
+from utnet.fit.priors import USUAL_ERROR_RAD, PosePrior, angle_limits, expected_errors_rad, expected_prior, rest_prior
 from utnet.fit.solver import NUM_UNKNOWNS, pose_joints, solve_hand
 from utnet.fit.surface import Surface, no_surface, read_surface
 from utnet.hand import HandModel
 from utnet.placement import measure_distance
 from utnet.types import HandParams, check_shape
 
-_LANDMARK_M = 0.003
-"""Standard deviation of a 2D landmark at the hand's distance."""
-_BONE_RAD = 0.25
-"""Of a bone's direction by the relative 3D landmarks: their z is rough, and their lengths are not used at all."""
+_EXPECTED_BONE_RAD = np.array([0.2, 0.25])
+"""Standard deviations of the directions of an expected hand's bones, x and y and z: for `ti`, as measured on drawn
+hands."""
 _COARSE, _FINE = (30.0, 25), (3.0, 30)
 """Residuals of more than so many deviations lose their pull, and the most steps: first all landmarks pull, then those
 that do not agree with the others let go."""
@@ -31,7 +40,9 @@ _DEPTH_ROUNDS = 3
 _MOST_BETA = 2.0
 """In deviations: no picture says more surely that a hand is unlike others."""
 _MOST_FRAMES = 10.0
-"""As many as the frames of one person count for in its shape: they err alike."""
+"""As many as the frames of one person with depth count for in its shape: they err alike."""
+_BONES_OF_JOINTS = np.array([*range(5, 8), *range(9, 12), *range(17, 20), *range(13, 16), *range(1, 4)])
+"""(15,) the bone, of the 20, that each of MANO's joints turns."""
 
 
 @dataclass(frozen=True)
@@ -43,11 +54,14 @@ class Fits:
         measured: (B,) bool, the distance comes from depth; otherwise from the hand's size.
         cost: (B,) half the sum of squared residuals in standard deviations, outliers bounded: without depth 10 to 60
             for landmarks that are a hand's, more for those that are not; readings of depth add to it.
+        shape_source: (B,) str, where the betas come from: "mean" (the model's mean: one picture without depth tells
+            nothing of them), "depth" (fitted to depth), "frames" (of `shared_betas`) or "given" (by the caller).
     """
 
     params: HandParams
     measured: np.ndarray
     cost: np.ndarray
+    shape_source: np.ndarray
 
 
 @dataclass
@@ -60,12 +74,13 @@ class _Hand:
         root: (3, 3) hand to view.
         angles: (15, 3) flexion, abduction, twist in radians.
         betas: (10,).
-        offset: (21, 3) landmarks from their joints, rest frame, metres.
-        bones: (20, 3) wanted directions to each landmark from its parent's, the shorter the less sure.
-        prior: (5, 15, 3) of `utnet.fit.priors`.
+        prior: Gaussian of the angles.
         shape: (10,) expected betas.
+        bones: (20, 5) directions of an expected hand's bones, `weighted_directions`; None without one.
+        tips: (21, 3) what a blended fingertip is off where its last joint alone would put it, rest frame, metres.
         free_betas: they are fitted, too.
         measured: the distance is from depth.
+        shape_source: of `Fits`.
         cost: of the last step.
         normal: (61, 61) normal matrix there, lower triangle.
     """
@@ -75,14 +90,20 @@ class _Hand:
     root: np.ndarray
     angles: np.ndarray
     betas: np.ndarray
-    offset: np.ndarray
-    bones: np.ndarray
-    prior: np.ndarray
+    prior: PosePrior
     shape: np.ndarray
-    free_betas: bool = True
+    bones: np.ndarray | None = None
+    tips: np.ndarray = field(default_factory=lambda: np.zeros((NUM_JOINTS, 3)))
+    free_betas: bool = False
     measured: bool = False
+    shape_source: str = "mean"
     cost: float = np.inf
     normal: np.ndarray = field(default_factory=lambda: np.zeros((NUM_UNKNOWNS, NUM_UNKNOWNS)))
+
+    @property
+    def facing(self) -> float:
+        """Cosine between the palm's normal and the line to the camera."""
+        return float(self.root[2, 1])
 
     def posed(self, model: FitModel) -> tuple[np.ndarray, np.ndarray]:
         """(16, 3) places and (16, 3, 3) rotations of the joints."""
@@ -95,23 +116,25 @@ class _Hand:
 class HandFitter:
     """Fits a right hand model to landmarks. Left hands come mirrored (x -> W - 1 - x, `geometry.mirror_camera`).
 
-    Least squares over the wrist's place, orientation, 45 joint angles and 10 betas: landmarks in the picture (3 mm at
-    the hand's distance, Cauchy's loss), directions of bones by the relative 3D landmarks (0.25 rad), soft anatomical
-    limits, a wide pull to a relaxed pose, last joints that bend with the middle ones, betas of variance one, and with
-    depth the readings under the mesh. Without depth the distance comes from the hand's size, which a picture hardly
-    says: a hand 10 % larger than the fit's is put 10 % too near, and a focal length 10 % too long puts it 10 % too far.
+    Least squares over the wrist's place, orientation, 45 joint angles and 10 betas: landmarks in the picture and
+    directions of bones by the relative 3D landmarks, both as surely as measured by joint and view (`LandmarkModel`,
+    Cauchy's loss), soft anatomical limits, a Gaussian of how joints bend together, betas of variance one, and with
+    depth the readings under the mesh. One picture without depth tells nothing of the betas (fitted freely, those of
+    drawn hands correlate with the true ones by 0.0 to 0.2, and their mean is the bias of the landmarks), so they are
+    the model's mean, and the distance comes from the mean hand's size: a hand 10 % larger is put 10 % too near, and a
+    focal length 10 % too long puts it 10 % too far.
 
     Args:
         hand: a right `HandModel`, open or MANO (default: the open hand).
         landmarks: "mediapipe": the landmarks are MediaPipe's, which are not the open hand's joints
-            (`MEDIAPIPE_OFFSETS_M`; not known for MANO, whose joints are taken as they are). "joints": they are the
-            model's own 21 joints.
+            (`LandmarkModel.mediapipe`; offsets are not known for MANO, whose joints are taken as they are). "joints":
+            they are the model's own 21 joints.
     """
 
     def __init__(self, hand: HandModel | None = None, *, landmarks: str = "mediapipe"):
         self.model = FitModel(HandModel.open() if hand is None else hand, landmarks)
         self.hand = self.model.hand
-        self._prior = angle_prior()
+        self._limits, self._rest = angle_limits(), rest_prior()
 
     def __call__(self, joints_px: np.ndarray, joints_m: np.ndarray, K_px: np.ndarray, **given: Any) -> HandParams:
         """`fit` without the rest: hand parameters with a leading axis B and `transl_m`, numpy float64."""
@@ -125,8 +148,10 @@ class HandFitter:
         *,
         depth_m: Sequence[np.ndarray | None] | None = None,
         betas: np.ndarray | None = None,
+        betas_from: str = "given",
         start: HandParams | None = None,
         expected: HandParams | None = None,
+        expected_error_mm: np.ndarray | None = None,
     ) -> Fits:
         """Fits B hands, each for itself.
 
@@ -137,19 +162,25 @@ class HandFitter:
             K_px: (B, 3, 3) intrinsics; unequal focal lengths, an off-centre principal point and skew are honoured.
             depth_m: of each hand an (H, W) depth image of the same camera (0: no reading), or None.
             betas: (10,) or (B, 10) the person's shape where it is known (`shared_betas`); it is then kept.
+            betas_from: what `Fits.shape_source` says of them: "given", or "frames" for those of `shared_betas`.
             start: (B, ...) parameters to begin with, such as the frame's before.
-            expected: (B, ...) parameters that somebody else says, such as a network: bones are drawn to between them
-                and the 3D landmarks, the less the two agree the less; fingers to their pose instead of a relaxed one
-                (15 degrees of flexion, 8 across and about the bone); betas to theirs, within two deviations of the
-                average. Where they are is of no account.
+            expected: (B, ...) parameters by another method, such as a network: directions of bones are drawn to the
+                mean of theirs and the 3D landmarks', fingers to their pose, and with depth betas to theirs, within two
+                deviations of the average. Their place does not count.
+            expected_error_mm: (B, 21) mean error of the expected hand's joints relative to the wrist: the width of the
+                prior that it is. None: 10 degrees of flexion, 6 of abduction and twist, 0.2 rad of a bone's direction
+                (0.25 in depth).
 
         Raises:
             ValueError: wrong shapes, numbers that are not finite, or fewer than three landmarks of a palm.
         """
-        hands = self._solved(joints_px, joints_m, K_px, depth_m, betas=betas, start=start, expected=expected)
+        told = {"betas": betas, "start": start, "expected": expected, "expected_error_mm": expected_error_mm}
+        hands = self._solved(joints_px, joints_m, K_px, depth_m, **told)
         parts = [self._params(hand) for hand in hands]
         params = HandParams(*(np.stack([getattr(p, name) for p in parts]) for name in _PARAMS))
-        return Fits(params, np.array([h.measured for h in hands], bool), np.array([h.cost for h in hands], float))
+        sources = np.array([betas_from if hand.shape_source == "given" else hand.shape_source for hand in hands], str)
+        measured, cost = (np.array([getattr(hand, name) for hand in hands]) for name in ("measured", "cost"))
+        return Fits(params, measured.astype(bool), cost.astype(float), sources)
 
     def shared_betas(
         self,
@@ -161,15 +192,21 @@ class HandFitter:
     ) -> np.ndarray:
         """(10,) the one shape of a person seen B times: each fit's betas, weighed by how much its picture says of them.
 
-        Frames err alike, so however many there are they count as ten at the most against the prior.
+        Frames err alike, so however many have depth they count as ten at the most against the prior. Those without it
+        do not count beside them, and by themselves all together as one: what they say of the shape is mostly the bias
+        of the landmarks, which does not average out.
         """
-        hands = self._solved(joints_px, joints_m, K_px, depth_m)
+        hands = self._solved(joints_px, joints_m, K_px, depth_m, free_betas=depth_m is None)
+        measured = [hand for hand in hands if hand.measured]
+        hands, num = (measured, min(len(measured), _MOST_FRAMES)) if measured else (hands, 1.0)
         known = np.stack([_betas_precision(hand.normal) for hand in hands])  # prior included
-        num = min(len(hands), _MOST_FRAMES)
         said = np.mean([P @ hand.betas for P, hand in zip(known, hands, strict=True)], axis=0)
         return np.linalg.solve(np.eye(NUM_BETAS) + num * (known.mean(0) - np.eye(NUM_BETAS)), num * said)
 
-    def _solved(self, joints_px, joints_m, K_px, depth_m, *, betas=None, start=None, expected=None) -> list[_Hand]:
+    def _solved(
+        self, joints_px, joints_m, K_px, depth_m, *, betas=None, start=None, expected=None, expected_error_mm=None,
+        free_betas=False,
+    ) -> list[_Hand]:  # fmt: skip
         num = len(joints_px)
         check_shape("joints_px", joints_px, (num, NUM_JOINTS, 2))
         check_shape("joints_m", joints_m, (num, NUM_JOINTS, 3))
@@ -179,17 +216,24 @@ class HandFitter:
         for name, params in (("start", start), ("expected", expected)):
             if params is not None:
                 check_params(name, params, num)
+        if expected_error_mm is not None:
+            check_shape("expected_error_mm", expected_error_mm, (num, NUM_JOINTS))
         if betas is not None:
             betas = np.broadcast_to(np.asarray(betas, float), (num, NUM_BETAS))
         hands = []
         for i in range(num):
             view = look_at(np.asarray(joints_px[i], float), np.asarray(joints_m[i], float), np.asarray(K_px[i], float))
             hand = self._begin(view, None if betas is None else betas[i])
+            hand.free_betas = free_betas and betas is None
+            starts = [hand]
             if expected is not None:
-                hand = self._expecting(hand, _ith(expected, i))
+                error = None if expected_error_mm is None else np.asarray(expected_error_mm[i], float)
+                starts.append(self._expecting(hand, _ith(expected, i), error))
+            else:
+                starts.append(self._mirrored(hand))
             if start is not None:
-                hand = self._better(hand, self._resume(hand, _ith(start, i)))
-            self._fit_landmarks(hand)
+                starts.append(self._resume(hand, _ith(start, i)))
+            hand = self._cheapest(starts)
             if depth_m is not None and depth_m[i] is not None:
                 self._fit_depth(hand, np.asarray(depth_m[i]), np.asarray(K_px[i], float))
             hands.append(hand)
@@ -198,20 +242,21 @@ class HandFitter:
     # ---------------------------------------------------------------------------------------------------- one hand
 
     def _begin(self, view: View, betas: np.ndarray | None) -> _Hand:
-        wrist, root, angles = first_pose(view, self.model.rest, self._prior)
         known = np.zeros(NUM_BETAS) if betas is None else betas.copy()
-        return _Hand(
-            view=view,
-            wrist=wrist,
-            root=root,
-            angles=angles,
-            betas=known,
-            offset=self.model.offset.copy(),
-            bones=bone_directions(view.joints_m, view.joints_ok),
-            prior=self._prior,
-            shape=known,
-            free_betas=betas is None,
-        )
+        place = first_pose(view, self._landmarks_at_rest(), self._limits, self._rest.mean.reshape(15, 3))
+        source = "mean" if betas is None else "given"
+        return _Hand(view, *place, known, self._rest, known, shape_source=source)
+
+    def _mirrored(self, hand: _Hand) -> _Hand:
+        """The same hand begun with all depths turned round: from far away the two look alike."""
+        view = replace(hand.view, joints_m=hand.view.joints_m * [1.0, 1.0, -1.0])
+        rest = self._landmarks_at_rest()
+        wrist, root, angles = first_pose(view, rest, self._limits, self._rest.mean.reshape(15, 3))
+        return replace(hand, wrist=wrist, root=root, angles=angles)
+
+    def _landmarks_at_rest(self) -> np.ndarray:
+        """(21, 3), as seen from the side."""
+        return self.model.joints_rest + self.model.landmarks.at(0.0).offsets_m
 
     def _resume(self, hand: _Hand, params: HandParams) -> _Hand:
         """The same hand, begun from given parameters (one hand, camera frame)."""
@@ -221,34 +266,37 @@ class HandFitter:
         angles = pose_to_angles(self.model.with_mean(params.hand_pose, 1.0), self.model.axes)
         return replace(hand, wrist=wrist, root=look @ params.global_orient[0], angles=angles, betas=betas)
 
-    def _expecting(self, hand: _Hand, params: HandParams) -> _Hand:
-        """The same hand with somebody else's fingers and shape for rest, and bones between his and the landmarks'."""
+    def _expecting(self, hand: _Hand, params: HandParams, error_mm: np.ndarray | None) -> _Hand:
+        """The same hand begun from another method's, whose fingers, bones and shape both are drawn to from here on."""
         told, view = self._resume(hand, params), hand.view
-        if hand.free_betas:
-            told.betas = np.clip(told.betas, -_MOST_BETA, _MOST_BETA)
+        shape = hand.shape if hand.shape_source == "given" else np.clip(params.betas, -_MOST_BETA, _MOST_BETA)
         (places, R), of = told.posed(self.model), self.model.joint
-        points = places[of] + np.einsum("nab,nb->na", R[of], told.offset + self.model.dirs @ told.betas)
-        points -= told.wrist
+        offset = self.model.offset(self.model.landmarks.at(told.facing))
+        points = places[of] + np.einsum("nab,nb->na", R[of], offset + self.model.dirs @ told.betas) - told.wrist
         told.wrist = put_at(points, view.points, view.seen)
-        bones = mean_directions(hand.bones, bone_directions(points, np.ones(NUM_JOINTS, bool)))
-        prior = expecting(self._prior, told.angles)
+        turned = np.full(15, USUAL_ERROR_RAD) if error_mm is None else expected_errors_rad(error_mm, points)
+        share = disbelief(points, view)
+        turned = turned * share[_BONES_OF_JOINTS]
+        share[_BONES_OF_JOINTS] = turned / USUAL_ERROR_RAD
+        deviation = share[:, None] * _EXPECTED_BONE_RAD
+        prior = expected_prior(told.angles, self._rest, turned)
         for one in (hand, told):
-            one.bones, one.prior, one.shape = bones, prior, told.betas
-        return self._better(hand, told)
+            one.bones = weighted_directions(points, np.ones(NUM_JOINTS, bool), deviation)
+            one.prior, one.shape = prior, shape
+        return told
 
-    def _better(self, one: _Hand, other: _Hand) -> _Hand:
-        """The one that costs less as it stands: a hand that moved fast is begun anew. Landmarks weigh the same for
-        both, and a hand behind the camera, whose cost is NaN, is never the other."""
-        for hand in (one, other):
-            self._solve(hand, no_surface(), (_FINE[0], 0), z_m=one.wrist[2])
-        return other if other.cost < one.cost else one
-
-    def _fit_landmarks(self, hand: _Hand) -> None:
-        for stage in (_COARSE, _FINE):
-            self._solve(hand, no_surface(), stage)
+    def _cheapest(self, starts: list[_Hand]) -> _Hand:
+        """The start that ends at the lowest cost. Landmarks weigh the same for all, and a hand behind the camera, whose
+        cost is NaN, is never it."""
+        z_m = starts[0].wrist[2]
+        for hand in starts:
+            for stage in (_COARSE, _FINE):
+                self._solve(hand, no_surface(), stage, z_m=z_m)
+        hand = min(starts, key=lambda hand: hand.cost if np.isfinite(hand.cost) else np.inf)
         if not self.model.rigid_tips:
             self._move_tips(hand)
-            self._solve(hand, no_surface(), _FINE)
+        self._solve(hand, no_surface(), _FINE)
+        return hand
 
     def _fit_depth(self, hand: _Hand, depth_m: np.ndarray, K_px: np.ndarray) -> None:
         """Measures the distance, then lets the readings under the mesh pull."""
@@ -259,6 +307,8 @@ class HandFitter:
         if transl is params.transl_m:
             return
         hand.measured = True
+        if hand.shape_source == "mean":
+            hand.shape_source, hand.free_betas = "depth", True
         hand.wrist = hand.view.look @ (transl + self.model.rest_wrist(hand.betas))
         for _ in range(_DEPTH_ROUNDS):
             params = self._params(hand)
@@ -272,29 +322,29 @@ class HandFitter:
             self._solve(hand, surface, _FINE)
 
     def _solve(self, hand: _Hand, surface: Surface, stage: tuple[float, int], *, z_m: float | None = None) -> None:
-        """Some steps. `z_m`: the distance at which landmarks are 3 mm off, the hand's if not given."""
-        view, (outlier, steps) = hand.view, stage
-        weight = (hand.wrist[2] if z_m is None else z_m) / _LANDMARK_M
-        sure = np.linalg.norm(hand.bones, axis=1)
-        directions = hand.bones / np.where(sure > 0, sure, 1.0)[:, None]
-        num_free = NUM_UNKNOWNS if hand.free_betas else NUM_UNKNOWNS - NUM_BETAS
+        """Some steps. `z_m`: the distance at which landmarks are off by their deviation, the hand's if not given."""
+        outlier, steps = stage
+        seen = self.model.landmarks.at(hand.facing)
+        arrays, offset = self.model.arrays, self.model.offset(seen) + hand.tips
         *found, hand.cost, hand.normal = solve_hand(
             hand.wrist,
             hand.root,
             hand.angles,
             hand.betas,
-            self.model.arrays.J_template,
-            self.model.arrays.J_shapedirs,
+            arrays.J_template,
+            arrays.J_shapedirs,
             self.model.axes,
             np.concatenate([self.model.joint, surface.joint]),
-            np.concatenate([hand.offset, surface.offset]),
+            np.concatenate([offset, surface.offset]),
             np.concatenate([self.model.dirs, surface.dirs]),
-            np.column_stack([view.points, view.seen * weight]),
-            np.column_stack([directions, sure / _BONE_RAD]),
+            weighted_points(hand.view, seen, hand.wrist[2] if z_m is None else z_m),
+            _weighted_bones(hand, seen),
             surface.readings,
-            hand.prior,
+            self._limits,
+            hand.prior.mean,
+            hand.prior.precision,
             hand.shape,
-            num_free,
+            NUM_UNKNOWNS if hand.free_betas else NUM_UNKNOWNS - NUM_BETAS,
             steps,
             outlier,
         )
@@ -308,7 +358,9 @@ class HandFitter:
         of = self.model.joint[tips]
         at = (joints[tips] - joints[0]) @ hand.view.look.T + hand.wrist
         local = np.einsum("nba,nb->na", R[of], at - places[of])
-        hand.offset[tips] = local - self.model.dirs[tips] @ hand.betas + self.model.shift[tips]
+        seen = self.model.landmarks.at(hand.facing)
+        own = self.model.offset(seen)[tips] - seen.offsets_m[tips]
+        hand.tips[tips] = local - self.model.dirs[tips] @ hand.betas - own
 
     # ------------------------------------------------------------------------------------------------- in and out
 
@@ -322,6 +374,12 @@ class HandFitter:
             betas=hand.betas.copy(),
             transl_m=look.T @ hand.wrist - self.model.rest_wrist(hand.betas),
         )
+
+
+def _weighted_bones(hand: _Hand, seen: LandmarkModel) -> np.ndarray:
+    """(20, 5) of `solve_hand`: directions of bones by the 3D landmarks and the expected hand, and their weights."""
+    bones = weighted_directions(hand.view.joints_m, hand.view.joints_ok, seen.bone_rad)
+    return bones if hand.bones is None else combined_directions(bones, hand.bones)
 
 
 def _ith(params: HandParams, i: int) -> HandParams:

@@ -12,24 +12,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from utnet.conventions import NUM_JOINTS, PARENTS
-from utnet.geometry import unproject
+from utnet.fit.landmark_model import LandmarkModel, parents_in_finger
+from utnet.geometry import rotation_to_z, unproject
 from utnet.placement import solve_translation
 
-MEDIAPIPE_OFFSETS_M = 0.001 * np.array(
-    [
-        (3.0, 3.0, 5.5),
-        (-2.0, -12.5, -2.0), (1.5, -0.5, 1.0), (-3.5, -1.0, 1.5), (5.5, 3.0, -3.0),
-        (2.5, 0.5, -1.0), (-2.5, 1.0, 2.0), (-6.0, -1.0, 1.0), (7.0, 0.0, -0.5),
-        (-1.5, -0.5, 0.0), (-4.0, 1.5, 1.0), (-2.5, -2.5, 0.0), (7.0, 0.0, 1.5),
-        (-1.5, -2.0, -2.0), (0.5, 2.5, -0.5), (0.5, -2.5, -0.5), (6.5, 0.0, 2.5),
-        (0.5, -2.5, -1.5), (1.5, 2.0, 0.5), (-0.5, 0.0, 0.5), (6.5, 0.0, 3.0),
-    ]
-)  # fmt: skip
-"""(21, 3) from the open hand's joints and fingertips to where MediaPipe puts its landmarks, in the rest frame of each
-joint (fingers along -x, palm to -y, thumb to +z). Measured: the least-squares offset over fits to 336 photos of the
-sign digits and 82 frames of a video, which agree to 2 mm, and which it takes from 3.0 to 1.6 mm of median distance in
-the picture. The tips are fixed at 7 mm short of the finger's end: skin goes on for 6 to 9 mm beyond the landmark."""
-
+_USUAL_APART = 0.6
+"""Directions of a finger's bones of a network and of landmarks are usually apart by less than this (35 degrees)."""
+_PARENT = parents_in_finger()
 _PALM = (0, 1, 5, 9, 13, 17)
 """Landmarks that move little against each other: wrist, base of the thumb, knuckles."""
 _NEAREST_M = 0.05
@@ -69,20 +58,23 @@ def look_at(joints_px: np.ndarray, joints_m: np.ndarray, K_px: np.ndarray) -> Vi
         raise ValueError("a fit needs three landmarks of the palm (wrist, thumb's base, knuckles) apart in 2D and 3D")
     rays = unproject(np.where(seen[:, None], joints_px, 0.0), np.ones(NUM_JOINTS), K_px)
     middle = rays[seen].mean(0)
-    look = _turn_to_z(middle / np.linalg.norm(middle))
+    look = rotation_to_z(middle / np.linalg.norm(middle))
     turned = rays @ look.T
     points = np.where(seen[:, None], turned[:, :2] / turned[:, 2:], 0.0)
     return View(look, points, seen, np.where(joints_ok[:, None], joints_m, 0.0), joints_ok)
 
 
-def first_pose(view: View, rest_m: np.ndarray, prior: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def first_pose(
+    view: View, rest_m: np.ndarray, limits: np.ndarray, rest_angles: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Where a fit starts: the palm turned onto the 3D landmarks, the fingers bent as they say, the size that of the
     model, which gives the distance.
 
     Args:
         view: the landmarks.
         rest_m: (21, 3) where the landmarks are on the model at rest.
-        prior: (5, 15, 3) of `utnet.fit.priors`: limits, and rest for fingers without landmarks and for the thumb.
+        limits: (3, 15, 3) of `utnet.fit.priors`.
+        rest_angles: (15, 3) for fingers without landmarks and for the thumb.
 
     Returns:
         wrist (3,), root rotation (3, 3) and angles (15, 3).
@@ -93,7 +85,7 @@ def first_pose(view: View, rest_m: np.ndarray, prior: np.ndarray) -> tuple[np.nd
     sized = view.joints_m / scale
     hand_middle = rest_m[palm].mean(0) @ R.T
     wrist = sized[palm].mean(0) - hand_middle + put_at(sized, view.points, ok)
-    return wrist, R, _bends(view.joints_m @ R, ok, prior)
+    return wrist, R, _bends(view.joints_m @ R, ok, limits, rest_angles)
 
 
 def put_at(joints_m: np.ndarray, points: np.ndarray, ok: np.ndarray) -> np.ndarray:
@@ -111,11 +103,34 @@ def bone_directions(joints_m: np.ndarray, joints_ok: np.ndarray) -> np.ndarray:
     return np.where(ok[:, None], bones / np.where(ok, length, 1.0)[:, None], 0.0)
 
 
-def mean_directions(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """(20, 3) between the directions of two observers: the shorter, the less they agree; that of the one where the
-    other has none."""
-    both = one.any(1) & other.any(1)
-    return (one + other) / np.where(both, 2.0, 1.0)[:, None]
+def weighted_directions(joints_m: np.ndarray, joints_ok: np.ndarray, deviation_rad: np.ndarray) -> np.ndarray:
+    """(20, 5) `bone_directions` with one over the standard deviations (20, 2) of their x and y and of their z."""
+    directions = bone_directions(joints_m, joints_ok)
+    return np.column_stack([directions, np.where(directions.any(axis=1, keepdims=True), 1 / deviation_rad, 0.0)])
+
+
+def combined_directions(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """(20, 5) mean of the directions of two observers by their weights: the less they agree, the less it weighs."""
+    p, q = one[:, [3, 3, 4]] ** 2, other[:, [3, 3, 4]] ** 2
+    mean = (p * one[:, :3] + q * other[:, :3]) / np.maximum(p + q, 1e-12)
+    length = np.linalg.norm(mean, axis=1, keepdims=True)
+    weight = np.sqrt((p + q)[:, 1:]) * length
+    return np.column_stack([mean / np.maximum(length, 1e-12), weight])
+
+
+def weighted_points(view: View, seen: LandmarkModel, z_m: float) -> np.ndarray:
+    """(21, 4) of `solve_hand`: landmarks in the picture, their weights, what each repeats of the one before."""
+    follows = view.seen & view.seen[_PARENT] & (seen.repeated != 0)
+    deviation = np.where(follows, seen.own_deviation_m, seen.deviation_m)
+    return np.column_stack([view.points, view.seen * z_m / deviation, np.where(follows, seen.repeated, 0.0)])
+
+
+def disbelief(joints_m: np.ndarray, view: View) -> np.ndarray:
+    """(20,) by how much each bone of an expected hand (21, 3) is less sure than usual: more than one in fingers whose
+    bones have little to do with those of the 3D landmarks, as where a network stretches a finger that is closed."""
+    one, other = bone_directions(joints_m, np.ones(NUM_JOINTS, bool)), bone_directions(view.joints_m, view.joints_ok)
+    apart = np.where(other.any(1), np.linalg.norm(one - other, axis=1), 0.0).reshape(5, 4).mean(1)
+    return np.repeat(np.maximum(1.0, apart / _USUAL_APART) ** 2, 4)
 
 
 def _distance(joints_m: np.ndarray, points: np.ndarray) -> float:
@@ -124,10 +139,10 @@ def _distance(joints_m: np.ndarray, points: np.ndarray) -> float:
     return float(max(wide / seen_wide, _NEAREST_M - joints_m[:, 2].min()))
 
 
-def _bends(joints_m: np.ndarray, ok: np.ndarray, prior: np.ndarray) -> np.ndarray:
+def _bends(joints_m: np.ndarray, ok: np.ndarray, limits: np.ndarray, rest_angles: np.ndarray) -> np.ndarray:
     """Flexion of the four fingers read off the landmarks in the hand's frame. A closed finger turns by 260 degrees from
     knuckle to tip, which a fit that starts from a straight one takes for the 100 the other way."""
-    angles = prior[3].copy()
+    angles = rest_angles.copy()
     for finger, knuckle in enumerate(_FINGERS):
         if not ok[knuckle : knuckle + 4].all():
             continue
@@ -138,14 +153,7 @@ def _bends(joints_m: np.ndarray, ok: np.ndarray, prior: np.ndarray) -> np.ndarra
         # From -90 to 270 degrees: no knuckle bends back by more.
         angles[3 * finger, 0] = (first + np.pi / 2) % (2 * np.pi) - np.pi / 2
         angles[3 * finger + 1 : 3 * finger + 3, 0] = np.arccos(cosines)
-    return np.clip(angles, prior[0], prior[1])
-
-
-def _turn_to_z(direction: np.ndarray) -> np.ndarray:
-    """(3, 3) the smallest rotation that takes a unit vector (z > -1) to the z axis."""
-    x, y, z = direction
-    k = 1 / (1 + z)
-    return np.array([[1 - k * x * x, -k * x * y, -x], [-k * x * y, 1 - k * y * y, -y], [x, y, z]])
+    return np.clip(angles, limits[0], limits[1])
 
 
 def _rotation_between(source: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, float]:

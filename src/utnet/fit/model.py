@@ -8,8 +8,8 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from utnet.conventions import MANO21_TO_OPENPOSE, NUM_BETAS, NUM_JOINTS, NUM_MANO_JOINTS
-from utnet.fit.landmarks import MEDIAPIPE_OFFSETS_M
+from utnet.conventions import MANO21_TO_OPENPOSE, NUM_BETAS, NUM_MANO_JOINTS
+from utnet.fit.landmark_model import LandmarkModel
 from utnet.geometry import axis_angle_to_matrix, matrix_to_axis_angle
 from utnet.hand import HandModel
 from utnet.hand.anatomy import anatomical_axes
@@ -32,9 +32,9 @@ class FitModel:
         arrays: the model's numbers.
         axes: (15, 3, 3) flexion, abduction and twist of each joint, rest frame.
         joint: (21,) the articulated joint that moves each landmark.
-        rest: (21, 3) where they are at rest.
-        offset: (21, 3) the same from their joints, and dirs (21, 3, 10) what the betas do to that.
-        shift: (21, 3) of it, what the landmarks are off the model's own joints.
+        landmarks: how the landmarks lie about the model's joints.
+        joints_rest: (21, 3) the model's own joints and fingertips at rest.
+        dirs: (21, 3, 10) what the betas do to them, from the articulated joint that moves each.
         rigid_tips: fingertips follow their last joint alone (MANO's are blended and corrected vertices).
 
     Raises:
@@ -53,13 +53,20 @@ class FitModel:
         self.joint = np.array([*range(NUM_MANO_JOINTS), *tips])[order]
         template = np.concatenate([arrays.J_template, arrays.v_template[arrays.tip_vertices]])[order]
         dirs = np.concatenate([arrays.J_shapedirs, arrays.shapedirs[arrays.tip_vertices]])[order]
-        known = landmarks == "mediapipe" and hand.name == "open"
-        self.shift = MEDIAPIPE_OFFSETS_M if known else np.zeros((NUM_JOINTS, 3))
-        self.rest = template + self.shift
-        self.offset = self.rest - arrays.J_template[self.joint]
+        self.landmarks = LandmarkModel.exact()
+        if landmarks == "mediapipe":
+            self.landmarks = LandmarkModel.mediapipe()
+            if hand.name != "open":  # whose joints are elsewhere
+                self.landmarks = replace(self.landmarks, offsets_m=np.zeros_like(self.landmarks.offsets_m))
+        self.joints_rest = template
+        self._own = template - arrays.J_template[self.joint]
         self.dirs = dirs - arrays.J_shapedirs[self.joint]
         last = np.diag(arrays.weights[arrays.tip_vertices][:, tips])
         self.rigid_tips = arrays.posedirs is None and bool((last > 0.999).all())
+
+    def offset(self, seen: LandmarkModel) -> np.ndarray:
+        """(21, 3) of landmarks as seen from one view, from the articulated joint that moves each, rest frame."""
+        return self._own + seen.offsets_m
 
     def rest_wrist(self, betas: np.ndarray) -> np.ndarray:
         """(3,) where the wrist is at rest."""

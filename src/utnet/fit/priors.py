@@ -1,46 +1,89 @@
-"""What a hand can do, and how it rests or is expected to be, joint by joint: soft limits and angles for the fit.
+"""What a hand can do and how its joints usually bend: soft limits and Gaussians of joint angles for the fit.
 
-The limits are those of `utnet.hand.anatomy` (flexion, abduction and twist of 15 joints). The softness says by how many
-degrees a real hand may pass them, in the way of a standard deviation; the joints that are hinges (the outer two of each
-finger, the thumb's last) have limits of 0 to 0 across and about the bone, so they stay hinges within a few degrees.
+Limits are those of `utnet.hand.anatomy` (flexion, abduction and twist of 15 joints). Their softness is how far a real
+hand may pass them, as a standard deviation; hinge joints (the outer two of each finger, the thumb's last) have limits
+of 0 to 0 in abduction and twist, so they stay hinges within a few degrees.
+
+The Gaussian of `rest_prior` holds how joints move together: fingers with their neighbours, last joints with the middle
+ones, the thumb's joints with each other. tools/build_pose_prior.py makes it of the gestures of `utnet.synth.gestures`
+and of measured hands.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+
 import numpy as np
 
+from utnet.conventions import PARENTS
 from utnet.hand.anatomy import JOINT_LIMITS_RAD
 
+PATH = Path(str(files("utnet"))) / "assets" / "fit" / "pose_prior.npz"
 _SOFT_DEG = 5.0
 _HINGE_SOFT_DEG = 3.0
-_REST_FLEXION_DEG = (15.0, 25.0, 15.0)
-"""Of a relaxed finger: knuckle, middle joint, last joint."""
-_REST_THUMB_DEG = 10.0
-_WIDE_DEG = np.array([40.0, 10.0, 10.0])
-"""How far from rest flexion, abduction and twist of a finger usually are."""
-_WIDE_THUMB_BASE_DEG = np.array([25.0, 25.0, 12.0])
-_WIDE_THUMB_DEG = 30.0
-_EXPECTED_DEG = np.array([15.0, 8.0, 8.0])
-"""How far the true flexion, abduction and twist are from what a network says: for `ti`, as benchmarks/methods.py
-measures, better than 1.5 and 2.5 times as much."""
+USUAL_ERROR_RAD = float(np.deg2rad(10.0))
+"""Standard deviation of flexion about an expected pose of unknown accuracy."""
+_AXIS_SHARE = np.array([1.0, 0.6, 0.6])
+"""Of it, flexion, abduction and twist."""
+_REST_SHARE = 0.5
+"""Weight of the rest prior beside an expected pose, whose source has learnt how hands bend as well."""
+_LANDMARKS_OF_JOINTS = np.array([*range(5, 8), *range(9, 12), *range(17, 20), *range(13, 16), *range(1, 4)])
+"""(15,) OpenPose joint at which each of MANO's joints turns; the next one is the end of its bone."""
+_LEAST_MM = 1.0
 
 
-def angle_prior() -> np.ndarray:
-    """(5, 15, 3): lower limit, upper limit (rad), one over the softness of both, resting angle (rad), one over its
-    spread."""
+@dataclass(frozen=True)
+class PosePrior:
+    """A Gaussian of joint angles.
+
+    Attributes:
+        mean: (45,) flexion, abduction and twist of each of MANO's 15 joints in turn, radians.
+        precision: (45, 45) inverse covariance.
+    """
+
+    mean: np.ndarray
+    precision: np.ndarray
+
+
+def angle_limits() -> np.ndarray:
+    """(3, 15, 3): lower limit, upper limit (rad), one over the softness of both."""
     lower, upper = JOINT_LIMITS_RAD[..., 0], JOINT_LIMITS_RAD[..., 1]
     soft = np.where(upper > lower, _SOFT_DEG, _HINGE_SOFT_DEG)
-    rest, wide = np.zeros((15, 3)), np.tile(_WIDE_DEG, (15, 1))
-    rest[:12, 0] = np.tile(_REST_FLEXION_DEG, 4)
-    rest[12:, 0] = _REST_THUMB_DEG
-    rest[12, 1] = _REST_THUMB_DEG
-    wide[12:] = _WIDE_THUMB_DEG
-    wide[12] = _WIDE_THUMB_BASE_DEG
-    return np.stack([lower, upper, 1 / np.deg2rad(soft), np.deg2rad(rest), 1 / np.deg2rad(wide)])
+    return np.stack([lower, upper, 1 / np.deg2rad(soft)])
 
 
-def expecting(prior: np.ndarray, angles: np.ndarray) -> np.ndarray:
-    """`angle_prior` that draws to (15, 3) angles which somebody else says, and more strongly than to rest; the limits
-    stay, also of what is said."""
-    spread = np.tile(1 / np.deg2rad(_EXPECTED_DEG), (1, 15, 1))
-    return np.concatenate([prior[:3], np.clip(angles, prior[0], prior[1])[None], spread])
+def rest_prior() -> PosePrior:
+    """The distribution of poses without any observation; it ships with the package."""
+    with PATH.open("rb") as file, np.load(file, allow_pickle=False) as data:
+        mean, covariance = data["mean"].astype(float), data["covariance"].astype(float)
+    return PosePrior(mean, np.linalg.inv(covariance))
+
+
+def expected_prior(angles: np.ndarray, rest: PosePrior, error_rad: np.ndarray) -> PosePrior:
+    """The Gaussian of a pose of which another method (for example a network) gives the angles.
+
+    Args:
+        angles: (15, 3) its angles; clamped to the limits.
+        rest: the prior without it, which counts half beside it.
+        error_rad: (15,) standard deviation of each joint's flexion (`expected_errors_rad`); those of abduction and
+            twist are 0.6 of it.
+    """
+    limits = angle_limits()
+    expected = np.clip(angles, limits[0], limits[1]).ravel()
+    own, shared = np.diag(1 / np.outer(error_rad, _AXIS_SHARE).ravel() ** 2), _REST_SHARE * rest.precision
+    precision = own + shared
+    return PosePrior(np.linalg.solve(precision, own @ expected + shared @ rest.mean), precision)
+
+
+def expected_errors_rad(error_mm: np.ndarray, joints_m: np.ndarray) -> np.ndarray:
+    """(15,) standard deviations of the flexion of joints whose places (21, 3) are off by (21,) expected errors.
+
+    The end of a bone is off by more than its start by what the bone's turn adds: sqrt(end^2 - start^2) = length x
+    angle, but no less than a third of the end's error, as the two are measured apart.
+    """
+    start, end = error_mm[_LANDMARKS_OF_JOINTS], error_mm[_LANDMARKS_OF_JOINTS + 1]
+    length_mm = 1e3 * np.linalg.norm(joints_m[1:] - joints_m[list(PARENTS[1:])], axis=1)[_LANDMARKS_OF_JOINTS]
+    added = np.sqrt(np.maximum(end**2 - start**2, (end / 3) ** 2))
+    return np.maximum(added, _LEAST_MM) / length_mm

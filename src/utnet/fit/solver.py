@@ -41,7 +41,9 @@ def solve_hand(
     seen,
     bones,
     surface,
-    prior,
+    limits,
+    rest_pose,
+    pose_precision,
     shape,
     num_free,
     steps,
@@ -58,10 +60,15 @@ def solve_hand(
         axes: (15, 3, 3) unit axes of flexion, abduction and twist, rest frame.
         joint: (P,) joint of each point; the first 21 are the landmarks, the others points of the skin.
         offset: (P, 3) from that joint, rest frame, and dirs (P, 3, 10) their blendshapes.
-        seen: (21, 3) x / z and y / z of the landmarks and one over their standard deviation (0: not seen).
-        bones: (20, 4) unit direction to each landmark from its parent's, and one over its standard deviation.
+        seen: (21, 4) x / z and y / z of the landmarks, one over the standard deviation of what does not repeat the
+            error of the landmark before in its finger (0: not seen), and the share of that error that it repeats (0
+            where there is none before).
+        bones: (20, 5) unit direction to each landmark from its parent's, and one over the standard deviation of its x
+            and y and of its z (both 0: not known).
         surface: (P - 21, 7) measured point, unit normal, one over the standard deviation.
-        prior: (5, 15, 3) lower limit, upper limit, one over the softness of limits, rest angle, one over its deviation.
+        limits: (3, 15, 3) lower limit, upper limit (rad) and one over the softness of both.
+        rest_pose: (45,) expected angles (flexion, abduction, twist of each joint in turn).
+        pose_precision: (45, 45) inverse covariance of the angles about them; symmetric.
         shape: (10,) betas that are expected; true ones are off by a deviation of one.
         num_free: 61, or 51 to keep the betas.
         steps: at most so many.
@@ -76,7 +83,7 @@ def solve_hand(
     new_wrist, new_root = np.empty(3), np.empty((3, 3))
     new_angles, new_betas = np.empty((15, 3)), np.empty(betas.size)
     model = (rest, rest_dirs, axes, joint, offset, dirs)
-    observed = (seen, bones, surface, prior, shape, outlier * outlier)
+    observed = (seen, bones, surface, limits, rest_pose, pose_precision, shape, outlier * outlier)
     cost = _normal_equations(wrist, root, angles, betas, model, observed, H, g)
     damping, done = 1e-3, 0
     while done < steps and damping < 1e6:
@@ -155,11 +162,11 @@ def pose_joints(wrist, root, angles, betas, rest, rest_dirs, axes):
 def _normal_equations(wrist, root, angles, betas, model, observed, H, g):
     """Fills H and g with the sums of J^T J and J^T e, robustly weighted, and returns the cost."""
     rest, rest_dirs, axes, joint, offset, dirs = model
-    seen, bones, surface, prior, shape, outlier2 = observed
+    seen, bones, surface, limits, rest_pose, pose_precision, shape, outlier2 = observed
     H.fill(0.0)
     g.fill(0.0)
     posed = pose_joints(wrist, root, angles, betas, rest, rest_dirs, axes)
-    cost = _add_priors(angles, betas, prior, shape, H, g)
+    cost = _add_priors(angles, betas, limits, rest_pose, pose_precision, shape, H, g)
     num = joint.size
     x, J = np.empty((num, 3)), np.empty((num, 3, _LOCAL))
     for i in range(num):
@@ -171,8 +178,10 @@ def _normal_equations(wrist, root, angles, betas, model, observed, H, g):
     for i in range(21):
         of = (joint[i] - 1) // 3 if i > 0 else 5
         if seen[i, 2] > 0.0:
-            cost += _add_image_point(x[i], J[i], seen[i], outlier2, row, block[of], right[of])
-        if i > 0 and bones[i - 1, 3] > 0.0:
+            before = i - 1 if seen[i, 3] != 0.0 else i
+            last = (x[before], J[before], seen[before])
+            cost += _add_image_point(x[i], J[i], seen[i], last, outlier2, row, block[of], right[of])
+        if i > 0 and bones[i - 1, 4] > 0.0:
             parent = 0 if i % 4 == 1 else i - 1
             for c in range(3):
                 bone[c] = x[i, c] - x[parent, c]
@@ -218,35 +227,41 @@ def _place(posed, betas, j, offset, dirs, x, J):
 
 
 @numba.njit(cache=True, nogil=True)
-def _add_image_point(x, J, seen, outlier2, row, block, right):
-    inv_z, weight = 1.0 / x[2], seen[2]
-    u, v = x[0] * inv_z, x[1] * inv_z
-    error_u, error_v = (u - seen[0]) * weight, (v - seen[1]) * weight
-    squared = error_u * error_u + error_v * error_v
+def _add_image_point(x, J, seen, last, outlier2, row, block, right):
+    """A landmark's error less the share of the one before that it repeats."""
+    before, J_before, seen_before = last
+    inv_z, inv_before, weight, repeated = 1.0 / x[2], 1.0 / before[2], seen[2], seen[3]
+    squared = 0.0
+    for c in range(2):
+        error = x[c] * inv_z - seen[c] - repeated * (before[c] * inv_before - seen_before[c])
+        squared += (error * weight) ** 2
     share, cost = _cauchy(squared, outlier2)
-    scale = weight * inv_z * share
-    for a in range(_LOCAL):
-        row[a] = (J[0, a] - u * J[2, a]) * scale
-    _accumulate(row, error_u * share, block, right)
-    for a in range(_LOCAL):
-        row[a] = (J[1, a] - v * J[2, a]) * scale
-    _accumulate(row, error_v * share, block, right)
+    weight *= share
+    for c in range(2):
+        u, v = x[c] * inv_z, before[c] * inv_before
+        for a in range(_LOCAL):
+            row[a] = (J[c, a] - u * J[2, a]) * (inv_z * weight)
+            if repeated != 0.0:
+                row[a] -= (J_before[c, a] - v * J_before[2, a]) * (inv_before * weight * repeated)
+        error = u - seen[c] - repeated * (v - seen_before[c])
+        _accumulate(row, error * weight, block, right)
     return cost
 
 
 @numba.njit(cache=True, nogil=True)
 def _add_bone(bone, J, wanted, outlier2, row, block, right):
     """Direction of a bone: only how it is turned, not how long it is."""
-    length, weight = np.sqrt(_dot(bone, bone)), wanted[3]
+    length = np.sqrt(_dot(bone, bone))
     squared = 0.0
     for c in range(3):
-        squared += ((bone[c] / length - wanted[c]) * weight) ** 2
+        squared += ((bone[c] / length - wanted[c]) * wanted[3 if c < 2 else 4]) ** 2
     share, cost = _cauchy(squared, outlier2)
     for c in range(3):
+        weight = wanted[3 if c < 2 else 4] * share
         for a in range(_LOCAL):
             along = (bone[0] * J[0, a] + bone[1] * J[1, a] + bone[2] * J[2, a]) / length
-            row[a] = (J[c, a] - bone[c] / length * along) * (weight / length * share)
-        _accumulate(row, (bone[c] / length - wanted[c]) * weight * share, block, right)
+            row[a] = (J[c, a] - bone[c] / length * along) * (weight / length)
+        _accumulate(row, (bone[c] / length - wanted[c]) * weight, block, right)
     return cost
 
 
@@ -290,37 +305,33 @@ def _scatter(finger, block, right, H, g):
 
 
 @numba.njit(cache=True, nogil=True)
-def _add_priors(angles, betas, prior, shape, H, g):
+def _add_priors(angles, betas, limits, rest_pose, pose_precision, shape, H, g):
     cost = 0.0
+    off = np.empty(45)
     for j in range(15):
         for which in range(3):
-            angle, at = angles[j, which], 6 + 3 * j + which
-            weight = prior[2, j, which]
-            over = (max(angle - prior[1, j, which], 0.0) + min(angle - prior[0, j, which], 0.0)) * weight
+            angle, at = angles[j, which], 3 * j + which
+            off[at] = angle - rest_pose[at]
+            weight = limits[2, j, which]
+            over = (max(angle - limits[1, j, which], 0.0) + min(angle - limits[0, j, which], 0.0)) * weight
             if over != 0.0:
-                cost, g[at], H[at, at] = cost + 0.5 * over * over, g[at] + over * weight, H[at, at] + weight * weight
-            weight = prior[4, j, which]
-            off = (angle - prior[3, j, which]) * weight
-            cost, g[at], H[at, at] = cost + 0.5 * off * off, g[at] + off * weight, H[at, at] + weight * weight
-    for finger in range(4):  # the last joint bends with the middle one
-        pip, dip = 6 + 3 * (3 * finger + 1), 6 + 3 * (3 * finger + 2)
-        off = (angles[3 * finger + 2, 0] - _DIP_PER_PIP * angles[3 * finger + 1, 0]) * _DIP_WEIGHT
-        cost += 0.5 * off * off
-        g[dip] += off * _DIP_WEIGHT
-        g[pip] -= off * _DIP_WEIGHT * _DIP_PER_PIP
-        H[dip, dip] += _DIP_WEIGHT**2
-        H[pip, pip] += (_DIP_WEIGHT * _DIP_PER_PIP) ** 2
-        H[dip, pip] -= _DIP_WEIGHT**2 * _DIP_PER_PIP
+                cost += 0.5 * over * over
+                g[6 + at] += over * weight
+                H[6 + at, 6 + at] += weight * weight
+    for i in range(45):
+        pull = 0.0
+        for k in range(45):
+            pull += pose_precision[i, k] * off[k]
+        for k in range(i + 1):
+            H[6 + i, 6 + k] += pose_precision[i, k]
+        cost += 0.5 * off[i] * pull
+        g[6 + i] += pull
     for k in range(betas.size):
-        off = betas[k] - shape[k]
-        cost += 0.5 * off * off
-        g[_BETAS + k] += off
+        error = betas[k] - shape[k]
+        cost += 0.5 * error * error
+        g[_BETAS + k] += error
         H[_BETAS + k, _BETAS + k] += 1.0
     return cost
-
-
-_DIP_PER_PIP = 0.66
-_DIP_WEIGHT = 1.0 / np.deg2rad(12.0)
 
 
 @numba.njit(cache=True, nogil=True)

@@ -11,8 +11,10 @@ disagree about it: InterHand2.6M's labels need the sign turned, DexYCB's were ma
 
 from __future__ import annotations
 
+import zlib
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -26,6 +28,7 @@ from utnet.conventions import (
 )
 from utnet.errors import InputError
 from utnet.hand.arrays import HandArrays
+from utnet.io.atomic import check_stand_in
 from utnet.io.safe_pickle import Allow, load_pickle
 from utnet.types import check_shape
 
@@ -45,6 +48,14 @@ _SHAPES: dict[str, tuple[int | None, ...]] = {
 """The keys that are read; others (`hands_coeffs`, `J`, `bs_style`, ...) are ignored."""
 
 _MAX_DENSE = 10**7  # entries of a sparse matrix made dense; MANO's has 12,448
+
+
+def mano_file(folder: str | Path, side: str) -> Path:
+    """A folder's MANO file of a side: MANO_RIGHT.pkl as it is downloaded, else MANO_RIGHT.npz; the former's name where
+    there is neither."""
+    pickled = Path(folder) / f"MANO_{side.upper()}.pkl"
+    arrays = pickled.with_suffix(".npz")
+    return arrays if arrays.is_file() and not pickled.is_file() else pickled
 
 
 def load_mano(path: str | Path, *, side: str = "right", flat_hand_mean: bool = True, tips: str = "smplx") -> HandArrays:
@@ -70,7 +81,7 @@ def load_mano(path: str | Path, *, side: str = "right", flat_hand_mean: bool = T
             f"{path}: no such MANO file. MANO is licence-gated: register at mano.is.tue.mpg.de, download "
             f"MANO_{side.upper()}.pkl and give its path; the open hand (HandModel.open) needs no file"
         )
-    data = load_pickle(path, allow=_ALLOW)
+    data = _load_npz(path) if path.suffix.lower() == ".npz" else load_pickle(path, allow=_ALLOW)
     if not isinstance(data, dict):
         raise InputError(f"{path}: holds a {type(data).__name__}, not the dict of a MANO model file")
     arrays = {key: _array(data, key, str(path)) for key in _SHAPES}
@@ -91,6 +102,16 @@ def load_mano(path: str | Path, *, side: str = "right", flat_hand_mean: bool = T
         pose_mean=None if flat_hand_mean else arrays["hands_mean"],
         pose_basis=arrays["hands_components"],
     ).check(str(path))
+
+
+def _load_npz(path: Path) -> dict[str, np.ndarray]:
+    """The arrays of a MANO file that was saved as .npz, with the names of the pickle; nothing pickled is read."""
+    check_stand_in(path)
+    try:
+        with np.load(path, allow_pickle=False) as data:
+            return {key: data[key] for key in _SHAPES if key in data}
+    except (OSError, ValueError, EOFError, BadZipFile, zlib.error) as error:
+        raise InputError(f"{path}: not a readable .npz of plain arrays ({error}); save it without objects") from error
 
 
 def _array(data: dict, key: str, where: str) -> np.ndarray:

@@ -184,3 +184,18 @@ def write_whole(path: str | Path, data: bytes | str) -> None:
 def write_json(path: str | Path, tree: dict) -> None:
     """`write_whole` of a JSON file."""
     write_whole(path, json.dumps(tree, indent=1) + "\n")
+
+
+def check_stand_in(path: Path) -> None:
+    """InputError where a file is what people get in place of a download: a Git LFS pointer or a web page."""
+    try:
+        with open(path, "rb") as file:
+            head = file.read(512).lstrip().lower()
+    except OSError:
+        return  # who reads the file says so
+    if head.startswith(b"version https://git-lfs"):
+        raise InputError(f"{path}: a Git LFS pointer, not the file itself; run `git lfs pull` where it comes from")
+    if head.startswith((b"<!doctype html", b"<html")):
+        raise InputError(
+            f"{path}: a web page, not the file itself; download it in a browser (one may have to log in first)"
+        )

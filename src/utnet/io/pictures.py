@@ -5,25 +5,29 @@ from __future__ import annotations
 import threading
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError, features
 from PIL.ExifTags import Base
 
 from utnet.errors import InputError
+from utnet.io.deep import is_deep, read_deep, to_8_bits
 from utnet.io.exif import exif_camera
+from utnet.io.kinds import is_camera_raw, picture_format
 
-PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp")
+PICTURE_SUFFIXES = (
+    ".jpg", ".jpeg", ".jfif", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".heic", ".heif", ".avif",
+)  # fmt: skip
 """Names by which a folder's pictures are known. What a file is, its content says."""
 
 MAX_MEGAPIXELS = 120
 """Telephones take 108. A picture of 120 needs about a gigabyte while it is decoded."""
 
-_FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP")
-"""Pillow's names of the decoders that may run."""
+_FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "AVIF")
+"""Pillow's names of the decoders that may run, beside pi-heif's."""
 Image.init()  # or it knows only some of them
 
 _OPENING = threading.Lock()
@@ -36,7 +40,7 @@ class Picture:
 
     Attributes:
         rgb: (H, W, 3) uint8, upright.
-        K_px: (3, 3) intrinsics that its EXIF data tell, of the upright picture, or None (`media.exif`).
+        K_px: (3, 3) intrinsics that its EXIF data tell, of the upright picture, or None (`io.exif`).
         turned: its EXIF data say that the stored pixels lie on their side, upside down or mirrored; `rgb` does not.
     """
 
@@ -46,30 +50,69 @@ class Picture:
 
 
 def read_picture(path: str | Path) -> Picture:
-    """The first picture of a JPEG, PNG, WebP, TIFF or BMP file.
+    """The first picture of a JPEG, PNG, WebP, TIFF, BMP, GIF, AVIF or (with the extra `heif`) HEIC file.
 
     It is turned as its EXIF orientation says. Grey becomes RGB, palettes and CMYK are converted, what is transparent
-    stands on white, 16 bits a channel become their upper 8. Colour profiles are not applied.
+    stands on white, 16 bits a channel, of which fewer may be used, and floats become 8. Colour profiles are not
+    applied.
 
     Raises:
         InputError: no such file, an empty one, no picture, one that is cut short, of more than `MAX_MEGAPIXELS` (which
-            its header tells, before anything is decoded) or of numbers that are no colours (32-bit, float).
+            its header tells, before anything is decoded) or of numbers that are no colours; a camera's raw file; HEIC
+            without the extra.
     """
     path = Path(path)
+    _check_file(path)
+    if is_deep(path):
+        return _read_deep(path)
     with open_image(path) as image:
         upright = ImageOps.exif_transpose(image)
         turned = image.getexif().get(Base.Orientation, 1) not in (0, 1)
         return Picture(_as_rgb(path, upright), exif_camera(image.getexif(), image.size, upright.size), turned)
 
 
+def _read_deep(path: Path) -> Picture:
+    orientation = 1
+    with suppress(UnidentifiedImageError, OSError), _open(path, must=False) as header:
+        check_megapixels(path, *header.size)
+        orientation = header.getexif().get(Base.Orientation, 1)
+    image = Image.fromarray(read_deep(path))
+    image.getexif()[Base.Orientation] = orientation
+    return Picture(np.array(ImageOps.exif_transpose(image)), None, orientation not in (0, 1))
+
+
+def picture_size(path: str | Path) -> tuple[int, int]:
+    """Width and height of the upright picture, from the header; InputError as `read_picture`'s, OSError for damage."""
+    path = Path(path)
+    _check_file(path)
+    with _open(path) as image:
+        sideways = image.getexif().get(Base.Orientation, 1) in (5, 6, 7, 8)
+        return image.size[::-1] if sideways else image.size
+
+
+def is_animation(path: Path) -> bool:
+    """Whether a GIF has several frames, which make it a video."""
+    try:
+        with _open(path) as image:
+            return image.format == "GIF" and getattr(image, "n_frames", 1) > 1
+    except (InputError, OSError, SyntaxError, ValueError, EOFError):
+        return False
+
+
+def is_depth_image(path: Path) -> bool:
+    """Whether a PNG or TIFF holds one channel of 16 bits, as depth images do, by its header."""
+    try:
+        with _open(path) as image:
+            return image.mode == "I" or image.mode.startswith("I;16")
+    except (InputError, OSError, SyntaxError, ValueError):
+        return False
+
+
 @contextmanager
 def open_image(path: Path) -> Iterator[Image.Image]:
     """The decoded first image of a file, for the block; errors as `read_picture` says."""
     try:
-        if not path.is_file():
-            raise InputError(f"{path}: {'a folder, not a picture' if path.is_dir() else 'no such file'}")
-        if path.stat().st_size == 0:
-            raise InputError(f"{path}: the file is empty (0 bytes); copy it again")
+        _check_file(path)
         with _open(path) as image:
             check_megapixels(path, *image.size)
             image.load()
@@ -82,6 +125,15 @@ def open_image(path: Path) -> Iterator[Image.Image]:
         raise InputError(f"{path}: damaged or cut short ({error}); copy it again") from error
 
 
+def _check_file(path: Path) -> None:
+    if not path.is_file():
+        raise InputError(f"{path}: {'a folder, not a picture' if path.is_dir() else 'no such file'}")
+    if path.stat().st_size == 0:
+        raise InputError(f"{path}: the file is empty (0 bytes); copy it again")
+    if is_camera_raw(path):
+        raise InputError(f"{path}: a camera's raw file; develop it to JPEG first")
+
+
 def check_megapixels(path: Path, width: int, height: int, *, most: float = MAX_MEGAPIXELS) -> None:
     """InputError for a picture, or frames of a video, too large to decode."""
     if width * height > most * 1e6:
@@ -91,28 +143,48 @@ def check_megapixels(path: Path, width: int, height: int, *, most: float = MAX_M
         )
 
 
-def _open(path: Path) -> Image.Image:
-    """The file's header. Pillow's own limit is replaced by `MAX_MEGAPIXELS`, whose message names the remedy."""
+def _open(path: Path, *, must: bool = True) -> Image.Image:
+    """The file's header; UnidentifiedImageError in place of InputError unless it `must` be one.
+
+    Pillow's own limit is replaced by `MAX_MEGAPIXELS`, whose message names the remedy.
+    """
+    kind = picture_format(path)
+    if kind == "HEIF":
+        _register_heif(path)
+    if kind == "AVIF" and not features.check("avif"):
+        raise InputError(f"{path}: this Pillow has no AVIF decoder; pip install -U pillow, or save it as JPEG")
     try:
         with _OPENING, warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            return Image.open(path, formats=_FORMATS)
+            return Image.open(path, formats=("HEIF",) if kind == "HEIF" else _FORMATS)
     except Image.DecompressionBombError as error:
         raise InputError(
             f"{path}: {str(error).split(' exceeds')[0].lower()}, the most are {MAX_MEGAPIXELS} megapixels; "
             "make it smaller first"
         ) from error
     except UnidentifiedImageError as error:
-        raise InputError(f"{path}: not a picture (JPEG, PNG, WebP, TIFF or BMP)") from error
+        if not must:
+            raise
+        if kind is not None:
+            raise InputError(f"{path}: a damaged {kind} picture; copy it again") from error
+        raise InputError(f"{path}: not a picture (JPEG, PNG, WebP, TIFF, BMP, GIF, HEIC or AVIF)") from error
+
+
+def _register_heif(path: Path) -> None:
+    """Adds HEIC to what Pillow opens."""
+    try:
+        import pi_heif
+    except ImportError as error:
+        raise InputError(f"{path}: a HEIC picture; pip install 'utnet[heif]' to read it, or save it as JPEG") from error
+    pi_heif.register_heif_opener(thumbnails=False)
 
 
 def _as_rgb(path: Path, image: Image.Image) -> np.ndarray:
     """(H, W, 3) uint8 of any of Pillow's modes that is a picture."""
-    if image.mode == "F" or (image.mode == "I" and np.max(np.asarray(image)) > 65535):
-        raise InputError(f"{path}: holds numbers of 32 bits, not colours; save the picture with 8 or 16 bits a channel")
-    if image.mode == "I" or image.mode.startswith("I;16"):  # Pillow clips these where it should scale them
-        grey = (np.asarray(image).astype(np.uint32) >> 8).astype(np.uint8)
-        return np.repeat(grey[..., None], 3, 2)
+    if image.mode == "F" and np.max(np.asarray(image)) > 1.001:
+        raise InputError(f"{path}: one channel of floats above 1, no colours; give depth by --depth")
+    if image.mode in ("F", "I") or image.mode.startswith("I;16"):  # Pillow clips these where it should scale them
+        return np.repeat(to_8_bits(path, np.asarray(image))[..., None], 3, 2)
     if image.has_transparency_data:
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, "white")

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from utnet.errors import InputError, shown
+from utnet.io.atomic import check_stand_in
 from utnet.io.pickle_values import ALWAYS, SCALARS, Allow, Name, check_key, check_size
 
 MAX_BYTES = 256 * 2**20
@@ -48,6 +49,7 @@ def load_pickle(
             message then names ("os.system").
     """
     path = Path(path)
+    check_stand_in(path)
     try:
         if path.stat().st_size > MAX_BYTES:
             raise InputError(f"{path}: {path.stat().st_size} bytes is too large for a pickle that is read safely")

@@ -15,12 +15,18 @@ import av
 import cv2
 import numpy as np
 from av.error import FFmpegError
+from av.stream import Disposition
 
 from utnet.errors import InputError
 from utnet.io.atomic import whole_file
+from utnet.io.hdr import HLG, PQ, hdr_to_srgb
 from utnet.io.pictures import check_megapixels
+from utnet.io.shown import as_shown, display_matrix, fitted_into, square_pixels
 
-VIDEO_SUFFIXES = (".mp4", ".mov", ".m4v", ".avi", ".mkv", ".webm", ".mpg", ".mpeg")
+VIDEO_SUFFIXES = (
+    ".mp4", ".mov", ".m4v", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".3gp", ".3g2", ".ts", ".mts", ".m2ts", ".flv",
+    ".wmv", ".asf", ".ogv",
+)  # fmt: skip
 """Names by which videos are known."""
 
 MAX_MEGAPIXELS = 40
@@ -41,7 +47,7 @@ class Frame:
     Attributes:
         index: 0, 1, 2, ...
         time_s: since the first frame; it grows from frame to frame.
-        rgb: (H, W, 3) uint8, upright.
+        rgb: (H, W, 3) uint8, upright, of square pixels; all of the first one's size.
     """
 
     index: int
@@ -59,6 +65,7 @@ class VideoReader:
         num_frames: that the file states or that follow from its length, about; None where it does not say, and for
             cameras.
         incomplete: after the last frame: why frames are missing, or None.
+        notes: what else there is to say of it, such as tracks that are not read; after the last frame all of it.
     """
 
     def __init__(self, source: str | Path | int):
@@ -77,6 +84,7 @@ class VideoReader:
         else:
             self.name, self._source = str(source), _File(Path(source))
         self.fps, self.num_frames = self._source.fps, self._source.num_frames
+        self.notes: list[str] = list(self._source.notes)
 
     def __enter__(self) -> VideoReader:
         return self
@@ -86,13 +94,15 @@ class VideoReader:
 
     def __iter__(self) -> Iterator[Frame]:
         """Raises InputError where not even the first frame can be had."""
-        count, start, last_s, shape = 0, 0.0, -_LEAST_STEP_S, None
+        count, start, last_s, shape, resized = 0, 0.0, -_LEAST_STEP_S, (0, 0), False
         for time_s, rgb in self._source.frames():
             if count == 0:
-                start, shape = time_s, rgb.shape
-            if rgb.shape != shape:
-                self.incomplete = f"its pictures change their size after frame {count - 1}; split it there"
-                return
+                start, shape = time_s, rgb.shape[:2]
+            if rgb.shape[:2] != shape:
+                note = f"its pictures change their size, from frame {count} on; they are fitted into the first ones'"
+                self.notes += [] if resized else [note]
+                resized = True
+                rgb = fitted_into(rgb, shape)
             last_s = max(time_s - start, last_s + _LEAST_STEP_S)  # damaged files repeat times, or go back
             yield Frame(count, last_s, rgb)
             count += 1
@@ -102,7 +112,7 @@ class VideoReader:
 
 
 class _File:
-    """A video file through PyAV, which tells the frames' true times and their rotation."""
+    """A video file through PyAV, which tells the frames' true times and how they are to be shown."""
 
     def __init__(self, path: Path):
         self._path = path
@@ -111,13 +121,22 @@ class _File:
         if path.stat().st_size == 0:
             raise InputError(f"{path}: the file is empty (0 bytes); copy it again")
         try:
-            self._container = av.open(str(path))
+            # FFmpeg believes names: a file that is called like something else is given to it without one.
+            known = path.suffix.lower() in VIDEO_SUFFIXES
+            self._container: Any = av.open(str(path) if known else _Nameless(path))
         except FFmpegError as error:
             raise InputError(f"{path}: not a video, or cut short before its index ({error.strerror})") from error
-        if not self._container.streams.video:
+        tracks = self._container.streams.video
+        films = [track for track in tracks if not (_is_cover(track) or _is_depth(track))]
+        if not films:
             self._container.close()
-            raise InputError(f"{path}: not a video, or cut short before its index (no video stream in it)")
-        self._stream = self._container.streams.video[0]
+            what = "only a cover picture or depth in it" if tracks else "no video stream in it"
+            raise InputError(f"{path}: not a video, or cut short before its index ({what})")
+        self._stream = films[0]
+        others = [track.metadata.get("title", "depth") for track in tracks if _is_depth(track)]
+        self.notes = [f"its track {', '.join(others)} is not read: hands come from the colours alone"] if others else []
+        if len(films) > 1:
+            self.notes.append(f"it has {len(films)} video tracks; the first one is read")
         self._stream.thread_type = "AUTO"
         self._check_size(self._stream.width, self._stream.height)
         rates = [float(rate) for rate in (self._stream.average_rate, self._stream.guessed_rate) if rate]
@@ -133,9 +152,12 @@ class _File:
             for frame in self._container.decode(self._stream):
                 self._check_size(frame.width, frame.height)  # a header may say anything
                 time_s = frame.time if frame.time is not None else time_s + 1.0 / self.fps
-                rgb = frame.to_ndarray(format="rgb24")
-                turns = round(frame.rotation / 90) % 4  # anticlockwise, as telephones note it
-                yield time_s, np.ascontiguousarray(np.rot90(rgb, turns)) if turns else rgb
+                if frame.color_trc in (PQ, HLG):
+                    rgb = hdr_to_srgb(frame.to_ndarray(format="rgb48le"), int(frame.color_trc))
+                else:
+                    rgb = frame.to_ndarray(format="rgb24")
+                rgb = square_pixels(rgb, self._stream.sample_aspect_ratio)
+                yield time_s, as_shown(rgb, display_matrix(frame))
         except FFmpegError as error:
             self._error = str(error.strerror)
 
@@ -168,10 +190,30 @@ class _File:
         return self._container.duration / av.time_base if self._container.duration else None
 
 
+class _Nameless:
+    """A file to read that does not tell its name."""
+
+    def __init__(self, path: Path):
+        file = open(path, "rb")  # noqa: SIM115 (PyAV closes it with the container)
+        self.read, self.seek, self.tell, self.close = file.read, file.seek, file.tell, file.close
+
+
+def _is_cover(track: Any) -> bool:
+    """Its picture is the file's cover, not a film."""
+    return bool(track.disposition & Disposition.attached_pic)
+
+
+def _is_depth(track: Any) -> bool:
+    """Distances or infrared, as depth cameras record them beside colours."""
+    title = track.metadata.get("title", "").casefold()
+    return title in ("depth", "ir") or "depth" in title or (track.pix_fmt or "").startswith("gray16")
+
+
 class _Camera:
     """A camera through OpenCV, which finds it by its number on every system."""
 
     num_frames = None
+    notes: tuple[str, ...] = ()
 
     def __init__(self, number: int):
         level = cv2.utils.logging.getLogLevel()

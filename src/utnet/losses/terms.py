@@ -16,6 +16,7 @@ import math
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from utnet.types import Batch, Prediction, check_shape
 
@@ -196,6 +197,25 @@ def heat_cross_entropy(log_heat: Tensor, joints_2d: Tensor) -> Tensor:
     squares = rows.square()[..., :, None] + columns.square()[..., None, :]
     target = (-squares / (2 * HEAT_SIGMA_CELLS**2)).flatten(2).softmax(-1)
     return -(conf * (target * log_heat.flatten(2)).sum(-1)).sum(-1)
+
+
+def mask_cross_entropy(logit: Tensor, cells: Tensor) -> Tensor:
+    """Binary cross-entropy of a mask, the mean over each sample's labelled cells (0 without one).
+
+    Args:
+        logit: (B, h, w).
+        cells: (B, h, h) shares in [0, 1], NaN where not labelled; of wider masks the columns round the middle count.
+
+    Returns:
+        (B,).
+    """
+    beside = (cells.shape[2] - logit.shape[2]) // 2
+    cells = cells[..., beside : beside + logit.shape[2]]
+    check_shape("mask cells", cells, tuple(logit.shape))
+    logit, cells = at_least_float32(logit, cells)
+    known = cells.isfinite()
+    nll = F.binary_cross_entropy_with_logits(logit, torch.where(known, cells, 0.0), reduction="none")
+    return torch.where(known, nll, 0.0).sum((1, 2)) / known.sum((1, 2)).clamp_min(1)
 
 
 # ------------------------------------------------------------------------------------------------------------ building

@@ -11,6 +11,7 @@ from dataclasses import asdict
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from utnet.config import LossConfig
 from utnet.conventions import MM_PER_M, NUM_JOINTS
@@ -28,6 +29,7 @@ from utnet.losses.terms import (
     auxiliary,
     heat_cross_entropy,
     keypoint_sums,
+    mask_cross_entropy,
     pose_prior,
     reduced,
     shape_prior,
@@ -75,6 +77,8 @@ class UTNetLoss(nn.Module):
         loss_joint_heat                            `heat_cross_entropy`; only with `w_joint_heat` > 0
         loss_root_z                                `root_z_m` against the wrist's z, L1 in m; only with `w_root_z` > 0
         loss_uncertainty                           `likelihood.error_nll`; only with `w_uncertainty` > 0
+        loss_mask                                  `mask_cross_entropy`; only with `w_mask` > 0
+        loss_side                                  cross-entropy of `side_logit`; only with `w_side` > 0
 
     A term that is switched off is absent. Any other term of weight 0 is there to be watched: it is computed without
     gradient and never enters `total_loss`, whatever its value.
@@ -101,6 +105,7 @@ class UTNetLoss(nn.Module):
         switches = {"loss_3d_vert": config.use_vertex_loss, "loss_aux": config.use_aux_loss}
         switches |= {"loss_joint_map": config.w_joint_map > 0, "loss_joint_heat": config.w_joint_heat > 0}
         switches |= {"loss_root_z": config.w_root_z > 0, "loss_uncertainty": config.w_uncertainty > 0}
+        switches |= {"loss_mask": config.w_mask > 0, "loss_side": config.w_side > 0}
         self.terms = tuple(name for name in self.weights if switches.get(name, True))
 
     @classmethod
@@ -114,7 +119,7 @@ class UTNetLoss(nn.Module):
         if self.config.reduction != "sum":
             return frozenset()
         sums = {"loss_2d", "loss_3d_joint", "loss_global_orient", "loss_hand_pose", "loss_betas"}
-        sums |= {"loss_joint_map", "loss_joint_heat", "loss_root_z", "loss_uncertainty"}
+        sums |= {"loss_joint_map", "loss_joint_heat", "loss_root_z", "loss_uncertainty", "loss_mask", "loss_side"}
         return frozenset(sums & set(self.terms))
 
     @staticmethod
@@ -222,6 +227,18 @@ class UTNetLoss(nn.Module):
         scale, shape = at_least_float32(scale, shape)
         nll = error_nll(error[:, 1:], scale[:, 1:], shape[:, None])
         return reduced((conf[:, 1:, 0] * nll).sum(1), self.config.reduction)
+
+    def _loss_mask(self, predictions: Prediction, targets: Batch) -> Tensor:
+        logit = _needed(predictions.mask_logit, "predictions.mask_logit", "w_mask: 0")
+        if targets.mask_cells is None:
+            return logit.sum() * 0.0
+        return reduced(mask_cross_entropy(logit, targets.mask_cells), self.config.reduction)
+
+    def _loss_side(self, predictions: Prediction, targets: Batch) -> Tensor:
+        logit = _needed(predictions.side_logit, "predictions.side_logit", "w_side: 0")
+        right = torch.ones_like(logit) if targets.is_right is None else targets.is_right.to(logit.dtype)
+        nll = F.binary_cross_entropy_with_logits(logit, right, reduction="none")
+        return reduced(nll, self.config.reduction)
 
 
 def _needed(value, name: str, remedy: str):

@@ -86,7 +86,7 @@ class RootHead(nn.Module):
 
 _SCALE_DIM = 64
 _START_MM = 40.0
-_PACE = 10.0
+PACE = 10.0
 """Levels and shapes are single numbers that all the joints wait for: they learn this much faster than a weight."""
 _JOINT_UNIT_M = 0.1
 
@@ -100,32 +100,35 @@ class ScaleHead(nn.Module):
     It sees the network's tokens and hand without being able to change them: no gradient goes back. It is told whether
     there is depth, and has a level of its own for every joint of either input: tokens alone tell that too slowly
     (without, a short training states RGB's errors too small and RGB-D's too large). The shape is two numbers for all
-    RGB hands and two for all RGB-D hands.
+    RGB hands and two for all RGB-D hands; with prompts there are four kinds of hands instead of two.
     """
 
-    def __init__(self, dim: int):
+    def __init__(self, dim: int, *, prompts: bool = False):
         super().__init__()
+        num_kinds = 4 if prompts else 2
         self.own, self.all = nn.Linear(dim, _SCALE_DIM), nn.Linear(2 * dim, _SCALE_DIM)
         self.place = nn.Linear(3, _SCALE_DIM)
         self.joint = nn.Parameter(torch.randn(NUM_JOINTS, _SCALE_DIM) * 0.02)
         self.mix, self.out = nn.Linear(_SCALE_DIM, _SCALE_DIM), nn.Linear(_SCALE_DIM, 1)
         nn.init.zeros_(self.out.weight)
         nn.init.zeros_(self.out.bias)
-        self.kind = nn.Parameter(torch.randn(2, _SCALE_DIM) * 0.02)
-        self.level = nn.Parameter(torch.zeros(2, NUM_JOINTS))
-        # One axis, so that weight decay leaves it alone: (k, p) of RGB, then of RGB-D.
-        self.log_shape = nn.Parameter(torch.tensor(HAND_SHAPE * 2).log() / _PACE)
+        self.kind = nn.Parameter(torch.randn(num_kinds, _SCALE_DIM) * 0.02)
+        self.level = nn.Parameter(torch.zeros(num_kinds, NUM_JOINTS))
+        # One axis, so that weight decay leaves it alone: (k, p) of RGB, RGB-D, and of these with prompts.
+        self.log_shape = nn.Parameter(torch.tensor(HAND_SHAPE * num_kinds).log() / PACE)
 
-    def forward(self, tokens: Tensor, joints_m: Tensor, depth_ok: Tensor) -> tuple[Tensor, Tensor]:
-        """tokens (B, 18, dim), joints (B, 21, 3), which samples have depth (B,) -> (B, 21) mm and (B, 2)."""
+    def forward(
+        self, tokens: Tensor, joints_m: Tensor, depth_ok: Tensor, prompted: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """tokens (B, 18, dim), joints (B, 21, 3), which samples have depth, and prompts (B,) -> (B, 21) mm, (B, 2)."""
         tokens, joints_m = tokens.detach(), joints_m.detach()
         tokens = F.layer_norm(tokens, tokens.shape[-1:])
         place = (joints_m - joints_m[:, :1]) / _JOINT_UNIT_M
         x = self.own(tokens[:, _TOKEN_OF_JOINT]) + self.place(place) + self.joint
-        kind = depth_ok.long()
+        kind = depth_ok.long() if prompted is None else depth_ok.long() + 2 * prompted.long()
         x = x + (self.all(torch.cat([tokens[:, 0], tokens.mean(1)], -1)) + self.kind[kind])[:, None]
-        log_scale = self.out(F.gelu(self.mix(F.gelu(x))))[..., 0].float() + self.level[kind] * _PACE
+        log_scale = self.out(F.gelu(self.mix(F.gelu(x))))[..., 0].float() + self.level[kind] * PACE
         scale_mm = log_scale.exp() * _START_MM
         wrist = torch.arange(NUM_JOINTS, device=scale_mm.device) == JOINT_NAMES.index("wrist")
-        shape = (self.log_shape * _PACE).exp().view(2, 2)
+        shape = (self.log_shape * PACE).exp().view(-1, 2)
         return torch.where(wrist, 0.0, scale_mm), shape[kind]

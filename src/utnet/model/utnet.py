@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
@@ -10,14 +11,17 @@ from torch.nn import functional as F
 
 from utnet.config import ModelConfig
 from utnet.conventions import NUM_MANO_JOINTS
+from utnet.errors import InputError
 from utnet.geometry import hand_distance, matrix_to_rotation_6d, rotation_6d_to_matrix
 from utnet.hand import HandModel
 from utnet.model.camera import crop_camera_translation, project_crop
 from utnet.model.decoder import HandDecoder, TokenHead
 from utnet.model.encoder import Encoder
+from utnet.model.evidence import CELLS, EvidenceHead
 from utnet.model.heads import JointReadout, ParameterHead, RootHead, ScaleHead
 from utnet.model.lite_stem import LiteStem
 from utnet.model.presets import Preset, resolve_preset
+from utnet.model.prompts import PromptLayers, Prompts
 from utnet.model.refiner import make_refiner
 from utnet.model.stems import ConvStem, PatchStem
 from utnet.model.tokens import HandTokens, depth_channels, normalise_rgb
@@ -73,7 +77,11 @@ class UTNet(nn.Module):
         self.refiner = make_refiner(preset, self.hand, map_dims)
         with torch.random.fork_rng(devices=[]):  # these draw nothing that would change what is drawn after them
             self.root_head = RootHead(hand_dim)
-            self.scale_head = ScaleHead(hand_dim) if self.config.uncertainty else None
+            with_prompts, share = self.config.prompts, preset.width_share
+            self.scale_head = ScaleHead(hand_dim, prompts=with_prompts) if self.config.uncertainty else None
+            map_dim, heads = map_dims[0] if preset.joint_maps else None, preset.num_heads
+            self.prompts = PromptLayers(preset.dim, heads, map_dim=map_dim, width_share=share) if with_prompts else None
+            self.evidence = _make_evidence(map_dims, self.stem.map_dims) if self.config.evidence else None
 
     def forward(
         self,
@@ -82,6 +90,7 @@ class UTNet(nn.Module):
         K_px: Tensor | None = None,
         depth_ok: Tensor | None = None,
         with_vertices: bool = True,
+        landmarks: Tensor | None = None,
     ) -> Prediction:
         """Right hands in square crops (of which a network with a `width_px` sees the columns round the middle).
 
@@ -91,6 +100,8 @@ class UTNet(nn.Module):
             K_px: (B, 3, 3) of the crops; gives depth its metric width. None: a nominal width.
             depth_ok: (B,) bool, which samples have depth (default: all that have a reading in the box).
             with_vertices: False leaves the final `vertices_m` out.
+            landmarks: (B, 21, 6) prompts (`model.prompts`): x, y in crop units, relative x, y, z in metres (about any
+                origin; NaN where not known) and a confidence up to 1; 0 for a joint without prompt.
 
         Returns:
             Prediction, float32, in crop units of the square. `coarse` is None without a refiner.
@@ -100,17 +111,25 @@ class UTNet(nn.Module):
             raise ValueError(f"rgb has shape {tuple(rgb.shape)}, expected (B, 3, {size}, {size})")
         if not rgb.is_floating_point():
             raise ValueError(f"rgb is {rgb.dtype}, expected float in [0, 1]: divide uint8 pictures by 255")
+        prompts = self._prepare_prompts(landmarks, rgb.shape[0])
         depth, depth_ok, distance = self._prepare_depth(rgb, depth_m, K_px, depth_ok)
 
         image, skips = self.stem(self._seen(normalise_rgb(rgb)), self._seen(depth), depth_ok)
         grid = image.shape[-2:]
-        hand, image = self._encode(image.flatten(2).transpose(1, 2) + self.pos_embed)
+        hand, image = self._encode(image, prompts)
 
         maps = [] if self.upsampler is None else self.upsampler(image.transpose(1, 2).unflatten(2, grid), skips)
+        if prompts is not None and self.prompts is not None and self.prompts.on_map is not None:
+            maps = [self.prompts.on_map(maps[0], prompts), *maps[1:]]
         joint_map = heat = None
         if self.joint_maps is not None and self.readout is not None:
             joint_map, features, heat = self.joint_maps(maps[0])
+            if prompts is not None and self.prompts is not None and self.prompts.readout is not None:
+                hand = self.prompts.readout(hand, prompts, joint_map[..., :2])
             hand = self.readout(hand, joint_map.to(hand.dtype), features)
+        mask = side = None
+        if self.evidence is not None:
+            mask, side = self.evidence(maps[0], skips, (CELLS * grid[0], CELLS * grid[1]))
 
         means = self.decoder or self.hand_tokens
         assert means is not None
@@ -120,13 +139,16 @@ class UTNet(nn.Module):
             final, coarse = self._decode(pose, betas, cam, with_vertices=with_vertices), None
         else:
             coarse = self._decode(pose, betas, cam, with_vertices=True)
+            if prompts is not None and self.prompts is not None and self.prompts.correction is not None:
+                hand = self.prompts.correction(hand, prompts, coarse.joints_crop)
             d_pose, d_betas, d_cam = self.refiner(hand, maps, coarse)
             final = self._decode(pose + d_pose, betas + d_betas, cam + d_cam, with_vertices=with_vertices)
             coarse = replace(coarse, vertices_m=None)
         seen = torch.zeros(rgb.shape[0], dtype=torch.bool, device=rgb.device) if depth_ok is None else depth_ok
         scale = shape = None
         if self.scale_head is not None:
-            scale, shape = self.scale_head(hand, final.joints_m, seen)
+            prompted = None if prompts is None else prompts.any
+            scale, shape = self.scale_head(hand, final.joints_m, seen, prompted)
         return replace(
             final,
             coarse=coarse,
@@ -135,24 +157,38 @@ class UTNet(nn.Module):
             root_z_m=self.root_head(hand, distance, seen),
             joint_scale_mm=scale,
             error_shape=shape,
+            mask_logit=mask,
+            side_logit=side,
         )
 
-    def forward_batch(self, batch: Batch, *, use_depth: bool = True, with_vertices: bool = True) -> Prediction:
-        """`forward` of a Batch; `use_depth=False` hides its depth."""
-        rgb = batch.rgb.float() / 255
+    def forward_batch(
+        self, batch: Batch, *, use_depth: bool = True, use_landmarks: bool = True, with_vertices: bool = True
+    ) -> Prediction:
+        """`forward` of a Batch; `use_depth=False` hides its depth, `use_landmarks=False` its prompts."""
+        rgb, landmarks = batch.rgb.float() / 255, batch.landmarks if use_landmarks else None
         if not use_depth:
-            return self(rgb, with_vertices=with_vertices)
-        return self(rgb, batch.depth_m, batch.K_px, batch.depth_ok, with_vertices)
+            return self(rgb, with_vertices=with_vertices, landmarks=landmarks)
+        return self(rgb, batch.depth_m, batch.K_px, batch.depth_ok, with_vertices, landmarks)
 
-    def _encode(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, N, dim) embedded image tokens -> (B, 18, hand_dim) hand tokens, all the same with a decoder head, and
+    def _prepare_prompts(self, landmarks: Tensor | None, num: int) -> Prompts | None:
+        if landmarks is None:
+            return None
+        if self.prompts is None:
+            raise ValueError("landmarks are given to a network without model.prompts")
+        return Prompts(landmarks, num)
+
+    def _encode(self, image: Tensor, prompts: Prompts | None) -> tuple[Tensor, Tensor]:
+        """(B, dim, h, w) image tokens -> (B, 18, hand_dim) hand tokens, all the same with a decoder head, and
         (B, N, dim) encoded image tokens."""
-        if self.hand_tokens is None:
-            assert self.decoder is not None
-            image = self.encoder(image)
-            return self.decoder(image).expand(-1, NUM_MANO_JOINTS + 2, -1), image
-        tokens = self.encoder(torch.cat([self.hand_tokens(image.shape[0]), image], 1))
-        return tokens[:, : NUM_MANO_JOINTS + 2], tokens[:, NUM_MANO_JOINTS + 2 :]
+        tokens, num_hand = image.flatten(2).transpose(1, 2) + self.pos_embed, 0
+        if self.hand_tokens is not None:
+            tokens, num_hand = torch.cat([self.hand_tokens(image.shape[0]), tokens], 1), NUM_MANO_JOINTS + 2
+        if prompts is not None and self.prompts is not None:
+            tokens = self.prompts.attention(tokens, image, prompts)
+        tokens = self.encoder(tokens)
+        if self.decoder is not None:
+            return self.decoder(tokens).expand(-1, NUM_MANO_JOINTS + 2, -1), tokens
+        return tokens[:, :num_hand], tokens[:, num_hand:]
 
     def _prepare_depth(self, rgb, depth_m, K_px, depth_ok):
         """(B, 4, H, W) channels, (B,) which samples have depth, (B,) robust distances in m (1 without depth)."""
@@ -208,3 +244,9 @@ def _make_stem(preset: Preset) -> ConvStem | LiteStem | PatchStem:
     if preset.stem == "conv":
         return ConvStem(preset.stem_dims, preset.dim)
     return PatchStem(preset.dim, preset.patch_px, preset.patch_pad_px)
+
+
+def _make_evidence(map_dims: list[int], stem_map_dims: Sequence[int]) -> EvidenceHead:
+    if not map_dims:
+        raise InputError("model.evidence needs feature maps, and this network has none; leave it out")
+    return EvidenceHead(map_dims[0], stem_map_dims[-1] if stem_map_dims else 0)

@@ -9,10 +9,15 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from utnet.predict.hand import Hand as Hand
     from utnet.predict.predictor import Predictor as Predictor
+    from utnet.predict.reading import read_predictions as read_predictions
 
-_LAZY = {"Hand": "utnet.predict.hand", "Predictor": "utnet.predict.predictor"}
+_LAZY = {
+    "Hand": "utnet.predict.hand",
+    "Predictor": "utnet.predict.predictor",
+    "read_predictions": "utnet.predict.reading",
+}
 
-__all__ = ["Hand", "Predictor"]
+__all__ = ["Hand", "Predictor", "read_predictions"]
 
 
 def __getattr__(name: str):

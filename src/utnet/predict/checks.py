@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from utnet.errors import InputError
+from utnet.placement import default_intrinsics
 
 REACH_M = (0.1, 10.0)
 """Nearer or farther there is no hand: it is depth in another unit, or something else."""
@@ -28,6 +29,22 @@ def checked_camera(K_px: np.ndarray, size_px: int) -> np.ndarray:
     if not 0.1 * size_px < K[0, 0] < 200 * size_px:
         raise InputError(f"K says a focal length of {K[0, 0]:g} px for a picture of {size_px} px; give K in pixels")
     return K
+
+
+def choose_camera(
+    image_rgb: np.ndarray, K_px: np.ndarray | None, exif_K_px: np.ndarray | None = None
+) -> tuple[np.ndarray, str]:
+    """Intrinsics (3, 3) of a picture, and where they are from: "given", else "exif", else "default".
+
+    Raises:
+        InputError: those given cannot be of a picture of that size.
+    """
+    height, width = image_rgb.shape[:2]
+    if K_px is not None:
+        return checked_camera(K_px, max(width, height)), "given"
+    if exif_K_px is not None:
+        return exif_K_px, "exif"
+    return default_intrinsics(width, height), "default"
 
 
 def check_box(box: Sequence[float] | np.ndarray, width: int, height: int) -> None:

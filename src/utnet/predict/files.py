@@ -15,12 +15,13 @@ import utnet
 from utnet.errors import InputError
 from utnet.geometry import matrix_to_axis_angle
 from utnet.io.atomic import whole_file, write_whole
-from utnet.placement import default_intrinsics
+from utnet.io.pictures import Picture
+from utnet.predict.checks import choose_camera
 from utnet.predict.drawing import draw_hands
 from utnet.predict.hand import Hand
 from utnet.render.drawing import MAX_JPEG_PX, save_picture
 
-SCHEMA, SCHEMA_VERSION = "utnet-hands", 2
+SCHEMA, SCHEMA_VERSION = "utnet-hands", 3
 PREDICTIONS = "predictions.json"
 
 
@@ -33,14 +34,21 @@ def hand_record(hand: Hand, mesh: str | None = None) -> dict:
     """
     return {
         "side": hand.side,
+        "side_probability": round(hand.side_probability, 4),
         "score": round(hand.score, 4),
+        "presence": round(hand.presence, 4),
+        "valid": hand.valid,
         "track": hand.track,
         "box_px": _numbers(hand.box_px, 2),
         "method": hand.method,
-        "distance_from": hand.distance_from,
+        "distance_source": hand.distance_source,
+        "shape_source": hand.shape_source,
         "landmarks_percent": None if hand.landmarks_percent is None else round(hand.landmarks_percent, 2),
         "joints_cam_m": _numbers(hand.joints_cam_m, 6),
         "joints_px": _numbers(hand.joints_px, 3),
+        "T_cam_wrist": _numbers(hand.T_cam_wrist, 6),
+        "joints_wrist_m": _numbers(hand.joints_wrist_m, 6),
+        "joint_error_mm": None if hand.joint_error_mm is None else _numbers(hand.joint_error_mm, 2),
         "hand_model": hand.hand_model,
         "global_orient_axis_angle": _numbers(matrix_to_axis_angle(hand.params.global_orient)[0], 6),
         "hand_pose_axis_angle": _numbers(matrix_to_axis_angle(hand.params.hand_pose), 6),
@@ -151,7 +159,7 @@ class PredictionsFile:
 def write_hands(
     folder: str | Path,
     name: str,
-    image_rgb: np.ndarray,
+    image: np.ndarray | Picture,
     hands: Sequence[Hand],
     *,
     K_px: np.ndarray | None = None,
@@ -163,23 +171,23 @@ def write_hands(
     Args:
         folder: made if it is not there; files of these names are replaced.
         name: what the files' names begin with.
-        image_rgb: (H, W, 3) uint8.
+        image: a `Picture`, or (H, W, 3) uint8.
         hands: of that picture, by one predictor.
-        K_px: (3, 3) intrinsics that the predictor was given; None: the default.
+        K_px: (3, 3) intrinsics that the predictor was given; None: the picture's own, else the default.
         depth: name of the depth image that it was given.
         mesh: "glb", "obj" or "ply".
 
     Returns:
         The paths by kind: json, overlay, mesh.
     """
+    image_rgb, exif_K_px = (image.rgb, image.K_px) if isinstance(image, Picture) else (image, None)
+    K_px, K_from = choose_camera(image_rgb, K_px, exif_K_px)
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     meshes = write_meshes(folder / name, hands, mesh)
     overlay, text = folder / overlay_name(name, image_rgb), folder / f"{name}.json"
     save_picture(overlay, draw_hands(image_rgb, hands))
     records = [hand_record(hand, path.name) for hand, path in zip(hands, meshes, strict=True)]
-    K_from = "default" if K_px is None else "given"
-    K_px = default_intrinsics(image_rgb.shape[1], image_rgb.shape[0]) if K_px is None else K_px
     others = {"depth": depth, "overlay": overlay.name, "arrays": None}
     with PredictionsFile(text, {}) as file:
         file.add_image(image_record(name, image_rgb, K_px, K_from, others, records))

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from utnet.predict.confidence import Evidence
 from utnet.types import HandParams
 
 
@@ -15,22 +16,29 @@ class Hand:
 
     Attributes:
         side: "right" or "left".
-        score: in [0, 1], that there is a hand: the detector's; in the user's box that of its landmarks, or 1 where a
-            network was given box and side and no detector was asked.
+        score: in [0, 1], calibrated probability that this mesh is right: joints within 12 mm of the true ones after
+            the best similarity, on the right side and in the right place (`utnet.predict.confidence`).
         box_px: (4,) tight box x0, y0, x1, y1.
         joints_cam_m: (21, 3) OpenPose-21.
         joints_px: (21, 2) projected by `K_px`.
         vertices_cam_m: (V, 3).
         faces: (F, 3), counter-clockwise seen from outside.
         params: of the hand model of that side; `joints_cam_m = joints + transl_m`.
-        K_px: (3, 3) camera used: the user's, or the stated default.
-        distance_from: "depth" where the distance was measured, "size" where it is guessed from the hand's size.
+        K_px: (3, 3) camera used: the user's, the picture's own (EXIF), or the stated default.
+        distance_source: "sensor" where the distance was measured by depth, "hand_size" where it follows from the
+            hand's size.
         method: "both", "network" or "fit", which made the mesh.
+        presence: in [0, 1], the detector's probability that there is a hand.
+        side_probability: in [0, 1], the detector's probability that `side` is right; 1 where the user gave the side.
+        shape_source: where the size and proportions (`betas`) are from: "network", "landmarks", "depth", "frames" (of
+            a track), "given" or "mean" (the model's average hand).
+        joint_error_mm: (21,) expected error of each joint relative to the wrist, or None where none is stated.
+        valid: the hand was seen in this picture or frame, not bridged between others.
         hand_model: "open" or "mano", which decodes `params`.
         landmarks_percent: mean distance of `joints_px` from the detector's landmarks in percent of these' box: 2 to 4
-            is as good as can be (landmarks are not quite joints). Of a fit it is what is left over, which says nothing
-            of depth, nor whether there is a hand (`score`). Before smoothing; None where no landmarks were asked for.
+            is as good as can be (landmarks are not quite joints). Before smoothing; None without landmarks.
         track: number of the hand through a video, None in a single picture.
+        evidence: what `score` was made of.
     """
 
     side: str
@@ -42,8 +50,27 @@ class Hand:
     faces: np.ndarray
     params: HandParams
     K_px: np.ndarray
-    distance_from: str
+    distance_source: str
     method: str
+    presence: float = 1.0
+    side_probability: float = 1.0
+    shape_source: str = "mean"
+    joint_error_mm: np.ndarray | None = None
+    valid: bool = True
     hand_model: str = "open"
     landmarks_percent: float | None = None
     track: int | None = None
+    evidence: Evidence | None = None
+
+    @property
+    def T_cam_wrist(self) -> np.ndarray:
+        """(4, 4) pose of the wrist in the camera, metres: x_cam = T x_wrist. The wrist's axes are those of the hand
+        model of that side at rest (MANO's)."""
+        T = np.eye(4)
+        T[:3, :3], T[:3, 3] = self.params.global_orient[0], self.joints_cam_m[0]
+        return T
+
+    @property
+    def joints_wrist_m(self) -> np.ndarray:
+        """(21, 3) joints in the frame of the wrist (`T_cam_wrist`), whose origin is joint 0."""
+        return (self.joints_cam_m - self.joints_cam_m[0]) @ self.params.global_orient[0]

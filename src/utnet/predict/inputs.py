@@ -12,10 +12,15 @@ from pathlib import Path
 
 from utnet.errors import InputError
 from utnet.io.depth import DEPTH_SUFFIXES
-from utnet.io.pictures import PICTURE_SUFFIXES
+from utnet.io.kinds import is_video, picture_format
+from utnet.io.pictures import PICTURE_SUFFIXES, is_animation, is_depth_image
 from utnet.io.videos import VIDEO_SUFFIXES
 
 _NUMBER = re.compile(r"(\d+)\D*$")
+_TIME = re.compile(r"\d{9,}[._]\d+$")
+"""A time in seconds since 1970, as ROS and TUM's tools name pictures."""
+_DEPTH_NAME = re.compile(r"(^|[^a-z])depth", re.IGNORECASE)
+_SHOWN = 5
 _LONGEST_NAME = 150
 """Bytes. Most systems take 255, and what is made of a picture adds to its name."""
 
@@ -44,8 +49,9 @@ def find_inputs(words: Sequence[str]) -> list[Input]:
     """The pictures, videos and cameras that the words of a command line mean, each once, in their order.
 
     A word is a file, a folder (its pictures and videos, by name; not those of its folders), a glob (`**` goes into
-    folders) or, if there is no such file, the number of a camera. Of folders and globs, files are taken that are called
-    like a picture or a video; a file that is named itself is taken anyhow, for a picture unless called like a video.
+    folders) or, if there is no such file, the number of a camera. Of folders and globs, files are taken that are
+    pictures or videos by their first bytes or by their names; depth images are not (`passed_over` names what is left).
+    What a file is, its first bytes tell, and its name only where they do not.
 
     Raises:
         InputError: no word, or one that means nothing.
@@ -58,6 +64,28 @@ def find_inputs(words: Sequence[str]) -> list[Input]:
             found.setdefault(source.resolve() if isinstance(source, Path) else source, source)
     sources = list(found.values())
     return [Input(_kind(source), source, name) for source, name in zip(sources, _names(sources), strict=True)]
+
+
+def passed_over(words: Sequence[str]) -> list[str]:
+    """What folders and globs hold and `find_inputs` does not take: a line for each word, with numbers and names."""
+    lines = []
+    for word in words:
+        path = Path(word)
+        if path.is_dir():
+            files = sorted(path.iterdir())
+        elif glob.has_magic(word) and not path.exists():
+            files = [Path(file) for file in sorted(glob.glob(word, recursive=True))]
+        else:
+            continue
+        left = [file for file in files if file.is_file() and not file.name.startswith(".") and not _known(file)]
+        for what, group in (
+            ("depth images (give them by --depth)", [file for file in left if _is_depth(file)]),
+            ("files that are no pictures or videos", [file for file in left if not _is_depth(file)]),
+        ):
+            if group:
+                more = ", ..." if len(group) > _SHOWN else ""
+                lines.append(f"{word}: {len(group)} {what}: {', '.join(file.name for file in group[:_SHOWN])}{more}")
+    return lines
 
 
 def check_out(out: Path, inputs: Sequence[Input]) -> None:
@@ -96,7 +124,7 @@ class DepthFiles:
 
     def of(self, picture: Path) -> Path:
         """The one of the picture's own name; else the one that ends in the same number, as in color_000012.jpg and
-        aligned_depth_to_color_000012.png.
+        aligned_depth_to_color_000012.png. Of pictures named by time, the one of the same time.
 
         Raises:
             InputError: there is none, or more than one.
@@ -109,8 +137,20 @@ class DepthFiles:
         files = named or numbered
         if len(files) != 1:
             what = f"{files[0].name} and {files[1].name} both fit" if files else "no depth image of its name or number"
+            if not files and _TIME.search(picture.stem):
+                what = f"no depth image of its time{self._nearest(picture)}"
             raise InputError(f"{picture}: {what} in {self._word}; name depth images as their pictures, or leave it out")
         return files[0]
+
+    def _nearest(self, picture: Path) -> str:
+        """Which depth image was taken next to it, and how far apart."""
+        time = _seconds(picture)
+        timed = [(abs(_seconds(file) - time), file) for group in self._by_stem.values() for file in group]
+        timed = [(apart, file) for apart, file in timed if apart == apart]
+        if not timed:
+            return ""
+        apart, file = min(timed)
+        return f" (next to it {file.name}, {apart:.3f} s apart; pictures are not paired by nearest time)"
 
 
 def _expand(word: str) -> Iterable[Path | int]:
@@ -138,14 +178,23 @@ def _expand(word: str) -> Iterable[Path | int]:
 
 
 def _known(file: Path) -> bool:
-    hidden = file.name.startswith(".")
-    return not hidden and file.suffix.lower() in PICTURE_SUFFIXES + VIDEO_SUFFIXES and file.is_file()
+    if file.name.startswith(".") or not file.is_file() or _is_depth(file):
+        return False
+    named = file.suffix.lower() in PICTURE_SUFFIXES + VIDEO_SUFFIXES
+    return named or (picture_format(file) or is_video(file)) not in (None, False)
+
+
+def _is_depth(file: Path) -> bool:
+    """Called a depth image, and of one channel of 16 bits."""
+    return bool(_DEPTH_NAME.search(file.stem)) and file.suffix.lower() in DEPTH_SUFFIXES and is_depth_image(file)
 
 
 def _kind(source: Path | int) -> str:
     if isinstance(source, int):
         return "camera"
-    return "video" if source.suffix.lower() in VIDEO_SUFFIXES else "picture"
+    if kind := picture_format(source):
+        return "video" if kind == "GIF" and is_animation(source) else "picture"
+    return "video" if is_video(source) or source.suffix.lower() in VIDEO_SUFFIXES else "picture"
 
 
 def _names(sources: Sequence[Path | int]) -> list[str]:
@@ -179,8 +228,16 @@ def _stem(file: Path) -> str:
 
 def _number(file: Path) -> str:
     """The last number in a file's name, "" without one."""
+    if timed := _TIME.search(file.stem):  # digits after the point come again each second
+        return timed.group(0)
     match = _NUMBER.search(file.stem)
     return match.group(1).lstrip("0") or "0" if match else ""
+
+
+def _seconds(file: Path) -> float:
+    """The time in a file's name, NaN without one."""
+    timed = _TIME.search(file.stem)
+    return float(timed.group(0).replace("_", ".")) if timed else float("nan")
 
 
 def _grouped(files: Sequence[Path], key) -> dict[str, list[Path]]:

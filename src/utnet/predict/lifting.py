@@ -21,12 +21,20 @@ class RightHands:
         joints_cam_m: (B, 21, 3).
         vertices_cam_m: (B, V, 3).
         measured: (B,) bool, the distance was measured by depth, not guessed from the hand's size.
+        shape_source: of each hand, as `Hand` has it.
+        fit_cost: (B,) as `utnet.fit.Fits` has it; None where nothing was fitted.
+        network_joints_m: (B, 21, 3) joints of the network's own hands, any origin; None where no network is used.
+        joint_error_mm: (B, 21) expected error of each joint relative to the wrist; None where none is stated.
     """
 
     params: HandParams
     joints_cam_m: np.ndarray
     vertices_cam_m: np.ndarray
     measured: np.ndarray
+    shape_source: Sequence[str]
+    fit_cost: np.ndarray | None = None
+    network_joints_m: np.ndarray | None = None
+    joint_error_mm: np.ndarray | None = None
 
 
 class Lifter(Protocol):
@@ -55,6 +63,7 @@ class Lifter(Protocol):
 
         Args:
             samples: at least one; right hands (left ones mirrored), each in the whole picture with its box and K_px. Of
-                landmarks, `joints_px` are those in the picture and `joints_cam_m` those in metres, about any origin.
+                landmarks, `joints_px` are those in the picture, `joints_2d_conf` their confidence (of prompts) and
+                `joints_cam_m` those in metres, about any origin.
         """
         ...

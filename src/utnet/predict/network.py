@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import torch
 from utnet.checkpoint import load_checkpoint, name_checkpoint, pick_device
 from utnet.config import Config
 from utnet.data.collate import collate
+from utnet.data.prompts import prompts_of_landmarks
 from utnet.data.transforms import crop
 from utnet.errors import InputError
 from utnet.export.runtime import SUFFIXES, ExportedConfig, ExportedNetwork
@@ -29,12 +31,15 @@ class NetworkLifter:
     Args:
         weights: a checkpoint folder such as RUN/best, the name of a shipped network, or a file of `utnet export`.
         device: "auto", "cpu", "cuda", ... (exported files choose their own).
+        prompts: give the landmarks to a network that was trained with them.
+
+    Attributes:
+        needs_landmarks: whether it does.
     """
 
     name = "network"
-    needs_landmarks = False
 
-    def __init__(self, weights: str | Path, *, device: str = "auto"):
+    def __init__(self, weights: str | Path, *, device: str = "auto", prompts: bool = True):
         self.weights: str | None = name_checkpoint(weights)
         self.network: UTNet | ExportedNetwork
         self.config: Config | ExportedConfig
@@ -49,9 +54,12 @@ class NetworkLifter:
             self.network, self.config = load_checkpoint(weights, device=str(self._device))
             self.hand = copy.deepcopy(self.network.hand).cpu()
             self.faces, self.hand_model = self.hand.faces.numpy(), self.hand.name
+        self.needs_landmarks = prompts and self.config.model.prompts
 
     def __call__(self, samples: Sequence[Sample]) -> RightHands:
         crops = [crop(sample, self.config.model.size_px, self.config.crop) for sample in samples]
+        if self.needs_landmarks:
+            crops = [replace(cropped, landmarks=_prompts(cropped)) for cropped in crops]
         batch = collate(crops).to(self._device)
         with torch.inference_mode():
             out = self.network.forward_batch(batch, use_depth=any(sample.depth_m is not None for sample in samples))
@@ -65,6 +73,9 @@ class NetworkLifter:
             joints_cam_m=out.joints_m + transl[:, None],
             vertices_cam_m=out.vertices_m + transl[:, None],
             measured=np.array([measured for _, measured in placed]),
+            shape_source=["network"] * len(placed),
+            network_joints_m=np.asarray(out.joints_m),
+            joint_error_mm=None if out.joint_scale_mm is None else np.asarray(out.joint_scale_mm),
         )
 
     def _place(self, out, i: int, cropped: Sample) -> tuple[np.ndarray, bool]:
@@ -79,3 +90,12 @@ class NetworkLifter:
             out.vertices_m[i], self.faces, out.joints_m[i], guessed, cropped.depth_m, cropped.K_px
         )
         return measured, not np.array_equal(measured, guessed)
+
+
+def _prompts(cropped: Sample) -> np.ndarray:
+    """(21, 6) of a crop's landmarks; a joint that a person placed (confidence 1) has no relative 3D."""
+    confidence = cropped.joints_2d_conf.astype(float)
+    assert cropped.joints_px is not None
+    points = np.where((confidence > 0)[:, None], cropped.joints_px, np.nan)
+    relative = np.where((confidence < 1)[:, None], cropped.joints_cam_m, np.nan)
+    return prompts_of_landmarks(points, cropped.rgb.shape[0], relative, confidence)

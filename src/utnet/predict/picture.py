@@ -6,12 +6,15 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
+import numpy as np
+
 from utnet.errors import InputError
 from utnet.io.depth import read_depth
-from utnet.io.pictures import read_picture
+from utnet.io.pictures import Picture, read_picture
 from utnet.predict.arrays import HandRows
 from utnet.predict.drawing import draw_hands
 from utnet.predict.files import hand_record, image_record, mesh_paths, overlay_name, write_meshes
+from utnet.predict.given_landmarks import box_of_landmarks, read_landmarks
 from utnet.predict.hand import Hand
 from utnet.predict.inputs import Input
 from utnet.predict.predictor import Predictor
@@ -41,7 +44,7 @@ def predict_picture(predictor: Predictor, item: Input, request: Request) -> tupl
         depth_file = request.depth.of(item.source)
         depth_m, files["depth"] = read_depth(depth_file, request.depth_scale), str(depth_file)
     try:
-        hands = predictor(picture.rgb, depth_m, K_px, request.boxes, request.sides)
+        hands = _hands(predictor, picture, depth_m, K_px, request)
     except InputError as error:
         raise InputError(f"{item.source}: {error}") from error
     start = request.out / item.name
@@ -63,3 +66,21 @@ def predict_picture(predictor: Predictor, item: Input, request: Request) -> tupl
     names: Sequence[str | None] = [path.name for path in meshes] or [None] * len(hands)
     records = [hand_record(hand, name) for hand, name in zip(hands, names, strict=True)]
     return image_record(str(item.source), picture.rgb, K_px, K_from, files, records), hands
+
+
+def _hands(
+    predictor: Predictor, picture: Picture, depth_m: np.ndarray | None, K_px: np.ndarray, request: Request
+) -> list[Hand]:
+    """The detector's hands, those in the boxes, or those of the landmark file with its boxes and sides."""
+    if request.landmarks is None:
+        return predictor(picture, depth_m, K_px, request.boxes, request.sides)
+    given = read_landmarks(request.landmarks, picture.rgb.shape[1::-1])
+    boxes: Sequence[Sequence[float]] | np.ndarray | None = request.boxes
+    sides = request.sides
+    if boxes is None:
+        own = [box_of_landmarks(hand.landmarks_px) if hand.box_px is None else hand.box_px for hand in given]
+        boxes = np.stack(own)
+    stated = [hand.side for hand in given]
+    if sides is None and None not in stated:
+        sides = [side for side in stated if side is not None]
+    return predictor(picture, depth_m, K_px, boxes, sides, [hand.landmarks_px for hand in given])

@@ -8,8 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from utnet.placement import default_intrinsics
-from utnet.predict.checks import checked_camera
+from utnet.predict.checks import choose_camera
 from utnet.predict.inputs import DepthFiles
 
 
@@ -25,6 +24,7 @@ class Request:
         depth_scale: metres a step of those with whole numbers.
         boxes: of the one picture, instead of the detector's.
         sides: of the boxes.
+        landmarks: file of the one picture's landmarks.
         overlay: draw the hands over pictures and videos.
         mesh: format of the pictures' meshes, None for none.
         video_mesh: the same for every frame of videos.
@@ -41,6 +41,7 @@ class Request:
     depth_scale: float = 0.001
     boxes: Sequence[Sequence[float]] | None = None
     sides: Sequence[str] | None = None
+    landmarks: Path | None = None
     overlay: bool = True
     mesh: str | None = "glb"
     video_mesh: str | None = None
@@ -55,9 +56,4 @@ class Request:
         Raises:
             InputError: those given cannot be of a picture of that size.
         """
-        height, width = image_rgb.shape[:2]
-        if self.K_px is not None:
-            return checked_camera(self.K_px, max(width, height)), "given"
-        if exif_K_px is not None:
-            return exif_K_px, "exif"
-        return default_intrinsics(width, height), "default"
+        return choose_camera(image_rgb, self.K_px, exif_K_px)

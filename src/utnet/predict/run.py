@@ -40,6 +40,7 @@ class Summary:
         num_left: inputs that were not begun.
         stopped_by: number of the signal that ended the call before all was done, 0 if none did.
         hands: of the last picture.
+        without_hand: pictures that were done and show none.
     """
 
     num_pictures: int = 0
@@ -50,6 +51,7 @@ class Summary:
     num_left: int = 0
     stopped_by: int = 0
     hands: list[Hand] = field(default_factory=list)
+    without_hand: list[str] = field(default_factory=list)
 
 
 def run(predictor: Predictor, inputs: Sequence[Input], request: Request) -> Summary:
@@ -126,6 +128,7 @@ class _Call:
                     summary.hands = hands
                     summary.num_pictures += 1
                     summary.num_hands += len(hands)
+                    summary.without_hand += [] if hands else [item.label]
                 del self._left[item]
                 bar.update()
 
@@ -143,6 +146,8 @@ class _Call:
                 summary.num_videos += 1
                 summary.num_frames += done.num_frames
                 summary.num_hands += done.num_hands
+                for note in done.notes:
+                    tqdm.write(f"utnet: {item.label}: {note}", file=sys.stderr)
                 if done.incomplete:
                     self._note(item, done.incomplete)
                 if done.stopped:

@@ -137,6 +137,7 @@ class HandSmoother:
             joints_px=project(joints + transl, hand.K_px),
             vertices_cam_m=vertices + transl,
             params=HandParams(rotations[:1], rotations[1:], betas, transl),
+            shape_source="frames" if hand.shape_source != "mean" and track.num_frames > 1 else hand.shape_source,
         )
 
 
@@ -147,26 +148,27 @@ class _Track:
         time_s: when it was seen last.
         rotations: channel of (16, 3, 3), the root joint first.
         betas: (10,) mean over the frames.
+        num_frames: how many these are.
     """
 
     def __init__(self, hand: Hand, time_s: float):
-        self.time_s, self.betas, self._num_frames = time_s, hand.params.betas, 1
+        self.time_s, self.betas, self.num_frames = time_s, hand.params.betas, 1
         bearing, self._range_m, log_sizes = _place(hand)
         self.rotations = _Channel(_rotations(hand), _between, _turned)
         self._bearing = _Channel(bearing, np.subtract, lambda b, v: _unit(b + v))
         self._distance = _Channel(log_sizes, np.subtract, np.add)
-        self._measured = hand.distance_from == "depth"
+        self._measured = hand.distance_source == "sensor"
 
     def follow(self, hand: Hand, time_s: float, smoothing: Smoothing) -> None:
         """Takes the hand of the next frame."""
         dt_s, self.time_s = time_s - self.time_s, time_s
-        self._num_frames += 1
-        self.betas = self.betas + (hand.params.betas - self.betas) / self._num_frames
+        self.num_frames += 1
+        self.betas = self.betas + (hand.params.betas - self.betas) / self.num_frames
         bearing, self._range_m, log_sizes = _place(hand)
         self.rotations.follow(_rotations(hand), dt_s, smoothing.rotations)
         self._bearing.follow(bearing, dt_s, smoothing.bearing)
         self._distance.follow(log_sizes, dt_s, smoothing.distance)
-        self._measured = hand.distance_from == "depth"
+        self._measured = hand.distance_source == "sensor"
 
     def palm_cam_m(self, size_m: float) -> np.ndarray:
         """(3,) the middle of the palm of a hand of that size."""

@@ -35,12 +35,14 @@ class VideoResult:
         num_hands: in all of them.
         incomplete: why frames are missing, or None.
         stopped: they are missing because of a request to stop.
+        notes: what else there is to say of it (`io.videos.VideoReader`).
     """
 
     num_frames: int
     num_hands: int
     incomplete: str | None
     stopped: bool
+    notes: tuple[str, ...] = ()
 
 
 def predict_video(
@@ -85,7 +87,7 @@ def predict_video(
         stopped = bool(stop.asked) and item.kind == "video" and next(frames, None) is not None
         of_all = f" of {reader.num_frames}" if reader.num_frames else ""
         incomplete = f"stopped after {num_frames}{of_all} frames" if stopped else reader.incomplete
-        return VideoResult(num_frames, num_hands, incomplete, stopped)
+        return VideoResult(num_frames, num_hands, incomplete, stopped, tuple(reader.notes))
 
 
 class _Follower:

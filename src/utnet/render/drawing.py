@@ -11,7 +11,7 @@ from utnet.conventions import FINGERS, PARENTS
 from utnet.errors import InputError
 from utnet.geometry import project
 from utnet.io.atomic import write_whole
-from utnet.render.raster import NEAR_M, render_shaded
+from utnet.render.raster import NEAR_M, rasterize, render_shaded
 
 FINGER_COLORS = dict(
     zip(FINGERS, ((235, 87, 87), (242, 201, 76), (39, 174, 96), (47, 128, 237), (187, 107, 217)), strict=True)
@@ -96,6 +96,29 @@ def overlay_mesh(
     part = out[y0:y1, x0:x1]
     blended = part * (1 - opacity * alpha[..., None]) + shaded * (255 * opacity)
     out[y0:y1, x0:x1] = np.clip(blended, 0, 255).astype(np.uint8)
+    return out
+
+
+def outline_mesh(
+    rgb: np.ndarray,
+    vertices_cam_m: np.ndarray,
+    faces: np.ndarray,
+    K_px: np.ndarray,
+    *,
+    color: tuple[int, int, int] = (0, 230, 255),
+) -> np.ndarray:
+    """A copy with the mesh's outline as a thin line, so that one sees where it leaves the hand in the picture."""
+    out = np.ascontiguousarray(rgb).copy()
+    x0, y0, x1, y1 = _drawn_part(vertices_cam_m, K_px, rgb.shape)
+    if x0 >= x1 or y0 >= y1:
+        return out
+    n = 4  # outlines of pixels four times finer
+    K_part = np.array([[n, 0.0, (n - 1) / 2 - n * x0], [0.0, n, (n - 1) / 2 - n * y0], [0.0, 0.0, 1.0]]) @ K_px
+    mask = rasterize(vertices_cam_m, faces, K_part, (n * (x1 - x0), n * (y1 - y0))).mask.astype(np.uint8)
+    lines, _ = cv2.findContours(mask, cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
+    shift = 4  # OpenCV draws at 1/16 px with this many fractional bits
+    points = [np.rint(((line + 0.5) / n - 0.5 + [x0, y0]) * 2**shift).astype(np.int32) for line in lines]
+    cv2.polylines(out, points, True, color, 1, cv2.LINE_AA, shift)
     return out
 
 

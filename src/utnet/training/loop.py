@@ -16,6 +16,8 @@ from tqdm import tqdm
 
 from utnet.checkpoint import pick_device, run_info, whole_folder
 from utnet.config import Config, to_tree
+from utnet.data.extras import Extras
+from utnet.data.inspection.check import refuse_wrong_labels
 from utnet.data.loader import Loader, make_loader
 from utnet.data.source import Source
 from utnet.data.sources import check_apart, describe, fingerprint, open_data, open_validation
@@ -27,6 +29,7 @@ from utnet.io.atomic import output_folder, write_json
 from utnet.losses import UTNetLoss
 from utnet.model import UTNet
 from utnet.signals import Stopped, StopRequests, Terminated
+from utnet.training.calibration import calibrate_best
 from utnet.training.ema import WeightMean
 from utnet.training.log import RunLog, prediction_pictures, skipped_lines
 from utnet.training.pretrained import backbone_parameters
@@ -93,6 +96,8 @@ def train(
                 print(_going_on(job.run.progress, config))
         try:
             _loop(job, progress=told)
+            if config.model.uncertainty and world.is_first:
+                calibrate_best(workdir / "best", job.validation, job.engine.device)
         except WorkerError:
             end_workers()
             raise
@@ -149,6 +154,8 @@ def _set_up(
         source = open_data(config.data, config, train=True)
         validation = open_validation(config)
         check_apart(source, validation)
+        if config.data.check:
+            refuse_wrong_labels(source)
         inputs = scorable_inputs(validation)
     model, init = make_model(config, last=workdir / "last" if resume else None)
     model = model.to(device).train()
@@ -165,6 +172,7 @@ def _set_up(
         rank=world.rank,
         world_size=world.size,
         pin_memory=device.type == "cuda",
+        extras=Extras.of(config),
     )
     loader.bad.update(before["bad"])
     if world.rank:  # the processes hold equal networks; what is drawn from here on is each one's own

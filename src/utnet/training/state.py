@@ -33,6 +33,8 @@ from utnet.training.ema import WeightMean
 from utnet.training.pretrained import backbone_parameters, load_backbone
 
 TRAINING = "training.safetensors"
+_PARTS = ("uncertainty", "prompts", "evidence")
+"""Switches of `model` for parts that a network can be given later: they change nothing where they start."""
 
 
 @dataclass
@@ -335,8 +337,11 @@ def _of_checkpoint(config: Config, where: Path) -> tuple[UTNet, str]:
     model = UTNet(config.model, None if config.model.mano else saved.hand)
     if model.hand.name != saved.hand.name:
         raise InputError(f"{where}: learnt the {saved.hand.name} hand, model.mano gives the {model.hand.name} one")
-    model.load_state_dict(saved.state_dict())
-    return model, f"{where}: all {len(saved.state_dict())} entries loaded (a checkpoint of UTNet's)"
+    state = saved.state_dict()
+    added = {name: tensor for name, tensor in model.state_dict().items() if name not in state}
+    model.load_state_dict(state | added)
+    new = f", {len(added)} of new parts start without effect" if added else ""
+    return model, f"{where}: all {len(state)} entries loaded (a checkpoint of UTNet's){new}"
 
 
 def differences(config: Config, of: Config) -> list[str]:
@@ -345,9 +350,15 @@ def differences(config: Config, of: Config) -> list[str]:
     def sizes(config: Config) -> dict[str, object]:
         preset = asdict(resolve_preset(config.model))
         preset["width_px"] = round(preset.pop("width_share") * config.model.size_px)
-        return {**preset, "size_px": config.model.size_px, "uncertainty": config.model.uncertainty}
+        return {**preset, "size_px": config.model.size_px}
 
     wanted, had = sizes(config), sizes(of)
+    for part in _PARTS:
+        had[part], wanted[part] = getattr(of.model, part), getattr(config.model, part)
+        if wanted[part] and not had[part]:  # it starts without effect
+            had[part] = True
+    if of.model.uncertainty and config.model.uncertainty:  # with prompts it has more kinds of hands
+        wanted["uncertainty with prompts"], had["uncertainty with prompts"] = config.model.prompts, of.model.prompts
     return [f"model.{key} is {wanted[key]}, there it is {had[key]}" for key in wanted if wanted[key] != had[key]]
 
 

@@ -162,6 +162,6 @@ def _table(hands: Sequence[Hand]) -> str:
     rows = ["| | hand | score | distance | from |", "|-:|:-|-:|-:|:-|"]
     for i, hand in enumerate(hands):
         distance = float(np.linalg.norm(hand.joints_cam_m.mean(0)))
-        source = "depth" if hand.distance_from == "depth" else "its size"
+        source = "depth" if hand.distance_source == "sensor" else "its size"
         rows.append(f"| {i + 1} | {hand.side} | {hand.score:.2f} | {distance:.2f} m | {source} |")
     return "\n".join(rows)

@@ -26,6 +26,23 @@ MAX_HAND_M = 1.0
 
 _MAX_TEXT = 1000
 
+# What refused lines seem to be; `utnet data check` looks for these words and gives a line that converts them.
+MILLIMETRES = "joints_3d look like millimetres"
+OPENGL = "joints_3d have OpenGL axes (y up, z backward)"
+RELATIVE = "joints_3d are relative to the hand, not to the camera of K"
+BACKSLASHES = "paths have backslashes"
+WIDTH_HEIGHT = "box looks like x, y, width, height"
+
+
+_AT_CAMERA_M = 0.03
+
+
+def is_at_camera(joints_m: np.ndarray) -> np.ndarray:
+    """(...,) whether a joint of (..., 21, 3) hands lies at the camera's centre, where no camera sees one: the joints
+    are relative to the hand."""
+    with np.errstate(invalid="ignore"):
+        return (np.linalg.norm(joints_m, axis=-1) < _AT_CAMERA_M).any(-1)
+
 
 class Line:
     """A parsed line. Methods give the value of a key as numpy, or raise an InputError that names file, line and key.
@@ -80,6 +97,8 @@ class Line:
             inside, there = True, False
         if not inside:
             self.fail(f"{key!r} is {name!r}, a link that leads out of the folder; put the file itself there")
+        if not there and "\\" in name:
+            self.fail(f"{BACKSLASHES}: {key!r} is {name!r}; write {name.replace(chr(92), '/')!r}")
         if not there:
             self.fail(f"{key!r}: {path}: no such file; check the path")
         return path
@@ -114,8 +133,10 @@ class Line:
             if (conf < 0).any():
                 self.fail(f"'{key}_conf' has a number below 0; 0 is not labelled, 1 is certain")
         labelled = np.isfinite(points[:, 0])
-        if dims == 3 and labelled.any() and np.ptp(points[labelled], axis=0).max() > MAX_HAND_M:
-            self.fail(f"{key!r}: joints more than {MAX_HAND_M:g} m apart; expected metres")
+        size_m = np.ptp(points[labelled], axis=0).max() if dims == 3 and labelled.any() else 0.0
+        if size_m > MAX_HAND_M:
+            unit = f"; {MILLIMETRES}, multiply by 0.001" if 30 < size_m < 300 else ""
+            self.fail(f"{key!r}: joints more than {MAX_HAND_M:g} m apart; expected metres{unit}")
         return points, conf * labelled
 
     def box(self) -> np.ndarray | None:
@@ -123,7 +144,8 @@ class Line:
             return None
         box = self._numbers("box", self.values["box"], (4,))
         if not (box[2] > box[0] and box[3] > box[1]):
-            self.fail(f"'box' is {box.tolist()}; expected [x0, y0, x1, y1] in pixels with x0 < x1 and y0 < y1")
+            unlike = f"; {WIDTH_HEIGHT}" if (box >= 0).all() and (box[2:] > 0).all() else ""
+            self.fail(f"'box' is {box.tolist()}; expected [x0, y0, x1, y1] in pixels with x0 < x1 and y0 < y1{unlike}")
         return box
 
     def depth_scale(self) -> float:

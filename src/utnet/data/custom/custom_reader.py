@@ -5,11 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
+from PIL.ExifTags import Base
 from tqdm import tqdm
 
 from utnet.conventions import MANO_TIP_VERTICES, SIDES
 from utnet.data.cache import cached_arrays
-from utnet.data.custom.custom_line import HAND_MODELS, LINE_SPLITS, Line
+from utnet.data.custom.custom_line import HAND_MODELS, LINE_SPLITS, OPENGL, RELATIVE, Line, is_at_camera
 from utnet.data.source import check_depth, clip_box, evenly_spaced, ground_truth_box, hold_out
 from utnet.errors import InputError
 from utnet.geometry import box_of
@@ -123,6 +125,14 @@ class Custom:
     def sequence(self, index: int) -> str:
         return self._index["sequence_names"][self._index["sequence"][self._rows[index]]].decode()
 
+    def picture_turn(self, index: int) -> int:
+        """EXIF orientation of the picture, 1 to 8 (1: as it is stored), which is not applied."""
+        try:
+            with Image.open(self._line(index).file("image", self.root)) as image:
+                return int(image.getexif().get(Base.Orientation, 1))
+        except (InputError, OSError, SyntaxError, ValueError, TypeError):  # reading the sample names what is wrong
+            return 1
+
     def __getitem__(self, index: int) -> Sample:
         line = self._line(index)
         image_path = line.file("image", self.root)
@@ -218,6 +228,12 @@ def _read_index(path: Path) -> dict[str, np.ndarray]:
     bad: list[str] = []
     bar = tqdm(total=size, unit="B", unit_scale=True, desc=path.name, disable=hidden)
     with open(path, "rb") as file, bar:
+        if file.read(2) in (b"\xff\xfe", b"\xfe\xff"):
+            raise InputError(
+                f"{path}: text in UTF-16, as PowerShell's > writes it; save it as UTF-8 "
+                "(Get-Content FILE | Set-Content -Encoding utf8 NEW)"
+            )
+        file.seek(0)
         while text := file.readline(_MAX_LINE + 1):
             number += 1
             offset, end = end, end + len(text)
@@ -258,6 +274,7 @@ def _box(
     if box is None and len(labelled) > 1 and (np.ptp(labelled, axis=0) > 0).all():
         box = clip_box(box_of(labelled), size_wh)
     if box is None and K is not None and np.isfinite(joints[:, 0]).sum() > 1:
+        _check_frame(line, joints)
         box = ground_truth_box(joints, K, size_wh, line.where)
     if box is None:
         line.fail("no 'box', and no joints with image points to take one from; give [x0, y0, x1, y1] in pixels")
@@ -267,7 +284,17 @@ def _box(
     return box
 
 
+def _check_frame(line: Line, joints: np.ndarray) -> None:
+    """InputError for joints that the camera cannot have seen: behind it, or all round it."""
+    if is_at_camera(joints):
+        line.fail(f"{RELATIVE}; add the wrist's position in the camera, or leave K out and give a box")
+    if not (joints[:, 2] > 0).any():
+        line.fail(f"{OPENGL}: all of them lie behind the camera; negate y and z")
+
+
 def _read_depth(path: Path, size_wh: tuple[int, int], scale: float) -> np.ndarray:
+    if path.suffix.lower() in (".npy", ".npz", ".exr", ".pfm"):
+        raise InputError(f"{path}: expected {_DEPTH_EXPECTED}; save it as one (millimetres in uint16)")
     depth = read_depth_png(path, scale, _DEPTH_EXPECTED)
     if depth.shape[::-1] != size_wh:
         raise InputError(

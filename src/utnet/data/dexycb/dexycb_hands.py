@@ -13,7 +13,7 @@ from utnet.errors import InputError
 from utnet.geometry import axis_angle_to_matrix
 from utnet.hand import HandModel
 from utnet.hand.arrays import HandArrays
-from utnet.hand.mano import load_mano
+from utnet.hand.mano import load_mano, mano_file
 from utnet.types import HandParams
 
 
@@ -82,7 +82,7 @@ def _load_files(folder: Path, sides: list[str]) -> dict[str, HandArrays]:
         raise InputError(f"{folder}: no such folder; name the one that holds your MANO_RIGHT.pkl and MANO_LEFT.pkl")
     files = {}
     for side in sides:
-        path = folder / f"MANO_{side.upper()}.pkl"
+        path = mano_file(folder, side)
         if side == "left" and not path.is_file():
             warnings.warn(f"{path}: no such file, so DexYCB's left hands have joints and no pose", stacklevel=2)
             continue

@@ -16,7 +16,7 @@ from utnet.data.source import check_depth, evenly_spaced, ground_truth_box
 from utnet.errors import InputError
 from utnet.geometry import axis_angle_to_matrix, rotate_params
 from utnet.hand import HandModel
-from utnet.hand.mano import load_mano
+from utnet.hand.mano import load_mano, mano_file
 from utnet.io import layouts
 from utnet.io.files import check_size, read_image, read_rgb
 from utnet.io.json_rows import read_rows
@@ -135,7 +135,7 @@ class Ho3d:
                 f"{self.root}: the labels are MANO's; name the folder of your MANO_RIGHT.pkl and MANO_LEFT.pkl "
                 "(data.mano)"
             )
-        arrays = load_mano(Path(folder) / f"MANO_{side.upper()}.pkl", side=side, tips=self.tips)
+        arrays = load_mano(mano_file(folder, side), side=side, tips=self.tips)
         if side == "left":
             arrays = replace(arrays, shapedirs=-arrays.shapedirs, J_shapedirs=-arrays.J_shapedirs)
         return HandModel(arrays, side=side, name="mano")

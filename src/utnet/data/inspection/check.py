@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 import numpy as np
 
 from utnet.conventions import JOINT_NAMES, MM_PER_M, SIDES
+from utnet.data.inspection import convert
 from utnet.data.inspection.decode import Decoder
+from utnet.data.inspection.judge_labels import hand_unit, judge_labels, turn_note
+from utnet.data.inspection.labels import Finding, Labels
 from utnet.data.inspection.measure import BONES, FLAWS, Measure
+from utnet.data.inspection.turned import hands_seen
 from utnet.data.inspection.walk import Walked, walk
+from utnet.data.mixture import Mixture
+from utnet.data.source import evenly_spaced, is_endless, is_stream
+from utnet.errors import InputError
+from utnet.types import Sample
 
 HIDDEN_M = 0.03
 """Depth this much nearer than a joint is something in front of the hand (a hand is some 2 to 3 cm thick, and its joints
@@ -60,16 +71,14 @@ LABELS_2D_SHARE = 0.1
 """A source's own 2D labels against the projected joints, in shares of the box's longer side: annotators differ by a few
 per cent, a wrong camera or order of joints by far more."""
 
+_LEAST_READINGS = 5
+"""Depth at fewer joints does not say that a camera is right."""
+
+_MOST_TURNS = 5000
+"""Pictures whose EXIF orientation is looked up."""
+
 MAX_OUTSIDE_JOINTS = 0.25
 """Share of joints outside their picture; hands at the edge lose a few, a camera of another picture size loses many."""
-
-
-@dataclass(frozen=True)
-class Finding:
-    """Something that makes training wrong, and what to do about it."""
-
-    what: str
-    remedy: str
 
 
 @dataclass
@@ -92,7 +101,7 @@ class CheckReport:
 
     def to_tree(self) -> dict[str, Any]:
         """Plain JSON."""
-        found = [{"what": f.what, "remedy": f.remedy} for f in self.findings]
+        found = [{"what": f.what, "remedy": f.remedy, "convert": f.convert} for f in self.findings]
         return {"ok": self.ok, "findings": found, "notes": self.notes, **self.numbers}
 
 
@@ -109,13 +118,83 @@ def check_source(source: Any, *, mano: str | None = None, workers: int = 0, prog
     report = CheckReport({"counts": {name: int(n) for name, n in getattr(source, "counts", {}).items()}})
     _files(report, source, walked)
     if len(walked):
+        _conventions(report, labels_of(source, walked.arrays, walked.keys))
         for judge in (_labels, _depth, _hands, _bones, _pictures):
             judge(report, walked)
         _reprojection(report, walked, source.tips)
     return report
 
 
-# ------------------------------------------------------------------------------------------------------------ judgement
+def refuse_wrong_labels(source: Any, *, num: int = 256) -> None:
+    """Judges the labels of samples spread over training data; those that cannot be read are passed over.
+
+    Args:
+        source: any source. Synthetic hands are not judged; of a mixture each part gives its share of `num`.
+
+    Raises:
+        InputError: labels that would train a wrong network.
+    """
+    parts: Sequence[Any] = source.parts if isinstance(source, Mixture) else (source,)
+    for part in parts:
+        if not is_stream(part) and is_endless(len(part)):
+            continue
+        samples = list(islice(_readable(part, -(-num // len(parts))), -(-num // len(parts))))
+        if not samples:
+            continue
+        measure = Measure(Decoder(None))
+        labels = labels_of(part, measure(samples), [sample.key for sample in samples])
+        for finding in judge_labels(labels):
+            raise InputError(
+                f"{part.name}: {finding.what}; {finding.remedy} (`utnet data check {part.name}` says more, "
+                "data.check=false trains all the same)"
+            )
+
+
+def _readable(source: Any, num: int) -> Iterator[Sample]:
+    """Samples spread evenly over a source, or the first ones of a stream."""
+    if is_stream(source):
+        items = source.stream(seed=0, epoch=0, part=0, num_parts=1)
+        yield from (item for item in items if isinstance(item, Sample))
+        return
+    for index in evenly_spaced(len(source), num).tolist():
+        with suppress(ValueError):  # InputError, and labels that make no Sample
+            yield source[index]
+
+
+def labels_of(source: Any, arrays: dict[str, np.ndarray], keys: list[str]) -> Labels:
+    """The labels of measured samples, as they are judged.
+
+    Args:
+        source: where they come from. One that ignores EXIF data has `picture_turn(index)`, the orientation that they
+            give.
+        arrays: of `Measure`, for the samples of `keys`.
+    """
+    behind = arrays["behind_depth_m"]
+    read = np.isfinite(behind)
+    near = (np.abs(np.where(read, behind, np.inf)) < HIDDEN_M).sum(1) > 0.5 * np.maximum(read.sum(1), _LEAST_READINGS)
+    names = ("joints_m", "points_px", "K_px", "size_wh", "box_px", "left")
+    turn, scores = _turns(source, keys)
+    measured = {name: arrays[name] for name in names}
+    return Labels(source.name, **measured, depth_agrees=near, turn=turn, turn_scores=scores)
+
+
+def _turns(source: Any, keys: list[str]) -> tuple[np.ndarray, tuple[float, float]]:
+    """`Labels.turn` and `Labels.turn_scores`."""
+    turn, scores = np.ones(len(keys), int), (np.nan, np.nan)
+    if not hasattr(source, "picture_turn"):
+        return turn, scores
+    row, turned = {key: i for i, key in enumerate(keys)}, []
+    for index in evenly_spaced(len(source), _MOST_TURNS).tolist():
+        if (key := source.key(index)) in row and (number := source.picture_turn(index)) in range(2, 9):
+            turn[row[key]] = number
+            turned.append(index)
+    return turn, hands_seen(source, turned) if turned else scores
+
+
+def _conventions(report: CheckReport, labels: Labels) -> None:
+    report.findings += judge_labels(labels)
+    if note := turn_note(labels):
+        report.notes.append(note)
 
 
 def _files(report: CheckReport, source: Any, walked: Walked) -> None:
@@ -127,9 +206,12 @@ def _files(report: CheckReport, source: Any, walked: Walked) -> None:
     if missing:
         report.findings.append(Finding(f"{len(missing)} of {num} samples lack a file", "extract the archive again"))
     if damaged:
-        report.findings.append(
-            Finding(f"{len(damaged)} of {num} samples cannot be read", "get the named files again, or mend them")
-        )
+        text, remedy = f"{len(damaged)} of {num} samples cannot be read", "get the named files again, or mend them"
+        report.findings.append(Finding(text, remedy))
+    for phrase, line in convert.of_messages(source.name).items():
+        like = sum(phrase in message for message in (damaged | missing).values())
+        if like:
+            report.findings.append(Finding(f"{like} of {num} samples: {phrase}", "convert them", line))
     if not num:
         report.findings.append(Finding("there are no samples", "choose another split or folder"))
     if hasattr(source, "verify"):
@@ -203,6 +285,8 @@ def _hands(report: CheckReport, walked: Walked) -> None:
             f"{wrong.sum()} hands measure less than {low:.0f} or more than {high:.0f} mm from wrist to middle knuckle"
         )
         remedy = "joints must be metres in OpenPose-21's order (`utnet data preview` shows it)"
+        if unit := hand_unit(float(np.median(size[wrong]))):
+            text, remedy = f"{text}: they look like {unit[0]}", f"multiply 3D joints by {unit[1]:g}"
         if wrong.sum() > MAX_SIZE_OUTLIERS * np.isfinite(size).sum():
             report.findings.append(Finding(text, remedy))
         else:

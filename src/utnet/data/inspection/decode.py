@@ -15,6 +15,7 @@ from utnet.data.source import MIN_JOINT_Z_M
 from utnet.errors import InputError
 from utnet.geometry import intrinsics, project
 from utnet.hand import HandModel
+from utnet.hand.mano import mano_file
 from utnet.types import HandParams, Sample
 
 _FAR_M = 100.0
@@ -92,7 +93,7 @@ class Decoder:
 
 def _mano_models(folder: Path, tips: str) -> dict[tuple[str, str], HandModel]:
     """The user's MANO hands, as far as their files are there."""
-    paths = {side: folder / f"MANO_{side.upper()}.pkl" for side in SIDES}
+    paths = {side: mano_file(folder, side) for side in SIDES}
     paths = {side: path for side, path in paths.items() if path.is_file()}
     if not paths:
         raise InputError(f"{folder}: holds neither MANO_RIGHT.pkl nor MANO_LEFT.pkl; name their folder in --mano")

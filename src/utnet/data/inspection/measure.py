@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from utnet.conventions import MM_PER_M, PARENTS, TIPS
+from utnet.conventions import MM_PER_M, NUM_JOINTS, PARENTS, TIPS
 from utnet.data.collate import MAX_DISTANCE_M, box_distance_m
 from utnet.data.inspection.decode import Decoder, image_points, projected
 from utnet.data.source import MIN_JOINT_Z_M
@@ -74,7 +74,19 @@ class Measure:
             "model_mm": _largest((decoded_m - decoded_m[0]) - (labelled - labelled[0])) * MM_PER_M,
             "mesh_mm": _mesh_error_mm(sample, self._decoder.tip_vertices(sample)),
             "labels_2d_share": _labels_2d_share(sample),
+            "joints_m": labelled.astype(np.float32),
+            "points_px": _own_points(sample).astype(np.float32),
+            "K_px": np.full((3, 3), np.nan) if K is None else np.asarray(K, np.float64),
+            "size_wh": np.array([width, height]),
+            "box_px": np.asarray(sample.box_px, np.float64),
         }
+
+
+def _own_points(sample: Sample) -> np.ndarray:
+    """(21, 2) the source's own 2D labels, NaN where there is none."""
+    if sample.joints_px is None:
+        return np.full((NUM_JOINTS, 2), np.nan)
+    return np.where((sample.joints_2d_conf > 0)[:, None], sample.joints_px, np.nan)
 
 
 def _flaws(sample: Sample, points: np.ndarray) -> int:

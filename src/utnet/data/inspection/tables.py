@@ -37,6 +37,8 @@ def check_lines(report: CheckReport) -> Iterator[str]:
         yield f"note: {note}"
     for finding in report.findings:
         yield f"WRONG: {finding.what}"
+        if finding.convert:
+            yield f"convert: {finding.convert}"
     if report.ok:
         yield f"ok: {read} samples, nothing found that would make training wrong"
     else:

@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from utnet.errors import InputError
+from utnet.io.atomic import check_stand_in
 
 _MOST_LISTED = 20
 
@@ -57,6 +58,7 @@ def read(path: Path) -> tuple[str, dict[str, Tensor]]:
             "that you downloaded"
         )
     tree: object
+    check_stand_in(path)
     try:
         if path.suffix == ".safetensors":
             tree = load_file(path)

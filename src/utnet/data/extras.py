@@ -1,0 +1,52 @@
+"""What training crops get beside their labels: prompts, masks, and for the side head a mirror."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from utnet.config import Config
+from utnet.data.masks import MaskLabels
+from utnet.data.prompts import PromptNoise
+from utnet.data.transforms import in_mirror
+from utnet.detect.residuals import DetectorResiduals
+from utnet.hand.arrays import load_open_hand
+from utnet.model.evidence import CELLS
+from utnet.model.presets import resolve_preset
+from utnet.synth.decoder import Decoder
+from utnet.types import Sample
+
+
+@dataclass(frozen=True)
+class Extras:
+    """Extras of a sample; of the default there are none.
+
+    Attributes:
+        prompts: draws landmarks, or None.
+        masks: makes masks, or None.
+        mirror_p: probability that a crop is shown in a mirror, for the side head alone.
+    """
+
+    prompts: PromptNoise | None = None
+    masks: MaskLabels | None = None
+    mirror_p: float = 0.0
+
+    def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
+        """The crop with them; the same `rng` gives the same."""
+        if self.prompts is not None:
+            sample = replace(sample, landmarks=self.prompts(sample, rng))
+        if self.masks is not None:
+            sample = replace(sample, mask_cells=self.masks(sample))
+        return in_mirror(sample) if self.mirror_p > 0 and rng.random() < self.mirror_p else sample
+
+    @classmethod
+    def of(cls, config: Config) -> Extras:
+        """Those that the network of a run has a use for."""
+        prompts = masks = None
+        if config.model.prompts:
+            prompts = PromptNoise(config.prompts, DetectorResiduals.load().observe)
+        if config.model.evidence:
+            arrays, cells = load_open_hand(), CELLS * config.model.size_px // resolve_preset(config.model).patch_px
+            masks = MaskLabels(Decoder(arrays), arrays.faces, cells)
+        return cls(prompts, masks, config.augment.mirror_p)

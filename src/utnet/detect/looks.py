@@ -1,0 +1,60 @@
+"""Several looks at one hand: where it is, its side, and how far to trust them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+
+from utnet.detect.detection import SIDE_DOUBT_BELOW
+from utnet.detect.landmark import LandmarkNetwork, Landmarks
+from utnet.detect.regions import region_of_landmarks
+from utnet.geometry import apart_percent
+
+FIRST_WEIGHT, SECOND_WEIGHT, MIRROR_WEIGHT, FLATTENING = 0.47, 0.93, 1.0, 0.116
+"""Weights of the looks' logits of handedness; their sum is divided by 1 + `FLATTENING` for each percent of the box
+between the first two looks. Fitted by maximum likelihood on drawn hands; benchmarks/detect.py checks them on others."""
+_LARGEST_LOGIT = 9.0
+
+
+def look_again(network: LandmarkNetwork, image_rgb: np.ndarray, first: Landmarks) -> Landmarks:
+    """A hand seen again in the region of its own landmarks, and its side by both looks.
+
+    Where these leave the side in doubt, the mirror image of the region is asked, too.
+
+    Args:
+        network: sees.
+        image_rgb: (H, W, 3) uint8.
+        first: the hand in another region.
+
+    Returns:
+        The second look's landmarks and presence, with `right` of all looks, calibrated, and `agreement`.
+    """
+    region = region_of_landmarks(first.joints_px)
+    second = network(image_rgb, region)
+    agreement = float(apart_percent(first.joints_px, second.joints_px).mean())
+    right = right_probability(first.right, second.right, agreement)
+    if max(right, 1 - right) < SIDE_DOUBT_BELOW:
+        mirrored = network.mirrored_right(image_rgb, region)
+        right = right_probability(first.right, second.right, agreement, mirrored)
+    return replace(second, right=right, agreement=agreement)
+
+
+def right_probability(first: float, second: float, agreement: float, mirrored: float = 0.5) -> float:
+    """Probability of a right hand: a logistic regression on the looks, flatter where they disagree.
+
+    Args:
+        first: probability of a right hand by the first look.
+        second: by the second.
+        agreement: mean distance of their landmarks in percent of the box.
+        mirrored: by the look at the mirror image, 0.5 where there is none.
+    """
+    weighted = FIRST_WEIGHT * _logit(first) + SECOND_WEIGHT * _logit(second) + MIRROR_WEIGHT * _logit(mirrored)
+    return 1 / (1 + math.exp(-weighted / (1 + FLATTENING * agreement)))
+
+
+def _logit(probability: float) -> float:
+    limit = 1 / (1 + math.exp(_LARGEST_LOGIT))
+    clipped = min(max(probability, limit), 1 - limit)
+    return math.log(clipped / (1 - clipped))

@@ -1,0 +1,152 @@
+"""The calibrated score of a hand: how likely its mesh is right, from what detector, fit, network and depth say of it.
+
+A mesh is right where its joints lie within 12 mm of the true ones after the best similarity (without reflection), on
+the right side, and within a fifth of the box from their true places in the picture. The probability is a logistic
+model of a few features, each of which can only speak for a mesh the larger it is; one model for each method, with and
+without depth. Constants: `assets/score.json`, made by `tools/calibrate_score.py` on drawn hands, which also prints how
+they do on others. They are those of the network that ships; with other weights the score is a guide.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+
+import numpy as np
+
+RIGHT_MM = 12.0
+"""Largest PA-MPJPE of a mesh that counts as right."""
+RIGHT_PERCENT = 20.0
+"""Largest mean distance of its joints from the true ones in the picture, of the box."""
+FEATURES = (
+    "presence",
+    "side",
+    "looks",
+    "landmarks_2d",
+    "landmarks_3d",
+    "network",
+    "fit",
+    "size",
+    "visible",
+    "across_view",
+    "palm_view",
+    "stated",
+    "depth_near",
+    "depth_share",
+)
+"""What `Evidence.features` holds, in this order."""
+
+_LARGEST_LOGIT = 6.0
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What is known of how well a mesh fits its picture; NaN where it is not known.
+
+    Attributes:
+        presence: probability of the landmark network that there is a hand.
+        side_probability: that the side is right.
+        looks_percent: distance between two looks at the landmarks, percent of the box.
+        landmarks_percent: the mesh's joints from the landmarks in the picture, percent of the box.
+        landmarks_mm: the mesh's joints from the relative 3D landmarks after the best similarity.
+        network_mm: the same from the network's joints, of a mesh that was fitted.
+        fit_cost: `utnet.fit.Fits.cost`.
+        size_px: longer side of the box.
+        visible: share of the joints that the mesh itself does not hide.
+        across_view: mean sine of the angle between bones and the line of sight.
+        palm_view: cosine of the angle between the palm's normal and the direction to the camera.
+        stated_mm: mean of the errors of the joints that the network states.
+        depth_mm: median distance of the readings from the mesh, at most 25 mm.
+        depth_share: share of the mesh's pixels with a reading within 25 mm.
+    """
+
+    presence: float
+    side_probability: float
+    looks_percent: float
+    landmarks_percent: float
+    landmarks_mm: float
+    network_mm: float
+    fit_cost: float
+    size_px: float
+    visible: float
+    across_view: float
+    palm_view: float
+    stated_mm: float
+    depth_mm: float
+    depth_share: float
+
+    def features(self) -> np.ndarray:
+        """(F,) numbers in the order of `FEATURES`, each the larger the better; NaN where not known."""
+        with np.errstate(invalid="ignore"):
+            return np.array(
+                [
+                    _logit(self.presence),
+                    _logit(self.side_probability),
+                    -np.log(1 + self.looks_percent),
+                    -np.log(1 + self.landmarks_percent),
+                    -np.log(1 + self.landmarks_mm),
+                    -np.log(1 + self.network_mm),
+                    -np.log(1 + self.fit_cost),
+                    np.log(min(self.size_px, 200.0)),
+                    self.visible,
+                    self.across_view,
+                    self.palm_view,
+                    -np.log(1 + self.stated_mm),
+                    -np.log(1 + self.depth_mm),
+                    self.depth_share,
+                ]
+            )
+
+
+def kind_of(method: str, *, with_depth: bool) -> str:
+    """The name of a model in `assets/score.json`: "both rgbd"."""
+    return f"{method} {'rgbd' if with_depth else 'rgb'}"
+
+
+def score(kind: str, features: np.ndarray) -> float:
+    """The probability that a mesh with these (F,) features is right."""
+    return float(_models()[kind].probability(features))
+
+
+@dataclass(frozen=True)
+class LogisticModel:
+    """log(p / (1 - p)) = bias + weights . (features - mean); a feature that is not known counts as the mean."""
+
+    bias: float
+    weights: np.ndarray
+    mean: np.ndarray
+
+    def probability(self, features: np.ndarray) -> np.ndarray:
+        """(...,) of (..., F) features; NaN is a feature that is not known."""
+        known = np.where(np.isfinite(features), features, self.mean)
+        return 1 / (1 + np.exp(-(self.bias + (known - self.mean) @ self.weights)))
+
+    def to_dict(self) -> dict:
+        """As `assets/score.json` has it; features without weight are left out."""
+        used = {
+            name: {"weight": round(float(weight), 4), "mean": round(float(mean), 4)}
+            for name, weight, mean in zip(FEATURES, self.weights, self.mean, strict=True)
+            if weight > 0
+        }
+        return {"bias": round(self.bias, 4), "features": used}
+
+    @staticmethod
+    def from_dict(tree: dict) -> LogisticModel:
+        """The inverse of `to_dict`."""
+        used = tree["features"]
+        columns = [[used[name][key] if name in used else 0.0 for name in FEATURES] for key in ("weight", "mean")]
+        return LogisticModel(tree["bias"], np.array(columns[0]), np.array(columns[1]))
+
+
+@cache
+def _models() -> dict[str, LogisticModel]:
+    tree = json.loads((files("utnet") / "assets" / "score.json").read_text(encoding="utf-8"))
+    return {kind: LogisticModel.from_dict(model) for kind, model in tree["models"].items()}
+
+
+def _logit(probability: float) -> float:
+    with np.errstate(divide="ignore"):
+        odds = np.log(np.float64(probability)) - np.log1p(-np.float64(probability))
+    return float(np.clip(odds, -_LARGEST_LOGIT, _LARGEST_LOGIT))

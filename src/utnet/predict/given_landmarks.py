@@ -1,0 +1,140 @@
+"""Landmarks that come from a file instead of the detector: our own JSON, COCO-WholeBody's and MediaPipe's.
+
+- Own: {"hands": [{"side": "right", "landmarks_px": [[x, y] or [x, y, confidence], ...], "box_px": [x0, y0, x1, y1]}]},
+  21 entries in OpenPose's order, null for a joint that is not given; side and box may be left out. A confidence of 1,
+  the default, is for joints that a person placed.
+- COCO-WholeBody (Jin et al. 2020): a list of annotations, or {"annotations": [...]}, with `lefthand_kpts` and
+  `righthand_kpts` of 21 x, y, confidence; or `keypoints` of all 133 points, hands from 91 on, in the same order.
+- MediaPipe's hand landmarker: {"hand_landmarks": [[{"x", "y"}, ...]]}, shares of the picture's width and height.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from utnet.conventions import NUM_JOINTS, SIDES
+from utnet.data.prompts import DETECTOR_CONFIDENCE
+from utnet.errors import InputError
+
+_REMEDY = "expected landmarks as docs/predictions.md describes them"
+_WHOLE_BODY = 133
+_FIRST_OF = {"left": 91, "right": 112}
+_BOX_SHARE = 0.08
+"""Landmarks are inside the hand: their box is widened by this share of its longer side."""
+
+
+@dataclass(frozen=True)
+class GivenHand:
+    """Landmarks of one hand.
+
+    Attributes:
+        landmarks_px: (21, 3) x, y in pixels and confidence in [0, 1]; NaN and 0 for a joint that is not given.
+        side: "right", "left" or None where the file does not say.
+        box_px: (4,) the file's, or None.
+    """
+
+    landmarks_px: np.ndarray
+    side: str | None = None
+    box_px: np.ndarray | None = None
+
+
+def read_landmarks(path: str | Path, size_wh: tuple[int, int]) -> list[GivenHand]:
+    """The hands of a landmark file, of a picture of that width and height.
+
+    Raises:
+        InputError: it cannot be read, or is of none of the three formats.
+    """
+    path = Path(path)
+    try:
+        tree = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); check the path") from error
+    except ValueError as error:
+        raise InputError(f"{path}: not JSON ({error}); {_REMEDY}") from error
+    try:
+        hands = list(_hands(tree, size_wh))
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise InputError(f"{path}: {error}; {_REMEDY}") from error
+    if not hands:
+        raise InputError(f"{path}: holds no hand; {_REMEDY}")
+    return hands
+
+
+def box_of_landmarks(landmarks_px: np.ndarray) -> np.ndarray:
+    """(4,) box round the given joints of (21, 3), a little wider than they are.
+
+    Raises:
+        InputError: fewer than five joints are given: they need a box of their own.
+    """
+    points = landmarks_px[landmarks_px[:, 2] > 0, :2]
+    if len(points) < 5:
+        raise InputError(f"{len(points)} landmarks are too few to find the hand's box by; give the box, too")
+    low, high = points.min(0), points.max(0)
+    margin = _BOX_SHARE * float((high - low).max())
+    return np.concatenate([low - margin, high + margin])
+
+
+def checked_landmarks(landmarks_px: Any) -> np.ndarray:
+    """(21, 2) or (21, 3) -> (21, 3); a joint that is NaN, or of confidence 0, is not given.
+
+    Raises:
+        InputError: another shape, no joint at all, or a confidence outside [0, 1].
+    """
+    points = np.asarray(landmarks_px, float)
+    if points.shape not in ((NUM_JOINTS, 2), (NUM_JOINTS, 3)):
+        raise InputError(f"landmarks_px has shape {points.shape}; expected (21, 2) or (21, 3) for each hand")
+    confidence = points[:, 2] if points.shape[1] == 3 else np.ones(NUM_JOINTS)
+    given = np.isfinite(points[:, :2]).all(1) & (confidence > 0)
+    if not given.any():
+        raise InputError("landmarks_px: no joint of a hand is given; leave that hand out")
+    if (confidence[given] > 1).any():
+        raise InputError(f"landmarks_px: a confidence is {confidence[given].max():g}; expected 0 to 1")
+    points = np.where(given[:, None], points[:, :2], np.nan)
+    return np.column_stack([points, np.where(given, confidence, 0.0)])
+
+
+def _hands(tree: Any, size_wh: tuple[int, int]) -> Iterator[GivenHand]:
+    if isinstance(tree, dict) and "hands" in tree:
+        for hand in tree["hands"]:
+            yield _own(hand)
+    elif isinstance(tree, dict) and "hand_landmarks" in tree:
+        for points in tree["hand_landmarks"]:
+            shares = np.array([[point["x"], point["y"]] for point in points], float)
+            pixels = shares * size_wh - 0.5  # its 0 and 1 are the picture's outer edges
+            yield GivenHand(checked_landmarks(np.column_stack([pixels, np.full(len(pixels), DETECTOR_CONFIDENCE)])))
+    else:
+        annotations = tree["annotations"] if isinstance(tree, dict) else tree
+        for annotation in annotations:
+            yield from _whole_body(annotation)
+
+
+def _own(hand: dict) -> GivenHand:
+    points = np.full((len(hand["landmarks_px"]), 3), np.nan)
+    for i, point in enumerate(hand["landmarks_px"]):
+        if point is not None:
+            points[i] = [*point, 1.0] if len(point) == 2 else point
+    side, box = hand.get("side"), hand.get("box_px")
+    if side not in (None, *SIDES):
+        raise ValueError(f"side is {side!r}, not right or left")
+    return GivenHand(checked_landmarks(points), side, None if box is None else np.array(box, float).reshape(4))
+
+
+def _whole_body(annotation: dict) -> Iterator[GivenHand]:
+    whole = annotation.get("keypoints")
+    for side, first in _FIRST_OF.items():
+        numbers = annotation.get(f"{side}hand_kpts")
+        if numbers is None and whole is not None and len(whole) == 3 * _WHOLE_BODY:
+            numbers = whole[3 * first : 3 * (first + NUM_JOINTS)]
+        if numbers is None:
+            continue
+        points = np.array(numbers, float).reshape(NUM_JOINTS, 3)
+        if (points[:, 2] > 0).any():
+            # Another program's: as sure as a detector's, whatever its scale.
+            points[:, 2] = np.clip(points[:, 2], 0.0, 1.0) * DETECTOR_CONFIDENCE
+            yield GivenHand(checked_landmarks(points), side)

@@ -1,0 +1,73 @@
+"""predictions.json read back: version 3, and version 2 made to look like it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from utnet.errors import InputError
+from utnet.geometry import axis_angle_to_matrix
+from utnet.predict.files import SCHEMA, SCHEMA_VERSION
+
+_DISTANCE_SOURCE = {"depth": "sensor", "size": "hand_size"}
+"""`distance_from` of version 2."""
+
+
+def read_predictions(path: str | Path) -> dict[str, Any]:
+    """The tree of a predictions.json as docs/predictions.md has it.
+
+    Files of version 2 become version 3: their `score` is `presence`, and what they do not hold (`score`,
+    `side_probability`, `shape_source`, `joint_error_mm`) is null; every hand of theirs was seen (`valid`).
+
+    Raises:
+        InputError: no such file, not a predictions.json, damaged, or of a later version.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; give the predictions.json that utnet predict wrote")
+    try:
+        tree = json.loads(path.read_text(encoding="utf-8"))
+        schema, version = tree["schema"], tree["version"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path}: not a predictions.json of utnet predict, or damaged; write it again") from error
+    if schema != SCHEMA:
+        raise InputError(f"{path}: schema is {schema!r}, expected {SCHEMA!r}; give a file of utnet predict")
+    if version not in (2, SCHEMA_VERSION):
+        raise InputError(f"{path}: version {version}, this utnet reads 2 and {SCHEMA_VERSION}; install a newer one")
+    if version == 2:
+        try:
+            for hand in _hands(tree):
+                _upgrade(hand)
+        except (KeyError, TypeError, ValueError) as error:
+            raise InputError(f"{path}: damaged ({error}); write it again with utnet predict") from error
+        tree["version"] = SCHEMA_VERSION
+    return tree
+
+
+def _hands(tree: dict) -> Iterator[dict]:
+    for record in [*tree["images"], *tree["videos"]]:
+        for frame in record.get("frames", [record]):
+            yield from frame["hands"]
+
+
+def _upgrade(hand: dict) -> None:
+    """A hand of version 2 with the fields of version 3."""
+    joints = np.array(hand["joints_cam_m"], float)
+    T = np.eye(4)
+    T[:3, :3] = axis_angle_to_matrix(np.array(hand["global_orient_axis_angle"], float))
+    T[:3, 3] = joints[0]
+    hand.update(
+        side_probability=None,
+        presence=hand["score"],
+        score=None,
+        valid=True,
+        distance_source=_DISTANCE_SOURCE[hand.pop("distance_from")],
+        shape_source=None,
+        T_cam_wrist=T.tolist(),
+        joints_wrist_m=((joints - joints[0]) @ T[:3, :3]).tolist(),
+        joint_error_mm=None,
+    )

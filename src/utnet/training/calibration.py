@@ -1,0 +1,103 @@
+"""The last step of a run with `model.uncertainty`: the stated errors are fitted to those on held-out samples.
+
+The training data are fitted better than pictures that the network has not seen, so what the head learnt there is too
+sure. Only the level of each joint and the shape of the distribution are fitted, for every kind of input (with and
+without depth, with and without prompts): some ninety numbers, on the validation samples.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from utnet.checkpoint import load_checkpoint, save_checkpoint
+from utnet.config import Config
+from utnet.conventions import MM_PER_M
+from utnet.data.extras import Extras
+from utnet.data.loader import make_loader
+from utnet.data.source import Source
+from utnet.model import UTNet
+from utnet.model.heads import PACE, ScaleHead
+from utnet.training.state import begun_as
+from utnet.uncertainty import error_nll
+
+_STEPS, _LR = 300, 0.001
+
+
+def calibrate(model: UTNet, source: Source, config: Config) -> None:
+    """Fits the levels and shapes of `model.scale_head` in place; the pose and everything else stay.
+
+    Args:
+        model: with `model.uncertainty`, in eval mode.
+        source: samples that were not trained on; those with all joints labelled in 3D count.
+        config: of the run: crops, prompts and batch size.
+    """
+    head = model.scale_head
+    if head is None:
+        raise ValueError("the network has no model.uncertainty to calibrate")
+    inputs, errors = _collect(model, source, config)
+    if not len(errors):
+        return
+    _match_means(head, inputs, errors)  # from far off, the likelihood's way there would spoil the shape
+    free = [head.level, head.log_shape]
+    optimizer = torch.optim.Adam(free, lr=_LR)
+    with torch.enable_grad():
+        for step in range(_STEPS):
+            for group in optimizer.param_groups:
+                group["lr"] = _LR * (1 - step / _STEPS)
+            scale, shape = head(*inputs)
+            loss = error_nll(errors, scale[:, 1:], shape[:, None]).mean()
+            for parameter, gradient in zip(free, torch.autograd.grad(loss, free), strict=True):
+                parameter.grad = gradient
+            optimizer.step()
+    for parameter in free:
+        parameter.grad = None
+
+
+def calibrate_best(folder: Path, source: Source, device: torch.device) -> None:
+    """`calibrate` of the checkpoint in a run's best/, which is replaced."""
+    model, config = load_checkpoint(folder, device=str(device))
+    calibrate(model, source, config)
+    info = begun_as(folder)
+    save_checkpoint(folder, model, config, step=info["step"], metrics=info["metrics"], calibrated=True)
+
+
+@torch.no_grad()
+def _match_means(head: ScaleHead, inputs: list[Tensor], errors: Tensor) -> None:
+    """Each joint's stated mean is brought to its true one, for every kind of input."""
+    scale, _ = head(*inputs)
+    kind = inputs[2].long() + 2 * inputs[3].long()
+    for each in kind.unique().tolist():
+        rows = kind == each
+        head.level[each, 1:] += (errors[rows].mean(0) / scale[rows, 1:].mean(0)).log() / PACE
+
+
+@torch.no_grad()
+def _collect(model: UTNet, source: Source, config: Config) -> tuple[list[Tensor], Tensor]:
+    """What the head sees of every sample and kind of input, and the true errors (N, 20) in mm."""
+    prompts = Extras.of(replace(config, prompts=replace(config.prompts, drop_p=0.0))).prompts
+    device = next(model.parameters()).device
+    seen: list[tuple[Tensor, ...]] = []
+    errors: list[Tensor] = []
+    hook = model.scale_head.register_forward_pre_hook(lambda _, inputs: seen.append(inputs))  # type: ignore[union-attr]
+    try:
+        for batch in make_loader(source, config, train=False, extras=Extras(prompts)):
+            batch = batch.to(device)
+            ok = (batch.joints_3d[..., 3] > 0).all(1)
+            gt = batch.joints_3d[..., :3]
+            for use_depth in (False, True):
+                for use_landmarks in (False, True) if prompts is not None else (False,):
+                    out = model.forward_batch(
+                        batch, use_depth=use_depth, use_landmarks=use_landmarks, with_vertices=False
+                    )
+                    off = (out.joints_m - out.joints_m[:, :1]) - (gt - gt[:, :1])
+                    tokens, joints, depth_ok, prompted = seen.pop()
+                    prompted = torch.zeros_like(depth_ok) if prompted is None else prompted
+                    seen.append(tuple(part[ok] for part in (tokens.float(), joints, depth_ok, prompted)))
+                    errors.append(off[ok, 1:].norm(dim=-1) * MM_PER_M)
+    finally:
+        hook.remove()
+    return [torch.cat(parts) for parts in zip(*seen, strict=True)], torch.cat(errors)

@@ -1,0 +1,102 @@
+"""The score of a mesh: what it is made of, that what speaks for a mesh never lowers it, and boxes without hands."""
+
+import numpy as np
+import pytest
+import torch
+
+from utnet.checkpoint import shipped_networks
+from utnet.geometry import intrinsics, mirror_points
+from utnet.hand import HandModel
+from utnet.predict import Predictor
+from utnet.predict.confidence import FEATURES, Evidence, LogisticModel, kind_of, score
+from utnet.predict.evidence import apart_mm, depth_evidence, view_evidence
+from utnet.render.raster import rasterize
+from utnet.synth.poses import angles_to_pose
+
+K = intrinsics(600.0, 600.0, 160.0, 120.0)
+METHODS = ("fit", "network", "both")
+
+
+def posed(curl_deg, turn=((1, 0, 0), (0, 1, 0), (0, 0, 1)), z_m=0.5):
+    """Joints, vertices and faces of a hand half a metre away, its back to the camera or turned, its fingers bent."""
+    hand = HandModel.open()
+    angles = np.zeros((15, 3))
+    angles[:12, 0] = np.deg2rad(curl_deg)
+    back = np.array([[1, 0, 0], [0, 0, 1], [0, -1, 0.0]])  # the palm's normal, -y, away from the camera
+    pose = torch.from_numpy(angles_to_pose(angles)).float()[None]
+    mesh = hand(torch.from_numpy(np.array(turn) @ back).float()[None, None], pose, torch.zeros(1, 10))
+    shift = [0, 0, z_m] - mesh.joints_m[0].numpy().mean(0)
+    return mesh.joints_m[0].numpy() + shift, mesh.vertices_m[0].numpy() + shift, hand.faces.numpy()
+
+
+def test_a_fist_hides_joints_and_an_open_hand_none():
+    open_visible, open_across = view_evidence(*posed(0), K)
+    fist_visible, _ = view_evidence(*posed(85), K)
+    assert open_visible > 0.8 > fist_visible + 0.3
+    quarter = np.array([[0, 0, -1], [0, 1, 0], [1, 0, 0.0]])
+    assert open_across > 0.95 > view_evidence(*posed(0, quarter), K)[1] + 0.3  # fingers along the line of sight
+
+
+def test_depth_speaks_for_the_mesh_that_it_was_measured_of():
+    _, vertices, faces = posed(20)
+    depth = rasterize(vertices, faces, K, (320, 240)).depth_m
+    assert depth_evidence(vertices, faces, depth, K) == pytest.approx((0.0, 1.0), abs=0.01)
+    near, share = depth_evidence(vertices + [0, 0, 0.01], faces, depth, K)
+    assert near == pytest.approx(10, abs=1)
+    assert share > 0.8
+    assert depth_evidence(vertices + [0, 0, 0.2], faces, depth, K) == (25.0, 0.0)
+
+
+def test_joints_are_compared_up_to_a_similarity_that_is_no_mirror():
+    joints = posed(20)[0]
+    assert apart_mm(3 * joints[:, [1, 2, 0]] + 1, joints) < 1e-3
+    assert apart_mm(mirror_points(joints), joints) > 5
+    assert np.isnan(apart_mm(np.full((21, 3), np.nan), joints))
+
+
+def test_what_speaks_for_a_mesh_never_lowers_its_score():
+    rng = np.random.default_rng(0)
+    for method in METHODS:
+        for with_depth in (False, True):
+            kind = kind_of(method, with_depth=with_depth)
+            features = rng.normal(0, 2, len(FEATURES))
+            for i in range(len(FEATURES)):
+                more = features.copy()
+                more[i] += 1
+                assert 0 <= score(kind, features) <= score(kind, more) <= 1
+
+
+def test_features_grow_with_what_speaks_for_a_mesh():
+    good = Evidence(0.9, 0.9, 2.0, 2.0, 5.0, 3.0, 20.0, 150.0, 1.0, 0.9, 0.8, 5.0, 2.0, 0.9)
+    bad = Evidence(0.5, 0.6, 9.0, 9.0, 15.0, 30.0, 200.0, 30.0, 0.5, 0.5, -0.8, 20.0, 20.0, 0.2)
+    assert (good.features() > bad.features()).all()
+    certain = Evidence(1.0, 1.0, *[np.nan] * 12).features()
+    assert np.isfinite(certain[:2]).all()
+    assert np.isnan(certain[2:7]).all()
+
+
+def test_a_model_is_read_as_it_was_written():
+    rng = np.random.default_rng(1)
+    weights = np.round(np.maximum(rng.normal(size=len(FEATURES)), 0), 3)
+    model = LogisticModel(0.25, weights, np.where(weights > 0, np.round(rng.normal(size=len(FEATURES)), 3), 0))
+    again = LogisticModel.from_dict(model.to_dict())
+    x = rng.normal(size=(4, len(FEATURES)))
+    np.testing.assert_array_equal(again.probability(x), model.probability(x))
+    unknown = x.copy()
+    unknown[:, 3] = np.nan
+    x[:, 3] = model.mean[3]
+    np.testing.assert_allclose(model.probability(unknown), model.probability(x))
+
+
+@pytest.mark.skipif(not shipped_networks(), reason="no weights ship")
+@pytest.mark.parametrize("method", METHODS)
+def test_a_box_round_no_hand_has_a_low_score(method):
+    """Also where the method asks for no landmarks, and the side is given."""
+    predictor = Predictor(method=method)
+    rng = np.random.default_rng(2)
+    picture = np.repeat(np.repeat(rng.integers(0, 255, (24, 32, 3), dtype=np.uint8), 10, 0), 10, 1)
+    depth_m = np.full((240, 320), 0.6, np.float32)
+    for depth in (None, depth_m):
+        for hand in predictor(picture, depth, boxes=[[40, 40, 160, 180], [200, 30, 300, 140]], sides=["right", "left"]):
+            assert hand.score < 0.2
+            assert hand.presence < 0.5
