@@ -49,11 +49,13 @@ def load_pickle(
             message then names ("os.system").
     """
     path = Path(path)
-    check_stand_in(path)
     try:
+        check_stand_in(path)
         if path.stat().st_size > MAX_BYTES:
             raise InputError(f"{path}: {path.stat().st_size} bytes is too large for a pickle that is read safely")
         data = path.read_bytes()
+    except InputError:
+        raise
     except (OSError, ValueError) as error:  # ValueError: a null byte in the path
         raise InputError(f"{shown(str(path))}: cannot be read ({error}); check the path") from error
     return parse_pickle(data, where=str(path), allow=allow, encoding=encoding, keys=keys)
