@@ -6,7 +6,14 @@ OUT ?= runs/demo
 BIN := .venv/bin
 export OMP_WAIT_POLICY := PASSIVE
 
-.PHONY: env demo test test-long lint bench clean
+# The inner loop: the layering, the laws of rotations, cameras and hands, the golden numbers of losses and scores, the
+# golden loss curve of a run, and one picture through `Predictor`.
+CHECKS := tests/test_layering.py tests/test_docs.py tests/test_conventions.py tests/test_geometry.py \
+	tests/config/test_config.py tests/losses/test_losses.py tests/metrics/test_metrics.py tests/hand/test_hand.py \
+	tests/training/test_train.py::test_loss_curve_is_the_golden_one \
+	tests/predict/test_predict.py::test_fit_puts_a_hand_where_its_landmarks_are
+
+.PHONY: env check demo docs test test-long lint bench wheel clean
 
 env: .venv/done
 
@@ -15,7 +22,7 @@ env: .venv/done
 		{ echo "UTNet needs Python 3.11 or newer: make env PYTHON=python3.12"; exit 1; }
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check "$$(grep ^torch== constraints.txt)"
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,docs]'
 	@touch $@
 
 demo: env
@@ -26,11 +33,21 @@ lint: env
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+check: env
+	$(BIN)/ruff check .
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(CHECKS)
+
 test: env
 	$(BIN)/python -m pytest -m 'not long' -n 2 --dist loadfile
 
 test-long: env
 	$(BIN)/python -m pytest -m long --timeout=3600
+
+docs: env
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+wheel: env
+	PYTHON=$(BIN)/python tools/check_wheel.sh
 
 bench: env
 	$(BIN)/python benchmarks/synth.py
@@ -38,4 +55,4 @@ bench: env
 	$(BIN)/python benchmarks/sources.py
 
 clean:
-	rm -rf .venv build
+	rm -rf .venv build site

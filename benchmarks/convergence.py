@@ -41,7 +41,7 @@ from utnet.losses import UTNetLoss
 from utnet.metrics import pa_mpjpe_mm
 from utnet.model import UTNet
 from utnet.synth import SyntheticHands
-from utnet.training.ema import WeightMean
+from utnet.training.ema import EMA
 from utnet.training.loop import learning_rate, make_optimiser, progress_of, train_step
 from utnet.training.state import make_model
 
@@ -172,7 +172,7 @@ def make_shards(work: Path) -> None:
     print(f"{_NUM_STORED} hands drawn and stored in {time.process_time() - started:.0f} s of CPU time", flush=True)
 
 
-def fit(config: Config, work: Path) -> tuple[UTNet, WeightMean | None, dict]:
+def fit(config: Config, work: Path) -> tuple[UTNet, EMA | None, dict]:
     """Trains for `config.train.minutes` of this process's CPU time; how far it came.
 
     What a process does once (painting textures, compiling) comes before the clock starts, with one step's forward and
@@ -183,7 +183,7 @@ def fit(config: Config, work: Path) -> tuple[UTNet, WeightMean | None, dict]:
     model, _ = make_model(config)
     engine = Engine(model.train(), UTNetLoss.from_config(config.loss), config)
     optimiser = make_optimiser(model, config)
-    ema = WeightMean(model, config.train.ema) if config.train.ema else None
+    ema = EMA(model, config.train.ema) if config.train.ema else None
     engine.backward([next(loader)])
     start, step, share, reading = time.process_time(), 0, 0.0, 0.0
     while share < 1:
@@ -227,7 +227,7 @@ def measure(variant: str, seed: int, cpu_minutes: float, sources: dict[str, Sour
         make_shards(work)
     model, ema, about = fit(config, work)
     model.eval()
-    with ema.in_place() if ema is not None else nullcontext():
+    with ema.applied() if ema is not None else nullcontext():
         scores = evaluate(model, source, config)
         other = evaluate(model, sources["other"], config)
         real = distances(model, config, work) if (work / "scored").exists() else None

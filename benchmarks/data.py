@@ -1,11 +1,10 @@
 """How fast samples come from files: `python benchmarks/data.py [--num 256] [--size 256] [--memory]`.
 
 Writes a tree in DexYCB's layout (640x480 JPEG and 16-bit PNG) to a temporary folder and prints a table and one JSON
-line: decoding the two files alone (`cv2.imdecode` of files in the page cache; the reader's own way with depth,
-`utnet.io.png`, is faster), whole samples (read, labels, crop, augmentation, batch) from files and from shards, and
-the loader with one and two workers, from files and from shards. Decoding and samples take
-turns in blocks of 32 in one process that is set up as a data worker is, in processor time (one thread, nothing to wait
-for), so that other programs disturb them little; the median of the blocks' ratios counts.
+line: decoding the two files alone (`cv2.imdecode` of files in the page cache), complete samples (read, labels, crop,
+augmentation, batch) from files and from shards, and the loader with one and two workers, from files and from shards.
+Decoding and samples take turns in blocks of 32 in one process that is set up as a data worker is, in processor time
+(one thread, nothing to wait for), so that other programs disturb them little; the median of the blocks' ratios counts.
 
 `--memory` instead reads 100,000 samples through two workers and prints how much memory they hold on the way.
 """

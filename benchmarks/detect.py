@@ -35,7 +35,7 @@ from utnet.detect.landmark import LandmarkNetwork
 from utnet.detect.palm import PalmDetector
 from utnet.detect.regions import region_of_landmarks
 from utnet.detect.second import SecondDetector
-from utnet.geometry import apart_percent
+from utnet.geometry import normalized_distance_percent
 from utnet.synth import SyntheticHands
 
 
@@ -73,7 +73,7 @@ def measure_picture(hands: np.ndarray, size_wh: tuple[int, int], threads: int | 
 def is_hand(truth: Truth, detection: Detection) -> bool:
     """Whether a detection is a known hand: joints within a fifth of the box, or a box at the same place."""
     if truth.joints_px is not None:
-        return float(apart_percent(truth.joints_px, detection.joints_px).mean()) < 20
+        return float(normalized_distance_percent(truth.joints_px, detection.joints_px).mean()) < 20
     size, found = (float((box[2:] - box[:2]).max()) for box in (truth.box_px, detection.box_px))
     apart = (truth.box_px[:2] + truth.box_px[2:] - detection.box_px[:2] - detection.box_px[2:]) / 2
     return bool(np.abs(apart).max() < 0.25 * size and 0.5 < found / size < 2)

@@ -24,9 +24,9 @@ from utnet.checkpoint import import_wilor
 from utnet.config import Config, CropConfig, LossConfig, ModelConfig, SynthConfig, TrainConfig, override
 from utnet.conventions import MANO21_TO_OPENPOSE, MANO_PARENTS
 from utnet.evaluation.validation import evaluate
-from utnet.geometry import matrix_to_rotation_6d
 from utnet.model import UTNet
 from utnet.model.wilor import entry_names
+from utnet.rotations import matrix_to_rotation_6d
 from utnet.synth import SyntheticHands
 from utnet.synth.poses import angles_to_pose, sample_angles
 

@@ -39,10 +39,10 @@ from utnet.evaluation.validation import INPUTS
 from utnet.fit import HandFitter
 from utnet.fit.hypotheses import lift_hands
 from utnet.fit.lifter import LandmarkLifter
-from utnet.geometry import apart_percent, project
+from utnet.geometry import normalized_distance_percent, project
 from utnet.metrics import mpjpe_mm, pa_mpjpe_mm
 from utnet.predict import Predictor
-from utnet.predict.network import NetworkLifter
+from utnet.predict.methods.network import NetworkMethod
 from utnet.types import Sample
 
 METHODS = ("fit", "network", "both")
@@ -55,7 +55,7 @@ def found(predictor: Predictor, sample: Sample) -> Detection | None:
     """The detection that is the drawn hand, if one is."""
     px = project(sample.joints_cam_m, sample.K_px)
     near = [
-        (float(apart_percent(px, detection.joints_px).mean()), i, detection)
+        (float(normalized_distance_percent(px, detection.joints_px).mean()), i, detection)
         for i, detection in enumerate(predictor.detector(sample.rgb))
         if detection.side == sample.side
     ]
@@ -98,7 +98,9 @@ def errors(joints_cam_m: np.ndarray, sample: Sample) -> dict[str, float]:
         "true_bones_mm": bone_sum_mm(truth),
         "wrist_mm": float(1e3 * np.linalg.norm(joints_cam_m[0] - truth[0])),
         "farther_mm": float(1e3 * (np.linalg.norm(joints_cam_m[0]) - np.linalg.norm(truth[0]))),
-        "percent": float(apart_percent(project(truth, sample.K_px), project(joints_cam_m, sample.K_px)).mean()),
+        "percent": float(
+            normalized_distance_percent(project(truth, sample.K_px), project(joints_cam_m, sample.K_px)).mean()
+        ),
     }
 
 
@@ -148,7 +150,7 @@ def main() -> None:
     source, _ = held_out(args.work, args.num)
     predictors = {name: Predictor(None if name == "fit" else args.weights, method=name) for name in METHODS}
     ways = {name: by_predictor(predictor) for name, predictor in predictors.items()}
-    without = NetworkLifter(args.weights, prompts=False)
+    without = NetworkMethod(args.weights, prompts=False)
     if without.config.model.prompts:
         ways["network no prompts"] = by_predictor(Predictor(args.weights, method="network", prompts=False))
         ways["both no prompts"] = by_predictor(Predictor(args.weights, method="both", prompts=False))

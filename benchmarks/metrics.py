@@ -24,8 +24,8 @@ from scipy.linalg import orthogonal_procrustes
 from scipy.spatial import cKDTree
 
 from utnet import metrics
-from utnet.geometry import axis_angle_to_matrix
 from utnet.hand import HandModel
+from utnet.rotations import axis_angle_to_matrix
 from utnet.types import HandParams
 
 NUM_VERTICES = 778  # of the open hand's 1,609: as many as MANO has

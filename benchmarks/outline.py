@@ -44,7 +44,7 @@ from tqdm import tqdm
 
 from utnet.conventions import PARENTS
 from utnet.detect import Detection
-from utnet.evaluation.crops import stacked
+from utnet.evaluation.crops import stack_params
 from utnet.geometry import longer_side
 from utnet.hand import HandModel
 from utnet.io.pictures import read_picture
@@ -168,7 +168,7 @@ def drawn(predictor: Predictor, num: int) -> Iterator[Pictured]:
         sample = hands[index]
         detection = found(predictor, sample)
         if detection is not None:
-            mesh = model.decode(stacked([sample.params])).vertices_m[0].numpy() + sample.params.transl_m
+            mesh = model.decode(stack_params([sample.params])).vertices_m[0].numpy() + sample.params.transl_m
             mask = rasterize(mesh, model.faces.numpy(), sample.K_px, (_DRAWN_PX, _DRAWN_PX)).mask
             yield Pictured(sample.rgb, mask, detection, sample.K_px)
 

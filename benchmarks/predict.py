@@ -78,7 +78,7 @@ def predictors(weights: Path, files: dict[str, Path]) -> dict:
         made["ONNX Runtime"] = Predictor(files["onnx"])
     if "openvino" in files:
         made["OpenVINO"], made["OpenVINO bf16"] = Predictor(files["openvino"]), Predictor(files["openvino"])
-        made["OpenVINO bf16"]._lift.network = ExportedNetwork(files["openvino"], precision="bf16")
+        made["OpenVINO bf16"]._reconstruct.network = ExportedNetwork(files["openvino"], precision="bf16")
     return made
 
 
@@ -118,14 +118,14 @@ class inside:
     """In this block the predictor's calls for crops and for the network are timed."""
 
     def __init__(self, predictor, timed: Timer):
-        import utnet.predict.network as network
+        import utnet.predict.methods.network as network
         import utnet.predict.predictor as predictor_module
 
         self.patches = [
             (predictor_module, "to_right", "crop"),
             (network, "crop", "crop"),
             (network, "collate", "crop"),
-            (predictor._lift.network, "forward_batch", "network"),
+            (predictor._reconstruct.network, "forward_batch", "network"),
         ]
         self.kept = [getattr(owner, name) for owner, name, _ in self.patches]
         self.timed = timed

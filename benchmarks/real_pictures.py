@@ -46,14 +46,14 @@ from utnet.data.transforms import to_right
 from utnet.detect import Detection, HandTracker
 from utnet.errors import InputError
 from utnet.geometry import crop_to_px, project, unproject
-from utnet.io.atomic import require_new, whole_file
+from utnet.io.atomic import atomic_file, require_new
 from utnet.io.pictures import read_picture
 from utnet.io.videos import VideoReader
 from utnet.model import UTNet
 from utnet.predict import Predictor
-from utnet.predict.fitting import BothLifter
 from utnet.predict.inputs import find_inputs
-from utnet.predict.network import NetworkLifter
+from utnet.predict.methods.combined import CombinedMethod
+from utnet.predict.methods.network import NetworkMethod
 from utnet.types import Sample
 
 SETS = ("people", "clip", "photos")
@@ -183,7 +183,7 @@ def make_references(pictures: Path, work: Path) -> None:
         require_new(folder)  # an earlier version's, without landmarks; before the minutes of detecting
         samples, joints_m = zip(*scored_hands(pictures), strict=True)
         write_shards(_Once(list(samples)), folder, progress=False)
-        with whole_file(landmarks) as temporary, temporary.open("wb") as file:
+        with atomic_file(landmarks) as temporary, temporary.open("wb") as file:
             np.save(file, np.array(joints_m))
 
 
@@ -236,9 +236,9 @@ def network_answers(model: UTNet, config: Config, source: Shards) -> Answers:
     return Answers(_sequences(source), *(np.concatenate(column) for column in zip(*parts, strict=True)))
 
 
-def both_answers(network: NetworkLifter, source: Shards, landmarks_m: np.ndarray) -> Answers:
+def both_answers(network: NetworkMethod, source: Shards, landmarks_m: np.ndarray) -> Answers:
     """A network's, fitted to the landmarks: (N, 21, 3) are those in metres. As `utnet predict --method both`."""
-    lift = BothLifter(network)
+    lift = CombinedMethod(network)
     joints, rays, truth = [], [], []
     for i, of in enumerate(landmarks_m):
         right = to_right(replace(source[i], joints_cam_m=of, depth_m=None))
@@ -343,7 +343,7 @@ def main() -> None:
     source = references(args.work)
     rows = {name: scores(answers) for name, answers in label_answers(source).items()}
     for path in args.checkpoints:
-        network = NetworkLifter(path)
+        network = NetworkMethod(path)
         assert isinstance(network.network, UTNet)  # not an exported file: the argument is a folder
         assert isinstance(network.config, Config)
         rows[str(path)] = scores(network_answers(network.network, network.config, source))

@@ -34,14 +34,14 @@ from utnet.checkpoint import WEIGHTS, find_checkpoint, load_checkpoint, name_che
 from utnet.config import Config, SynthConfig, override
 from utnet.data.shards.shards_reader import Shards
 from utnet.data.shards.write_shards import write_shards
-from utnet.evaluation.crops import stacked
+from utnet.evaluation.crops import stack_params
 from utnet.evaluation.protocol import Protocol
 from utnet.evaluation.rows import Row
 from utnet.evaluation.scoring import score_source
 from utnet.evaluation.summary import interval_ends
 from utnet.evaluation.validation import INPUTS, constant_hand
 from utnet.hand import HandModel
-from utnet.io.atomic import whole_file
+from utnet.io.atomic import atomic_file
 from utnet.render.raster import rasterize
 from utnet.synth import SyntheticHands
 from utnet.synth.full import _STREAMS
@@ -107,7 +107,7 @@ def hidden_percent(sample: Sample, hand: HandModel) -> float:
     assert sample.params is not None
     assert sample.K_px is not None
     assert sample.depth_m is not None
-    mesh = hand.decode(stacked([sample.params])).vertices_m[0].numpy() + sample.params.transl_m
+    mesh = hand.decode(stack_params([sample.params])).vertices_m[0].numpy() + sample.params.transl_m
     alone = rasterize(mesh, hand.faces.numpy(), sample.K_px, sample.rgb.shape[1::-1])
     nearer = sample.depth_m < alone.depth_m - _SAME_M
     return float(100 * nearer[alone.mask].mean())
@@ -137,7 +137,7 @@ def held_out(work: Path, num: int) -> tuple[Shards, dict[str, np.ndarray]]:
         write_shards(hands, folder, progress=False)
     if not table.exists():
         drawn = factors_of(synth, SEED, num)
-        with whole_file(table) as temporary, temporary.open("wb") as file:
+        with atomic_file(table) as temporary, temporary.open("wb") as file:
             np.savez(file, **drawn)  # type: ignore[arg-type]
     with np.load(table) as loaded:
         return Shards(folder), {name: loaded[name] for name in PARTS}

@@ -42,16 +42,17 @@ from utnet.conventions import MM_PER_M
 from utnet.data.collate import collate
 from utnet.data.transforms import warp
 from utnet.evaluation.validation import constant_hand
-from utnet.geometry import crop_affine, matrix_to_rotation_6d, project
+from utnet.geometry import crop_affine, project
 from utnet.io.atomic import write_json
 from utnet.metrics import mpjpe_mm, pa_mpjpe_mm
 from utnet.model import UTNet
+from utnet.rotations import matrix_to_rotation_6d
 from utnet.synth import SyntheticHands
 from utnet.types import Batch, HandParams, Sample
 
-HANDS_CODE = ("geometry.py", "raster.py", "hand", "synth", "data")
+HANDS_CODE = ("geometry.py", "render/raster.py", "hand", "synth", "data")
 """What the hands come from."""
-RUN_CODE = ("losses.py", "loss_terms.py", "likelihood.py", "metrics", "model")
+RUN_CODE = ("losses", "uncertainty.py", "metrics", "model")
 """What else a run comes from."""
 
 SIZE_PX = 32

@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from utnet.io.atomic import write_whole
+from utnet.io.atomic import atomic_write
 
 NAMES = {
     "former_m": "(a) before, metres",
@@ -82,7 +82,7 @@ def write_report(everything: dict, settings: dict, tables: Path, figures: Path) 
         batch_score_table(runs),
         gradient_table(usual),
     ]
-    write_whole(tables, "\n\n".join(parts) + "\n")
+    atomic_write(tables, "\n\n".join(parts) + "\n")
     figures.mkdir(parents=True, exist_ok=True)
     for name, figure in {
         "values": values_figure(usual, size),

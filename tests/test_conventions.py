@@ -1,4 +1,4 @@
-"""Joint orders on named joints: every table is spelled out here once more, from the sources' own documents."""
+"""Joint orders by joint names; tables are repeated here from the documentation of the sources."""
 
 import pytest
 

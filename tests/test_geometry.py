@@ -1,4 +1,4 @@
-"""Cameras, crops, mirrors, rotations and alignment: the laws that the data pipeline rests on."""
+"""Laws of cameras, crops, mirrors, rotations and alignment."""
 
 import cv2
 import numpy as np
@@ -10,6 +10,7 @@ from scipy.linalg import orthogonal_procrustes
 from scipy.spatial.transform import Rotation
 
 from utnet import geometry as g
+from utnet import rotations
 from utnet.hand import HandModel
 from utnet.types import HandParams
 
@@ -199,7 +200,7 @@ def test_mirrored_params_decode_to_the_mirrored_hand(seed):
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("offset", [(0.0, 0.0, 0.0), (0.095, 0.006, -0.02)])
 def test_rotated_params_decode_to_the_rotated_hand(seed, offset):
-    # The root joint of MANO lies 10 cm from its origin, the open hand's elsewhere: any offset must do.
+    # The root joint of MANO is 10 cm from the origin; any offset must work.
     hand = HandModel.open().double()
     hand.J_template += torch.tensor(offset)
     hand.v_template += torch.tensor(offset)
@@ -215,14 +216,14 @@ def test_rotated_params_decode_to_the_rotated_hand(seed, offset):
 
 def test_6d_is_the_first_two_columns():
     R = torch.from_numpy(Rotation.random(4, rng=0).as_matrix())
-    six = g.matrix_to_rotation_6d(R)
+    six = rotations.matrix_to_rotation_6d(R)
     assert torch.equal(six, torch.cat([R[:, :, 0], R[:, :, 1]], -1))
-    torch.testing.assert_close(g.rotation_6d_to_matrix(six), R, rtol=0, atol=1e-12)
+    torch.testing.assert_close(rotations.rotation_6d_to_matrix(six), R, rtol=0, atol=1e-12)
 
 
 def test_6d_is_gram_schmidt_for_any_numbers():
     six = torch.from_numpy(np.random.default_rng(1).normal(size=(3, 5, 6)) * 2)
-    R = g.rotation_6d_to_matrix(six).numpy()
+    R = rotations.rotation_6d_to_matrix(six).numpy()
     for index in np.ndindex(3, 5):
         first, second = six[index][:3].numpy(), six[index][3:].numpy()
         b1 = first / np.linalg.norm(first)
@@ -238,25 +239,27 @@ def test_axis_angle_round_trip_and_rodrigues(seed, angle):
     axis /= np.linalg.norm(axis)
     cross = np.array([[0, -axis[2], axis[1]], [axis[2], 0, -axis[0]], [-axis[1], axis[0], 0]])
     naive = np.eye(3) + np.sin(angle) * cross + (1 - np.cos(angle)) * cross @ cross
-    R = g.axis_angle_to_matrix(axis * angle)
+    R = rotations.axis_angle_to_matrix(axis * angle)
     assert isinstance(R, np.ndarray)
     np.testing.assert_allclose(R, naive, rtol=0, atol=1e-12)
-    np.testing.assert_allclose(g.matrix_to_axis_angle(R), axis * angle, rtol=0, atol=1e-7)
-    np.testing.assert_allclose(g.axis_angle_to_matrix(torch.from_numpy(axis * angle)), R, rtol=0, atol=1e-15)  # roma
+    np.testing.assert_allclose(rotations.matrix_to_axis_angle(R), axis * angle, rtol=0, atol=1e-7)
+    np.testing.assert_allclose(
+        rotations.axis_angle_to_matrix(torch.from_numpy(axis * angle)), R, rtol=0, atol=1e-15
+    )  # roma
 
 
 def test_axis_angle_is_smooth_at_zero():
     axis_angle = torch.zeros(15, 3, dtype=torch.float64, requires_grad=True)
-    g.axis_angle_to_matrix(axis_angle).square().sum().backward()
+    rotations.axis_angle_to_matrix(axis_angle).square().sum().backward()
     assert axis_angle.grad.isfinite().all()
-    assert g.axis_angle_to_matrix(np.zeros((2, 3))).tolist() == [np.eye(3).tolist()] * 2
+    assert rotations.axis_angle_to_matrix(np.zeros((2, 3))).tolist() == [np.eye(3).tolist()] * 2
 
 
 # ---------------------------------------------------------------------------------------------------------- alignment
 
 
 def naive_align(source: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """One hand onto its target with scipy's orthogonal Procrustes on centred points of norm 1."""
+    """Alignment of one hand with scipy's orthogonal Procrustes on centred points of norm 1."""
     s, t = source - source.mean(0), target - target.mean(0)
     norm_s, norm_t = np.linalg.norm(s) + 1e-8, np.linalg.norm(t) + 1e-8
     R, scale = orthogonal_procrustes(s / norm_s, t / norm_t)
@@ -284,7 +287,7 @@ def test_alignment_without_reflection():
     torch.testing.assert_close(g.align_similarity(mirrored, target), target, rtol=0, atol=1e-6)
     left_over = (g.align_similarity(mirrored, target, **proper) - target).norm(dim=-1).mean(1)
     assert left_over.min() > 0.01
-    # No proper similarity nearby does better than the one that was found.
+    # No proper similarity nearby is better.
     best = (g.align_similarity(mirrored, target, **proper) - target).square().sum((1, 2))
     rng = np.random.default_rng(0)
     for _ in range(50):

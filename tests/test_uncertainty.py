@@ -1,4 +1,4 @@
-"""Stated errors: the distribution is scipy's, intervals hold what they state, the head leaves the pose as it is."""
+"""Predicted errors: distribution equal to scipy's, calibrated intervals, pose unaffected by the head."""
 
 import json
 from dataclasses import replace
@@ -16,7 +16,7 @@ from utnet.errors import InputError
 from utnet.losses import UTNetLoss
 from utnet.model import UTNet
 from utnet.types import Prediction
-from utnet.uncertainty import NORMAL_SHAPE, error_nll, interval_mm, quantile, share_within
+from utnet.uncertainty import NORMAL_SHAPE, error_nll, interval_mm, probability_within, quantile
 
 SHAPES = [NORMAL_SHAPE, (1.0, 1.0), (4.0, 0.7), (0.8, 3.0)]
 MODEL = ModelConfig(size_px=64, uncertainty=True)
@@ -44,7 +44,7 @@ def built(config=MODEL, *, perturbed=True):
 
 
 def stated(scale_mm, shape):
-    """A prediction that says nothing but its errors."""
+    """A prediction with errors only."""
     none = torch.zeros(0)
     num = len(scale_mm)
     return Prediction(
@@ -63,7 +63,7 @@ def test_the_distribution_is_scipys(shape):
     twin, r = scipy_twin(12.0, shape), np.array([0.5, 3.0, 12.0, 40.0, 90.0])
     args = torch.tensor(12.0).double(), torch.tensor(shape, dtype=torch.float64)
     np.testing.assert_allclose(error_nll(torch.from_numpy(r), *args), -twin.logpdf(r), rtol=1e-9)
-    np.testing.assert_allclose(share_within(torch.from_numpy(r), *args), twin.cdf(r), rtol=1e-9)
+    np.testing.assert_allclose(probability_within(torch.from_numpy(r), *args), twin.cdf(r), rtol=1e-9)
     for share in (0.01, 0.5, 0.9, 0.999):
         assert 12 * quantile(share, args[1]).item() == pytest.approx(twin.ppf(share), rel=1e-9)
     total = integrate.quad(lambda x: np.exp(-error_nll(torch.tensor(x).double(), *args).item()), 0.01, 2000, limit=500)
@@ -109,16 +109,16 @@ def test_intervals_hold_what_they_state(shape):
 
 
 def test_likelihood_finds_the_scale_and_the_shape():
-    """Errors of two kinds of joints from one heavy-tailed law: 500 steps find what they were drawn from."""
+    """500 steps recover the parameters of a heavy-tailed distribution with two scales."""
     rng, shape = np.random.default_rng(1), (1.2, 0.8)
     mean = torch.tensor([10.0, 40.0]).repeat(2000, 1)
     errors = torch.from_numpy(scipy_twin(1.0, shape).rvs((2000, 2), random_state=rng)).float() * mean
     log_scale, log_shape = torch.zeros(2, requires_grad=True), torch.tensor(NORMAL_SHAPE).log().requires_grad_()
-    optimiser = torch.optim.Adam([log_scale, log_shape], lr=0.03)
+    optimizer = torch.optim.Adam([log_scale, log_shape], lr=0.03)
     for _ in range(500):
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         error_nll(errors, log_scale.exp() * 20, log_shape.exp()).mean().backward()
-        optimiser.step()
+        optimizer.step()
     torch.testing.assert_close(log_scale.exp() * 20, mean[0], rtol=0.05, atol=0)
     for share in (0.5, 0.9):
         radius = log_scale.exp() * 20 * quantile(share, log_shape.exp())
@@ -168,18 +168,18 @@ def test_no_gradient_reaches_the_pose_and_every_parameter_of_the_head_gets_one(b
 
 
 def test_training_with_the_head_leaves_the_pose_as_it_is_without(batch):
-    """Unclipped, weight for weight (clipping is by the norm of all gradients, the head's included)."""
+    """Without clipping (which uses the norm of all gradients, including the head's)."""
     plain = replace(CONFIG, model=replace(MODEL, uncertainty=False), loss=LossConfig())
     states = []
     for config in (plain, CONFIG):
         model = built(config.model, perturbed=False).train()
-        optimiser, loss = torch.optim.AdamW(model.parameters(), lr=1e-3), UTNetLoss.from_config(config.loss)
+        optimizer, loss = torch.optim.AdamW(model.parameters(), lr=1e-3), UTNetLoss.from_config(config.loss)
         torch.manual_seed(1)
         for _ in range(3):
-            optimiser.zero_grad()
+            optimizer.zero_grad()
             terms = loss(model.forward_batch(batch), batch)
             terms["total_loss"].backward()
-            optimiser.step()
+            optimizer.step()
         states.append(model.state_dict())
     assert "loss_uncertainty" in terms
     assert all(torch.equal(tensor, states[1][name]) for name, tensor in states[0].items())
@@ -203,7 +203,7 @@ def test_the_loss_sums_over_labelled_joints_but_the_wrist(batch):
     targets = replace(batch, joints_3d=joints)
     found = UTNetLoss(w_uncertainty=1.0)(out, targets)["loss_uncertainty"]
     assert found.item() == pytest.approx(expected, rel=1e-5)
-    # Elsewhere the same hand: errors are relative to the wrist.
+    # Errors are relative to the wrist: translation does not matter.
     moved = replace(out, joints_m=out.joints_m + 3.0)
     assert UTNetLoss(w_uncertainty=1.0)(moved, targets)["loss_uncertainty"].item() == pytest.approx(expected, rel=1e-4)
     mean = UTNetLoss(w_uncertainty=1.0, reduction="batch_mean")(out, targets)["loss_uncertainty"]
@@ -211,7 +211,7 @@ def test_the_loss_sums_over_labelled_joints_but_the_wrist(batch):
 
 
 def test_the_head_learns_which_joints_are_harder(batch):
-    """The pose stays; what is stated comes to what the errors are."""
+    """The pose is unchanged; predicted errors converge to actual errors."""
     model, loss, seen = built(perturbed=False), UTNetLoss(w_uncertainty=1.0), {}
     model.scale_head.register_forward_pre_hook(lambda module, args: seen.setdefault("inputs", args))
     with torch.no_grad():
@@ -219,12 +219,12 @@ def test_the_head_learns_which_joints_are_harder(batch):
     joints = out.joints_m - out.joints_m[:, :1]
     truth = batch.joints_3d[..., :3] - batch.joints_3d[:, :1, :3]
     error = (joints - truth).norm(dim=-1) * 1000
-    optimiser = torch.optim.Adam(model.scale_head.parameters(), lr=0.003)
+    optimizer = torch.optim.Adam(model.scale_head.parameters(), lr=0.003)
     for _ in range(150):
         scale, shape = model.scale_head(*seen["inputs"])
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         loss(replace(out, joint_scale_mm=scale, error_shape=shape), batch)["loss_uncertainty"].backward()
-        optimiser.step()
+        optimizer.step()
     scale = scale.detach()
     torch.testing.assert_close(scale.mean(), error.mean(), rtol=0.15, atol=0)
     assert torch.corrcoef(torch.stack([scale[:, 1:].flatten(), error[:, 1:].flatten()]))[0, 1] > 0.5

@@ -33,8 +33,8 @@ from utnet.config import Config, override
 from utnet.detect import HandDetector
 from utnet.detect.landmark import Landmarks
 from utnet.detect.residuals import PATH, Conditions, DetectorResiduals, measure_residuals
-from utnet.geometry import apart_percent, project, unproject
-from utnet.io.atomic import whole_file
+from utnet.geometry import normalized_distance_percent, project, unproject
+from utnet.io.atomic import atomic_file
 from utnet.synth import SyntheticHands
 from utnet.types import Sample
 
@@ -52,7 +52,8 @@ def nearest(hands: list[Landmarks], sample: Sample) -> tuple[Landmarks | None, f
     """The detection that is the drawn right hand: the nearest of the right side, else the nearest of the wrong one."""
     px = project(sample.joints_cam_m, sample.K_px)
     rows = sorted(
-        (hand.right < 0.5, float(apart_percent(px, hand.joints_px).mean()), i) for i, hand in enumerate(hands)
+        (hand.right < 0.5, float(normalized_distance_percent(px, hand.joints_px).mean()), i)
+        for i, hand in enumerate(hands)
     )
     rows = [row for row in rows if row[1] < _NEAR_PERCENT]
     return (hands[rows[0][2]], rows[0][1]) if rows else (None, np.nan)
@@ -106,7 +107,7 @@ def collect(folder: Path, num: int) -> None:
             for i in range(first, min(first + _CHUNK, num))
         ]
         columns = {name: np.stack([row[name] for row in rows]).astype(np.float32) for name in rows[0]}
-        with whole_file(path) as temporary, temporary.open("wb") as file:
+        with atomic_file(path) as temporary, temporary.open("wb") as file:
             np.savez_compressed(file, **columns)
         found = np.average(np.isfinite(columns["percent"]), weights=columns["weight"])
         print(f"{path.name}: {found:.3f} found", flush=True)

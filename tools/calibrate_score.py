@@ -35,8 +35,8 @@ from tqdm import tqdm
 from utnet.config import Config, SynthConfig, override
 from utnet.detect import Detection
 from utnet.errors import InputError
-from utnet.geometry import apart_percent, box_of, project
-from utnet.io.atomic import whole_file
+from utnet.geometry import box_of, normalized_distance_percent, project
+from utnet.io.atomic import atomic_file
 from utnet.metrics import pa_mpjpe_mm
 from utnet.predict import Hand, Predictor
 from utnet.predict.confidence import FEATURES, RIGHT_MM, RIGHT_PERCENT, LogisticModel, kind_of
@@ -92,7 +92,7 @@ def detections_of(predictor: Predictor, sample: Sample, rng: np.random.Generator
     result = [
         (_FOUND, detection)
         for detection in predictor.detector(sample.rgb)
-        if apart_percent(px, detection.joints_px).mean() < _OWN_HAND_PERCENT
+        if normalized_distance_percent(px, detection.joints_px).mean() < _OWN_HAND_PERCENT
     ]
     inexact = box + rng.normal(0, 0.05, 4) * size
     angle = rng.uniform(0, 2 * np.pi)
@@ -115,7 +115,7 @@ def judged(hand: Hand, sample: Sample) -> tuple[float, bool]:
     """PA error in mm, and whether the mesh is right."""
     truth = sample.joints_cam_m
     error = float(pa_mpjpe_mm(hand.joints_cam_m[None], truth[None], allow_reflection=False)[0])
-    apart = apart_percent(project(truth, sample.K_px), hand.joints_px).mean()
+    apart = normalized_distance_percent(project(truth, sample.K_px), hand.joints_px).mean()
     return error, bool(error < RIGHT_MM and apart < RIGHT_PERCENT and hand.side == sample.side)
 
 
@@ -125,7 +125,7 @@ def collect(name: str, seed: int, num: int, work: Path, *, fresh: bool) -> dict[
     if fresh or not path.exists():
         work.mkdir(parents=True, exist_ok=True)
         columns = _columns(name, seed, num)
-        with whole_file(path) as temporary, temporary.open("wb") as file:
+        with atomic_file(path) as temporary, temporary.open("wb") as file:
             np.savez(file, **columns)  # type: ignore[arg-type]
     with np.load(path) as loaded:
         kinds = [kind_of(method, with_depth=depth) for method in METHODS for depth in (False, True)]

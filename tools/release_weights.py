@@ -36,7 +36,7 @@ from utnet.data.collate import collate
 from utnet.data.transforms import right_crop
 from utnet.errors import InputError
 from utnet.evaluation.validation import INPUTS
-from utnet.io.atomic import new_folder, write_json, write_whole
+from utnet.io.atomic import atomic_dir, atomic_write, write_json
 from utnet.model import UTNet
 from utnet.synth import SyntheticHands
 
@@ -234,10 +234,10 @@ def release(
     result = read_scores(scores, checkpoint)
     shipped.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=shipped.parent) as place:
-        with new_folder(Path(place) / name) as folder:
+        with atomic_dir(Path(place) / name) as folder:
             pack(checkpoint, folder, single)
             moved = check_moves(checkpoint, folder, num)
-            write_whole(folder / CARD, card(checkpoint, name, result, moved, pictures=pictures, start=start))
+            atomic_write(folder / CARD, card(checkpoint, name, result, moved, pictures=pictures, start=start))
             check_paths(folder)
             total = check_size(folder, name, shipped)
         if (shipped / name).exists():

@@ -53,7 +53,7 @@ from utnet.fit.lifter import (
 )
 from utnet.hand.anatomy import JOINT_LIMITS_RAD, anatomical_axes
 from utnet.hand.arrays import load_open_hand
-from utnet.io.atomic import whole_file
+from utnet.io.atomic import atomic_file
 from utnet.synth.gestures import sample_pose
 
 SEED = 9_300_011
@@ -229,7 +229,7 @@ def make_pool(path: Path, num: int) -> np.ndarray:
     if not path.exists():
         rng = np.random.default_rng(SEED)
         poses = np.stack([sample_pose(rng, gestures=1.0, contact=True)[FREE] for _ in range(num)])
-        with whole_file(path) as temporary, temporary.open("wb") as file:
+        with atomic_file(path) as temporary, temporary.open("wb") as file:
             np.save(file, poses.astype(np.float32))
     return np.load(path)
 
@@ -298,9 +298,9 @@ def train(folder: Path, samples: int) -> None:
 
 def save(folder: Path, network: nn.Module, mean: nn.Module, optimizer: torch.optim.Optimizer, step: int) -> None:
     states = {"network": network.state_dict(), "mean": mean.state_dict(), "optimizer": optimizer.state_dict()}
-    with whole_file(folder / "state.pt") as temporary:
+    with atomic_file(folder / "state.pt") as temporary:
         torch.save({**states, "step": step}, temporary)
-    with whole_file(folder / "lifter.safetensors") as temporary:
+    with atomic_file(folder / "lifter.safetensors") as temporary:
         save_file({name: value.half().contiguous() for name, value in mean.state_dict().items()}, temporary)
 
 

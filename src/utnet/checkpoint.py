@@ -1,10 +1,10 @@
 """Checkpoints: a folder with weights.safetensors and run.json (config, versions, metrics), written atomically.
 
-Networks that ship with the package are checkpoints, too, in assets/weights/NAME with a model card; their weights are
-stored in half precision (`tools/release_weights.py`). Wherever a checkpoint is asked for, NAME stands for that one.
+Bundled networks are checkpoints in assets/weights/NAME with a model card; their weights are stored in half precision
+(`tools/release_weights.py`). Functions that take a checkpoint accept NAME for them.
 
-A network with another hand than the open one carries that hand's arrays in its weights file, under `hand.*`. They are
-MANO's and stay under MANO's licence: such a checkpoint may be kept and used by whoever holds the licence, not shipped.
+A network with a hand model other than the open hand stores its arrays in the weights file, under `hand.*`. They are
+MANO's and stay under MANO's licence: licence holders may use such a checkpoint, but it must not be distributed.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from utnet.config import Config, from_tree, to_tree
 from utnet.errors import InputError
 from utnet.hand import HandModel
 from utnet.hand.arrays import HandArrays
-from utnet.io.atomic import put_on_disk, write_json
+from utnet.io.atomic import fsync_path, write_json
 from utnet.model import UTNet
 from utnet.model.hamer import import_hamer as import_hamer
 from utnet.model.presets import resolve_preset
@@ -46,7 +46,7 @@ _HALF = (torch.float16, torch.bfloat16)
 _FLOATS = (*_HALF, torch.float32, torch.float64)
 
 DEFAULT_NETWORK = "ti"
-"""Of the networks that ship, the one that is taken where none is named."""
+"""The bundled network that is used by default."""
 _SHIPPED = Path(str(files("utnet"))) / "assets" / "weights"
 
 
@@ -56,18 +56,18 @@ def save_checkpoint(
     config: Config,
     *,
     weights: Mapping[str, Tensor] | None = None,
-    beside: Mapping[str, Mapping[str, Tensor]] | None = None,
+    extra_files: Mapping[str, Mapping[str, Tensor]] | None = None,
     **info,
 ) -> None:
-    """Writes a checkpoint; a reader sees the old one or the new one, never a part, even after the machine went down.
+    """Writes a checkpoint atomically: readers see the old or the new one, even after a crash of the machine.
 
     Args:
-        folder: its place; an older checkpoint there is replaced.
-        model: the network; a hand of another kind than the open one is kept with it (see above).
-        config: the whole run's, so that the checkpoint needs no other file.
-        weights: what stands for `model.state_dict()`, where the network holds only parts of it (FSDP).
-        beside: further files of tensors by their names, such as what resuming needs (`utnet.training.state`).
-        **info: anything JSON, such as `step` and `metrics`.
+        folder: its folder; an existing checkpoint is replaced.
+        model: the network; its hand model is stored with it unless it is the open hand (see above).
+        config: of the whole run, so that the checkpoint needs no other file.
+        weights: replaces `model.state_dict()` if the network is sharded (FSDP).
+        extra_files: further files of tensors, by name, for example for resuming (`utnet.training.state`).
+        **info: JSON entries of run.json, such as `step` and `metrics`.
     """
     folder = Path(folder)
     fresh, old = folder.with_name(folder.name + ".new"), folder.with_name(folder.name + ".old")
@@ -75,17 +75,17 @@ def save_checkpoint(
     fresh.mkdir(parents=True)
     state = {**(model.state_dict() if weights is None else weights), **_hand_entries(model.hand)}
     try:
-        for file, tensors in {WEIGHTS: state, **(beside or {})}.items():
+        for file, tensors in {WEIGHTS: state, **(extra_files or {})}.items():
             _save_tensors({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, fresh / file)
         write_json(fresh / RUN, {**run_info(), "config": to_tree(config), **info})  # and the folder's names with it
     except OSError:
         shutil.rmtree(fresh, ignore_errors=True)  # a full disk gets its room back
         raise
     if folder.exists():
-        shutil.rmtree(old, ignore_errors=True)  # only now: until here it may be the one whole checkpoint
+        shutil.rmtree(old, ignore_errors=True)  # only now: until here it may be the only complete one
         folder.rename(old)
     fresh.rename(folder)
-    put_on_disk(folder.parent)  # before the older one goes
+    fsync_path(folder.parent)  # before the old one is removed
     shutil.rmtree(old, ignore_errors=True)
 
 
@@ -97,21 +97,21 @@ def _save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
         code = re.search(r"os error (\d+)", str(error))
         number = int(code[1]) if code else errno.EIO
         raise OSError(number, os.strerror(number), str(path)) from error
-    put_on_disk(path)
+    fsync_path(path)
 
 
 def load_checkpoint(folder: str | Path, *, device: str = "cpu") -> tuple[UTNet, Config]:
-    """The network in eval mode and single precision, with the hand that it was saved with, and the config of its run.
+    """Loads a network, in eval mode and single precision with its hand model, and the config of its run.
 
     Args:
-        folder: a checkpoint's folder, or the name of a network that ships with the package.
+        folder: a checkpoint folder, or the name of a bundled network.
         device: for the network.
 
     Raises:
-        InputError: the folder, one of its files or an entry is missing, damaged or of another version.
+        InputError: the folder, one of its files or an entry is missing, damaged or from another version.
     """
     folder = find_checkpoint(folder)
-    folder = whole_folder(folder.parent if folder.name == WEIGHTS else folder)
+    folder = recover_interrupted_save(folder.parent if folder.name == WEIGHTS else folder)
     for name in (WEIGHTS, RUN):
         if not (folder / name).is_file():
             better = folder / "best" if (folder / "best" / name).is_file() else "RUN/best"
@@ -165,39 +165,38 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
 
 
 def shipped_networks() -> tuple[str, ...]:
-    """Names of the networks that come with the package."""
+    """Names of the bundled networks."""
     return tuple(sorted(path.parent.name for path in _SHIPPED.glob(f"*/{WEIGHTS}") if (path.parent / RUN).is_file()))
 
 
 def shipped_weights(name: str = DEFAULT_NETWORK) -> Path | None:
-    """The folder of a network that comes with the package, or None where none of that name does."""
+    """Folder of a bundled network, or None if there is none of that name."""
     return _SHIPPED / name if name in shipped_networks() else None
 
 
 def find_checkpoint(weights: str | Path) -> Path:
-    """A checkpoint's folder: the one that is given, or that of a shipped network which goes by this name.
+    """Resolves a checkpoint: a bundled network by its name, or a folder.
 
     Raises:
-        InputError: a name that is a file or folder here, too.
+        InputError: the name of a bundled network is also a local path.
     """
     shipped = shipped_weights(str(weights))
     if shipped is None:
         return Path(weights)
-    if Path(weights).exists():  # "./ti" is the same path as "ti", so only the whole path tells them apart
+    if Path(weights).exists():  # "./ti" equals "ti" as a Path, so only the absolute path differs
         here = Path(weights).resolve()
-        raise InputError(f"{weights}: is the name of a network that ships, and exists here, too; for yours give {here}")
+        raise InputError(f"{weights}: both a bundled network and a local path; use {here} for the local one")
     return shipped
 
 
 def name_checkpoint(weights: str | Path) -> str:
-    """What a checkpoint is called in what is written: the name of a shipped one (its folder is this machine's), else
-    its path."""
+    """Name of a checkpoint for reports: that of a bundled network (its folder depends on the machine), or the path."""
     path = Path(weights)
     return path.name if path == shipped_weights(path.name) else str(weights)
 
 
-def whole_folder(folder: str | Path) -> Path:
-    """The checkpoint's folder, or where the one before it stands if the writer was stopped between its two renames."""
+def recover_interrupted_save(folder: str | Path) -> Path:
+    """Returns the checkpoint folder, or its backup if a save was interrupted between the two renames."""
     folder = Path(folder)
     folder = folder if folder.name else folder.resolve()  # "." and ""
     old = folder.with_name(folder.name + ".old")
@@ -205,7 +204,7 @@ def whole_folder(folder: str | Path) -> Path:
 
 
 def _hand_entries(hand: HandModel) -> dict[str, Tensor]:
-    """A hand's arrays by name, as the network computes with them; nothing for the open hand, which is shipped."""
+    """Arrays of a hand model by name; empty for the open hand, which is bundled."""
     if hand.name == "open":
         return {}
     arrays = {f.name: getattr(hand, f.name) for f in fields(HandArrays)}
@@ -213,7 +212,7 @@ def _hand_entries(hand: HandModel) -> dict[str, Tensor]:
 
 
 def _pop_hand(state: dict[str, Tensor], where: str) -> HandModel:
-    """The hand of a checkpoint, its entries taken out of `state`: the open hand where it holds none."""
+    """Removes the hand model's entries from `state` and returns the hand model; the open hand if there are none."""
     arrays = {name.removeprefix(_HAND): state.pop(name).numpy() for name in list(state) if name.startswith(_HAND)}
     if not arrays:
         return HandModel.open()
@@ -224,7 +223,7 @@ def _pop_hand(state: dict[str, Tensor], where: str) -> HandModel:
 
 
 def run_info() -> dict:
-    """Command, versions and, in a checkout, the commit of this process."""
+    """Command line, versions and, in a checkout, the commit of this process."""
     return {
         "command": sys.argv,
         "commit": _commit(),
@@ -247,7 +246,7 @@ def _commit() -> str | None:
 
 
 def pick_device(name: str) -> torch.device:
-    """ "auto" (a GPU if there is one), or any name that torch knows; InputError where it is not to be had."""
+    """Returns the device of a name of torch, or a GPU if available for "auto"; InputError if it is not available."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:

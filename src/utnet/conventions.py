@@ -1,6 +1,6 @@
-"""The vocabulary of the whole project: joints, parents, permutations, frames and units. Standard library only.
+"""Names and conventions used throughout: joints, parents, permutations, frames and units. Standard library only.
 
-Units: metres, pixels, radians, and names carry them (`joints_m`, `f_px`). Millimetres only in metrics and printed
+Units are metres, pixels and radians, given in names (`joints_m`, `f_px`); millimetres only in metrics and printed
 tables.
 
 Frames
@@ -63,10 +63,10 @@ MANO_TIP_VERTICES = {
     "ho3d": (744, 333, 444, 555, 672),
     "manopth": (745, 317, 444, 556, 673),
 }
-"""Fingertip vertices (thumb to little) on MANO's 778-vertex mesh: every source picks its own."""
+"""Fingertip vertices (thumb to little) on MANO's 778-vertex mesh, by source."""
 
 MANOPTH_LEFT_TIP_VERTICES = (745, 317, 445, 556, 673)
-"""manopth (and so DexYCB) takes another middle fingertip on the left hand."""
+"""Those of manopth (and DexYCB) for the left hand: the middle fingertip differs."""
 
 SIDES = ("right", "left")
 

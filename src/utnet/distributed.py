@@ -1,10 +1,9 @@
-"""Several processes that train one network: who they are, how their gradients become one, how parts become whole.
+"""Distributed training of one network: process group, gradients, sharded tensors.
 
-`torchrun --nproc-per-node=N -m utnet train CONFIG` starts them. What N processes do with batches of B is what one does
-with a batch of N B, to the rounding of floats (`tests/training/test_parallel.py`): DDP and FSDP2 average gradients,
-which is right for means over the batch; sums over the batch (`UTNetLoss.summed_terms`) are scaled by N first, and means
-over samples that not every batch has as many of (the labelled ones) are taken over those of the whole step, which the
-processes count together beforehand (`UTNetLoss.count`).
+Start with `torchrun --nproc-per-node=N -m utnet train CONFIG`. N processes with batches of B give the result of one
+process with a batch of N B, up to float rounding (`tests/training/test_parallel.py`). DDP and FSDP2 average gradients,
+which is correct for means over the batch. Sums over the batch (`UTNetLoss.summed_terms`) are scaled by N first. Means
+over labelled samples are taken over those of the whole step, which the processes count together (`UTNetLoss.count`).
 """
 
 from __future__ import annotations
@@ -23,29 +22,29 @@ from torch import Tensor, nn
 from utnet.config import Config
 from utnet.errors import InputError
 from utnet.model import UTNet
-from utnet.signals import Stopped
+from utnet.signals import TrainingInterrupted
 from utnet.types import Batch
 
 LossFunction = Callable[..., dict[str, Tensor]]
-"""(Prediction, Batch) -> terms with "total_loss". Attributes `summed_terms` and `weights`, as `UTNetLoss` has them, say
-which terms are sums over the batch; without them all are taken for means. One with `count`, as `UTNetLoss` has it, is
-called with the keyword `counts` where a step has several batches: what `count` says of the average one."""
+"""(Prediction, Batch) -> terms with "total_loss". Optional attributes, as in `UTNetLoss`: `summed_terms` and `weights`
+name the terms that are sums over the batch (default: all are means); with `count`, the function is called with the
+keyword `counts` (counts of the average batch) if a step has several batches."""
 
 _FSDP_FROM = 300_000_000
-"""Parameters from which "auto" spreads the network over the processes."""
+"""Number of parameters from which "auto" chooses FSDP."""
 
 
-# ------------------------------------------------------------------------------------------------------- the processes
+# --------------------------------------------------------------------------------------------------------- processes
 
 
 @dataclass(frozen=True)
-class World:
-    """This process among `size`. Every method is called by all of them; with one process they do nothing.
+class ProcessInfo:
+    """Rank of this process in the group. All processes must call its methods; with one process they do nothing.
 
     Attributes:
-        rank: 0 writes the files.
-        size: processes.
-        local_rank: this process among those of its machine, which is its GPU.
+        rank: of this process; rank 0 is the main process, which writes the files.
+        size: number of processes.
+        local_rank: rank on this machine, the index of its GPU.
     """
 
     rank: int = 0
@@ -53,11 +52,11 @@ class World:
     local_rank: int = 0
 
     @property
-    def is_first(self) -> bool:
+    def is_main(self) -> bool:
         return self.rank == 0
 
     def sum(self, values: list[float]) -> list[float]:
-        """The numbers added up over the processes, float64."""
+        """Sums the numbers over the processes, in float64."""
         if self.size == 1:
             return values
         total = torch.tensor(values, dtype=torch.float64)
@@ -65,7 +64,7 @@ class World:
         return total.tolist()
 
     def gather(self, value: Any) -> list[Any]:
-        """Every process's value, by rank."""
+        """Returns the values of all processes, by rank."""
         if self.size == 1:
             return [value]
         values: list[Any] = [None] * self.size
@@ -73,32 +72,32 @@ class World:
         return values
 
     def wait(self) -> None:
-        """Until all are here."""
+        """Waits for all processes."""
         if self.size > 1:
             dist.barrier()
 
     @contextmanager
-    def first_alone(self) -> Iterator[None]:
-        """The first process goes ahead (it builds an index, say) and the others follow."""
-        if not self.is_first:
+    def main_process_first(self) -> Iterator[None]:
+        """Runs the block in the main process first (for example to build an index), then in the others."""
+        if not self.is_main:
             self.wait()
         yield
-        if self.is_first:
+        if self.is_main:
             self.wait()
 
 
-def this_world() -> World:
-    """The processes that are joined now: one, outside `joined`."""
+def process_info() -> ProcessInfo:
+    """The current process group; a single process outside `process_group`."""
     if not dist.is_initialized():
-        return World()
-    return World(dist.get_rank(), dist.get_world_size(), int(os.environ.get("LOCAL_RANK", "0")))
+        return ProcessInfo()
+    return ProcessInfo(dist.get_rank(), dist.get_world_size(), int(os.environ.get("LOCAL_RANK", "0")))
 
 
 @contextmanager
-def joined() -> Iterator[World]:
-    """Joins the processes that torchrun started (its variables are in the environment), and parts them at the end."""
+def process_group() -> Iterator[ProcessInfo]:
+    """Initialises the process group from torchrun's environment variables, and destroys it at the end."""
     if dist.is_initialized() or "TORCHELASTIC_RUN_ID" not in os.environ:
-        yield this_world()
+        yield process_info()
         return
     local_rank = int(os.environ["LOCAL_RANK"])
     if torch.cuda.is_available() and int(os.environ["LOCAL_WORLD_SIZE"]) <= torch.cuda.device_count():
@@ -106,49 +105,48 @@ def joined() -> Iterator[World]:
         dist.init_process_group("cpu:gloo,cuda:nccl")
     else:
         dist.init_process_group("gloo")
-    together = False
+    clean = False
     try:
-        yield this_world()
-        together = True
-    except Stopped:
-        together = True
+        yield process_info()
+        clean = True
+    except TrainingInterrupted:
+        clean = True
         raise
     finally:
-        if together:  # one that fails alone must not wait for the others: torchrun ends them
+        if clean:  # a process that fails must not wait for the others; torchrun ends them
             dist.destroy_process_group()
 
 
 def job_id() -> str:
-    """torchrun's name of this job: what --rdzv-id gave it; "" without one, and without torchrun."""
+    """Job id given to torchrun (--rdzv-id), "" without one or without torchrun."""
     name = os.environ.get("TORCHELASTIC_RUN_ID", "")
     return "" if name == "none" else name
 
 
-def is_restart(world: World, begun_by: str) -> bool:
-    """Whether torchrun started these processes anew after one of them, or a machine, died.
+def is_restart(world: ProcessInfo, previous_job_id: str) -> bool:
+    """Whether torchrun restarted these processes after a process or machine failed.
 
     Args:
-        world: the processes, which all get one answer.
-        begun_by: `job_id` of the run that is there already.
+        world: the processes; all get the same result.
+        previous_job_id: `job_id` of the existing run.
     """
     counted = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
-    # Each machine's agent counts its own restarts: one that came in another's place has seen none, and where machines
-    # come and go none of them has.
-    return any(world.gather(counted or (begun_by != "" and begun_by == job_id())))
+    # Each machine's agent counts its own restarts: a replacement machine starts at 0, and with elastic machines all do.
+    return any(world.gather(counted or (previous_job_id != "" and previous_job_id == job_id())))
 
 
-# ------------------------------------------------------------------------------------------------------- the gradients
+# --------------------------------------------------------------------------------------------------------- gradients
 
 
-class Objective(nn.Module):
-    """Batch -> (what is minimised, every term of the loss without gradient): what DDP wraps.
+class LossModule(nn.Module):
+    """Network and loss in one module, for DDP: batch -> (objective, detached loss terms).
 
-    What is minimised is such that its gradient, added up over the batches of a step and averaged over the processes, is
-    that of one batch which holds all their samples: sums are multiplied by the number of processes, means divided by
-    the number of batches.
+    The gradient of the objective, summed over the batches of a step and averaged over the processes, is that of one
+    batch with all their samples: sums are multiplied by the number of processes, means divided by the number of
+    batches.
     """
 
-    def __init__(self, model: UTNet, loss_function: LossFunction, config: Config, world: World):
+    def __init__(self, model: UTNet, loss_function: LossFunction, config: Config, world: ProcessInfo):
         super().__init__()
         self.model, self._loss_function = model, loss_function
         self._bf16, self._wants_vertices = config.train.precision == "bf16", config.loss.use_vertex_loss
@@ -175,14 +173,14 @@ class Objective(nn.Module):
 
 
 def summed_terms(loss_function: LossFunction) -> frozenset[str]:
-    """The terms that are sums over the batch."""
+    """Names of the loss terms that are sums over the batch."""
     return getattr(loss_function, "summed_terms", frozenset())
 
 
 class Engine:
-    """Gradients of one network from the batches of a step, in one process or in several.
+    """Computes the gradients of a step, in one process or in several.
 
-    Make it before the optimiser: FSDP puts parts of parameters in their places.
+    Create it before the optimizer: FSDP replaces parameters by shards.
 
     Attributes:
         model: the network.
@@ -190,20 +188,20 @@ class Engine:
         kind: "alone", "ddp" or "fsdp".
     """
 
-    def __init__(self, model: UTNet, loss_function: LossFunction, config: Config, world: World | None = None):
-        self.model, self.world = model, world or World()
+    def __init__(self, model: UTNet, loss_function: LossFunction, config: Config, world: ProcessInfo | None = None):
+        self.model, self.world = model, world or ProcessInfo()
         self.loss_function = loss_function
         self._num_batches = config.train.accumulate
         self.kind = "alone" if self.world.size == 1 else _kind(model, config)
-        self._objective: nn.Module = Objective(model, loss_function, config, self.world)
+        self._objective: nn.Module = LossModule(model, loss_function, config, self.world)
         if config.train.compile:
             model.compile()
         if self.kind == "fsdp":
             _shard(model)
         if self.kind == "ddp":
-            # Which parameters get a gradient depends on the loss: a term of weight 0 leaves its head without one.
+            # Not every parameter has a gradient: a loss term of weight 0 leaves its head without one.
             self._objective = nn.parallel.DistributedDataParallel(self._objective, find_unused_parameters=True)
-            # Buffers never change: they are not sent round at every step. (torch is renaming the argument, not this.)
+            # Buffers never change, so they are not broadcast. (torch is renaming the argument, not this attribute.)
             self._objective.broadcast_buffers = False
 
     @property
@@ -211,24 +209,24 @@ class Engine:
         return next(self.model.parameters()).device
 
     def backward(self, batches: Sequence[Batch]) -> list[tuple[float, dict[str, float]]]:
-        """Adds up the gradients of `train.accumulate` batches; (objective, terms) of each, as numbers."""
+        """Accumulates the gradients of `train.accumulate` batches; returns (objective, loss terms) of each."""
         results, of_step = [], self._of_step(batches)
         for number, batch in enumerate(batches, 1):
             with self._exchange(number == self._num_batches):
                 objective, terms = self._objective(batch.to(self.device), of_step)
                 objective.backward()
-            # One transfer, and so one wait for a GPU, for all the numbers.
+            # One transfer (and GPU synchronisation) for all numbers.
             first, *others = torch.stack([objective.detach().double(), *(t.double() for t in terms.values())]).tolist()
             results.append((first, dict(zip(terms, others, strict=True))))
         return results
 
     def gradient_norm(self) -> Tensor:
-        """Of the whole gradient, after `backward`: a scalar that is the same in every process."""
+        """Norm of the full gradient after `backward`, a scalar that is equal in all processes."""
         norm = nn.utils.get_total_norm([p.grad for p in self.model.parameters() if p.grad is not None])
-        return norm.full_tensor() if is_part(norm) else norm  # type: ignore[attr-defined]
+        return norm.full_tensor() if is_sharded(norm) else norm  # type: ignore[attr-defined]
 
     def _of_step(self, batches: Sequence[Batch]) -> dict[str, Any]:
-        """What the loss function has to know of the other batches of a step, if there are any."""
+        """Arguments of the loss function that depend on the other batches of a step, if any."""
         count = getattr(self.loss_function, "count", None)
         num = self._num_batches * self.world.size
         if count is None or num == 1:
@@ -238,7 +236,7 @@ class Engine:
         return {"counts": {name: max(1.0, total) / num for name, total in zip(counts[0], sums, strict=True)}}
 
     def _exchange(self, now: bool):
-        """Gradients go between the processes with the last batch of a step only."""
+        """Context that synchronises gradients only for the last batch of a step."""
         if self.kind == "fsdp":
             self.model.set_requires_gradient_sync(now)  # type: ignore[operator]
         if self.kind == "ddp" and not now:
@@ -253,11 +251,11 @@ def _kind(model: UTNet, config: Config) -> str:
 
 
 def _shard(model: UTNet) -> None:
-    """FSDP2: every process keeps a part of each block's parameters and of what is beside the blocks."""
+    """FSDP2: shards the parameters of each block, and the remaining ones, over the processes."""
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
 
-    # It warns of outputs that are views, which matters where they are changed in place: nowhere here.
+    # FSDP2 warns about outputs that are views; this matters only if they are modified in place.
     warnings.filterwarnings("ignore", message="FSDP2-wrapped module")
     mesh = init_device_mesh(next(model.parameters()).device.type, (dist.get_world_size(),))
     for block in model.encoder.blocks:
@@ -265,29 +263,29 @@ def _shard(model: UTNet) -> None:
     fully_shard(model, mesh=mesh)
 
 
-# ------------------------------------------------------------------------------------------------ parts made whole
+# ---------------------------------------------------------------------------------------------------- sharded tensors
 
 
-def is_part(tensor: Tensor) -> bool:
-    """Whether a tensor is spread over the processes (FSDP's)."""
+def is_sharded(tensor: Tensor) -> bool:
+    """Whether a tensor is sharded over the processes (FSDP)."""
     return hasattr(tensor, "full_tensor")
 
 
-def in_parts_again(model: nn.Module) -> None:
-    """After a forward pass without a backward one, which leaves some of a network in parts (FSDP's) whole."""
+def reshard(model: nn.Module) -> None:
+    """Reshards an FSDP network after a forward pass without backward, which leaves parameters gathered."""
     if hasattr(model, "reshard"):
         model.reshard()  # type: ignore[operator]
 
 
-def whole(tensor: Tensor) -> Tensor:
-    """A tensor as one process would have it, on the CPU; all processes call it."""
+def full_tensor(tensor: Tensor) -> Tensor:
+    """Gathers a sharded tensor on the CPU. All processes must call it."""
     tensor = tensor.detach()
-    return (tensor.full_tensor() if is_part(tensor) else tensor).cpu()  # type: ignore[attr-defined]
+    return (tensor.full_tensor() if is_sharded(tensor) else tensor).cpu()  # type: ignore[attr-defined]
 
 
-def put(target: Tensor, value: Tensor) -> None:
-    """Copies a whole tensor into `target`, of which this process may hold a part."""
-    if is_part(target):
+def copy_sharded_(target: Tensor, value: Tensor) -> None:
+    """Copies a full tensor into `target`, which may be sharded."""
+    if is_sharded(target):
         from torch.distributed.tensor import distribute_tensor
 
         value = distribute_tensor(value.to(target.device), target.device_mesh, target.placements)  # type: ignore[attr-defined]
@@ -295,11 +293,11 @@ def put(target: Tensor, value: Tensor) -> None:
         target.copy_(value)
 
 
-def own_device(device: torch.device, world: World) -> torch.device:
-    """Of "cuda", this process's own GPU.
+def process_device(device: torch.device, world: ProcessInfo) -> torch.device:
+    """Returns the GPU of this process for "cuda", and other devices unchanged.
 
     Raises:
-        InputError: more processes than GPUs.
+        InputError: there are more processes than GPUs.
     """
     if device.type != "cuda" or device.index is not None or world.size == 1:
         return device

@@ -7,9 +7,9 @@ from contextlib import contextmanager
 
 
 class InputError(ValueError):
-    """Bad input from outside: a file, a key, a number. The message names it and says what to do.
+    """Invalid input, such as a file, a key or a number. The message names it and the remedy.
 
-    The command line prints the message alone, without a traceback, and exits with code 2.
+    The command line prints only the message, without a traceback, and exits with code 2.
     """
 
 
@@ -54,5 +54,8 @@ _REPR.maxstring = _REPR.maxlong = _REPR.maxother = 80
 
 
 def install_line(extra: str) -> str:
-    """How to get what an extra of the package brings (`pyproject.toml`), for messages."""
-    return f"in the checkout: {sys.executable} -m pip install -e '.[{extra}]'"
+    """Returns the command that installs an extra of the package (`pyproject.toml`), for messages.
+
+    pip takes the installed package, also an editable one, and adds only what is missing.
+    """
+    return f"{sys.executable} -m pip install 'utnet[{extra}]'"

@@ -1,6 +1,6 @@
-"""Cameras, crops, mirrors and alignment. Works on numpy arrays and torch tensors alike unless a docstring says which.
+"""Cameras, crops, mirrors and alignment, for numpy arrays and torch tensors alike unless a docstring names one.
 
-Rotations are matrices; every conversion to or from another form is named `a_to_b`, and roma does it or tests it.
+Rotations are matrices; their conversions are in `utnet.rotations`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def project(points_cam_m: Array, K_px: Array) -> Array:
 
     Args:
         points_cam_m: (..., N, 3) in the camera frame, z > 0.
-        K_px: (..., 3, 3) intrinsics; skew is honoured.
+        K_px: (..., 3, 3) intrinsics, skew included.
 
     Returns:
         (..., N, 2) pixels.
@@ -51,12 +51,12 @@ def box_of(points_px: np.ndarray) -> np.ndarray:
 
 
 def longer_side(points_px: np.ndarray) -> float:
-    """Of the tight box of (N, 2) points."""
+    """Longer side of the tight box of (N, 2) points."""
     return float(np.ptp(points_px, axis=0).max())
 
 
-def apart_percent(points_px: np.ndarray, other_px: np.ndarray) -> np.ndarray:
-    """(N,) distances between points (N, 2), in percent of the longer side of the first ones' box."""
+def normalized_distance_percent(points_px: np.ndarray, other_px: np.ndarray) -> np.ndarray:
+    """(N,) distances between (N, 2) points, in percent of the longer side of the tight box of `points_px`."""
     return np.linalg.norm(points_px - other_px, axis=1) / longer_side(points_px) * 100
 
 
@@ -69,18 +69,18 @@ def crop_affine(
     rotation_rad: float = 0.0,
     shift: tuple = (0.0, 0.0),
 ) -> np.ndarray:
-    """The one affine of a sample: full image to a square crop around a box.
+    """Affine from the full image to a square crop around a box.
 
-    The square's side is `expand` times the box's longer side; its centre (in the pixel-centre convention) lands on
-    the crop's centre (size - 1) / 2, so a crop's edges are its pixels' outer edges.
+    The square's side is `expand` times the box's longer side; its centre (in the pixel-centre convention) maps to
+    the crop's centre (size - 1) / 2, so the edges of a crop are the outer edges of its pixels.
 
     Args:
         box_px: (4,) tight box x0, y0, x1, y1.
         size_px: side of the crop.
         expand: side of the square over the longer side of the box.
-        aspect: width over height of what the network sees of the square: the box has to fit into that, so a wide box
-            gives a larger square (WiLoR: 0.75).
-        rotation_rad: turns the picture (positive: from x towards y).
+        aspect: width over height of the part of the square that the network takes. The box is fitted into that part,
+            so a wide box gives a larger square (WiLoR: 0.75).
+        rotation_rad: rotation of the picture (positive: from x towards y).
         shift: moves the square's centre by this many sides in x and y.
 
     Returns:
@@ -101,7 +101,7 @@ def crop_affine(
 
 
 class CropJitter(Protocol):
-    """A crop's size and half-widths of its random changes: fields of `utnet.config.CropConfig`, which says more."""
+    """Size of a crop and half-widths of its random changes; see `utnet.config.CropConfig`."""
 
     @property
     def expand(self) -> float: ...
@@ -129,14 +129,14 @@ def crop_camera(A: np.ndarray, K_px: np.ndarray) -> tuple[np.ndarray, np.ndarray
 @overload
 def crop_camera(A: np.ndarray, K_px: None) -> tuple[None, np.ndarray]: ...
 def crop_camera(A: np.ndarray, K_px: np.ndarray | None) -> tuple[np.ndarray | None, np.ndarray]:
-    """The camera of a crop, and how it is turned.
+    """Camera of a crop, and its rotation.
 
-    Turning a picture by an angle is turning the camera about its axis: points are rotated by R and K absorbs the
-    rest, K' = A K R^T. With fx != fy that leaves a slight skew, which K' carries.
+    Rotating a picture is rotating the camera about its axis: points are rotated by R, and K' = A K R^T. With fx != fy
+    K' has a slight skew.
 
     Args:
         A: (3, 3) affine from `crop_affine` (a similarity).
-        K_px: (3, 3) of the full image, or None where it is not known: 3D labels turn with the picture all the same.
+        K_px: (3, 3) of the full image, or None if unknown (3D labels rotate with the picture all the same).
 
     Returns:
         K' (3, 3) of the crop (None without K) and R (3, 3), camera of the full image to camera of the crop, such that
@@ -149,7 +149,7 @@ def crop_camera(A: np.ndarray, K_px: np.ndarray | None) -> tuple[np.ndarray | No
 
 
 def px_to_crop(points_px: Array, size_px: int) -> Array:
-    """Pixels of a square crop to crop units: its outer edges are -0.5 and 0.5. The one place that converts."""
+    """Pixels of a square crop to crop units (outer edges at -0.5 and 0.5)."""
     return (points_px + 0.5) / size_px - 0.5
 
 
@@ -159,28 +159,28 @@ def crop_to_px(points_crop: Array, size_px: int) -> Array:
 
 
 def apply_affine(A: np.ndarray, points_px: np.ndarray) -> np.ndarray:
-    """(..., 2) points through a (3, 3) affine, numpy."""
+    """Applies a (3, 3) affine to (..., 2) points, numpy."""
     return points_px @ A[:2, :2].T + A[:2, 2]
 
 
 _DEPTH_QUANTILE = 0.2
-"""The hand is mostly the nearest thing in its box, and edge-on it covers less than a third of it."""
+"""The hand is mostly the nearest object in its box; edge-on it covers less than a third of the box."""
 
 
 def hand_distance(depth_m: torch.Tensor) -> torch.Tensor:
-    """Robust distance of the hand from the depth inside its box, without labels: a quantile over the crop's middle.
+    """Robust distance of the hand: a quantile of the depth over the middle of its crop.
 
-    The middle half of a crop lies inside the hand's box whatever the margin round it (up to twice the box).
+    The middle half of a crop lies inside the hand's box for any margin up to twice the box.
 
     Args:
         depth_m: (B, H, W), 0 where there is no reading.
 
     Returns:
-        (B,) metres; NaN where the middle holds no reading.
+        (B,) metres; NaN if there is no reading in the middle.
     """
     height, width = depth_m.shape[1:]
     middle = depth_m[:, height // 4 : height - height // 4 : 2, width // 4 : width - width // 4 : 2].flatten(1)
-    # torch.nanquantile without NaN, which OpenVINO cannot sort: readings first, then between the nearest two ranks.
+    # torch.nanquantile without NaN, which OpenVINO cannot sort: sort readings first, interpolate between two ranks.
     readings, num = torch.where(middle > 0, middle, torch.inf).sort(1).values, (middle > 0).sum(1, keepdim=True)
     rank = _DEPTH_QUANTILE * (num - 1).clamp_min(0).to(depth_m.dtype)
     below, above = (readings.gather(1, near.long()) for near in (rank.floor(), rank.ceil()))
@@ -191,9 +191,9 @@ def hand_distance(depth_m: torch.Tensor) -> torch.Tensor:
 
 
 def rotate_params(params: HandParams, R: np.ndarray, wrist_cam_m: np.ndarray) -> HandParams:
-    """Parameters of the same hand seen from a camera turned by R (numpy, one hand).
+    """Parameters of the same hand in a camera rotated by R (numpy, one hand).
 
-    The root joint sits at J0 in the model's frame and the model turns about it, so R' = R R_root and
+    The root joint is at J0 in the model's frame and the model rotates about it, so R' = R R_root and
     t' = R (J0 + t) - J0 (`FORMATS.md`, DexYCB). J0 is the labelled wrist minus the translation.
 
     Args:
@@ -214,19 +214,19 @@ _MIRROR = (-1.0, 1.0, 1.0)
 
 
 def mirror_points(points: Array) -> Array:
-    """(..., 3) points through the plane x = 0."""
+    """Mirrors (..., 3) points at the plane x = 0."""
     sign = torch.tensor(_MIRROR).to(points) if isinstance(points, torch.Tensor) else np.array(_MIRROR, points.dtype)
     return points * sign
 
 
 def mirror_rotations(R: Array) -> Array:
-    """S R S with S = diag(-1, 1, 1): the rotation seen in a mirror, (..., 3, 3)."""
+    """Mirrors (..., 3, 3) rotations: S R S with S = diag(-1, 1, 1)."""
     sign = torch.tensor(_MIRROR).to(R) if isinstance(R, torch.Tensor) else np.array(_MIRROR, R.dtype)
     return R * sign[:, None] * sign
 
 
 def mirror_params(params: HandParams) -> HandParams:
-    """The mirrored hand, a left hand for a right one; its model is the mirrored model, so betas stay."""
+    """Parameters of the mirrored hand (a left hand for a right one) in the mirrored hand model; betas stay the same."""
     return HandParams(
         global_orient=mirror_rotations(params.global_orient),
         hand_pose=mirror_rotations(params.hand_pose),
@@ -236,78 +236,19 @@ def mirror_params(params: HandParams) -> HandParams:
 
 
 def mirror_camera(K_px: np.ndarray, width_px: int) -> np.ndarray:
-    """K of the picture flipped left to right (x -> W - 1 - x) for points mirrored through x = 0, numpy."""
+    """K of the picture flipped left to right (x -> W - 1 - x), for points mirrored at x = 0, numpy."""
     flip = np.array([[-1.0, 0.0, width_px - 1.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
     return flip @ K_px @ np.diag(_MIRROR)
-
-
-# ---------------------------------------------------------------------------------------------------------- rotations
-
-
-def rotation_6d_to_matrix(six: torch.Tensor) -> torch.Tensor:
-    """(..., 6) first column then second column -> (..., 3, 3), by Gram-Schmidt (Zhou et al. 2019; WiLoR's layout)."""
-    import roma  # costs a second to import
-
-    return roma.special_gramschmidt(six.unflatten(-1, (2, 3)).transpose(-1, -2))
-
-
-def matrix_to_rotation_6d(R: torch.Tensor) -> torch.Tensor:
-    """(..., 3, 3) -> (..., 6), the first two columns one after the other."""
-    return R[..., :2].transpose(-1, -2).flatten(-2)
-
-
-def rotation_to_z(direction: np.ndarray) -> np.ndarray:
-    """(..., 3) unit vectors with z > -1 -> (..., 3, 3) the smallest rotation that takes each to the z axis, numpy."""
-    x, y, z = np.moveaxis(direction, -1, 0)
-    k = 1 / (1 + z)
-    rows = (1 - k * x * x, -k * x * y, -x), (-k * x * y, 1 - k * y * y, -y), (x, y, z)
-    return np.stack([np.stack(row, -1) for row in rows], -2)
-
-
-def axis_angle_to_matrix(axis_angle: Array) -> Array:
-    """(..., 3) rotation vectors in radians -> (..., 3, 3). Numpy in, numpy out (every label that is read needs it: a
-    kernel of our own, ten times faster than roma's for one hand)."""
-    if isinstance(axis_angle, np.ndarray):
-        return _rodrigues(axis_angle)
-    import roma
-
-    return roma.rotvec_to_rotmat(axis_angle)
-
-
-def _rodrigues(axis_angle: np.ndarray) -> np.ndarray:
-    """R = cos I + sin/angle [v] + (1 - cos)/angle^2 v v^T (Rodrigues), in the input's dtype, finite at 0."""
-    x, y, z = (axis_angle[..., i] for i in range(3))
-    squared = x * x + y * y + z * z
-    half = 0.5 * np.sqrt(squared)
-    half_sinc = np.sinc(half / np.pi)  # sin(half) / half, 1 at 0
-    a, b = half_sinc * np.cos(half), 0.5 * half_sinc * half_sinc  # sin(angle) / angle, (1 - cos(angle)) / angle^2
-    R = b[..., None, None] * (axis_angle[..., :, None] * axis_angle[..., None, :])
-    cos = 1 - b * squared
-    for i, j, s in ((2, 1, a * x), (0, 2, a * y), (1, 0, a * z)):
-        R[..., i, j] += s
-        R[..., j, i] -= s
-    for i in range(3):
-        R[..., i, i] += cos
-    return R
-
-
-def matrix_to_axis_angle(R: Array) -> Array:
-    """(..., 3, 3) -> (..., 3) rotation vectors in radians, angle in [0, pi]. Numpy in, numpy out."""
-    import roma
-
-    if isinstance(R, np.ndarray):
-        return roma.rotmat_to_rotvec(torch.from_numpy(np.ascontiguousarray(R))).numpy()
-    return roma.rotmat_to_rotvec(R)
 
 
 # ---------------------------------------------------------------------------------------------------------- alignment
 
 
 def align_similarity(source: torch.Tensor, target: torch.Tensor, *, allow_reflection: bool = True) -> torch.Tensor:
-    """Procrustes: `source` moved, turned and scaled onto `target` by least squares, batched.
+    """Procrustes alignment: the similarity of `source` that is nearest to `target` (least squares), batched.
 
-    Follows HO3D's and FreiHAND's `align_w_scale` (scipy's `orthogonal_procrustes` on centred, norm-scaled points), with
-    its two corners: 1e-8 is added to each norm, and the orthogonal matrix may be a reflection.
+    Follows HO3D's and FreiHAND's `align_w_scale` (scipy's `orthogonal_procrustes` on centred, norm-scaled points): 1e-8
+    is added to each norm, and the orthogonal matrix may be a reflection.
 
     Args:
         source: (B, N, 3).

@@ -1,4 +1,4 @@
-"""Out of the crop: where the hand is in the full picture's camera, in metres."""
+"""Translation of a hand in the camera of the full picture, in metres."""
 
 from __future__ import annotations
 
@@ -9,33 +9,33 @@ from utnet.geometry import box_of, intrinsics, project, unproject
 from utnet.render.raster import rasterize
 
 _GATE_M = 0.025
-"""Readings farther than this from the mesh do not count."""
+"""Readings farther than this from the mesh are ignored."""
 _MIN_PIXELS = 20
 _BIN_M, _SPREAD_M = 0.002, 0.008
 _SIZE_SPREAD = 0.25
-"""Of the logarithm of a distance guessed from the hand's size, as a standard deviation: children's hands count too."""
+"""Standard deviation of the logarithm of a distance estimated from the size of the hand; covers children's hands."""
 _MARGIN = 0.2
 _PART_PX = 240
 
 
 def default_intrinsics(width: int, height: int) -> np.ndarray:
-    """The stated default where the camera is not known: f = the longer side (a view of 53 degrees), centred."""
+    """Default intrinsics for an unknown camera: f = the longer side (field of view 53 degrees), centred."""
     return intrinsics(max(width, height), max(width, height), (width - 1) / 2, (height - 1) / 2)
 
 
 def solve_translation(
     joints_m: np.ndarray, joints_px: np.ndarray, K_px: np.ndarray, *, z_m: float | None = None
 ) -> np.ndarray:
-    """The translation under which the joints project nearest to given pixels (linear least squares).
+    """Translation under which the joints project nearest to the given pixels (linear least squares).
 
-    With (u, v) = K^-1 pixel, every joint gives two equations t_x - u t_z = u Z - X and t_y - v t_z = v Z - Y.
-    For a long focal length this is WiLoR's full-image translation; near the camera it honours the true perspective.
+    With (u, v) = K^-1 pixel, each joint gives t_x - u t_z = u Z - X and t_y - v t_z = v Z - Y. For a long focal
+    length this is WiLoR's full-image translation; near the camera it uses the true perspective.
 
     Args:
         joints_m: (N, 3) hand frame.
-        joints_px: (N, 2) where they are seen.
+        joints_px: (N, 2) image points.
         K_px: (3, 3).
-        z_m: t_z where it is known; then only x and y are solved.
+        z_m: known t_z; only x and y are solved then.
 
     Returns:
         (3,) metres.
@@ -60,24 +60,24 @@ def measure_distance(
     *,
     rounds: int = 4,
 ) -> np.ndarray:
-    """The translation with its distance measured by the depth image instead of guessed from the hand's size.
+    """Translation with its distance measured from the depth image instead of estimated from the size of the hand.
 
-    The mesh is drawn where it is thought to be. Readings of the hand itself differ from it by one and the same
-    distance, while those of what hides it or lies behind it (an object held, a wall, pixels that fly between) differ
-    by many: the hand is where most differences lie within millimetres of each other, and where the guess from size
-    is not far off. From there the mesh is moved along z by the median difference near it; x and y follow so that the
-    joints stay on their pixels.
+    The mesh is rendered at the current estimate. Readings on the hand differ from it by one common distance, readings
+    on occluders, background and flying pixels by various distances. The offset is therefore the densest cluster of
+    differences, weighted by a prior on the size of the hand. The mesh is then moved along z by the median difference
+    near it; x and y follow so that the joints keep their pixels.
 
     Args:
         vertices_m: (V, 3) hand frame.
         faces: (F, 3).
         joints_m: (21, 3) hand frame.
-        transl_m: (3,) first guess, camera frame.
+        transl_m: (3,) initial estimate, camera frame.
         depth_m: (H, W), 0 where there is no reading.
         K_px: (3, 3) of the depth image.
+        rounds: iterations.
 
     Returns:
-        (3,) metres; the first guess where fewer than 20 pixels have a reading near the mesh.
+        (3,) metres; the initial estimate if fewer than 20 pixels have a reading near the mesh.
     """
     joints_px = project(joints_m + transl_m, K_px)
     depth_m, K_part, _ = depth_around(vertices_m + transl_m, depth_m, K_px)
@@ -97,8 +97,7 @@ def measure_distance(
 def depth_around(
     vertices_cam_m: np.ndarray, depth_m: np.ndarray, K_px: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, tuple[int, int, int]]:
-    """The part of a depth image round a mesh, with every n-th pixel where it is large: a hand needs no more than some
-    thousands of readings.
+    """Crops a depth image around a mesh and subsamples it to at most about 240 pixels a side.
 
     Returns:
         depth (h, w), its K (3, 3), and x, y, n such that pixel (0, 0) of the part is (x, y) of the image.
@@ -114,7 +113,7 @@ def depth_around(
 
 
 def _under(vertices_cam_m: np.ndarray, faces: np.ndarray, depth_m: np.ndarray, K_px: np.ndarray) -> np.ndarray:
-    """(N,) readings minus the mesh drawn, where there are both."""
+    """(N,) depth readings minus the rendered depth of the mesh, where both exist."""
     height, width = depth_m.shape
     drawn = rasterize(vertices_cam_m, faces, K_px, (width, height))
     seen = drawn.mask & (depth_m > 0)
@@ -122,11 +121,10 @@ def _under(vertices_cam_m: np.ndarray, faces: np.ndarray, depth_m: np.ndarray, K
 
 
 def _densest(difference: np.ndarray, z_m: float) -> float:
-    """The difference that most others are within millimetres of, less so where it makes the hand a giant's or a
-    doll's."""
+    """Mode of the differences (smoothed over millimetres), weighted by the prior on the size of the hand."""
     low, high = difference.min() - _BIN_M, difference.max() + 2 * _BIN_M
     edges = np.arange(max(low, -z_m), min(high, 4 * z_m) + _BIN_M, _BIN_M)
-    if len(edges) < 2:  # no reading is where such a hand could be: the guess stays
+    if len(edges) < 2:  # no reading at a plausible distance
         return 0.0
     counts, edges = np.histogram(difference, edges)
     centres = (edges[:-1] + edges[1:]) / 2

@@ -13,12 +13,12 @@ GRACE_S, HARD_S = 12.0, 17.0
 """Seconds after a SIGTERM until what is still under way is interrupted, and until the process is ended as it is."""
 
 
-class Stopped(Exception):
-    """A run that was asked to stop and has written its checkpoint.
+class TrainingInterrupted(Exception):
+    """Raised when training was interrupted by a signal, after its checkpoint is written.
 
     Attributes:
-        signal: the request.
-        exit_code: what a shell expects of a process that ends by it: 130 after Ctrl-C, 143 after SIGTERM.
+        signal: the signal received.
+        exit_code: the shell's exit code for it: 130 for Ctrl-C, 143 for SIGTERM.
     """
 
     def __init__(self, message: str, number: int):
@@ -49,24 +49,24 @@ def sigterm_raises() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-class StopRequests:
-    """Within `with`, SIGTERM and SIGINT set `asked` instead of ending the process; a second Ctrl-C ends it at once.
+class InterruptHandler:
+    """Within `with`, SIGTERM and SIGINT set `signal_number` instead of ending the process; a second Ctrl-C does end it.
 
     A process that has not left the block `GRACE_S` after a SIGTERM gets `Terminated` raised where it is (in a wait for
     a worker that hangs, in a long validation), and is ended at `HARD_S` if that does not help either.
     Outside the main thread signals cannot be handled, and nothing is changed.
 
     Attributes:
-        asked: the signal's number, 0 while there is none.
+        signal_number: the signal received, 0 if none.
     """
 
     def __init__(self) -> None:
-        self.asked = 0
+        self.signal_number = 0
         self._before: dict[int, object] = {}
         self._timers: list[threading.Timer] = []
         self._overdue = False
 
-    def __enter__(self) -> StopRequests:
+    def __enter__(self) -> InterruptHandler:
         if threading.current_thread() is threading.main_thread():
             self._before = {number: signal.signal(number, self._note) for number in (signal.SIGTERM, signal.SIGINT)}
         return self
@@ -80,9 +80,9 @@ class StopRequests:
     def _note(self, number: int, _: FrameType | None) -> None:
         if self._overdue:
             raise Terminated
-        if number == self.asked == signal.SIGINT:
+        if number == self.signal_number == signal.SIGINT:
             raise KeyboardInterrupt
-        self.asked = number
+        self.signal_number = number
         if number == signal.SIGTERM and not self._timers:
             self._timers = [threading.Timer(GRACE_S, self._interrupt), threading.Timer(HARD_S, _end)]
             for timer in self._timers:

@@ -1,4 +1,4 @@
-"""The five nouns: raw record -> Sample -> Batch -> Prediction -> loss, metrics, mesh.
+"""Data types: raw record -> Sample -> Batch -> Prediction -> loss, metrics, mesh.
 
 Frozen dataclasses. `HandParams` and `HandMesh` hold numpy arrays for one hand or torch tensors with a leading batch
 axis; `Sample` is one hand in numpy; `Batch` and `Prediction` are torch. Frames and units: `utnet.conventions`.
@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any, Self, TypeAlias
 import numpy as np
 
 from utnet.conventions import NUM_BETAS, NUM_JOINTS, SIDES
+from utnet.errors import InputError
+from utnet.rotations import axis_angle_to_matrix, matrix_to_axis_angle
 
 if TYPE_CHECKING:
     import torch
@@ -23,10 +25,10 @@ Array: TypeAlias = Any
 
 @dataclass(frozen=True)
 class _Mappable:
-    """Dataclasses of arrays on which one function can be applied to every array."""
+    """A dataclass of arrays with a function to transform every array."""
 
     def map(self, function: Callable[[Array], Array]) -> Self:
-        """A copy with `function` applied to every array; None, text and nested records are followed."""
+        """Returns a copy with `function` applied to every array, also in nested records; None and text are kept."""
 
         def apply(value):
             if isinstance(value, _Mappable):
@@ -36,22 +38,22 @@ class _Mappable:
         return replace(self, **{f.name: apply(getattr(self, f.name)) for f in fields(self)})
 
     def pin_memory(self) -> Self:
-        """A copy with every tensor in page-locked memory; torch's DataLoader calls it."""
+        """Returns a copy with every tensor in page-locked memory. Called by torch's DataLoader."""
         return self.map(lambda tensor: tensor.pin_memory())
 
     def to(self, device: torch.device | str) -> Self:
-        """A copy with every tensor on `device`."""
+        """Returns a copy with every tensor on `device`."""
         return self.map(lambda tensor: tensor.to(device, non_blocking=True))
 
 
 def check_shape(name: str, array: Array, expected: tuple[int | None, ...], where: str = "") -> None:
-    """Raises ValueError unless `array` has the `expected` trailing shape (None: any length).
+    """Raises ValueError unless `array` has the `expected` shape (None: any length).
 
     Args:
         name: what the array is, for the message.
         array: anything with a shape.
-        expected: the whole shape wanted.
-        where: the file or key it came from, for the message.
+        expected: the full shape.
+        where: the file or key it comes from, for the message.
     """
     shape = tuple(array.shape)
     if shape == expected:
@@ -63,20 +65,81 @@ def check_shape(name: str, array: Array, expected: tuple[int | None, ...], where
 
 @dataclass(frozen=True)
 class HandParams(_Mappable):
-    """What a hand model decodes. One hand without, or a batch with, a leading axis B.
+    """Parameters of a hand model: one hand without, or a batch with, a leading axis B.
 
     Attributes:
         global_orient: (1, 3, 3) rotation of the root joint, hand to camera.
         hand_pose: (15, 3, 3) rotations of the other joints relative to their parents, MANO order, no mean pose added.
         betas: (10,) shape coefficients of the hand model.
-        transl_m: (3,) translation added after the model: `joints_cam_m = joints_m + transl_m`. NaN in samples of
-            sources that do not label it (training tars).
+        transl_m: (3,) translation added after the model: `joints_cam_m = joints_m + transl_m`. NaN in samples
+            whose source does not label it (training tars).
     """
 
     global_orient: Array
     hand_pose: Array
     betas: Array
     transl_m: Array
+
+    @classmethod
+    def from_axis_angle(
+        cls, pose: Array, betas: Array = None, transl_m: Array = None, *, mean_pose: Array = None
+    ) -> HandParams:
+        """Returns the parameters of MANO's 48 + 10 numbers (numpy or torch, as `pose` is).
+
+        Args:
+            pose: (48,) or (B, 48) rotation vectors in radians: the root's, then those of the 15 joints in MANO order;
+                also with the last axis as (16, 3).
+            betas: (10,) or (B, 10); None: zeros.
+            transl_m: (3,) or (B, 3) in metres; None: zeros.
+            mean_pose: (45,) added to the 15 joints, for poses relative to MANO's `hands_mean` (`flat_hand_mean=False`).
+
+        Raises:
+            InputError: an array of another shape.
+        """
+        pose = pose if hasattr(pose, "reshape") else np.asarray(pose, float)
+        if tuple(pose.shape[-2:]) == (16, 3):
+            pose = pose.reshape(*pose.shape[:-2], 48)
+        if pose.shape[-1:] != (48,) or pose.ndim > 2:
+            raise InputError(f"pose has shape {tuple(pose.shape)}, expected (48,) or (B, 48): root and 15 joints")
+        lead = tuple(pose.shape[:-1])
+        betas = _like(pose, "betas", betas, (*lead, NUM_BETAS))
+        transl_m = _like(pose, "transl_m", transl_m, (*lead, 3))
+        joints = pose[..., 3:] + _like(pose, "mean_pose", mean_pose, (45,))
+        return cls(
+            global_orient=axis_angle_to_matrix(pose[..., :3])[..., None, :, :],
+            hand_pose=axis_angle_to_matrix(joints.reshape(*lead, 15, 3)),
+            betas=betas,
+            transl_m=transl_m,
+        )
+
+    def to_axis_angle(self, *, mean_pose: Array = None) -> tuple[Array, Array]:
+        """Returns MANO's pose (48,) or (B, 48) and betas (10,) or (B, 10), the inverse of `from_axis_angle`.
+
+        Angles are in [0, pi]. Poses relative to `mean_pose` (45,) can be any that give the same rotations.
+        """
+        lead = tuple(self.betas.shape[:-1])
+        vectors = [matrix_to_axis_angle(R) for R in (self.global_orient, self.hand_pose)]
+        root, joints = vectors[0].reshape(*lead, 3), vectors[1].reshape(*lead, 45)
+        joints = joints - _like(joints, "mean_pose", mean_pose, (45,))
+        if isinstance(root, np.ndarray):
+            return np.concatenate([root, joints], -1), self.betas
+        import torch
+
+        return torch.cat([root, joints], -1), self.betas
+
+
+def _like(pose: Array, name: str, values: Array, shape: tuple[int, ...]) -> Array:
+    """`values` (None: zeros) as an array of the kind, dtype and device of `pose`; InputError for another shape."""
+    if isinstance(pose, np.ndarray):
+        array: Array = np.zeros(shape, pose.dtype) if values is None else np.asarray(values, pose.dtype)
+    else:
+        import torch
+
+        given = torch.zeros(shape) if values is None else torch.as_tensor(values)
+        array = given.to(pose)
+    if tuple(array.shape) != shape:
+        raise InputError(f"{name} has shape {tuple(array.shape)}, expected {shape}")
+    return array
 
 
 @dataclass(frozen=True)
@@ -86,7 +149,7 @@ class HandMesh(_Mappable):
     Attributes:
         joints_m: (B, 21, 3) OpenPose-21.
         mano_joints_m: (B, 16, 3) MANO order.
-        vertices_m: (B, V, 3), or None where they were not asked for.
+        vertices_m: (B, V, 3), or None if not requested.
     """
 
     joints_m: Array
@@ -98,30 +161,28 @@ class HandMesh(_Mappable):
 class Sample(_Mappable):
     """One labelled hand in one image (a whole picture or a crop of it), numpy.
 
-    Where the camera is known and the joints have 3D labels, their image points are not stored: they are
-    `project(joints_cam_m, K_px)`, so the two cannot disagree. Only sources whose 2D labels are their own (training
-    tars, pictures with 2D annotations) fill `joints_px`, and it then holds the 2D labels.
+    With a known camera and 3D labels the image points are `project(joints_cam_m, K_px)` and are not stored. Only
+    sources with separate 2D labels (training tars, pictures with 2D annotations) fill `joints_px`.
 
     Attributes:
-        key: unique within its source; it names the frame in messages and reports.
+        key: unique within its source; used in messages and reports.
         rgb: (H, W, 3) uint8.
-        K_px: (3, 3) intrinsics of exactly this image; the last row is 0 0 1, a small skew is allowed. None where the
-            camera is not known.
+        K_px: (3, 3) intrinsics of exactly this image; the last row is 0 0 1, a small skew is allowed. None if the
+            camera is unknown.
         side: "right" or "left", the hand in this image.
         box_px: (4,) tight box x0, y0, x1, y1 of the hand.
-        joints_cam_m: (21, 3) camera frame (without a known camera: its axes, any origin). NaN where not labelled.
+        joints_cam_m: (21, 3) camera frame (without a known camera: its axes, any origin), NaN where not labelled.
         joints_2d_conf: (21,) confidence of the joints as image points, 0 = not labelled.
         joints_3d_conf: (21,) confidence of the joints as 3D points, 0 = not labelled.
-        depth_m: (H, W) float32 distance along z, 0 where there is no reading; None without a depth sensor.
+        depth_m: (H, W) float32 distance along z, 0 where there is no reading. None without a depth sensor.
         params: the hand's parameters (one hand, no batch axis), or None.
-        betas_ok: False where `params.betas` belong to another model than the right-handed one and must not be learnt.
-        hand_model: "open" or "mano", the model that decodes `params`.
-        sequence: the recording that the frame belongs to ("" if none): splits and reports group by it.
-        joints_px: (21, 2) labelled image points of sources that label them apart from 3D, NaN where not labelled, or
-            None.
+        betas_ok: False if `params.betas` belong to a model other than the right-handed one and must not be trained on.
+        hand_model: "open" or "mano", the model of `params`.
+        sequence: the recording of the frame ("" if none); splits and reports group by it.
+        joints_px: (21, 2) image points of sources with separate 2D labels, NaN where not labelled, or None.
         vertices_cam_m: (V, 3) labelled mesh in the camera frame (of `hand_model`), or None.
         hand_mask: (H, W) bool, pixels of the hand, or None.
-        is_crop: it is a square crop of a right hand already, ready for the network (synthetic hands draw their own).
+        is_crop: True for a square crop of a right hand that is ready for the network (synthetic hands).
         landmarks: (21, 6) prompts of a crop as `UTNet.forward` takes them, or None.
         mask_cells: (h, h) share of each cell of the crop that is the visible hand, NaN where not known, or None.
         in_mirror: a crop shown in a mirror for the side head: a left hand, whose joints are not labelled.
@@ -184,15 +245,15 @@ class Batch(_Mappable):
     Attributes:
         rgb: (B, 3, H, W) uint8.
         depth_m: (B, H, W) float32, 0 where there is no reading.
-        depth_ok: (B,) bool, the sample has a depth image.
-        K_px: (B, 3, 3) intrinsics of the crops, NaN where the camera is not known.
+        depth_ok: (B,) bool, True for samples with a depth image.
+        K_px: (B, 3, 3) intrinsics of the crops, NaN if the camera is unknown.
         joints_2d: (B, 21, 3) x, y in crop units and confidence.
         joints_3d: (B, 21, 4) camera frame in metres and confidence.
         params: labels with a leading axis B (identity rotations and zeros where absent).
         params_ok: (B,) bool, the pose is labelled.
         betas_ok: (B,) bool, the shape is labelled.
         keys: the samples' keys.
-        vertices_m: (B, V, 3) labelled mesh in the hand frame, only where a vertex loss asks for it.
+        vertices_m: (B, V, 3) labelled mesh in the hand frame, only if a vertex loss is used.
         landmarks: (B, 21, 6) prompts as `UTNet.forward` takes them, or None.
         mask_cells: (B, h, h) share of each cell of the crop that is the visible hand, NaN where not labelled; or None.
         is_right: (B,) bool, False for crops shown in a mirror for the side head (their joints are not labelled); or
@@ -220,7 +281,7 @@ class Batch(_Mappable):
 
 @dataclass(frozen=True)
 class Prediction(_Mappable):
-    """What the network says of B right-handed crops, torch.
+    """Output of the network for B right-handed crops, torch.
 
     Attributes:
         global_orient: (B, 1, 3, 3) rotation matrices.
@@ -230,15 +291,15 @@ class Prediction(_Mappable):
         cam_t: (B, 3) translation in that camera (nominal focal length), m: (tx, ty, 2 f / s).
         joints_m: (B, 21, 3) hand frame.
         joints_crop: (B, 21, 2) projected, in crop units ([-0.5, 0.5] inside a square crop).
-        vertices_m: (B, V, 3) hand frame, or None where they were not asked for.
-        coarse: the same before refinement, or None.
-        joint_map: (B, 21, 3) joints read off the feature maps (x, y in crop units, depth relative to the wrist in m),
-            or None for networks without that head.
-        joint_heat: (B, 21, h, w) logarithm of each joint's probability over the map's cells, or None likewise.
-        root_z_m: (B,) distance of the wrist along the camera's axis, measured from depth; NaN for samples without.
-        joint_scale_mm: (B, 21) error to be expected of each joint relative to the wrist, in the mean (0 for the wrist
-            itself), or None for networks without `model.uncertainty`. `uncertainty.interval_mm` makes intervals of it.
-        error_shape: (B, 2) shape of the distribution of these errors (k and p of `utnet.uncertainty`), or None.
+        vertices_m: (B, V, 3) hand frame, or None if not requested.
+        coarse: the prediction before refinement, or None.
+        joint_map: (B, 21, 3) joints by soft-argmax of the joint maps (x, y in crop units, depth relative to the wrist
+            in m), or None for networks without that head.
+        joint_heat: (B, 21, h, w) log-probability of each joint over the cells of its map, or None likewise.
+        root_z_m: (B,) z of the wrist, measured from depth; NaN for samples without depth.
+        joint_scale_mm: (B, 21) expected (mean) error of each joint relative to the wrist, 0 for the wrist itself, or
+            None for networks without `model.uncertainty`. See `uncertainty.interval_mm` for intervals.
+        error_shape: (B, 2) shape of the error distribution (k and p of `utnet.uncertainty`), or None.
         mask_logit: (B, h, w) logit of each cell of the crop to be the visible hand, or None without `model.evidence`.
         side_logit: (B,) above 0 where the crop looks like a right hand's, or None likewise.
     """

@@ -108,13 +108,11 @@ def test_a_config_of_the_network_that_ships_is_fine_tuned(changes, ships):
         ({"preset": "h", "stem": None}, "model.preset is h, there it is ti"),
         ({"dim": 64, "depth": 1}, "model.dim is 64, there it is 128; model.depth is 1, there it is 2"),
         ({"stem": "patch", "size_px": 56, "patch_px": 14}, "model.patch_px is 14, there it is 16"),
-        ({"uncertainty": True}, "model.uncertainty is True, there it is False"),
         ({"mano": "MANO_RIGHT.pkl"}, "model.mano is given, there it is the open hand"),
     ],
 )
 def test_a_config_of_another_network_is_trained_as_it_says(changes, differing, ships):
-    loss = replace(SHIPPED.loss, w_uncertainty=0.1 if "uncertainty" in changes else 0.0)
-    config = replace(SHIPPED, model=replace(SHIPPED.model, **changes), loss=loss)
+    config = replace(SHIPPED, model=replace(SHIPPED.model, **changes))
     begun, said = beginning(config, from_nothing=False)
     assert begun == config
     assert said.startswith("Trained from nothing: the config says another network than the one that ships (ti): ")

@@ -22,7 +22,7 @@ from utnet.data.transforms import to_right
 from utnet.detect import HandDetector
 from utnet.detect.landmark import Landmarks
 from utnet.errors import InputError
-from utnet.geometry import apart_percent, mirror_points, project
+from utnet.geometry import mirror_points, normalized_distance_percent, project
 from utnet.hand import HandModel
 from utnet.predict import Predictor
 from utnet.predict.inputs import Input, find_inputs
@@ -59,9 +59,9 @@ def test_what_is_not_a_number_is_no_agreement(name):
 def test_distances_do_not_depend_on_the_size_of_the_picture():
     rng = np.random.default_rng(0)
     a, b = rng.uniform(0, 200, (2, 21, 2))
-    np.testing.assert_allclose(apart_percent(a * 7 + 3, b * 7 + 3), apart_percent(a, b))
+    np.testing.assert_allclose(normalized_distance_percent(a * 7 + 3, b * 7 + 3), normalized_distance_percent(a, b))
     shifted = a + [0.02 * np.ptp(a, axis=0).max(), 0]
-    np.testing.assert_allclose(apart_percent(a, shifted), 2.0)
+    np.testing.assert_allclose(normalized_distance_percent(a, shifted), 2.0)
 
 
 def test_a_second_difference_is_that_of_acceleration_alone():
@@ -226,7 +226,7 @@ def test_joints_on_which_fit_and_detector_differ_have_no_2d_label(drawn, tmp_pat
     label_pictures(inputs, tmp_path / "out", val_share=0, limits=Limits(joint=2.0))
     (line,) = read(tmp_path / "out")
     (_, detection), joints = seen(), np.array(line["joints_2d"])
-    far = apart_percent(detection.joints_px, joints + detection.box_px[:2] - line["box"][:2]) > 2.0
+    far = normalized_distance_percent(detection.joints_px, joints + detection.box_px[:2] - line["box"][:2]) > 2.0
     assert 0 < far.sum() < 21
     assert line["joints_2d_conf"] == (~far).astype(float).tolist()
     assert (open_source("custom", tmp_path / "out")[0].joints_3d_conf == 1).all()

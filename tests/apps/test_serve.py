@@ -20,17 +20,18 @@ import pytest
 import trimesh
 
 from support.browser import CHROMIUM, Browser
-from utnet.apps.serve.answers import Answers, Question
+from utnet.apps.serve.access_control import MAX_UPLOAD_BYTES, AccessControl
 from utnet.apps.serve.example import example_picture
 from utnet.apps.serve.folder import OwnFolder
-from utnet.apps.serve.gate import MAX_UPLOAD_BYTES, Gate
-from utnet.apps.serve.scene import draw_boxes, scene_glb
+from utnet.apps.serve.scene import draw_boxes
 from utnet.apps.serve.server import is_local
+from utnet.apps.serve.service import HandService, Question
 from utnet.checkpoint import save_checkpoint
 from utnet.cli import serve_command as commands
 from utnet.cli.main import main
 from utnet.config import Config, ModelConfig
 from utnet.model import UTNet
+from utnet.predict.meshes import scene_glb
 from utnet.render.drawing import save_picture
 
 pytestmark = pytest.mark.usefixtures("nothing_ships")  # test_release.py: what holds where something does
@@ -94,7 +95,7 @@ async def behind(scope, receive, send):
 
 def test_the_gate_lets_through_what_the_page_needs_and_nothing_else(tmp_path):
     with OwnFolder() as folder:
-        gate = Gate(behind, folder, frozenset({"127.0.0.1", "localhost"}))
+        gate = AccessControl(behind, folder, frozenset({"127.0.0.1", "localhost"}))
         inside = folder.new() / "hands.glb"
         inside.write_bytes(b"x")
         for path in ("/", "/config", "/assets/index.js", "/theme.css", "/gradio_api/queue/data"):
@@ -126,7 +127,7 @@ def test_the_gate_lets_through_what_the_page_needs_and_nothing_else(tmp_path):
         assert ask(gate, "/", "DELETE") == 404
         assert ask(gate, "/", host="localhost:8642") == ask(gate, "/", host="localhost") == 200
         assert ask(gate, "/", host="evil.example:8642") == 403  # a name that was made to lead here
-        assert ask(Gate(behind, folder, None), "/", host="my-machine:8642") == 200
+        assert ask(AccessControl(behind, folder, None), "/", host="my-machine:8642") == 200
 
 
 # ------------------------------------------------------------------------------------------------------------ answers
@@ -135,7 +136,7 @@ def test_the_gate_lets_through_what_the_page_needs_and_nothing_else(tmp_path):
 @pytest.fixture(scope="module")
 def answers():
     with OwnFolder() as folder:
-        yield Answers(folder)
+        yield HandService(folder)
 
 
 @pytest.fixture(scope="module")
@@ -187,7 +188,7 @@ def test_no_hand_is_an_answer(answers, tmp_path):
     answer = answers(Question(tmp_path / "grey.png"))
     assert not answer.refused
     assert answer.note.startswith("No hand was found")
-    assert (answer.hands, answer.scene) == ([], None)
+    assert (list(answer.hands), answer.scene) == ([], None)
     assert json.loads(answer.predictions.read_text())["images"][0]["hands"] == []
 
 
@@ -200,7 +201,7 @@ def test_weights_give_a_choice_of_methods(answers, photo, tmp_path):
     assert (answers.methods, answers.default) == (("fit",), "fit")
     save_checkpoint(tmp_path / "best", UTNet(ModelConfig(preset="ti")), Config(model=ModelConfig(preset="ti")))
     with OwnFolder() as folder:
-        both = Answers(folder, tmp_path / "best")
+        both = HandService(folder, tmp_path / "best")
         assert (both.methods, both.default) == (("auto", "both", "network", "fit"), "network")
         made_by = {method: {h.method for h in both(Question(photo, method=method)).hands} for method in both.methods}
     assert made_by == {"auto": {"network"}, "both": {"both"}, "network": {"network"}, "fit": {"fit"}}
@@ -228,7 +229,7 @@ def test_bad_uploads_are_told_in_a_line_without_folders(answers, photo, tmp_path
         assert answer.refused
         assert message in answer.note
         assert str(tmp_path) not in answer.note
-        assert (answer.overlay, answer.scene, answer.predictions, answer.hands) == (None, None, None, [])
+        assert (answer.overlay, answer.scene, answer.predictions, list(answer.hands)) == (None, None, None, [])
 
 
 def test_boxes_are_drawn_where_they_are(answers, photo):
@@ -261,7 +262,7 @@ def test_what_cannot_be_served_is_told(capsys, monkeypatch, tmp_path):
     assert "--port is 0" in fails(capsys, "--port", "0")
     assert "no such file" in fails(capsys, "--port", str(free_port()), "--weights", str(tmp_path / "none"))
     monkeypatch.setattr(commands.importlib.util, "find_spec", lambda name: None)
-    assert "-m pip install -e '.[serve]'" in fails(capsys)
+    assert "-m pip install 'utnet[serve]'" in fails(capsys)
 
 
 def test_other_machines_are_let_in_with_a_warning_only(capsys, monkeypatch):

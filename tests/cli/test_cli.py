@@ -56,6 +56,11 @@ def test_names_at_the_top_are_what_they_say():
         assert callable(getattr(utnet, name)) or name == "__version__"
 
 
+def test_the_version_is_printed(capsys):
+    main(["--version"])
+    assert capsys.readouterr().out == f"utnet {utnet.__version__}\n"
+
+
 def test_doctor_tells_versions_and_remedies(capsys, monkeypatch, tmp_path):
     monkeypatch.setenv("UTNET_MANO_DIR", str(tmp_path))
     main(["doctor"])

@@ -4,7 +4,18 @@ from dataclasses import replace
 
 import pytest
 
-from utnet.config import Config, DataConfig, LossConfig, SynthConfig, TrainConfig, from_tree, override, to_tree
+from utnet.config import (
+    Config,
+    DataConfig,
+    LossConfig,
+    SynthConfig,
+    TrainConfig,
+    bundled_configs,
+    find_config,
+    from_tree,
+    override,
+    to_tree,
+)
 from utnet.errors import InputError
 
 
@@ -161,3 +172,14 @@ def test_a_key_that_stands_twice_is_refused(tmp_path):
     (tmp_path / "twice.yaml").write_text("seed: 1\nseed: 2\n")
     with pytest.raises(InputError, match=r"twice\.yaml.*'seed' stands twice"):
         Config.load(tmp_path / "twice.yaml")
+
+
+def test_a_bundled_config_is_found_by_its_name_from_any_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert {"config", "demo", "dexycb_s0_rgbd", "open_ti"} <= set(bundled_configs())
+    assert Config.load("dexycb_s0_rgbd").data.name == "dexycb"
+    (tmp_path / "demo").write_text("seed: 3\n")  # a file of the user's comes first
+    assert Config.load("demo").seed == 3
+    for path, word in (("dexycb_s0_rgbb", "dexycb_s0_rgb"), ("zzz", "ho3d_v3_rgbd"), ("no/config.yaml", "config")):
+        with pytest.raises(InputError, match=f"no such config file.*{word}"):
+            find_config(path)

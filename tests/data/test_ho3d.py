@@ -22,8 +22,9 @@ from utnet.data.source import hold_out
 from utnet.data.transforms import crop, to_right
 from utnet.errors import InputError
 from utnet.evaluation.validation import scorable_inputs
-from utnet.geometry import axis_angle_to_matrix, project
+from utnet.geometry import project
 from utnet.hand import HandModel
+from utnet.rotations import axis_angle_to_matrix
 
 C = np.array([1.0, -1.0, -1.0])
 CONFIG = Config(model=ModelConfig(size_px=64), train=TrainConfig(batch_size=4, num_workers=0))
@@ -211,7 +212,7 @@ def test_evaluation_uses_the_published_truth_where_it_is(tmp_path):
     with pytest.raises(InputError, match=r"evaluation_xyz\.json: 2 rows, .* have 3"):
         open_source("ho3d", root, split="evaluation")
     (root / "evaluation_xyz.json").write_text(json.dumps(truth)[:-40])
-    with pytest.raises(InputError, match=r"evaluation_xyz\.json: .* cut off"):
+    with pytest.raises(InputError, match=r"evaluation_xyz\.json.*truncated"):
         open_source("ho3d", root, split="evaluation")
     (root / "evaluation_xyz.json").write_text(json.dumps([truth[0], truth[1], np.full((21, 3), np.nan).tolist()]))
     with pytest.raises(InputError, match=r"evaluation_xyz\.json: holds a point that is NaN"):
@@ -385,7 +386,7 @@ def test_a_malicious_meta_is_refused_and_not_run(tmp_path):
         path.write_bytes(pickle.dumps(meta, protocol=2))
         source = open_source("ho3d", root, split="train", refresh=True)
         assert len(source) == 6
-        with pytest.raises(InputError, match=r"\.pkl: refused, the pickle mentions '.*exec'; nothing was run"):
+        with pytest.raises(InputError, match=r"refused.*exec"):
             source[0]
         assert not ran.exists()
 
@@ -406,9 +407,9 @@ def nan_joint(path):
 
 DAMAGE = {
     "plain depth": ("train", "depth/*.png", tiny_png, r"red \+ 256"),
-    "cut off depth": ("train", "depth/*.png", cut(9000), "cut off"),
+    "cut off depth": ("train", "depth/*.png", cut(9000), "truncated"),
     "missing depth": ("train", "depth/*.png", lambda p: p.unlink(), "no such file"),
-    "cut off picture": ("train", "rgb/*.jpg", cut(5000), "cut off"),
+    "cut off picture": ("train", "rgb/*.jpg", cut(5000), "truncated"),
     "small picture": ("train", "rgb/*.jpg", lambda p: cv2.imwrite(str(p), np.zeros((9, 9, 3), np.uint8)), "9x9 pixels"),
     "missing picture": ("train", "rgb/*.jpg", lambda p: p.unlink(), "no such file"),
     "missing meta": ("train", "meta/*.pkl", lambda p: p.unlink(), "cannot be read|no such file"),

@@ -122,11 +122,11 @@ def test_unreadable_samples_are_named_and_skipped_in_training_only(num_workers, 
     config = replace(CONFIG, train=replace(CONFIG.train, num_workers=num_workers, max_bad_samples=2))
     seen, loader = batches(source, 5, config)
     assert set(loader.bad) == {source.key(0), source.key(1)}
-    assert all("cut off" in message and ".jpg" in message for message in loader.bad.values())
+    assert all("truncated" in message and ".jpg" in message for message in loader.bad.values())
     assert {key for batch in seen for key in batch.keys} == {source.key(i) for i in range(2, 6)}
-    with pytest.raises(InputError, match=r"2 of 6 samples cannot be read .* is 1.*cut off"):
+    with pytest.raises(InputError, match=r"2 of 6 samples cannot be read .* is 1.*truncated"):
         batches(source, 5, replace(config, train=replace(config.train, max_bad_samples=1)))
-    with pytest.raises(InputError, match="cut off") as caught:
+    with pytest.raises(InputError, match="truncated") as caught:
         list(make_loader(source, config, train=False))
     assert "\n" not in str(caught.value)
 
@@ -294,7 +294,7 @@ def test_a_batch_can_be_pinned():
         assert torch.equal(batch.pin_memory().rgb, batch.rgb)
     finally:
         torch.Tensor.pin_memory = fake
-    assert len(seen) == 12
+    assert len(seen) == 13
 
 
 KEPT = []

@@ -327,7 +327,7 @@ def test_a_folder_that_is_not_empty_is_refused_before_the_data_set_is_looked_at(
     (tmp_path / "mine").touch()
     with pytest.raises(SystemExit):
         main(["data", "shard", "dexycb", "--root", str(tmp_path / "nowhere"), "--out", str(tmp_path)])
-    assert f"{tmp_path}: is not empty" in capsys.readouterr().err
+    assert f"{tmp_path}: not empty" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["mine"]
 
 
@@ -343,7 +343,7 @@ def test_frames_that_cannot_be_read_are_listed_and_limited(tmp_path):
         write_shards(Pictures(bad=[1, 6]), tmp_path / "no", max_bad=1, progress=False)
     with pytest.raises(InputError, match="no sample can be read"):
         write_shards(Pictures(num=2, bad=[0, 1]), tmp_path / "no", progress=False)
-    with pytest.raises(InputError, match="is not empty"):
+    with pytest.raises(InputError, match="not empty"):
         write_shards(Pictures(), tmp_path / "set", progress=False)
     with pytest.raises(InputError, match=r"expand is 0\.5"):
         ShardOptions(expand=0.5)
@@ -363,14 +363,14 @@ def damaged(folder, tmp_path, number, ending, change):
 
 
 DAMAGE = {
-    "cut off picture": ("jpg", lambda data: data[: len(data) // 2], "cut off"),
+    "cut off picture": ("jpg", lambda data: data[: len(data) // 2], "truncated"),
     "another picture": ("jpg", lambda data: cv2.imencode(".jpg", np.zeros((9, 9, 3), np.uint8))[1].tobytes(), "9x9"),
     "zeroed picture": ("jpg", lambda data: b"", "not an image"),
     "cut off labels": ("json", lambda data: data[:99], "not JSON"),
     "other labels": ("json", lambda data: b"{}".ljust(len(data)), "not a sample"),
     "short labels": ("json", lambda data: data.replace(b'"betas"', b'"bates"'), "do not make a sample"),
     "zeroed mask": ("mask.png", lambda data: b"", "not an image"),
-    "zeroed mesh": ("vertices.npy", lambda data: b"", "do not make a sample"),
+    "zeroed mesh": ("vertices.npy", lambda data: b"", "not a readable array"),
     "zeroed depth": ("depth", lambda data: b"", "not depth"),
 }
 

@@ -28,8 +28,9 @@ from utnet.data.tars.tar_streams import expand_root
 from utnet.data.tars.tars_reader import Tars, parse_hands
 from utnet.data.transforms import crop, to_right
 from utnet.errors import InputError
-from utnet.geometry import axis_angle_to_matrix, box_of
+from utnet.geometry import box_of
 from utnet.hand import HandModel
+from utnet.rotations import axis_angle_to_matrix
 from utnet.synth.source import SyntheticHands
 from utnet.synth.write_tars import write_tars
 from utnet.types import Sample
@@ -259,7 +260,7 @@ def test_no_file_name_passes_for_a_command(tmp_path, monkeypatch):
 
 def test_without_webdataset_the_remedy_is_named(tree, monkeypatch):
     monkeypatch.setitem(sys.modules, "webdataset", None)
-    with pytest.raises(InputError, match=r"pip install -e '.\[tars\]'"):
+    with pytest.raises(InputError, match=r"pip install 'utnet\[tars\]'"):
         Tars(tree)
 
 
@@ -303,7 +304,7 @@ def without(name):
 
 NAN_POINTS = np.concatenate([np.full((21, 2), np.nan), np.ones((21, 1))], 1)
 DAMAGE = {
-    "cut off picture": (".jpg", lambda data: data[:3000], "cut off"),
+    "cut off picture": (".jpg", lambda data: data[:3000], "truncated"),
     "no picture": (".jpg", lambda data: b"", "not an image"),
     "cut off pickle": (".data.pyd", lambda data: data[:200], "truncated"),
     "not a list": (".data.pyd", lambda data: pickle.dumps({"a": 1}), "not a list of dicts"),

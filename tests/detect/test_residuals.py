@@ -7,9 +7,9 @@ import pytest
 
 from utnet.detect.residuals import PALM_M, STEP, Conditions, DetectorResiduals, measure_residuals, palm_length
 from utnet.errors import InputError
-from utnet.geometry import axis_angle_to_matrix
 from utnet.hand.arrays import load_open_hand
-from utnet.synth.decoder import Decoder
+from utnet.rotations import axis_angle_to_matrix
+from utnet.synth.decoder import NumpyHand
 from utnet.synth.gestures import sample_pose
 from utnet.synth.poses import angles_to_pose, sample_betas, sample_orientation
 from utnet.types import HandParams
@@ -23,7 +23,7 @@ def table():
 @pytest.fixture(scope="module")
 def joints_cam_m():
     """(64, 21, 3) of sampled hands."""
-    rng, decode = np.random.default_rng(0), Decoder(load_open_hand())
+    rng, decode = np.random.default_rng(0), NumpyHand(load_open_hand())
     hands = []
     for _ in range(64):
         pose = angles_to_pose(sample_pose(rng, gestures=1.0, contact=False))

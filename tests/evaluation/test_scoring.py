@@ -1,4 +1,4 @@
-"""Evaluation as a user sees it: numbers equal utnet.metrics, protocols are said, parts are refused, runs compared."""
+"""Evaluation: scores equal utnet.metrics, protocols are reported, partial splits are refused, runs are compared."""
 
 import csv
 import json
@@ -17,10 +17,10 @@ from utnet.cli import evaluate_commands as commands
 from utnet.config import DataConfig
 from utnet.conventions import MANO_TIP_VERTICES, SIDES, TIPS
 from utnet.data import open_source
-from utnet.distributed import World
+from utnet.distributed import ProcessInfo
 from utnet.errors import InputError
 from utnet.evaluation.compare import compare_lines, compare_runs
-from utnet.evaluation.crops import VISIBILITY, Crops, parts, visibility
+from utnet.evaluation.crops import VISIBILITY, CropDataset, crop_batches, visibility
 from utnet.evaluation.placing import benchmark_tips, forward, place
 from utnet.evaluation.protocol import Protocol, read_boxes
 from utnet.evaluation.rows import METRICS, sample_auc
@@ -55,7 +55,7 @@ def run(network, source):
 def test_scores_are_those_of_the_metrics_on_gathered_arrays(network, source, run):
     for row in run.rows:
         joints, gt, vertices, gt_vertices = [], [], [], []
-        for part in parts(Crops(source, CONFIG), CONFIG):
+        for part in crop_batches(CropDataset(source, CONFIG), CONFIG):
             placed = place(
                 forward(network, part, use_depth=row.protocol.depth),
                 part,
@@ -106,16 +106,16 @@ def test_a_samples_auc_is_the_curves_area():
 def test_shares_of_several_processes_are_the_whole(network, source, run, size):
     gathered = []
 
-    class Rank(World):
+    class Rank(ProcessInfo):
         def gather(self, value):
             gathered.append(value)
             return [value]
 
     for rank in range(size):
-        with pytest.raises(InputError, match=r"samples were scored; a mean over a part is not reported"):
+        with pytest.raises(InputError, match="not reported"):
             score_source(network, source, CONFIG, protocols=[RGB, RGBD], world=Rank(rank=rank, size=size))
 
-    class Last(World):
+    class Last(ProcessInfo):
         def gather(self, value):
             return gathered
 
@@ -169,7 +169,7 @@ def test_visibility_is_judged_in_the_picture(source):
     joints[:, 2] = joints[0, 2]
     joints[:4] = [[0, 0, joints[0, 2]]] * 4
     joints[1, 2] += 0.031  # behind the surface
-    joints[2, 2] -= 0.05  # before it: nothing is hidden, nothing agrees
+    joints[2, 2] -= 0.05  # in front of the surface: unknown
     joints[3, 0] = 5.0
     names = [VISIBILITY[i] for i in visibility(replace(flat, joints_cam_m=joints, K_px=K))]
     assert names[:4] == ["visible", "hidden", "unknown", "outside"]
@@ -222,7 +222,7 @@ def test_detected_boxes_are_a_row_of_their_own(network, source):
 def test_a_hand_that_no_box_was_found_for_is_missing(network, source):
     boxes = {source.key(i): source[i].box_px for i in range(1, len(source))}
     options = {"protocols": [replace(RGB, boxes="det.json")], "boxes": {"det.json": boxes}}
-    with pytest.raises(InputError, match=r"1 of 18 samples cannot be scored.*no hand.*--allow-missing"):
+    with pytest.raises(InputError, match=r"1 of 18.*no hand"):
         score_source(network, source, CONFIG, **options)
     row = score_source(network, source, CONFIG, allow_missing=True, **options).rows[0]
     assert row.label.endswith("1 of 18 samples missing")
@@ -234,7 +234,7 @@ def test_an_unreadable_sample_is_missing(network, tmp_path):
     tree = copy_of(dexycb_tree(), tmp_path)
     source = open_source("dexycb", tree, split="train", limit=6)
     (tree / source.key(3).rsplit("/", 1)[0] / f"color_{source.key(3)[-6:]}.jpg").write_bytes(b"no picture")
-    with pytest.raises(InputError, match=r"1 of 6 samples cannot be scored, the first: .*color_"):
+    with pytest.raises(InputError, match=r"1 of 6.*color_"):
         score_source(network, source, CONFIG, protocols=[RGB])
     row = score_source(network, source, CONFIG, protocols=[RGB], allow_missing=True).rows[0]
     assert list(row.missing) == [source.key(3)]
@@ -266,7 +266,7 @@ def test_a_row_with_depth_leaves_out_samples_without(network, source):
         def __getitem__(self, index):
             return replace(source[index], depth_m=None) if index % 3 else source[index]
 
-    with pytest.raises(InputError, match=r"6 of 9 samples cannot be scored.*no depth image.*--allow-missing"):
+    with pytest.raises(InputError, match=r"6 of 9.*no depth image"):
         score_source(network, Partly(), CONFIG, protocols=[RGB, RGBD])
     rgb, rgbd = score_source(network, Partly(), CONFIG, protocols=[RGB, RGBD], allow_missing=True).rows
     assert (len(rgb), rgb.label) == (9, RGB.label)
@@ -290,7 +290,7 @@ def test_eval_says_that_it_was_trained_on_these_samples(network, tmp_path, capsy
 def test_ready_crops_take_no_other_boxes(network):
     hands = SyntheticHands(size_px=64, num=2, jitter=False)
     options = {"protocols": [replace(RGB, boxes="det.json")], "boxes": {"det.json": {}}}
-    with pytest.raises(InputError, match=r"2 of 2 samples.* is a crop already"):
+    with pytest.raises(InputError, match=r"2 of 2.*already a crop"):
         score_source(network, hands, CONFIG, **options)
 
 
@@ -338,7 +338,7 @@ def test_a_mano_network_has_a_row_for_either_kind_of_joints(source, tmp_path):
 
 
 def test_meshes_of_another_hand_are_not_scored(network, source):
-    crops = next(iter(parts(Crops(source, CONFIG), CONFIG))).crops
+    crops = next(iter(crop_batches(CropDataset(source, CONFIG), CONFIG))).crops
     assert all(mesh is not None for mesh in _meshes(network, crops))
     other = [replace(c, sample=replace(c.sample, hand_model="mano")) for c in crops]
     assert all(mesh is None for mesh in _meshes(network, other))
@@ -377,7 +377,7 @@ def test_the_bootstrap_draws_whole_recordings():
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory, network):
-    """Two networks' scored runs, as the command writes them."""
+    """Scored runs of two networks, as written by the command."""
     folder = tmp_path_factory.mktemp("runs")
     torch.manual_seed(3)
     for name, model in (("a", network), ("b", UTNet(CONFIG.model))):
@@ -431,7 +431,7 @@ def test_comparing_turns_round(runs):
 
 @pytest.mark.parametrize("num", [1, 5, 6, 10])
 def test_a_verdict_takes_recordings(runs, num):
-    """Every hand is worse by 1 mm, in `num` recordings: from six on that is no chance, and one has no interval."""
+    """Every hand is worse by 1 mm, in `num` recordings: significant from six on; one has no interval."""
     a = load_run(runs / "a")
     one = replace(a.rows[0], sequences=np.array([f"take{i % num}" for i in range(10)]))
     worse = replace(one, metrics={name: values + 1 for name, values in one.metrics.items()})

@@ -1,4 +1,4 @@
-"""Submissions: what is written is what the benchmarks read, and what they would refuse is refused here."""
+"""Submission files: written files are readable by the benchmarks, and invalid ones are refused."""
 
 import json
 import tracemalloc
@@ -21,7 +21,7 @@ WRITERS = {
 
 
 def hands(num: int = 4, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Joints (OpenPose-21) and meshes half a metre before an OpenCV camera."""
+    """Joints (OpenPose-21) and meshes half a metre in front of an OpenCV camera."""
     rng = np.random.default_rng(seed)
     place = rng.normal(size=(num, 1, 3)) * 0.05 + (0, 0, 0.6)
     return rng.uniform(-0.1, 0.1, (num, 21, 3)) + place, rng.uniform(-0.1, 0.1, (num, 778, 3)) + place

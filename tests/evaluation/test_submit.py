@@ -1,4 +1,4 @@
-"""Submissions of a network: every sample in the official order and axes, scored as the benchmark does."""
+"""Submissions of a network: all samples in the official order and axes, scored as in the benchmark."""
 
 import json
 from dataclasses import replace
@@ -33,7 +33,7 @@ TOLERANCE_MM = 0.05  # float32 pixels, and labels rounded to a micrometre
 
 
 class TruthWithMesh(Truth):
-    """Answers MANO meshes that were made up around the labelled joints, by the sample's key."""
+    """A network that returns synthetic MANO meshes around the labelled joints, by sample key."""
 
     def __init__(self, hand, meshes):
         super().__init__(hand)
@@ -71,7 +71,7 @@ def test_the_truth_is_ho3ds_truth(tmp_path):
         assert score["epe_mean_m"] * MM_PER_M < TOLERANCE_MM
     assert not found.has_mesh
     text = "\n".join(written.lines)
-    for words in ("all vertices are zeros", "joints alone", "11524 (v2) or 20137 (v3)", "fingertips"):
+    for words in ("all vertices are zeros", "joints only", "11524 (v2) or 20137 (v3)", "fingertips"):
         assert words in text
     assert "depth: without" in written.protocol.label
 
@@ -140,7 +140,7 @@ def test_every_picture_is_wanted(tmp_path, damage):
     frame = source.key(1).removeprefix("evaluation/")
     if damage == "picture":
         (root / layouts.ho3d_file("evaluation", frame, "rgb", ".jpg")).write_bytes(b"none")
-        message = "a submission needs every one"
+        message = "a submission requires"
     else:
         source = open_source("ho3d", root, split="evaluation", limit=len(source) - 1)
         message = f"1 of {source.num_official} pictures have no box or were left out"

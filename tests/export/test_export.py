@@ -1,4 +1,4 @@
-"""A file of `utnet export` gives the network's outputs for any batch, and one that does not is not left behind."""
+"""Exported files give the outputs of the network for any batch size; files that differ are deleted."""
 
 import importlib.util
 from dataclasses import replace
@@ -43,9 +43,9 @@ def built(kind):
 
 
 def test_onnx_equals_the_network_for_any_batch(tmp_path):
-    """By ONNX Runtime alone, as somebody without this package runs it."""
+    """With ONNX Runtime only, without this package."""
     onnxruntime = pytest.importorskip("onnxruntime")
-    pytest.importorskip("onnxscript", reason="pip install -e '.[export]'")
+    pytest.importorskip("onnxscript", reason="pip install 'utnet[export]'")
     model = built("ti")
     path = tmp_path / "hand.onnx"
     agreement = export_network(model, path, crop=CROP)
@@ -94,7 +94,7 @@ def test_every_kind_of_network_in_every_format(kind, format, with_depth, tmp_pat
 @pytest.mark.long
 @pytest.mark.timeout(1800)
 def test_onnx_of_more_than_2_gb(tmp_path):
-    """Preset h: its weights do not fit into one ONNX file and lie beside it."""
+    """Preset h: its weights exceed one ONNX file and are stored beside it."""
     pytest.importorskip("onnxscript")
     model = UTNet(ModelConfig(preset="h", size_px=256)).eval()
     path = tmp_path / "hand.onnx"
@@ -123,7 +123,7 @@ def test_a_file_that_disagrees_is_not_left(tmp_path, monkeypatch):
 
 
 def test_the_command_checks_what_it_writes(tmp_path, capsys):
-    """And leaves out the path of the user's MANO file: a knob of the network's, but nobody else's business."""
+    """And does not store the path of the user's MANO file."""
     model = replace(KINDS["ti, coarse only"], mano="/home/somebody/MANO_RIGHT.pkl")
     save_checkpoint(tmp_path / "best", built("ti, coarse only"), Config(model=model, crop=CROP))
     out = tmp_path / "hand.pt2"
@@ -151,6 +151,6 @@ def test_what_is_missing_is_named(tmp_path, monkeypatch):
     with pytest.raises(InputError, match=r"format openvino ends in \.xml"):
         export_network(model, tmp_path / "hand.onnx", crop=CROP, format="openvino")
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(InputError, match=r"needs onnx and onnxscript.*pip install -e '.\[export\]'"):
+    with pytest.raises(InputError, match=r"needs onnx and onnxscript.*pip install 'utnet\[export\]'"):
         export_network(model, tmp_path / "hand.onnx", crop=CROP)
     assert list(tmp_path.iterdir()) == []

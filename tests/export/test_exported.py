@@ -1,4 +1,4 @@
-"""Exported networks are called as UTNet is; files that are not theirs are refused with one line."""
+"""Exported networks have the interface of UTNet; other files are refused with a one-line message."""
 
 import json
 import pickle
@@ -36,7 +36,7 @@ def model():
 
 @pytest.fixture(scope="module")
 def folder(model, tmp_path_factory):
-    """With depth, in the formats that tests/export/test_export.py does not open by hand."""
+    """Networks with depth, in the formats not covered by tests/export/test_export.py."""
     folder = tmp_path_factory.mktemp("exported")
     export_network(model, folder / "hand.pt2", crop=CROP, format="torch")
     return folder
@@ -46,7 +46,7 @@ def folder(model, tmp_path_factory):
 def network(request, model, folder):
     path = folder / FORMATS[request.param]
     if request.param == "openvino":
-        pytest.importorskip("openvino", reason="pip install -e '.[export,openvino]'")
+        pytest.importorskip("openvino", reason="pip install 'utnet[export,openvino]'")
         export_network(model, path, crop=CROP, format="openvino")
     return ExportedNetwork(path, trusted=True)
 
@@ -120,14 +120,14 @@ def test_a_network_without_depth_refuses_it(model, batch, tmp_path):
     assert not network.takes_depth
     with torch.inference_mode():
         assert_same(network.forward_batch(batch, use_depth=False), model.forward_batch(batch, use_depth=False))
-    with pytest.raises(InputError, match=r"hand\.pt2: was exported without depth; leave depth out"):
+    with pytest.raises(InputError, match="without depth"):
         network.forward_batch(batch)
     without = replace(batch, depth_ok=torch.zeros(4, dtype=torch.bool))
     assert network.forward_batch(without).root_z_m.isnan().all()
 
 
 def test_a_pt2_is_not_opened_untrusted(folder, tmp_path, monkeypatch):
-    """Such a file can run anything, as this one tries to."""
+    """Such a file can run arbitrary code, as this one tries to."""
     monkeypatch.delenv("UTNET_TRUST_PT2", raising=False)
     ran = tmp_path / "ran"
 
@@ -140,7 +140,7 @@ def test_a_pt2_is_not_opened_untrusted(folder, tmp_path, monkeypatch):
         for name in source.namelist():
             data = pickle.dumps(Evil()) if name.endswith("sample_inputs/model.pt") else source.read(name)
             out.writestr(name, data)
-    with pytest.raises(InputError, match=r"evil\.pt2: opening .* runs any code .* UTNET_TRUST_PT2=1"):
+    with pytest.raises(InputError, match="UTNET_TRUST_PT2"):
         ExportedNetwork(evil)
     assert not ran.exists()
     monkeypatch.setenv("UTNET_TRUST_PT2", "1")
@@ -150,13 +150,13 @@ def test_a_pt2_is_not_opened_untrusted(folder, tmp_path, monkeypatch):
 def test_files_of_others_are_refused(tmp_path):
     with pytest.raises(InputError, match=r"none\.onnx: no such file"):
         ExportedNetwork(tmp_path / "none.onnx")
-    with pytest.raises(InputError, match=r"hand\.bin: not an exported network; those end in \.onnx, \.xml, \.pt2"):
+    with pytest.raises(InputError, match="not an exported network"):
         ExportedNetwork(tmp_path / "hand.bin")
     for name, reader in (("a.onnx", "ONNX Runtime"), ("a.pt2", "torch"), ("a.xml", "OpenVINO")):
         (tmp_path / name).write_bytes(b"not a network")
         if name == "a.xml":
             pytest.importorskip("openvino")
-            with pytest.raises(InputError, match=r"a\.bin: no such file; it holds the weights of a\.xml"):
+            with pytest.raises(InputError, match=r"a\.bin: no such file"):
                 ExportedNetwork(tmp_path / name)
             (tmp_path / "a.bin").write_bytes(b"")
         with pytest.raises(InputError, match=rf"{name}: ({reader} cannot read it|not an ONNX file)"):
@@ -171,7 +171,7 @@ def test_onnx_of_another_kind_is_refused(tmp_path):
     graph = onnx.helper.make_graph([onnx.helper.make_node("Identity", ["x"], ["y"])], "g", value[:1], value[1:])
     model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8)
     onnx.save(model, tmp_path / "other.onnx")
-    with pytest.raises(InputError, match=r"other\.onnx: does not say what network it holds"):
+    with pytest.raises(InputError, match=r"other\.onnx.*metadata"):
         ExportedNetwork(tmp_path / "other.onnx")
 
 
@@ -179,7 +179,7 @@ def test_records_of_another_version_or_kind_are_refused(network, model):
     text = Contents(network.config, ("rgb",), output_names(model, with_depth=False), "open", ((0, 1, 2),)).to_json()
     assert Contents.from_json(text, "x").to_json() == text
     for change, message in (
-        ({"schema": 2}, "x: is of version 2, this utnet reads 1"),
+        ({"schema": 2}, "version 2"),
         ({"inputs": "rgb"}, "x: inputs: expected a list"),
         ({"faces": [[0, 1]]}, r"x: faces\[0\]: expected a list of 3"),
         ({"colour": 1}, "x: unknown key 'colour'"),
@@ -187,7 +187,7 @@ def test_records_of_another_version_or_kind_are_refused(network, model):
         with pytest.raises(InputError, match=message):
             Contents.from_json(json.dumps(json.loads(text) | change), "x")
     for broken in ("", "[]", "{}", "3"):
-        with pytest.raises(InputError, match="x: does not say"):
+        with pytest.raises(InputError, match="metadata"):
             Contents.from_json(broken, "x")
 
 

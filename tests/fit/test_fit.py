@@ -14,10 +14,11 @@ from utnet.fit.angles import pose_to_angles
 from utnet.fit.landmark_model import VIEWS, LandmarkModel
 from utnet.fit.landmarks import look_at
 from utnet.fit.priors import angle_limits, rest_prior
-from utnet.geometry import axis_angle_to_matrix, intrinsics, mirror_camera, mirror_points, project
+from utnet.geometry import intrinsics, mirror_camera, mirror_points, project
 from utnet.hand import HandModel
 from utnet.placement import measure_distance
 from utnet.render.raster import rasterize
+from utnet.rotations import axis_angle_to_matrix
 from utnet.synth.poses import AXES, angles_to_pose, sample_angles
 from utnet.types import HandParams
 

@@ -13,8 +13,9 @@ from utnet.fit import HandFitter
 from utnet.fit.angles import angles_to_pose, pose_to_angles
 from utnet.fit.hypotheses import lift_hands
 from utnet.fit.lifter import FREE, NUM_HYPOTHESES, LandmarkLifter, to_features
-from utnet.geometry import axis_angle_to_matrix, intrinsics, project
+from utnet.geometry import intrinsics, project
 from utnet.hand import HandModel
+from utnet.rotations import axis_angle_to_matrix
 from utnet.synth.poses import AXES, sample_angles
 
 sys.path[:0] = [str(Path(__file__).parents[2] / "tools")]

@@ -1,4 +1,4 @@
-"""Laws of the hand model: equal to a plain loop, equivariant, batched, differentiable, mirrored."""
+"""Laws of the hand model: equals a plain loop, equivariance, batching, gradients, mirroring."""
 
 from dataclasses import replace
 
@@ -9,16 +9,17 @@ import torch
 from support.mano_files import random_mano, write_mano
 from utnet.conventions import FINGERS, JOINT_NAMES, MANO_JOINT_NAMES, MANO_PARENTS, MANO_TIP_VERTICES
 from utnet.errors import InputError
-from utnet.geometry import axis_angle_to_matrix, mirror_points, mirror_rotations
+from utnet.geometry import mirror_points, mirror_rotations
 from utnet.hand import HandModel
 from utnet.hand.arrays import load_open_hand
+from utnet.rotations import axis_angle_to_matrix
 
 KINDS = ("open", "mano", "mano_mean")
 
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory) -> dict[str, HandModel]:
-    """The open hand, a random MANO-format one (pose correctives), and the same with its mean pose; float64."""
+    """The open hand, a random hand in MANO's format (with pose correctives), and the same with mean pose; float64."""
     path = write_mano(tmp_path_factory.mktemp("hand") / "MANO_RIGHT.pkl", random_mano())
     return {
         "open": HandModel.open().double(),
@@ -40,7 +41,7 @@ def random_inputs(batch: int = 3, seed: int = 0, angle: float = 0.6):
 
 
 def rodrigues(vector: np.ndarray) -> np.ndarray:
-    """Rotation matrix of an axis-angle vector, from its formula."""
+    """Rotation matrix of an axis-angle vector."""
     angle = np.linalg.norm(vector)
     x, y, z = vector / max(angle, 1e-300)
     K = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
@@ -96,7 +97,7 @@ def test_zero_pose_is_the_template(models):
 
 
 def test_equivariance_under_global_rotation(hand):
-    """Turning the root turns the whole hand about the root joint, which itself stays."""
+    """Rotating the root rotates the whole hand about the root joint."""
     global_orient, hand_pose, betas = random_inputs()
     R = axis_angle_to_matrix(torch.tensor([0.4, -1.1, 0.7]).double())
     before, after = hand(global_orient, hand_pose, betas), hand(R @ global_orient, hand_pose, betas)
@@ -134,14 +135,14 @@ def test_joints_are_the_named_ones(hand):
 
 
 def test_joints_of_mano_are_regressed_from_the_shaped_template(models, tmp_path):
-    """J(betas), taken straight from betas, is J_regressor times the shaped vertices."""
+    """Joint blendshapes equal J_regressor times the shaped vertices."""
     data = random_mano()
     betas = random_inputs()[2]
     shaped = data["v_template"] + np.einsum("vck,bk->bvc", data["shapedirs"], betas.numpy())
     expected = np.stack([data["J_regressor"] @ one for one in shaped])
     identity = torch.eye(3).double().expand(len(betas), 16, 3, 3)
     joints = models["mano"](identity[:, :1], identity[:, 1:], betas, with_vertices=False).mano_joints_m
-    np.testing.assert_allclose(joints.numpy(), expected, atol=1e-7)  # the model keeps its numbers in float32
+    np.testing.assert_allclose(joints.numpy(), expected, atol=1e-7)  # the model stores float32
 
 
 def test_gradients_at_the_zero_pose(hand):
@@ -158,7 +159,7 @@ def test_gradients_at_the_zero_pose(hand):
 
 
 def test_gradients_at_the_zero_pose_in_float32(models):
-    """The precision that training runs in; the mean pose goes through the logarithm of the identity."""
+    """As in training; the mean pose requires the logarithm of the identity."""
     hand = HandModel(models["mano_mean"]._arrays, name="mano")
     vectors = torch.zeros(1, 16, 3, requires_grad=True)
     pose = axis_angle_to_matrix(vectors)
@@ -199,7 +200,7 @@ def test_left_is_the_mirrored_right(hand):
 
 
 def test_mirrored_pca_is_the_mirrored_pose(models):
-    """The same coefficients mean the mirrored pose in the mirrored model."""
+    """Equal coefficients give the mirrored pose in the mirrored model."""
     hand = models["mano"]
     coefficients = torch.linspace(-1, 1, 30, dtype=torch.float64).view(2, 15)
     right = axis_angle_to_matrix(hand.pose_from_pca(coefficients).view(2, 15, 3))
@@ -215,7 +216,7 @@ def test_open_left_equals_open_mirrored(models):
 
 
 def test_open_hand_looks_like_a_right_hand(models):
-    """Adult size, fingers towards -x, thumb towards +z, palm -y, faces turned outwards, fingers in order."""
+    """Adult size, fingers towards -x, thumb towards +z, palm -y, faces outwards, fingers in order."""
     hand = models["open"]
     identity = torch.eye(3).double().expand(1, 16, 3, 3)
     mesh = hand(identity[:, :1], identity[:, 1:], torch.zeros(1, 10).double())

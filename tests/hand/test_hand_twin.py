@@ -1,4 +1,4 @@
-"""The hand layer against its naive twin, and its skinning's own backward pass against finite differences."""
+"""The hand model against a naive implementation, and the backward pass of skinning against finite differences."""
 
 import pytest
 import torch
@@ -8,12 +8,12 @@ from support.naive_hand import NaiveHand, axis_angle_to_matrix
 from utnet.hand import HandModel
 from utnet.hand.skinning import skin
 
-NUM = 35  # three rounds of skinning, the last one short
+NUM = 35  # three blocks of skinning, the last one partial
 
 
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory):
-    """The hand layer and the twin on the same float32 numbers, both computing in float64."""
+    """The hand model and the naive one with equal float32 arrays, both computing in float64."""
     data = random_mano()
     hand = HandModel.from_mano(write_mano(tmp_path_factory.mktemp("hand") / "MANO_RIGHT.pkl", data)).double()
     twin = NaiveHand(data, hand.tip_vertices.tolist(), torch.float64)
@@ -30,7 +30,7 @@ def leaves(num=NUM, dtype=torch.float64):
 
 
 def gradients(outputs, inputs):
-    """Of a fixed random weighting of the outputs."""
+    """Gradients of a fixed random weighting of the outputs."""
     generator = torch.Generator().manual_seed(1)
     weights = [torch.randn(out.shape, generator=generator, dtype=torch.float64).to(out) for out in outputs]
     return torch.autograd.grad(outputs, inputs, weights)

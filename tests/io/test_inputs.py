@@ -1,4 +1,4 @@
-"""Pictures and videos as telephones and cameras make them, and what a command line means."""
+"""Pictures and videos from phones and cameras, and inputs of the command line."""
 
 import base64
 import struct
@@ -28,7 +28,7 @@ from utnet.predict.inputs import DepthFiles, find_inputs, passed_over
 
 
 def scene(height=48, width=64) -> np.ndarray:
-    """No symmetry: each corner of another colour."""
+    """An asymmetric picture: each corner has another colour."""
     y, x = np.mgrid[:height, :width] / 64
     return np.rint(np.stack([40 + 200 * x, 200 - 180 * x * y, 60 + 150 * y], 2).clip(0, 255)).astype(np.uint8)
 
@@ -43,11 +43,11 @@ _HEIC = (
     "eHFTNZmi5A62m6a3ZiwbZqBH5bXRh9hNtxgkwhm/Xv15ADPxWAb5Zj71Z/z3WgEgxpkEqXHrVOK+KrCPCLxep+71LjZQQ2Xl3WfsrRjK"
     "3PI9OA=="
 )
-"""`scene()` as HEIC (libheif and x265 made it; pi-heif only decodes)."""
+"""`scene()` as HEIC (encoded by libheif and x265; pi-heif only decodes)."""
 
 
 def video(path, rgb=None, frames=4, codec="libx264", **about):
-    """A short film of one picture; `about` sets the stream's attributes."""
+    """A short video of one picture; `about` sets attributes of the stream."""
     rgb = scene() if rgb is None else rgb
     with av.open(str(path), "w") as out:
         stream = out.add_stream(codec, rate=25)
@@ -135,7 +135,7 @@ def test_deep_pictures_are_turned_by_exif(tmp_path):
 
 @pytest.mark.parametrize("turn", range(8))
 def test_display_matrices_turn_and_mirror_as_players_do(turn):
-    """All eight: a pixel at (x, y) is shown at (x, y) @ matrix, moved into the picture."""
+    """All eight: a pixel at (x, y) is displayed at (x, y) @ matrix, up to translation."""
     matrix = np.array([[1, 0], [0, 1]])
     for _ in range(turn % 4):
         matrix = matrix @ [[0, 1], [-1, 0]]

@@ -1,4 +1,4 @@
-"""Pictures, depth and videos as users have them: each is read as it is meant, or refused in one clear line."""
+"""Users' pictures, depth images and videos: each is read correctly or refused with a one-line message."""
 
 import io
 import struct
@@ -22,13 +22,13 @@ from utnet.io.videos import VideoReader, VideoWriter
 
 
 def scene(width=60, height=40):
-    """A smooth picture without any symmetry."""
+    """A smooth asymmetric picture."""
     y, x = np.mgrid[:height, :width].astype(float)
     return np.stack([255 * x / width, 255 * y / height, 127 + 80 * np.sin(x / 9 + y / 7)], -1).astype(np.uint8)
 
 
 def exif(**tags):
-    """EXIF data with these tags of the picture (Orientation) and of the photograph (all others)."""
+    """EXIF data with the given tags (Orientation in the main IFD, others in the Exif IFD)."""
     from PIL.ExifTags import IFD, Base
 
     data = Image.Exif()
@@ -65,7 +65,7 @@ def test_a_picture_comes_back_as_it_was_saved(tmp_path, name, options, tolerance
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_a_turned_picture_stands_upright_and_its_camera_with_it(tmp_path, orientation):
-    """Stored turned, with the tag that says so; fx and fy differ, so that a mix-up shows."""
+    """Stored rotated, with the orientation tag; fx and fy differ to detect a swap."""
     stored = {  # how the camera stores an upright picture under each orientation (Exif 2.32, 4.6.4)
         1: lambda a: a,
         2: lambda a: a[:, ::-1],
@@ -136,7 +136,7 @@ def test_half_a_picture_is_no_picture(tmp_path, name, share):
 
 
 def png_header(width, height):
-    """A PNG of that size that holds no pixels: what decodes it fails, what reads its header sees the size."""
+    """A PNG header of that size without pixels: decoding fails, reading the size works."""
 
     def chunk(name, data):
         return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
@@ -271,7 +271,7 @@ def test_depth_files_that_are_none_are_refused(tmp_path):
 
 
 def movie(path, frames=12, size=(64, 48), times=None):
-    """A square that moves over a plain colour; gives the pictures that were written."""
+    """Writes a video of a moving square; returns its pictures."""
     pictures = []
     with VideoWriter(path, 25.0) as writer:
         for i in range(frames):
@@ -339,7 +339,7 @@ def test_a_video_cut_short_gives_the_frames_that_are_there(tmp_path):
 
 
 def black_movie(path, times_s, size=(64, 48), codec="mjpeg"):
-    """Black frames at these times, whose file states a rate of 1000 a second, as browsers' recordings do."""
+    """Black frames at these times, with a declared rate of 1000 fps, as in recordings of browsers."""
     with av.open(str(path), "w") as container:
         stream = container.add_stream(codec, rate=1000)
         stream.width, stream.height, stream.pix_fmt = *size, "yuvj420p" if codec == "mjpeg" else "yuv420p"
@@ -387,7 +387,7 @@ def test_a_video_whose_end_cannot_be_written_leaves_nothing(tmp_path, monkeypatc
 
 
 def test_a_turned_video_stands_upright(tmp_path):
-    """Telephones note the turn in the track's matrix; OpenCV, which applies it, is the oracle."""
+    """Phones store the rotation in the track's matrix; OpenCV, which applies it, is the reference."""
     movie(tmp_path / "v.mp4")
     data = (tmp_path / "v.mp4").read_bytes()
     at = data.index(b"tkhd") + 44

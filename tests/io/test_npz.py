@@ -1,4 +1,4 @@
-"""Members of npz files read by hand: the same as numpy's, and numpy's word on whatever is not plain."""
+"""Fast npz reader: equal to numpy, with numpy as fallback for unusual files."""
 
 import zipfile
 from contextlib import suppress
@@ -12,7 +12,7 @@ from utnet.io.npz import read_members
 
 RNG = np.random.default_rng(0)
 ARRAYS = {
-    "noise": RNG.integers(0, 255, (300, 400), np.uint8),  # past the end that is read at once, packed or not
+    "noise": RNG.integers(0, 255, (300, 400), np.uint8),  # larger than the tail that is read, compressed or not
     "pose_m": RNG.normal(size=(1, 51)).astype(np.float32),
     "joint_3d": RNG.normal(size=(1, 21, 3)),
     "empty": np.zeros((0, 3), np.int32),
@@ -85,7 +85,7 @@ def test_changed_bytes_are_found_out(save, tmp_path):
         given = None
         with suppress(InputError):
             (given,) = read_members(path, "joint_3d")
-        if given is not None:  # a byte that carries nothing, such as the time of change
+        if given is not None:  # an unused byte, such as the modification time
             np.testing.assert_array_equal(given, ARRAYS["joint_3d"])
             harmless += 1
     assert harmless < 20

@@ -1,4 +1,4 @@
-"""Metrics: equal to the official numbers, and the laws that make them metrics."""
+"""Metrics: equal to the official numbers, and their laws."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Mesh metrics and whole splits: equal to the official numbers and to naive twins, and the laws that hold for both."""
+"""Mesh metrics and scores of splits: equal to the official numbers and to naive versions, and their laws."""
 
 import json
 from pathlib import Path
@@ -22,7 +22,7 @@ SEEDS = st.integers(0, 10_000)
 
 
 def clouds(seed: int, num: int = 3, points: int = 60, noise_m: float = 0.006) -> dict[str, np.ndarray]:
-    """Joints and meshes of a split, near enough that F-scores lie between 0 and 1."""
+    """Joints and meshes of a split with F-scores between 0 and 1."""
     rng = np.random.default_rng(seed)
     gt_joints = rng.normal(size=(num, 21, 3)) * 0.04 + rng.normal(size=(num, 1, 3))
     gt_vertices = rng.normal(size=(num, points, 3)) * (0.06, 0.02, 0.03) + gt_joints[:, :1]
@@ -158,7 +158,7 @@ def test_parts_that_are_not_one_split_are_refused():
     with_mesh = metrics.sample_scores(**data)
     joints = metrics.sample_scores(data["pred_joints"], data["gt_joints"])
     other = metrics.sample_scores(**clouds(5, points=50))
-    for parts, what in (([with_mesh, joints], "not one split"), ([with_mesh, other], "not one split"), ([], "no part")):
+    for parts, what in (([with_mesh, joints], "combined"), ([with_mesh, other], "combined"), ([], "no parts")):
         with pytest.raises(ValueError, match=what):
             metrics.SampleScores.cat(parts)
 
@@ -247,7 +247,7 @@ def test_mesh_procrustes_scores_are_unmoved_by_any_similarity(seed, scale, rotve
     before, after = metrics.official_scores(**data), metrics.official_scores(**moved)
     for name in ("joints/procrustes", "mesh/procrustes"):
         assert after[name]["epe_mean_m"] == pytest.approx(before[name]["epe_mean_m"], abs=1e-7)
-    # The 1e-8 in the norms moves points by some 1e-8 of their size: single vertices may cross a threshold, no more.
+    # The 1e-8 in the norms moves points slightly, so single vertices may cross a threshold.
     assert abs(after["mesh/procrustes"]["f5"] - before["mesh/procrustes"]["f5"]) <= 2 / 60
 
 

@@ -22,7 +22,7 @@ from utnet.losses import UTNetLoss
 from utnet.model import UTNet
 from utnet.model.prompts import Prompts
 from utnet.synth import SyntheticHands
-from utnet.synth.decoder import Decoder
+from utnet.synth.decoder import NumpyHand
 from utnet.training.state import make_model
 
 SIZE = 64
@@ -238,7 +238,7 @@ def test_a_crop_in_a_mirror_teaches_its_side_alone(samples):
 
 def test_masks_are_the_drawn_hand_where_depth_agrees(samples):
     arrays = load_open_hand()
-    masks = MaskLabels(Decoder(arrays), arrays.faces, 16)
+    masks = MaskLabels(NumpyHand(arrays), arrays.faces, 16)
     for sample in samples[:8]:
         cells = masks(sample)
         assert cells.shape == (16, 16)

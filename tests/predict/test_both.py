@@ -18,13 +18,14 @@ from utnet.fit.hypotheses import average_hands, lift_hands
 from utnet.fit.landmarks import bone_directions, combined_directions, weighted_directions
 from utnet.fit.lifter import LandmarkLifter
 from utnet.fit.priors import angle_limits, expected_errors_rad, expected_prior, rest_prior
-from utnet.geometry import axis_angle_to_matrix, box_of, mirror_camera, mirror_params, mirror_points, project
+from utnet.geometry import box_of, mirror_camera, mirror_params, mirror_points, project
 from utnet.model import UTNet
 from utnet.predict import Predictor
-from utnet.predict.fitting import BothLifter
-from utnet.predict.lifting import RightHands
-from utnet.predict.method import choose
+from utnet.predict.methods.base import RightHandBatch
+from utnet.predict.methods.combined import CombinedMethod
+from utnet.predict.methods.resolve import resolve_method
 from utnet.render.raster import rasterize
+from utnet.rotations import axis_angle_to_matrix
 from utnet.synth.poses import AXES
 from utnet.types import HandParams
 
@@ -208,7 +209,7 @@ class Knowing:
     def __init__(self, hand, params, joints_cam_m):
         self.hand, self.faces = hand, hand.faces.numpy()
         vertices = np.zeros((len(joints_cam_m), 1, 3))
-        self._said = RightHands(params, joints_cam_m, vertices, np.zeros(1, bool), ["network"])
+        self._said = RightHandBatch(params, joints_cam_m, vertices, np.zeros(1, bool), ["network"])
 
     def __call__(self, samples):
         return self._said
@@ -279,7 +280,7 @@ def test_the_mean_of_the_network_s_hand_and_the_lifter_s_is_what_is_expected():
         for p, x, k in zip(px, xyz, K_px, strict=True)
     ]
     expected = shaken(params, 30)
-    lifter = BothLifter(Knowing(fitter.hand.float(), expected, joints))
+    lifter = CombinedMethod(Knowing(fitter.hand.float(), expected, joints))
     told = lifter(samples)
     lifted = lift_hands(LandmarkLifter(), fitter.model, px, xyz, K_px)
     mean = average_hands(fitter.model, expected, lifted.params[0], np.full(2, 0.5))
@@ -290,7 +291,7 @@ def test_the_mean_of_the_network_s_hand_and_the_lifter_s_is_what_is_expected():
 
 def test_a_network_without_a_hand_has_nothing_to_fit():
     with pytest.raises(InputError, match="holds no hand to fit; take the method network"):
-        BothLifter(SimpleNamespace(hand=None, weights="net.onnx"))
+        CombinedMethod(SimpleNamespace(hand=None, weights="net.onnx"))
 
 
 @pytest.mark.parametrize("ships", [True, False])
@@ -299,6 +300,6 @@ def test_a_network_without_a_hand_has_nothing_to_fit():
 )
 def test_what_auto_stands_for(monkeypatch, ships, weights, mano, way):
     monkeypatch.setattr("utnet.checkpoint.shipped_networks", lambda: (DEFAULT_NETWORK,) if ships else ())
-    assert choose("auto", weights, mano) == (way or ("both" if ships else "fit"))
+    assert resolve_method("auto", weights, mano) == (way or ("both" if ships else "fit"))
     for method in ("both", "network", "fit"):
-        assert choose(method, weights, mano) == method
+        assert resolve_method(method, weights, mano) == method

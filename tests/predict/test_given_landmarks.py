@@ -11,7 +11,7 @@ from utnet.checkpoint import save_checkpoint
 from utnet.cli.main import main
 from utnet.config import Config, ModelConfig
 from utnet.errors import InputError
-from utnet.geometry import apart_percent, mirror_points, project
+from utnet.geometry import mirror_points, normalized_distance_percent, project
 from utnet.model import UTNet
 from utnet.predict import Predictor
 from utnet.predict.given_landmarks import box_of_landmarks, checked_landmarks, read_landmarks
@@ -131,9 +131,8 @@ def test_landmarks_go_with_networks_that_take_them(networks, picture):
 
 def test_without_prompts_the_network_needs_no_landmarks(networks, picture):
     predict = Predictor(networks / "with", prompts=False)
-    assert not predict._lift.needs_landmarks
-    (hand,) = predict(picture, boxes=[BOX], sides=["right"])
-    assert hand.landmarks_percent is None
+    assert not predict._reconstruct.needs_landmarks
+    assert len(predict(picture, boxes=[BOX], sides=["right"])) == 1
 
 
 @pytest.mark.parametrize("kind", ["own", "coco", "mediapipe"])
@@ -150,4 +149,4 @@ def test_the_command_line_follows_a_landmark_file(tmp_path, kind):
     main([*command, "--out", str(tmp_path / "out"), "--mesh", "none", "--no-overlay"])
     (record,) = json.loads((tmp_path / "out" / "predictions.json").read_text())["images"]
     (hand,) = record["hands"]
-    assert apart_percent(points, np.array(hand["joints_px"])).mean() < 12
+    assert normalized_distance_percent(points, np.array(hand["joints_px"])).mean() < 12

@@ -139,7 +139,7 @@ def test_a_picture_gives_an_overlay_a_json_and_a_mesh(detector, tmp_path, capsys
     assert "right hand, its middle at x" in (said := capsys.readouterr().out)
     assert f"score {hand['score']:.2f}, distance from the hand's size" in said
     assert [hand[name] for name in ("presence", "side_probability", "valid")] == [0.9, 1.0, True]
-    assert (hand["distance_source"], hand["shape_source"]) == ("hand_size", "landmarks")
+    assert (hand["distance_source"], hand["shape_source"]) == ("hand_size", "mean")
     assert "1 picture, 1 hand" in said
     joints = np.array(hand["joints_cam_m"])
     np.testing.assert_allclose(project(joints, K), hand["joints_px"], atol=2e-3)
@@ -153,7 +153,7 @@ def test_a_picture_gives_an_overlay_a_json_and_a_mesh(detector, tmp_path, capsys
 
 def test_parameters_in_the_json_decode_to_its_joints(detector, tmp_path):
     """What docs/predictions.md promises a reader of the file."""
-    from utnet.geometry import axis_angle_to_matrix
+    from utnet.rotations import axis_angle_to_matrix
 
     out = tmp_path / "out"
     predict(picture(tmp_path / "photo.png"), "--out", out, "--npz")

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from utnet.errors import InputError
-from utnet.geometry import axis_angle_to_matrix
 from utnet.predict import read_predictions
+from utnet.rotations import axis_angle_to_matrix
 
 JOINTS = np.round(np.random.default_rng(0).normal(0, 0.05, (21, 3)) + [0.0, 0.0, 0.5], 6)
 TURN = [0.3, -0.2, 1.1]

@@ -10,19 +10,12 @@ import torch
 
 from utnet.conventions import SIDES
 from utnet.fit import HandFitter
-from utnet.geometry import (
-    axis_angle_to_matrix,
-    intrinsics,
-    matrix_to_axis_angle,
-    mirror_params,
-    mirror_points,
-    project,
-    rotate_params,
-)
+from utnet.geometry import intrinsics, mirror_params, mirror_points, project, rotate_params
 from utnet.hand import HandModel
 from utnet.placement import default_intrinsics
 from utnet.predict.hand import Hand
 from utnet.predict.smooth import HandSmoother, OneEuro, Smoothing
+from utnet.rotations import axis_angle_to_matrix, matrix_to_axis_angle
 from utnet.synth.poses import angles_to_pose, sample_angles, sample_betas, sample_orientation
 from utnet.types import HandParams
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from utnet.geometry import matrix_to_axis_angle
+from utnet.rotations import matrix_to_axis_angle
 
 
 def write(folder: Path, lines: list[dict | str]) -> Path:

@@ -1,4 +1,4 @@
-"""Gestures and grasps: within limits, varied, without fingers inside each other."""
+"""Gestures and grasps: within limits, varied, without self-penetration."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Synthetic hands: anatomy, light on the right side, labels that agree with the picture, the same for a seed."""
+"""Synthetic hands: anatomy, lighting, consistency of labels and picture, determinism."""
 
 import numpy as np
 import pytest
@@ -153,7 +153,7 @@ def test_normals_point_outwards_and_overlays_are_anti_aliased():
 
 @pytest.mark.parametrize("side", ["right", "left"])
 def test_a_scene_is_lit_from_its_light_s_side_on_both_hands(side):
-    """A light from the left makes the side that faces left brighter: normals point outwards on both hands."""
+    """Light from the left makes the left side brighter on both hands (normals point outwards)."""
     rng = np.random.default_rng(0)
     R = np.array([[0.0, 0, 1], [1, 0, 0], [0, 1, 0]])  # fingers up, palm towards the camera
     look = Appearance.sample(rng)
@@ -202,7 +202,7 @@ def test_items_depend_on_seed_and_index_alone():
 
 @pytest.mark.parametrize("jitter", [True, False])
 def test_labels_agree_with_the_picture(jitter):
-    """DESIGN.md section 3: parameters decode to the joints, joints lie on the hand, depth at them is theirs."""
+    """Parameters decode to the joints, joints lie on the hand, and depth agrees with their z."""
     source = SyntheticHands(seed=1, size_px=128, jitter=jitter, crop=CropConfig(rotation_jitter_deg=90.0))
     renderer = SceneRenderer("right", forearm=False)
     near_skin, before = [], []
@@ -218,7 +218,7 @@ def test_labels_agree_with_the_picture(jitter):
         near_skin.append(np.abs(depth) < 0.03)
         before.append(depth < 0.01)
     assert np.mean(before) > 0.97, "a joint lies under the skin or under what hides it, never in the open"
-    assert np.mean(near_skin) > 0.6  # the others are hidden behind another part of the hand or its arm
+    assert np.mean(near_skin) > 0.6  # the others are occluded
 
 
 def test_noise_and_forearm_have_switches():

@@ -1,4 +1,4 @@
-"""Full appearance: labels stay true, every factor has a switch, skin and light behave as they should."""
+"""Full appearance: correct labels, a switch for every factor, properties of skin and light."""
 
 from dataclasses import fields, replace
 
@@ -18,18 +18,18 @@ from utnet.render.raster import Fragments, rasterize, vertex_normals
 from utnet.synth import SyntheticHands
 from utnet.synth.appearance import white_noise
 from utnet.synth.backgrounds import Backgrounds
-from utnet.synth.decoder import Decoder
+from utnet.synth.decoder import NumpyHand
 from utnet.synth.depth_noise import sense_depth
 from utnet.synth.forearm import Arm
 from utnet.synth.full import _STREAMS, FullRenderer
 from utnet.synth.lights import Lights, _lobes
-from utnet.synth.occluders import _thing, _unit_mesh
+from utnet.synth.occluders import _object, _unit_mesh
 from utnet.synth.scene import SceneRenderer
 from utnet.synth.sensor import take_picture
 from utnet.synth.shading import shade_scene
 from utnet.synth.skin import chart, sample_skin, skin_albedo
 from utnet.synth.skin_atlas import CHANNELS, atlases, chart_origin
-from utnet.synth.surfaces import Part, Scene, Skin, Stuff, faces_to_draw, surface_colors
+from utnet.synth.surfaces import Material, Part, Scene, Skin, faces_to_draw, surface_colors
 from utnet.types import HandParams
 
 NAMES = [f.name for f in fields(FactorsConfig)]
@@ -76,7 +76,7 @@ def test_items_depend_on_seed_and_index_alone():
 
 
 def test_labels_agree_with_the_picture():
-    """Parameters decode to the joints; every joint is labelled, hidden or not; where the hand is seen, depth is its."""
+    """Parameters decode to the joints; hidden joints are labelled, too; depth agrees on visible parts."""
     factors = replace(FactorsConfig(), **{name: 0.0 for name in NAMES if name.startswith("depth")})
     hands = source(factors, size_px=128)
     renderer = hands._renderer
@@ -118,7 +118,7 @@ def test_the_inside_of_closed_things_need_not_be_drawn(kind):
     rng = np.random.default_rng(0)
     turn = np.linalg.qr(rng.normal(size=(3, 3)))[0]
     turn[:, 0] *= np.linalg.det(turn)
-    scene = Scene.of([_thing(rng, kind, np.array([0.01, 0.0, 0.4]), turn, np.array([0.02, 0.02, 0.05])).part])
+    scene = Scene.of([_object(rng, kind, np.array([0.01, 0.0, 0.4]), turn, np.array([0.02, 0.02, 0.05])).part])
     drawn = faces_to_draw(scene.vertices_m, scene.faces, scene.closed)
     folded = (drawn[:, 1] == drawn[:, 2]).mean()
     assert folded > 0.3
@@ -164,10 +164,10 @@ def test_the_inside_of_hands_need_not_be_drawn(distance_m):
 
 def test_hand_models_with_pose_correctives_or_a_mean_are_refused():
     hand = load_open_hand()
-    Decoder(replace(hand, pose_mean=np.zeros(45)))
+    NumpyHand(replace(hand, pose_mean=np.zeros(45)))
     for extra in ({"posedirs": np.zeros((len(hand.v_template), 3, 135))}, {"pose_mean": np.full(45, 0.1)}):
         with pytest.raises(ValueError, match="pose"):
-            Decoder(replace(hand, **extra))
+            NumpyHand(replace(hand, **extra))
 
 
 def test_most_of_the_hand_stays_in_sight():
@@ -193,7 +193,7 @@ def test_most_of_the_hand_stays_in_sight():
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name != "depth_missing"])
 def test_every_factor_has_a_switch(name):
-    """Alone it changes some pictures; what is not its matter stays the same, bit for bit."""
+    """A factor alone changes some pictures; unrelated outputs stay bit-equal."""
     shapes = {"sleeve", "worn", "held", "occluder", "second_hand"}
     poses = {"gestures", "contact"}
     base = only(background=1.0) if name in ("defocus",) else only(gestures=1.0) if name == "contact" else OFF
@@ -284,7 +284,7 @@ def test_palms_are_paler_than_backs_most_of_all_on_dark_skin(renderer):
 
 
 def test_no_seam_runs_round_the_wrist(renderer):
-    """Where the forearm begins the skin changes no faster than elsewhere."""
+    """The skin changes no faster at the start of the forearm than elsewhere."""
     posed = hand_at(renderer, BACK_UP)
     part = renderer._hand_parts("right", posed, Skin(1.0, 0.3, variation=1.0), np.random.default_rng(0))[0]
     scene = Scene.of([part])
@@ -348,7 +348,7 @@ def lit(parts, capsules, **changes):
 
 def plate(z, half, part=0):
     corners = np.array([[-half, -half, z], [-half, half, z], [half, half, z], [half, -half, z]])
-    grey = Stuff(np.full(3, 0.5), np.full(3, 0.5))
+    grey = Material(np.full(3, 0.5), np.full(3, 0.5))
     return Part(corners, np.array([[0, 1, 2], [0, 2, 3]], np.int32), np.zeros((4, 3)), grey)
 
 
@@ -391,8 +391,8 @@ def test_things_are_closed_and_face_outwards(kind):
     a, b, c = vertices[faces].transpose(1, 0, 2)
     volume = np.einsum("ij,ij->i", a, np.cross(b, c)).sum() / 6
     assert volume > 0.3
-    thing = _thing(np.random.default_rng(0), kind, np.array([0.0, 0, 0.5]), np.eye(3), np.array([0.02, 0.02, 0.05]))
-    z = thing.part.vertices_m[:, 2]
+    occluder = _object(np.random.default_rng(0), kind, np.array([0.0, 0, 0.5]), np.eye(3), np.array([0.02, 0.02, 0.05]))
+    z = occluder.part.vertices_m[:, 2]
     assert 0.45 - 1e-9 <= z.min() < z.max() <= 0.55 + 1e-9
 
 

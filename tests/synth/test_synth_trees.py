@@ -1,4 +1,4 @@
-"""Written trees: they obey the law that joins picture, depth, camera and parameters, and the official layouts."""
+"""Written data sets: consistency of picture, depth, camera and parameters, and the official layouts."""
 
 import io
 import json
@@ -17,11 +17,12 @@ from utnet.config import CropConfig
 from utnet.data import open_source
 from utnet.data.transforms import crop, to_right
 from utnet.errors import InputError
-from utnet.geometry import axis_angle_to_matrix, mirror_params, project
+from utnet.geometry import mirror_params, project
 from utnet.hand import HandModel
 from utnet.io import layouts
-from utnet.io.atomic import new_folder
+from utnet.io.atomic import atomic_dir
 from utnet.render.raster import rasterize
+from utnet.rotations import axis_angle_to_matrix
 from utnet.synth.appearance import Appearance
 from utnet.synth.motion import Motion
 from utnet.synth.pair import PairRenderer
@@ -45,7 +46,7 @@ def moved(sample: Sample, how: str) -> Sample:
 
 
 def assert_law(sample: Sample, pixel: float = 1.0) -> float:
-    """DESIGN's law; returns the share of joints whose depth was compared, so that callers see that it was tested.
+    """Asserts the law of docs/design.md; returns the fraction of joints with compared depth.
 
     `pixel` is the size of a pixel of the depth's file in this picture: nearest sampling frays outlines by that much.
     """
@@ -93,7 +94,7 @@ def test_parameters_joints_camera_and_depth_agree(name, split, how):
 
 
 def test_the_law_fails_for_a_hand_of_the_other_side():
-    """The law can fail: a mirrored hand decoded by the wrong model is off by far more than half a pixel."""
+    """A mirrored hand decoded by the wrong model violates the law."""
     source = open_source("ho3d", ho3d_tree(), limit=1)
     sample = source[0]
     mirrored = Sample(**{**vars(sample), "side": "left"})
@@ -148,7 +149,7 @@ def test_dexycb_segmentation_covers_the_hand():
 
 
 def test_dexycb_cameras_and_world_poses_tell_of_one_hand():
-    """Labels of all eight cameras, taken to the world by the extrinsics, coincide, and so does `pose.npz`."""
+    """Labels of all eight cameras coincide in the world frame, also with `pose.npz`."""
     root = dexycb_tree()
     source = open_source("dexycb", root, split="train")
     worlds: dict[str, list[np.ndarray]] = {}
@@ -309,7 +310,7 @@ def test_same_seed_same_bytes_and_another_seed_other_bytes(write, other, tmp_pat
 def test_a_folder_that_is_in_use_is_refused(write, tmp_path):
     (tmp_path / "tree").mkdir()
     (tmp_path / "tree" / "note.txt").write_text("mine")
-    with pytest.raises(InputError, match=r"tree: is not empty"):
+    with pytest.raises(InputError, match=r"not empty"):
         write(tmp_path / "tree", num=1, progress=False)
     assert [path.name for path in (tmp_path / "tree").iterdir()] == ["note.txt"]
     for bad in ({"num": 0}, {"num": 1, "split": "holiday"}):
@@ -320,7 +321,7 @@ def test_a_folder_that_is_in_use_is_refused(write, tmp_path):
 
 def test_a_write_that_fails_leaves_nothing(tmp_path):
     def fail():
-        with new_folder(tmp_path / "tree") as folder:
+        with atomic_dir(tmp_path / "tree") as folder:
             (folder / "half").write_text("written")
             raise RuntimeError("the disk is full")
 

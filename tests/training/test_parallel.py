@@ -21,11 +21,11 @@ from support.runs import CONFIG, TRAINING, WEIGHTS, assert_same, rows, with_trai
 from utnet.config import Config, DataConfig, LossConfig, ModelConfig
 from utnet.data.loader import make_loader
 from utnet.data.sources import open_data
-from utnet.distributed import Engine, joined, this_world, whole
+from utnet.distributed import Engine, full_tensor, process_group, process_info
 from utnet.evaluation.validation import evaluate, predict_joints
 from utnet.losses import UTNetLoss
 from utnet.model import UTNet
-from utnet.signals import Stopped
+from utnet.signals import TrainingInterrupted
 from utnet.training.loop import train
 from utnet.types import Batch
 
@@ -47,7 +47,7 @@ def unevenly_labelled(batch: Batch) -> Batch:
 def gradients(config: Config, change: Callable[[Batch], Batch] = lambda batch: batch) -> tuple[dict, float]:
     """Of the first step of a run, whole, and what was minimised, over this process's part of the samples."""
     torch.manual_seed(0)
-    model, world = UTNet(config.model), this_world()
+    model, world = UTNet(config.model), process_info()
     engine = Engine(model.train(), UTNetLoss.from_config(config.loss), config, world)
     source = open_data(config.data, config, train=True)
     loader = make_loader(source, config, train=True, rank=world.rank, world_size=world.size)
@@ -57,7 +57,7 @@ def gradients(config: Config, change: Callable[[Batch], Batch] = lambda batch: b
 def gradients_of(engine: Engine, batches: list[Batch]) -> tuple[dict, float]:
     results = engine.backward(batches)
     (total,) = engine.world.sum([sum(objective for objective, _ in results)])
-    grads = {name: whole(p.grad) for name, p in engine.model.named_parameters() if p.grad is not None}
+    grads = {name: full_tensor(p.grad) for name, p in engine.model.named_parameters() if p.grad is not None}
     norm = torch.stack([gradient.norm() for gradient in grads.values()]).norm()
     torch.testing.assert_close(engine.gradient_norm(), norm, rtol=1e-6, atol=0)
     return grads, total / engine.world.size
@@ -67,7 +67,7 @@ def scores_of(config: Config, limit: int, *, parts: bool = False) -> dict:
     torch.manual_seed(0)
     model = UTNet(config.model)
     if parts:
-        Engine(model, UTNetLoss.from_config(config.loss), with_train(config, parallel="fsdp"), this_world())
+        Engine(model, UTNetLoss.from_config(config.loss), with_train(config, parallel="fsdp"), process_info())
     source = open_data(DataConfig(limit=limit), config, train=False)
     joints = predict_joints(model, source, config)
     return {"scores": evaluate(model, source, config), "joints": joints["rgbd"].pred_m, "keys": joints["rgb"].keys}
@@ -77,7 +77,7 @@ def in_two(folder: str) -> None:
     """All that two processes do here, so that they start once."""
     torch.set_num_threads(1)
     found = {}
-    with joined() as world:
+    with process_group() as world:
         for kind in ("ddp", "fsdp"):
             for name, config in (("sum", SUMS), ("batch_mean", MEANS)):
                 found[kind, name] = gradients(with_train(config, parallel=kind))
@@ -87,7 +87,7 @@ def in_two(folder: str) -> None:
             found["scores", limit] = scores_of(ONE, limit)
             found["scores", limit, "parts"] = scores_of(ONE, limit, parts=True)
         found["ends"] = world.gather(runs_in_parts(Path(folder)))
-        if world.is_first:
+        if world.is_main:
             torch.save(found, Path(folder) / "found.pt")
 
 
@@ -97,7 +97,7 @@ PARTS = with_train(CONFIG, parallel="fsdp", accumulate=1, steps=6, eval_every=4,
 def runs_in_parts(folder: Path) -> dict[str, str]:
     """Runs and how they end: undisturbed; stopped by a signal to the second process, and resumed; a loss that is not
     finite there; a loss there whose gradient's squares are too large for float32."""
-    loss, second, calls = UTNetLoss.from_config(SUMS.loss), this_world().rank == 1, []
+    loss, second, calls = UTNetLoss.from_config(SUMS.loss), process_info().rank == 1, []
 
     def signalled(predictions, targets):
         calls.append(1)
@@ -121,7 +121,7 @@ def runs_in_parts(folder: Path) -> dict[str, str]:
         parallel = "ddp" if "ddp" in name else "fsdp"
         try:
             train(with_train(config, parallel=parallel), folder / name, loss_function=function, progress=False)
-        except (Stopped, FloatingPointError) as error:
+        except (TrainingInterrupted, FloatingPointError) as error:
             ends[name] = str(error)
     train(config, folder / "stopped", resume=True, progress=False)
     return ends
@@ -129,7 +129,7 @@ def runs_in_parts(folder: Path) -> dict[str, str]:
 
 def in_three(folder: str) -> None:
     torch.set_num_threads(1)
-    with joined() as world:
+    with process_group() as world:
         found = scores_of(ONE, 13)
         torch.save(found, Path(folder) / f"found{world.rank}.pt")
 

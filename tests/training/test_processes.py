@@ -24,7 +24,7 @@ from utnet.cli.main import main
 from utnet.config import Config, DataConfig, LossConfig, ModelConfig, TrainConfig
 from utnet.data.shards import write_shards
 from utnet.errors import InputError, WorkerError, worker_errors
-from utnet.io.atomic import new_folder, output_folder, whole_file, write_whole
+from utnet.io.atomic import atomic_dir, atomic_file, atomic_write, output_folder
 from utnet.synth.source import SyntheticHands
 from utnet.training import loop
 from utnet.training.loop import train, train_step
@@ -140,9 +140,9 @@ def test_a_killed_encoder_of_shards_ends_in_one_line(tmp_path):
 
 HOLD = """
 import sys, time
-from utnet.io.atomic import new_folder, output_folder, whole_file
+from utnet.io.atomic import atomic_dir, output_folder, atomic_file
 kind, path = sys.argv[1:]
-with {"output": output_folder, "new": new_folder, "file": whole_file}[kind](path) as there:
+with {"output": output_folder, "new": atomic_dir, "file": atomic_file}[kind](path) as there:
     if kind == "file":
         there.write_text("half")
     if kind == "new":
@@ -161,7 +161,7 @@ def holder(kind: str, path: Path) -> subprocess.Popen:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="nothing is locked there")
 def test_a_folder_is_written_by_one_process_and_a_killed_one_leaves_nothing(tmp_path):
-    for kind, enter, name in (("output", output_folder, "run"), ("new", new_folder, "tree")):
+    for kind, enter, name in (("output", output_folder, "run"), ("new", atomic_dir, "tree")):
         process = holder(kind, tmp_path / name)
         try:
             with pytest.raises(InputError, match=f"{name}: another utnet is writing") as caught, enter(tmp_path / name):
@@ -185,7 +185,7 @@ def test_temporary_files_of_killed_processes_go_and_those_of_others_stay(tmp_pat
     assert [p.name for p in tmp_path.iterdir()] == [f".a.json.{process.pid}.tmp"]
     alive = holder("file", tmp_path / "b.json")
     try:
-        write_whole(tmp_path / "c.json", "{}")
+        atomic_write(tmp_path / "c.json", "{}")
         assert sorted(p.name for p in tmp_path.iterdir()) == [f".b.json.{alive.pid}.tmp", "c.json"]
     finally:
         alive.kill()
@@ -238,7 +238,7 @@ def test_a_full_disk_names_the_file_whoever_writes(tmp_path):
     def fail():
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    for enter, name in ((whole_file, "a.json"), (new_folder, "tree")):
+    for enter, name in ((atomic_file, "a.json"), (atomic_dir, "tree")):
         with pytest.raises(OSError, match="No space left") as caught, enter(tmp_path / name):
             fail()
         assert caught.value.filename == str(tmp_path / name)

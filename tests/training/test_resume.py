@@ -22,10 +22,10 @@ from support.trees import dexycb_tree
 from utnet.checkpoint import save_checkpoint
 from utnet.cli.main import main
 from utnet.config import Config, DataConfig, ModelConfig
-from utnet.distributed import World, is_restart
+from utnet.distributed import ProcessInfo, is_restart
 from utnet.errors import InputError
 from utnet.model import UTNet
-from utnet.signals import Stopped
+from utnet.signals import TrainingInterrupted
 from utnet.training.loop import train
 
 
@@ -77,7 +77,7 @@ def stop_at(number: int):
 def test_a_request_ends_the_run_after_its_own_step(step, undisturbed, tmp_path):
     """Also at the first step, at one that is validated, and at the last: what is due then is done on resuming."""
     workdir = tmp_path / "run"
-    with pytest.raises(Stopped, match=rf"after step {step}; go on by utnet train --resume") as stopped:
+    with pytest.raises(TrainingInterrupted, match=rf"after step {step}; go on by utnet train --resume") as stopped:
         train(CONFIG, workdir, loss_function=stop_at(2 * step), progress=False)
     assert stopped.value.exit_code == 143
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
@@ -104,7 +104,7 @@ def test_a_validation_that_was_cut_short_is_done_again(undisturbed, tmp_path, mo
 def test_a_kill_right_after_the_validation_that_a_resumed_run_began_with(undisturbed, tmp_path, monkeypatch):
     """What is saved then says where the data are for the next step, and nothing of them is lost."""
     workdir = tmp_path / "run"
-    with pytest.raises(Stopped, match="after step 5"):  # saved, not yet validated
+    with pytest.raises(TrainingInterrupted, match="after step 5"):  # saved, not yet validated
         train(CONFIG, workdir, loss_function=stop_at(10), progress=False)
 
     def killed(*_, **__):
@@ -134,7 +134,7 @@ def test_mixtures_and_bad_samples_go_on_at_their_place(num_workers, tmp_path):
     mixture = DataConfig(name="mixture", mixture=(replace(tree, weight=0.7), DataConfig(weight=0.3)))
     config = with_train(replace(CONFIG, data=mixture), num_workers=num_workers, steps=6, ema=0.0)
     train(config, tmp_path / "whole", progress=False)
-    with pytest.raises(Stopped):
+    with pytest.raises(TrainingInterrupted):
         train(config, tmp_path / "parts", loss_function=stop_at(6), progress=False)
     train(config, tmp_path / "parts", resume=True, progress=False)
     assert_same(tmp_path / "parts", tmp_path / "whole")
@@ -147,7 +147,7 @@ def test_what_a_run_started_from_is_not_needed_to_go_on(changes, tmp_path):
     save_checkpoint(tmp_path / "start", UTNet(network.model), network)
     config = with_train(network, steps=4, ema=0.0, init_from=str(tmp_path / "start"), **changes)
     train(config, tmp_path / "whole", progress=False)
-    with pytest.raises(Stopped):
+    with pytest.raises(TrainingInterrupted):
         train(config, tmp_path / "parts", loss_function=stop_at(4), progress=False)
     init = json.loads((tmp_path / "parts" / "run.json").read_text())["init"]
     shutil.rmtree(tmp_path / "start")
@@ -217,7 +217,7 @@ def test_a_machine_that_came_in_anothers_place_goes_on_with_the_jobs_run(path, u
     assert_same(workdir, undisturbed[0])
 
 
-class OtherWasRestarted(World):
+class OtherWasRestarted(ProcessInfo):
     """This process beside one whose agent started it anew."""
 
     def gather(self, value):
@@ -225,8 +225,8 @@ class OtherWasRestarted(World):
 
 
 def test_a_restart_is_one_of_all_processes_or_of_a_named_job(monkeypatch):
-    alone = World()
-    for count, job, begun_by, restarted in (
+    alone = ProcessInfo()
+    for count, job, previous_job_id, restarted in (
         ("0", "a", "a", True),
         ("0", "a", "b", False),
         ("1", "a", "b", True),
@@ -238,8 +238,8 @@ def test_a_restart_is_one_of_all_processes_or_of_a_named_job(monkeypatch):
             monkeypatch.delenv(name, raising=False)
             if value is not None:
                 monkeypatch.setenv(name, value)
-        assert is_restart(alone, begun_by) is restarted, (count, job, begun_by)
-        assert is_restart(OtherWasRestarted(), begun_by)
+        assert is_restart(alone, previous_job_id) is restarted, (count, job, previous_job_id)
+        assert is_restart(OtherWasRestarted(), previous_job_id)
 
 
 def test_a_checkpoint_is_on_the_disk_before_it_gets_its_name(tmp_path, monkeypatch):
@@ -266,7 +266,7 @@ def test_a_checkpoint_is_on_the_disk_before_it_gets_its_name(tmp_path, monkeypat
     monkeypatch.setattr(os, "rename", moved(rename))
     monkeypatch.setattr(os, "replace", moved(replaced))
     for _ in range(2):
-        save_checkpoint(tmp_path / "last", model, CONFIG, beside={"more.safetensors": {"a": torch.zeros(3)}})
+        save_checkpoint(tmp_path / "last", model, CONFIG, extra_files={"more.safetensors": {"a": torch.zeros(3)}})
         assert str(tmp_path) in on_disk
     assert renamed == ["run.json", "last", "run.json", "last.old", "last"]
 

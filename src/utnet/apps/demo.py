@@ -55,7 +55,7 @@ def demo(
     """Writes held-out trees, trains on the endless synthetic source, scores before and after, writes report.html.
 
     Args:
-        config: the run; the demo's own is config/demo.yaml. See `beginning` for what it starts from.
+        config: the run; the demo's own is the bundled config demo. See `beginning` for what it starts from.
         workdir: a new folder, or one that an earlier demo made (which is replaced).
         minutes: training time; None leaves the config's.
         frames: frames of each held-out tree.
@@ -138,7 +138,7 @@ def beginning(config: Config, *, from_nothing: bool) -> tuple[Config, str]:
 
     It starts from what `train.init_from` names, else from the network that ships, if that is the one which the config
     says, else from nothing. A shipped network brings its own crops in place of the config's, and learns on at a tenth
-    of the config's rate. What `model` leaves to the preset (null) is as in the shipped one: config/demo.yaml says a
+    of the config's rate. What `model` leaves to the preset (null) is as in the shipped one: the config demo says a
     preset and a size.
     """
     train, where = config.train, shipped_weights()

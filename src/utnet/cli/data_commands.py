@@ -31,7 +31,7 @@ class SourceChoice:
         sides: hands to take.
         hand_model: model of the labels, where the files do not say.
         mano: folder of your MANO_RIGHT.pkl and MANO_LEFT.pkl, to decode MANO's labels.
-        config: of synth: the run, such as config/synth_full.yaml.
+        config: of synth: a YAML file, or the name of a bundled config such as synth_full.
         set: of synth: changed knobs, such as synth.appearance=full.
     """
 

@@ -9,7 +9,7 @@ import tyro
 
 
 def demo(
-    config: Annotated[Path, tyro.conf.Positional] = Path("config/demo.yaml"),
+    config: Annotated[Path, tyro.conf.Positional] = Path("demo"),
     out: Path = Path("runs/demo"),
     minutes: Annotated[float | None, tyro.conf.arg(metavar="MINUTES", help_behavior_hint="")] = None,
     frames: int = 400,
@@ -18,7 +18,8 @@ def demo(
     """A hand trained, scored and drawn in minutes: fine-tunes the shipped network, where one ships; writes report.html.
 
     Args:
-        config: the run; one that says another network than the shipped one trains that from nothing.
+        config: a YAML file, or the name of a bundled config; one that says another network than the shipped one trains
+            that from nothing.
         out: folder for everything it makes; an earlier demo there is replaced.
         minutes: training time (default: the config's).
         frames: frames of each held-out tree.

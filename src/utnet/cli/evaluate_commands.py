@@ -13,7 +13,7 @@ from utnet.errors import InputError
 
 if TYPE_CHECKING:
     from utnet.config import Config
-    from utnet.distributed import World
+    from utnet.distributed import ProcessInfo
     from utnet.evaluation.protocol import Protocol
     from utnet.evaluation.rows import Row
     from utnet.model import UTNet
@@ -57,18 +57,18 @@ def evaluate(
     """
     from utnet.checkpoint import load_checkpoint, pick_device
     from utnet.data.sources import training_note
-    from utnet.distributed import joined, own_device
+    from utnet.distributed import process_device, process_group
 
     _writable(json)
     _check_root(data, root)
     if out is not None and out.exists() and not out.is_dir():
         raise InputError(f"{out}: is a file; give a folder")
-    with joined() as world:
-        model, config = load_checkpoint(checkpoint, device=str(own_device(pick_device("auto"), world)))
-        with world.first_alone():
+    with process_group() as world:
+        model, config = load_checkpoint(checkpoint, device=str(process_device(pick_device("auto"), world)))
+        with world.main_process_first():
             options = {"root": root, "split": split, "setup": setup, "limit": limit, "mano": mano}
             source, note = _open(data, config, model.hand.name, allow_missing, **options)
-            notes = [text for text in (note, training_note(config, source) if world.is_first else "") if text]
+            notes = [text for text in (note, training_note(config, source) if world.is_main else "") if text]
         protocols, detected = _protocols(source, boxes, joints, depth, allow_missing)
         scored = _Scored(checkpoint, model, config, source, detected, notes)
         _score(scored, protocols, world=world, json=json, out=out, allow_missing=allow_missing)
@@ -122,11 +122,11 @@ def submit(
     """
     from utnet.checkpoint import load_checkpoint, pick_device
     from utnet.data import open_source
-    from utnet.distributed import joined
+    from utnet.distributed import process_group
     from utnet.evaluation.submit import write_submission
 
     _writable(out)
-    with joined() as world:
+    with process_group() as world:
         if world.size > 1:
             raise InputError("submit writes one file from one process; start it without torchrun")
     model, config = load_checkpoint(checkpoint, device=str(pick_device("auto")))
@@ -228,7 +228,7 @@ def _score(
     scored: _Scored,
     protocols: list[Protocol],
     *,
-    world: World,
+    world: ProcessInfo,
     json: Path | None,
     out: Path | None,
     allow_missing: bool,
@@ -254,7 +254,7 @@ def _score(
         world=world,
         progress=True,
     )
-    if not world.is_first:
+    if not world.is_main:
         return
     constant = constant_hand(torch.from_numpy(run.gt_m))
     summaries = [summarise(row) for row in run.rows]

@@ -12,6 +12,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import tyro
 
+import utnet
 from utnet.cli import data_commands as inspection
 from utnet.cli import evaluate_commands as scoring
 from utnet.cli import label_command as labelling
@@ -109,6 +110,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _run(words: list[str]) -> None:
+    if words == ["--version"]:
+        print(f"utnet {utnet.__version__}")
+        return
     words = gathered(words)
     if words and words[0] in _GROUPS:
         tyro.extras.subcommand_cli_from_dict(
@@ -121,7 +125,7 @@ def _run(words: list[str]) -> None:
     tyro.extras.subcommand_cli_from_dict(
         _COMMANDS,
         prog="utnet",
-        description="3D hands from RGB images, with depth where there is a sensor.",
+        description="3D hands from RGB images, with depth where there is a sensor. --version prints the version.",
         args=words,
     )
 

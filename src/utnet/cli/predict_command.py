@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 
 from utnet.errors import InputError
-from utnet.predict.method import Method, choose
+from utnet.predict.methods.resolve import Method, resolve_method
 
 if TYPE_CHECKING:
     from utnet.predict.hand import Hand
@@ -90,15 +90,15 @@ def predict(
         seconds: stop a video or camera after this long.
         jobs: pictures worked on at once.
     """
-    from utnet.predict.earlier import earlier_files
     from utnet.predict.inputs import DepthFiles, check_out, find_inputs, passed_over
+    from utnet.predict.overwrite import previous_files
 
     found = find_inputs(inputs)
     _check(found, jobs=jobs, seconds=seconds, depth=depth, depth_scale=depth_scale, box=box, side=side)
     if landmarks is not None and (len(found) != 1 or found[0].kind != "picture"):
         raise InputError(f"--landmarks is of one picture, and there are {len(found)} inputs; give that picture alone")
     check_out(out, found)  # `run` asks both again, after the networks are loaded
-    earlier_files(out, allowed=overwrite)
+    previous_files(out, allowed=overwrite)
     from utnet.predict.doubts import camera_doubts, side_doubts
     from utnet.predict.predictor import Predictor
     from utnet.predict.request import Request
@@ -123,7 +123,7 @@ def predict(
     )
     for line in [*passed_over(inputs), *camera_doubts(found, request.K_px)]:
         print(f"utnet: {line}", file=sys.stderr)
-    fits = choose(method, weights, mano) == "fit"
+    fits = resolve_method(method, weights, mano) == "fit"
     folder = mano or (os.environ.get("UTNET_MANO_DIR") if fits else None)
     predictor = Predictor(weights, method=method, device=device, mano=folder)
     summary = run(predictor, found, request)

@@ -24,24 +24,24 @@ def train(
     """Trains the run that a YAML file describes; several processes: torchrun --nproc-per-node=N -m utnet train ...
 
     Args:
-        config: the run (default: config/config.yaml).
+        config: a YAML file, or the name of a bundled config such as dexycb_s0_rgbd (default: config).
         out: a new folder (default: runs/ and the config's name).
         set: changed knobs, such as train.lr=1e-4.
         resume: a run's folder to go on with, by the config that it holds.
     """
     from utnet.config import Config, override
-    from utnet.signals import Stopped
+    from utnet.signals import TrainingInterrupted
     from utnet.training.loop import train as run
 
     if resume and (config or out):
         raise InputError(f"--resume {resume} goes on in that folder by its own config; leave out {config or '--out'}")
-    config = config or (resume / "config.yaml" if resume else Path("config/config.yaml"))
+    config = config or (resume / "config.yaml" if resume else Path("config"))
     folder = resume or out or Path("runs") / config.stem
     if resume and not config.is_file():
         raise InputError(f"{config}: no such file; give --resume the folder of a run")
     try:
         result = run(override(Config.load(config), set), folder, resume=resume is not None)
-    except Stopped as stop:
+    except TrainingInterrupted as stop:
         print(f"utnet: {stop}", file=sys.stderr)
         sys.exit(stop.exit_code)
     if os.environ.get("RANK", "0") == "0":

@@ -1,6 +1,7 @@
-"""A run's settings: `knobs`, the one page that names them all, and `reader`, strict YAML in and out."""
+"""A run's settings: `schema`, the one page that names them all, and `loading`, strict YAML in and out. The
+bundled runs are in `utnet/configs`."""
 
-from utnet.config.loading import from_tree, override, to_tree
+from utnet.config.loading import bundled_configs, find_config, from_tree, override, to_tree
 from utnet.config.schema import (
     AugmentConfig,
     Config,
@@ -26,6 +27,8 @@ __all__ = [
     "PromptConfig",
     "SynthConfig",
     "TrainConfig",
+    "bundled_configs",
+    "find_config",
     "from_tree",
     "override",
     "own_validation",

@@ -18,17 +18,46 @@ from utnet.errors import InputError, shown
 Section = TypeVar("Section")
 
 
+_BUNDLED = Path(__file__).parents[1] / "configs"
+
+
+def bundled_configs() -> list[str]:
+    """Returns the names of the configs that ship with the package, such as "dexycb_s0_rgbd"."""
+    return sorted(path.stem for path in _BUNDLED.glob("*.yaml"))
+
+
+def find_config(path: str | Path) -> Path:
+    """Returns the file of a config.
+
+    Args:
+        path: a YAML file, or the name of a bundled config without folder and ending. A file that exists comes first.
+
+    Raises:
+        InputError: neither; the message gives the nearest bundled name, or all of them.
+    """
+    path = Path(path)
+    names = bundled_configs()
+    if path.is_file():
+        return path
+    if str(path) in names:
+        return _BUNDLED / f"{path}.yaml"
+    near = difflib.get_close_matches(path.stem, names, n=1)
+    hint = (
+        f"; did you mean {near[0]}, which ships with utnet?" if near else f"; the names that ship: {', '.join(names)}"
+    )
+    raise InputError(f"{path}: no such config file{hint}")
+
+
 def read_yaml(path: str | Path) -> object:
-    """What a YAML file holds; {} for an empty one.
+    """Returns the content of a YAML file, {} for an empty one.
+
+    Args:
+        path: as `find_config` takes it.
 
     Raises:
         InputError: no such file, or not YAML.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise InputError(
-            f"{path}: no such config file; complete runs are in config/, the default is config/config.yaml"
-        )
+    path = find_config(path)
     try:
         if path.stat().st_size > _MAX_BYTES:
             raise InputError(f"{path}: {path.stat().st_size} bytes is too large for a config file")

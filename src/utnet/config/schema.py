@@ -9,7 +9,7 @@ from pathlib import Path
 from utnet.config.loading import from_tree, read_yaml, require, require_range, to_tree, to_yaml
 from utnet.config.synth_schema import SynthConfig
 from utnet.config.validation import own_validation
-from utnet.io.atomic import write_whole
+from utnet.io.atomic import atomic_write
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ class ModelConfig:
     checkpoint_blocks: bool = False
     """Training computes the encoder's activations a second time instead of keeping them: much less memory."""
     mano: str = ""
-    """Your MANO_RIGHT.pkl, to learn MANO's hand (its parameters and vertices); empty: the open hand."""
+    """Folder of your MANO_RIGHT.pkl (or the file): the network predicts MANO's hand; empty: the open hand."""
 
     def __post_init__(self):
         unit = 14 if self.patch_px == 14 else 32
@@ -339,7 +339,7 @@ class Config:
 
     @classmethod
     def load(cls, path: str | Path) -> Config:
-        """Reads a YAML file; keys that are absent keep their defaults.
+        """Reads a YAML file, or a bundled config by its name; keys that are absent keep their defaults.
 
         Raises:
             InputError: no such file, not YAML, an unknown key (with the nearest right one) or a wrong type.
@@ -348,4 +348,4 @@ class Config:
 
     def save(self, path: str | Path) -> None:
         """Writes every knob, defaults included, so that the file alone repeats the run."""
-        write_whole(path, to_yaml(self))
+        atomic_write(path, to_yaml(self))

@@ -14,7 +14,7 @@ from utnet.detect.residuals import DetectorResiduals
 from utnet.hand.arrays import load_open_hand
 from utnet.model.evidence import CELLS
 from utnet.model.presets import resolve_preset
-from utnet.synth.decoder import Decoder
+from utnet.synth.decoder import NumpyHand
 from utnet.types import Sample
 
 
@@ -48,5 +48,5 @@ class Extras:
             prompts = PromptNoise(config.prompts, DetectorResiduals.load().observe)
         if config.model.evidence:
             arrays, cells = load_open_hand(), CELLS * config.model.size_px // resolve_preset(config.model).patch_px
-            masks = MaskLabels(Decoder(arrays), arrays.faces, cells)
+            masks = MaskLabels(NumpyHand(arrays), arrays.faces, cells)
         return cls(prompts, masks, config.augment.mirror_p)

@@ -13,12 +13,12 @@ import torch
 from utnet.data.cache import cached_arrays
 from utnet.data.source import evenly_spaced, ground_truth_box
 from utnet.errors import InputError
-from utnet.geometry import axis_angle_to_matrix
 from utnet.hand import HandModel
 from utnet.hand.mano import mano_file
 from utnet.io import layouts
 from utnet.io.files import check_size, read_bytes, read_image, read_rgb
 from utnet.io.json_rows import read_rows
+from utnet.rotations import axis_angle_to_matrix
 from utnet.types import HandParams, Sample
 
 SPLITS = ("train", "train_fit", "val", "evaluation")
@@ -260,7 +260,7 @@ class FreiHand:
         if self._mano is None:
             raise InputError("FreiHAND's labels are MANO's; name the folder of your MANO_RIGHT.pkl (data.mano)")
         folder = Path(self._mano)
-        path = mano_file(folder, "right")
+        path = mano_file(folder)
         if not path.is_file():
             raise InputError(f"{path}: no such file; name the folder that holds your MANO_RIGHT.pkl (data.mano)")
         return path

@@ -220,14 +220,14 @@ class Loader:
             InputError: evaluation: a sample that cannot be read. Training: more than `max_bad` of them, or all.
             WorkerError: a worker was killed, or hangs.
         """
-        batches, barren = iter(self._loader), 0
+        batches, num_empty = iter(self._loader), 0
         try:
             while (item := _next(batches)) is not None:
                 batch, bad, num, place = item
                 self._move(num, place)
-                barren = barren + len(bad) if batch is None else 0
+                num_empty = num_empty + len(bad) if batch is None else 0
                 for sample in bad:
-                    self._count(sample, barren)
+                    self._count(sample, num_empty)
                 if batch is not None:
                     yield batch
         finally:
@@ -244,8 +244,8 @@ class Loader:
             position["places"] = {**position["places"], str(place[0]): place[1:]}
         self.position = position
 
-    def _count(self, sample: BadSample, barren: int) -> None:
-        """Notes a bad sample. `barren`: samples since the last good one."""
+    def _count(self, sample: BadSample, num_empty: int) -> None:
+        """Notes a bad sample. `num_empty`: samples since the last good one."""
         if isinstance(sample, _Fatal):
             raise InputError(sample.message)
         if not self._train:
@@ -254,7 +254,7 @@ class Loader:
         source, of, nothing_good = self.source, "", False
         if not is_stream(source):  # a stream that gives nothing ends by itself
             num = len(source)  # type: ignore[arg-type]
-            of, nothing_good = f" of {num}", len(self.bad) >= num or barren > 2 * num
+            of, nothing_good = f" of {num}", len(self.bad) >= num or num_empty > 2 * num
         if len(self.bad) > self._max_bad or nothing_good:
             raise InputError(
                 f"{len(self.bad)}{of} samples cannot be read (train.max_bad_samples is "

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from utnet.render.raster import rasterize
-from utnet.synth.decoder import Decoder
+from utnet.synth.decoder import NumpyHand
 from utnet.types import Sample
 
 _SAME_M = 0.02
@@ -21,7 +21,7 @@ class MaskLabels:
         size_px: side of the masks; crops are multiples of it.
     """
 
-    def __init__(self, decode: Decoder, faces: np.ndarray, size_px: int):
+    def __init__(self, decode: NumpyHand, faces: np.ndarray, size_px: int):
         self._decode, self._faces, self._size_px = decode, faces, size_px
 
     def __call__(self, sample: Sample) -> np.ndarray | None:

@@ -10,7 +10,7 @@ import numpy as np
 from utnet.detect.detection import SIDE_DOUBT_BELOW
 from utnet.detect.landmark import LandmarkNetwork, Landmarks
 from utnet.detect.regions import region_of_landmarks
-from utnet.geometry import apart_percent
+from utnet.geometry import normalized_distance_percent
 
 FIRST_WEIGHT, SECOND_WEIGHT, MIRROR_WEIGHT, FLATTENING = 0.47, 0.93, 1.0, 0.116
 """Weights of the looks' logits of handedness; their sum is divided by 1 + `FLATTENING` for each percent of the box
@@ -33,7 +33,7 @@ def look_again(network: LandmarkNetwork, image_rgb: np.ndarray, first: Landmarks
     """
     region = region_of_landmarks(first.joints_px)
     second = network(image_rgb, region)
-    agreement = float(apart_percent(first.joints_px, second.joints_px).mean())
+    agreement = float(normalized_distance_percent(first.joints_px, second.joints_px).mean())
     right = right_probability(first.right, second.right, agreement)
     if max(right, 1 - right) < SIDE_DOUBT_BELOW:
         mirrored = network.mirrored_right(image_rgb, region)

@@ -25,7 +25,7 @@ import numpy as np
 from utnet.conventions import NUM_JOINTS
 from utnet.detect.networks import ASSETS
 from utnet.errors import InputError
-from utnet.geometry import rotation_to_z
+from utnet.rotations import rotation_to_z
 from utnet.types import check_shape
 
 PATH = ASSETS / "residuals.npz"

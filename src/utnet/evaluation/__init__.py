@@ -1,1 +1,1 @@
-"""Evaluation as a user sees it: scores with protocols and intervals, comparisons, a page, files for benchmarks."""
+"""Evaluation: scores with protocols and intervals, comparisons, reports, and submissions to benchmarks."""

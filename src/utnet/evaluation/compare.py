@@ -1,4 +1,4 @@
-"""Two scored runs on the same samples: paired differences with paired bootstrap intervals."""
+"""Comparison of two scored runs on the same samples: paired differences with bootstrap intervals."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ from utnet.data.sources import counted
 from utnet.errors import InputError
 from utnet.evaluation.rows import METRICS, Row
 from utnet.evaluation.saved_scores import SavedRun
-from utnet.evaluation.summary import MIN_TO_JUDGE, clusters_of, interval_ends, reported, said
+from utnet.evaluation.summary import MIN_TO_JUDGE, clusters_of, format_interval, interval_ends, reported
 
 
 def compare_runs(a: SavedRun, b: SavedRun, *, pairs: list[tuple[int, int]] | None = None, seed: int = 0) -> dict:
-    """B minus A, protocol by protocol.
+    """Computes differences B - A for each protocol.
 
     Args:
         a: one run.
-        b: another on the same samples.
-        pairs: places of the rows to compare, of `a` and of `b`; default: those of the same protocol.
-        seed: of the bootstrap.
+        b: another run on the same samples.
+        pairs: indices of the rows of `a` and `b` to compare; default: rows of the same protocol.
+        seed: seed of the bootstrap.
 
     Returns:
         Plain JSON: `a`, `b` (folders), `rows`: labels and for each metric `a`, `b`, `difference` (b - a), `low`,
-        `high` (None where all samples are of one recording), `excludes_zero` and `better` ("a", "b", or None where the
-        interval holds 0 or is over fewer than `MIN_TO_JUDGE` recordings or samples).
+        `high` (None if all samples are of one recording), `excludes_zero` and `better` ("a", "b", or None if the
+        interval contains 0 or is over fewer than `MIN_TO_JUDGE` recordings or samples).
 
     Raises:
-        InputError: other data or samples, or no protocol in common.
+        InputError: the data or samples differ, or there is no common protocol.
     """
     if pairs is None:
         pairs = [(i, j) for i, x in enumerate(a.rows) for j, y in enumerate(b.rows) if x.protocol == y.protocol]
@@ -48,11 +48,11 @@ def compare_runs(a: SavedRun, b: SavedRun, *, pairs: list[tuple[int, int]] | Non
 
 
 def _check_same(a: SavedRun, b: SavedRun, x: Row, y: Row) -> None:
-    """Refuses pairs that are none."""
+    """Raises InputError unless both rows are of the same samples."""
     for what in ("name", "num", "keys_sha256"):
         if a.about["data"].get(what) != b.about["data"].get(what):
             raise InputError(
-                f"{a.folder} and {b.folder} are scores of different data ({what}: {a.about['data'].get(what)} and "
+                f"{a.folder} and {b.folder} are scores on different data ({what}: {a.about['data'].get(what)} and "
                 f"{b.about['data'].get(what)}); score both on the same split"
             )
     if len(x) != len(y) or not (x.keys == y.keys).all():
@@ -92,7 +92,7 @@ def _compare(x: Row, y: Row, seed: int) -> dict[str, Any]:
 
 
 def compare_lines(result: dict[str, Any]) -> Iterator[str]:
-    """The comparison for a terminal."""
+    """Yields lines of text with the comparison."""
     yield f"A: {result['a']}"
     yield f"B: {result['b']}"
     for row in result["rows"]:
@@ -100,9 +100,9 @@ def compare_lines(result: dict[str, Any]) -> Iterator[str]:
         same = row["label_a"] == row["label_b"]
         yield row["label_a"] if same else f"A: {row['label_a']}; B: {row['label_b']}"
         interval = row["interval"]
-        yield f"{counted(row['num'], 'hand')}; {said(interval)}"
+        yield f"{counted(row['num'], 'hand')}; {format_interval(interval)}"
         if interval["num"] < MIN_TO_JUDGE:
-            yield f"no verdict: it takes {MIN_TO_JUDGE} {interval['over']} (here: {interval['num']})"
+            yield f"no verdict: at least {MIN_TO_JUDGE} {interval['over']} are required (here: {interval['num']})"
         yield f"{'':44s}{'A':>9s}{'B':>9s}{'B - A':>10s}   interval"
         for name, m in row["metrics"].items():
             shown = METRICS[name]

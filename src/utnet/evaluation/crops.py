@@ -1,4 +1,4 @@
-"""Samples of a source as a network is scored on them: crops, and what is known of each before it becomes a crop."""
+"""Crops of a source for evaluation, with side and joint visibility from the full picture."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from utnet.evaluation.validation import is_labelled
 from utnet.types import Batch, HandParams, Sample
 
 VISIBILITY = ("visible", "hidden", "outside", "unknown")
-"""Of a joint: the depth agrees with its z (to `HIDDEN_M`), something is nearer to the camera, it lies outside the
-picture, or nothing can be said (no depth, no reading there)."""
+"""Visibility of a joint: the depth agrees with its z (within `HIDDEN_M`); something is nearer to the camera; outside
+the picture; unknown (no depth or no reading)."""
 _VISIBLE, _HIDDEN, _OUTSIDE, _UNKNOWN = range(4)
 
 
@@ -33,10 +33,10 @@ class Crop:
     """A sample ready for the network.
 
     Attributes:
-        index: in the source.
+        index: index in the source.
         sample: the crop, of a right hand.
-        side: as labelled, before mirroring.
-        visibility: (21,) uint8, places in `VISIBILITY`, judged in the whole picture.
+        side: labelled side, before mirroring.
+        visibility: (21,) uint8 indices into `VISIBILITY`, computed in the full picture.
     """
 
     index: int
@@ -46,22 +46,22 @@ class Crop:
 
 
 @dataclass(frozen=True)
-class Part:
-    """Neighbouring samples: a batch, the crops that it was made of, and what is missing by index."""
+class CropBatch:
+    """Consecutive samples: a batch, its crops, and missing samples by index."""
 
     batch: Batch | None
     crops: list[Crop]
     missing: dict[int, BadSample]
 
 
-class Crops(Dataset):
+class CropDataset(Dataset):
     """Crops of a source, by index.
 
     Args:
         source: map-style.
         config: crop and size.
-        boxes: of a detector, by key; None takes those of the source.
-        labelled: a sample with a joint that has no 3D label is missing.
+        boxes: boxes of a detector, by key; None uses those of the source.
+        labelled: samples with a joint without 3D label count as missing.
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class Crops(Dataset):
             return index, BadSample(sample.key, f"{sample.key}: joints without a 3D label cannot be scored")
         if self._boxes is not None:
             if sample.is_crop:
-                return index, BadSample(sample.key, f"{sample.key}: is a crop already, which takes no other boxes")
+                return index, BadSample(sample.key, f"{sample.key}: already a crop; other boxes cannot be used")
             if sample.key not in self._boxes:
                 return index, BadSample(sample.key, f"{sample.key}: the detector found no hand")
             sample = replace(sample, box_px=self._boxes[sample.key])
@@ -93,7 +93,7 @@ class Crops(Dataset):
 
 
 def visibility(sample: Sample) -> np.ndarray:
-    """(21,) uint8 places in `VISIBILITY`."""
+    """(21,) uint8 indices into `VISIBILITY`."""
     points = image_points(sample)
     height, width = sample.rgb.shape[:2]
     inside = (points > -0.5).all(1) & (points[:, 0] < width - 0.5) & (points[:, 1] < height - 0.5)
@@ -105,9 +105,8 @@ def visibility(sample: Sample) -> np.ndarray:
     return out
 
 
-def parts(crops: Crops, config: Config, *, rank: int = 0, world_size: int = 1) -> Iterator[Part]:
-    """This process's share: the batches of one process, every `world_size`-th of them, so that what a network says of a
-    sample does not depend on the number of processes, to the bit."""
+def crop_batches(crops: CropDataset, config: Config, *, rank: int = 0, world_size: int = 1) -> Iterator[CropBatch]:
+    """Yields every `world_size`-th batch. Batches are equal for any number of processes, hence also predictions."""
     size = config.train.batch_size
     starts = range(rank * size, len(crops), world_size * size)
     workers = min(config.train.num_workers, len(starts))
@@ -118,7 +117,7 @@ def parts(crops: Crops, config: Config, *, rank: int = 0, world_size: int = 1) -
         collate_fn=_part,
         worker_init_fn=init_worker,
         multiprocessing_context=worker_context(workers),
-        generator=torch.Generator(),  # scoring must not move the random state of whoever calls it
+        generator=torch.Generator(),  # keeps the caller's random state
     )
     batches = iter(loader)
     try:
@@ -127,27 +126,27 @@ def parts(crops: Crops, config: Config, *, rank: int = 0, world_size: int = 1) -
         del batches
 
 
-def _part(items: Sequence[Crop | tuple[int, BadSample]]) -> Part:
+def _part(items: Sequence[Crop | tuple[int, BadSample]]) -> CropBatch:
     crops = [item for item in items if isinstance(item, Crop)]
     missing = dict(item for item in items if not isinstance(item, Crop))
-    return Part(collate([crop.sample for crop in crops]) if crops else None, crops, missing)
+    return CropBatch(collate([crop.sample for crop in crops]) if crops else None, crops, missing)
 
 
-def with_depth(part: Part) -> Part:
-    """The samples that have a depth image; the others are missing."""
+def with_depth(part: CropBatch) -> CropBatch:
+    """Keeps the samples with a depth image; the others count as missing."""
     lacking = {
-        crop.index: BadSample(crop.sample.key, f"{crop.sample.key}: no depth image (--depth without scores RGB alone)")
+        crop.index: BadSample(crop.sample.key, f"{crop.sample.key}: no depth image (--depth without scores RGB only)")
         for crop in part.crops
         if crop.sample.depth_m is None
     }
     if not lacking:
         return part
     kept = [crop for crop in part.crops if crop.index not in lacking]
-    return Part(collate([crop.sample for crop in kept]) if kept else None, kept, {**part.missing, **lacking})
+    return CropBatch(collate([crop.sample for crop in kept]) if kept else None, kept, {**part.missing, **lacking})
 
 
-def stacked(params: Sequence[HandParams]) -> HandParams:
-    """Parameters of several hands as float32 tensors."""
+def stack_params(params: Sequence[HandParams]) -> HandParams:
+    """Stacks parameters of several hands to float32 tensors."""
 
     def tensor(name: str) -> torch.Tensor:
         return torch.from_numpy(np.stack([getattr(p, name) for p in params]).astype(np.float32))
@@ -156,5 +155,5 @@ def stacked(params: Sequence[HandParams]) -> HandParams:
 
 
 def _light(crop: Sample) -> Sample:
-    """Without what is not used any more: workers send crops between processes."""
+    """Drops unused arrays, since workers send crops between processes."""
     return replace(crop, hand_mask=None)

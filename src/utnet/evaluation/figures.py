@@ -1,6 +1,6 @@
-"""Figures of a scored run as PNG: PCK curves, histograms of errors, bars a joint and a finger.
+"""Figures of a scored run as PNG: PCK curves, error histograms, bars per joint and finger.
 
-Colours are Okabe and Ito's, which colour-blind readers can tell apart; lines differ in their dashes, too.
+Colours are Okabe and Ito's (distinguishable for colour-blind readers); lines also differ in dashes.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _KINDS = (("root", "relative to the wrist"), ("pa", "after the best similarity (
 
 
 def pck_figure(rows: list[Row]) -> bytes:
-    """Share of joints within 0 to 50 mm, relative to the wrist and after alignment."""
+    """PCK curves from 0 to 50 mm, relative to the wrist and after alignment."""
     figure, axes = _axes(2, 4.8)
     for panel, (kind, text) in zip(axes, _KINDS, strict=True):
         for i, row in enumerate(rows):
@@ -34,7 +34,7 @@ def pck_figure(rows: list[Row]) -> bytes:
 
 
 def histogram_figure(rows: list[Row]) -> bytes:
-    """How the samples' mean errors are spread, with their medians; errors off the scale are in the last bin."""
+    """Histograms of the samples' mean errors, with medians; the last bin contains all larger errors."""
     figure, axes = _axes(2, 4.0)
     for panel, kind, text in zip(axes, ("mpjpe_mm", "pa_mpjpe_mm"), ("MPJPE", "PA-MPJPE"), strict=True):
         values = [row.metrics[kind] for row in rows]
@@ -84,7 +84,7 @@ def _bars(rows: list[Row], names: list[str], columns: list[Any], kinds: tuple[st
             for tick in panel.get_xticklabels():
                 tick.set(ha="right", rotation_mode="anchor")
         panel.set(title=f"mean error {dict(_KINDS)[kind]}", ylabel="error [mm]", xlim=(-0.6, len(names) - 0.4))
-        panel.set_ylim(0, panel.get_ylim()[1] * (1.0 + 0.09 * len(rows)))  # the legend lies over no bar
+        panel.set_ylim(0, panel.get_ylim()[1] * (1.0 + 0.09 * len(rows)))  # space for the legend
         panel.legend(frameon=False, ncols=1, loc="upper left")
     return _png(figure)
 

@@ -1,4 +1,4 @@
-"""Hands out of a network and into the crop's camera, as `predict` places them."""
+"""Predictions of a network, placed in the cameras of their crops as in `predict`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 
 from utnet.conventions import MANO_TIP_VERTICES, MANOPTH_LEFT_TIP_VERTICES, TIPS
 from utnet.errors import InputError
-from utnet.evaluation.crops import Part
+from utnet.evaluation.crops import CropBatch
 from utnet.geometry import crop_to_px
 from utnet.hand import HandModel
 from utnet.model import UTNet
@@ -19,14 +19,14 @@ from utnet.types import Prediction
 
 
 @dataclass(frozen=True)
-class Placed:
+class PlacedHands:
     """Predicted right (or mirrored) hands in the cameras of their crops, float64.
 
     Attributes:
         joints_m: (B, 21, 3) hand frame.
         vertices_m: (B, V, 3) hand frame.
-        transl_m: (B, 1, 3) hand frame to camera; NaN where the camera is not known.
-        expected_mm: (B, 21) error that the network expects of each joint, NaN if it does not say.
+        transl_m: (B, 1, 3) hand frame to camera; NaN if the camera is unknown.
+        expected_mm: (B, 21) predicted error of each joint, NaN for networks without uncertainty.
     """
 
     joints_m: np.ndarray
@@ -35,8 +35,8 @@ class Placed:
     expected_mm: np.ndarray
 
 
-def forward(model: UTNet, part: Part, *, use_depth: bool) -> Prediction:
-    """What the network says of a part's crops, on the CPU."""
+def forward(model: UTNet, part: CropBatch, *, use_depth: bool) -> Prediction:
+    """Runs the network on a batch; returns the prediction on the CPU."""
     assert part.batch is not None
     batch = part.batch.to(next(model.parameters()).device)
     with torch.inference_mode():
@@ -44,11 +44,11 @@ def forward(model: UTNet, part: Part, *, use_depth: bool) -> Prediction:
     return out.map(lambda tensor: tensor.detach().cpu())
 
 
-def place(out: Prediction, part: Part, hand: HandModel, *, use_depth: bool) -> Placed:
-    """Solves each hand's translation from its pixels; with depth its distance is measured.
+def place(out: Prediction, part: CropBatch, hand: HandModel, *, use_depth: bool) -> PlacedHands:
+    """Solves the translation of each hand from its pixels; with depth, its distance is measured.
 
     Raises:
-        InputError: the network's numbers are NaN or inf.
+        InputError: the prediction is NaN or inf.
     """
     joints = out.joints_m.double().numpy()
     vertices = out.vertices_m.double().numpy()  # type: ignore[union-attr]
@@ -58,7 +58,7 @@ def place(out: Prediction, part: Part, hand: HandModel, *, use_depth: bool) -> P
     for i, crop in enumerate(part.crops):
         sample = crop.sample
         if not (np.isfinite(joints[i]).all() and np.isfinite(points[i]).all() and np.isfinite(vertices[i]).all()):
-            raise InputError(f"{sample.key}: the network's joints are NaN or inf; take another checkpoint")
+            raise InputError(f"{sample.key}: the predicted joints are NaN or inf; use another checkpoint")
         if sample.K_px is None:
             continue
         joints_px = crop_to_px(points[i], sample.rgb.shape[0])
@@ -68,11 +68,11 @@ def place(out: Prediction, part: Part, hand: HandModel, *, use_depth: bool) -> P
     expected = np.full(joints.shape[:2], np.nan)
     if out.joint_scale_mm is not None:
         expected = out.joint_scale_mm.double().numpy()
-    return Placed(joints, vertices, transl, expected)
+    return PlacedHands(joints, vertices, transl, expected)
 
 
 def benchmark_tips(joints: np.ndarray, vertices: np.ndarray, tips: str, sides: Sequence[str]) -> np.ndarray:
-    """A copy of (B, 21, 3) joints whose fingertips are the benchmark's vertices of the (B, 778, 3) meshes."""
+    """Replaces the fingertips of (B, 21, 3) joints by the benchmark's vertices of (B, 778, 3) meshes, in a copy."""
     joints = joints.copy()
     for i, side in enumerate(sides):
         left = tips == "manopth" and side == "left"
@@ -81,11 +81,11 @@ def benchmark_tips(joints: np.ndarray, vertices: np.ndarray, tips: str, sides: S
 
 
 def check_benchmark_tips(hand: HandModel, tips: str) -> None:
-    """InputError where the benchmark's fingertips mean nothing: another mesh than MANO's, or no benchmark."""
+    """Raises InputError unless the hand is MANO's and the data set defines fingertip vertices."""
     if hand.name != "mano":
         raise InputError(
-            f"benchmark's tips are vertices of MANO's mesh, and this network's hand is the {hand.name} one; "
+            f"benchmark's tips are vertices of MANO's mesh, but this network uses the {hand.name} hand; "
             "score its own joints"
         )
     if tips not in MANO_TIP_VERTICES:
-        raise InputError("this data set has no fingertips of its own; score the network's own joints")
+        raise InputError("this data set defines no fingertip vertices; score the network's own joints")

@@ -1,4 +1,4 @@
-"""What a score was measured under: said with every result, because the same network scores differently otherwise."""
+"""Protocol of a score: the settings that change the result, reported with it."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ GROUND_TRUTH, MIDDLE = "ground-truth", "middle of the picture"
 
 @dataclass(frozen=True)
 class Protocol:
-    """The switches of a row of scores.
+    """Settings of a row of scores.
 
     Attributes:
-        depth: the network sees the depth image, and the hand's distance is measured by it.
-        boxes: "ground-truth" (labelled or published), "middle of the picture" (FreiHAND without labels), or the
-            name of the file with a detector's.
-        joints: "own": the 21 joints of the network's hand; "benchmark": fingertips are the vertices of its MANO mesh
-            that the benchmark takes.
-        flips: always "none". Averaging with the flipped picture makes no sense here: the flip of a right hand's crop
-            is a left hand's, which a network for right hands (left ones are mirrored before it) never sees.
+        depth: the network uses the depth image, and the distance of the hand is measured from it.
+        boxes: "ground-truth" (labelled or published), "middle of the picture" (FreiHAND without labels), or the name of
+            a file with boxes of a detector.
+        joints: "own": the 21 joints of the network's hand; "benchmark": fingertips are vertices of its MANO mesh, as in
+            the benchmark.
+        flips: always "none". There is no flip averaging: a flipped right hand is a left hand, which the network (for
+            right hands; left ones are mirrored) is not trained on.
     """
 
     depth: bool
@@ -42,14 +42,14 @@ class Protocol:
 
     @property
     def label(self) -> str:
-        """One line that names every switch."""
+        """One line with all settings."""
         boxes = self.boxes if self.boxes in (GROUND_TRUTH, MIDDLE) else f"detected ({self.boxes})"
         depth = "with" if self.depth else "without"
         return f"boxes: {boxes}; joints: {JOINTS[self.joints]}; depth: {depth}; flips: {self.flips}"
 
     @property
     def short(self) -> str:
-        """For legends: the input, and what is not as usual."""
+        """Short label for legends: the input and settings that differ from the default."""
         unusual = [] if self.boxes == GROUND_TRUTH else [f"boxes of {self.boxes}"]
         unusual += [] if self.joints == "own" else [JOINTS[self.joints]]
         return ", ".join([INPUTS[self.input], *unusual])
@@ -59,10 +59,10 @@ class Protocol:
 
 
 def read_boxes(path: str | Path) -> dict[str, np.ndarray]:
-    """A detector's boxes: JSON, sample key -> [x0, y0, x1, y1] in pixels of the whole picture, null for no detection.
+    """Reads boxes of a detector: JSON, sample key -> [x0, y0, x1, y1] in pixels of the full picture, or null.
 
     Raises:
-        InputError: no such file, or an entry that is no box.
+        InputError: the file is missing or an entry is not a box.
     """
     try:
         tree = json.loads(Path(path).read_text(encoding="utf-8"))
@@ -73,7 +73,7 @@ def read_boxes(path: str | Path) -> dict[str, np.ndarray]:
     except ValueError as error:
         raise InputError(f"{path}: not JSON ({error}); expected boxes by sample key") from error
     if not isinstance(tree, dict):
-        raise InputError(f"{path}: expected {{sample key: [x0, y0, x1, y1], ...}} in pixels of the whole pictures")
+        raise InputError(f"{path}: expected {{sample key: [x0, y0, x1, y1], ...}} in pixels of the full picture")
     boxes = {}
     for key, value in tree.items():
         if value is None:

@@ -1,4 +1,4 @@
-"""`report.html`: one self-contained page with loss curves, the scores and a contact sheet of predictions and truth."""
+"""`report.html` of the demo: a self-contained page with loss curves, scores and drawn predictions."""
 
 from __future__ import annotations
 
@@ -11,26 +11,29 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import torch
 
 from utnet.config import Config, LossConfig
 from utnet.data.loader import collate
 from utnet.data.source import Source, evenly_spaced
 from utnet.data.transforms import right_crop
-from utnet.errors import InputError
-from utnet.geometry import crop_to_px, project
+from utnet.evaluation.crops import Crop, CropBatch, visibility
+from utnet.evaluation.placing import PlacedHands, forward, place
+from utnet.evaluation.sheet import enlarged_crop
+from utnet.geometry import project
 from utnet.metrics import mpjpe_mm, pa_mpjpe_mm
 from utnet.model import UTNet
-from utnet.placement import measure_distance, solve_translation
 from utnet.render.drawing import color_depth, contact_sheet, draw_skeleton, label, overlay_mesh
 from utnet.render.html import picture, write_page
 
-_SHOWN_PX = 224
-
 
 def score_rows(name: str, before: dict, after: dict, training: str) -> list[tuple[str, str, str, float, float]]:
-    """(kind, data, row, MPJPE, PA-MPJPE) of a held-out set: the best constant hand of so many, then RGB and RGB-D
-    before and after `training`, or what it is called."""
+    """Rows (kind, data, row, MPJPE, PA-MPJPE) of a held-out set: constant hand, RGB and RGB-D before and after.
+
+    Args:
+        name: of the data.
+        before, after: scores of `validation.evaluate`.
+        training: name of the training, for labels.
+    """
     constant, row = after["constant"], f"best constant hand of {after['num']:,}"
     rows = [("reference", name, row, constant["mpjpe_mm"], constant["pa_mpjpe_mm"])]
     for when, scores in (("before", before), ("after", after)):
@@ -42,7 +45,7 @@ def score_rows(name: str, before: dict, after: dict, training: str) -> list[tupl
 
 
 def loss_figure(metrics_csv: Path, config: LossConfig) -> bytes:
-    """PNG: what each term adds to the training loss (its value times its weight), and the validation errors."""
+    """Plots the weighted terms of the training loss and the validation errors, as PNG."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -76,52 +79,43 @@ def loss_figure(metrics_csv: Path, config: LossConfig) -> bytes:
 
 
 def prediction_sheet(model: UTNet, source: Source, config: Config, *, num: int = 6) -> np.ndarray:
-    """Rows of: picture, truth, RGB prediction, depth, RGB-D prediction; evenly spaced over the source, not chosen.
+    """Draws rows of picture, ground truth, RGB prediction, depth, RGB-D prediction, evenly spaced over the source.
 
-    Meshes are drawn in the camera of the crop, placed where the network says (RGB) or where depth measures it (RGB-D).
+    Meshes are drawn in the camera of the crop, at the distance predicted by the network (RGB) or measured (RGB-D).
     """
-    picks = evenly_spaced(len(source), num)
-    crops = [right_crop(source[int(i)], config.model.size_px, config.crop) for i in picks]
-    batch = collate(crops).to(next(model.parameters()).device)
+    crops = [_crop(source, int(i), config) for i in evenly_spaced(len(source), num)]
+    batch = CropBatch(collate([crop.sample for crop in crops]), crops, {})
     model.eval()
-    with torch.inference_mode():
-        outs = {use: model.forward_batch(batch, use_depth=use).map(lambda t: t.float().cpu()) for use in (False, True)}
+    placed = {
+        use: place(forward(model, batch, use_depth=use), batch, model.hand, use_depth=use) for use in (False, True)
+    }
     panels = []
-    for i, sample in enumerate(crops):
-        if sample.K_px is None:
-            raise InputError(
-                f"{sample.key}: its camera is not known, and meshes are drawn with it; choose another source"
-            )
-        picture, K = _enlarge(sample.rgb, sample.K_px)
-        truth = sample.joints_cam_m
+    for i, crop in enumerate(crops):
+        sample, truth = crop.sample, crop.sample.joints_cam_m
+        picture, K = enlarged_crop(sample)
         panels.append(label(picture, sample.key[-34:]))
         panels.append(label(draw_skeleton(picture, project(truth, K)), "truth"))
         for use_depth, name in ((False, "RGB"), (True, "RGB-D")):
             if use_depth and sample.depth_m is not None:
                 depth = color_depth(sample.depth_m, float(np.median(truth[:, 2])))
                 panels.append(label(cv2.resize(depth, picture.shape[1::-1], interpolation=cv2.INTER_NEAREST), "depth"))
-            panels.append(_prediction_panel(model, outs[use_depth], i, sample, picture, K, name, measure=use_depth))
+            panels.append(_prediction_panel(model, placed[use_depth], i, truth, picture, K, name))
     return contact_sheet(panels, 5)
 
 
-def _prediction_panel(model, out, i, sample, picture, K, name, *, measure: bool) -> np.ndarray:
-    joints, vertices = out.joints_m[i].double().numpy(), out.vertices_m[i].double().numpy()
-    faces = model.hand.faces.cpu().numpy()
-    size_px = sample.rgb.shape[0]
-    transl = solve_translation(joints, crop_to_px(out.joints_crop[i].double().numpy(), size_px), sample.K_px)
-    if measure:
-        transl = measure_distance(vertices, faces, joints, transl, sample.depth_m, sample.K_px)
-    drawn = overlay_mesh(picture, vertices + transl, faces, K)
+def _crop(source: Source, index: int, config: Config) -> Crop:
+    sample = source[index]
+    return Crop(index, right_crop(sample, config.model.size_px, config.crop), sample.side, visibility(sample))
+
+
+def _prediction_panel(
+    model: UTNet, placed: PlacedHands, i: int, truth_m: np.ndarray, picture: np.ndarray, K: np.ndarray, name: str
+) -> np.ndarray:
+    joints, transl = placed.joints_m[i], placed.transl_m[i]
+    drawn = overlay_mesh(picture, placed.vertices_m[i] + transl, model.hand.faces.cpu().numpy(), K)
     drawn = draw_skeleton(drawn, project(joints + transl, K))
-    error = mpjpe_mm(joints[None], sample.joints_cam_m[None]).item()
-    aligned = pa_mpjpe_mm(joints[None], sample.joints_cam_m[None]).item()
+    error, aligned = mpjpe_mm(joints[None], truth_m[None]).item(), pa_mpjpe_mm(joints[None], truth_m[None]).item()
     return label(drawn, f"{name}: {error:.0f} mm, PA {aligned:.0f}")
-
-
-def _enlarge(rgb: np.ndarray, K_px: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    factor = _SHOWN_PX / rgb.shape[0]
-    scale = np.array([[factor, 0, (factor - 1) / 2], [0, factor, (factor - 1) / 2], [0, 0, 1]])
-    return cv2.resize(rgb, (_SHOWN_PX, _SHOWN_PX), interpolation=cv2.INTER_CUBIC), scale @ K_px
 
 
 def write_report(
@@ -134,7 +128,7 @@ def write_report(
     sheets: dict[str, np.ndarray],
     links: dict[str, str],
 ) -> None:
-    """Writes the page, whole or not at all. `rows` are `score_rows`; `links` are name -> file beside the page."""
+    """Writes the page atomically. `rows` are from `score_rows`; `links` maps names to files beside the page."""
     constant = {data: mpjpe for kind, data, _, mpjpe, _ in rows if kind == "reference"}
     table = "".join(
         f'<tr class="{kind}"><td>{html.escape(data)}</td><td>{html.escape(row)}</td><td>{mpjpe:.1f}</td>'
@@ -147,16 +141,16 @@ def write_report(
         "<table><tr><th>data</th><th>input</th><th>MPJPE [mm]</th><th>of constant</th><th>PA-MPJPE [mm]</th></tr>",
         table,
         "</table>",
-        "<p class='note'>MPJPE: mean joint error relative to the wrist. PA: after the best similarity. The best "
-        "constant hand is fitted to the held-out truth itself: no answer that ignores the picture does better.</p>",
+        "<p class='note'>MPJPE: mean joint error relative to the wrist. PA: after Procrustes alignment. The best "
+        "constant hand is fitted to the held-out ground truth: no prediction that ignores the picture is better.</p>",
         "<h2>Curves</h2>",
         picture(curves_png, "loss curves"),
     ]
     if sheets:
         body.append(
-            "<p class='note'>Below: meshes drawn where the network puts them, or with depth where depth measures them; "
-            "mm as in the table, relative to the wrist and after alignment (PA). A network that learnt little and is "
-            "not sure of a hand's pose draws it small, in the middle.</p>"
+            "<p class='note'>Below: meshes at the predicted distance (RGB) or at the measured one (RGB-D); errors "
+            "in mm, relative to the wrist and after alignment (PA). Networks with little training predict small hands "
+            "in the middle.</p>"
         )
     for name, sheet in sheets.items():
         data = cv2.imencode(".png", np.ascontiguousarray(sheet[..., ::-1]))[1].tobytes()

@@ -1,4 +1,4 @@
-"""Scores of every sample under one protocol: what means, intervals, comparisons and tables are made of."""
+"""Per-sample scores under one protocol, from which means, intervals, comparisons and tables are computed."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from utnet.evaluation.protocol import Protocol
 from utnet.metrics import SampleScores
 
 ALIGNMENTS = {"absolute": "absolute", "root": "root_relative", "pa": "procrustes", "st": "scale_translation"}
-"""Our short names, and those of `metrics.SampleScores`."""
+"""Short names, and those of `metrics.SampleScores`."""
 
 
 @dataclass(frozen=True)
 class Metric:
-    """How a metric is shown.
+    """Display of a metric.
 
     Attributes:
-        title: with its unit, for tables.
-        decimals: shown.
+        title: name with unit.
+        decimals: number of decimals.
         higher_is_better: False for errors.
     """
 
@@ -43,8 +43,8 @@ METRICS = {
     "absolute_f5": Metric("absolute F@5mm", 3, higher_is_better=True),
     "absolute_f15": Metric("absolute F@15mm", 3, higher_is_better=True),
 }
-"""One number a sample; a split's score is their mean (an AUC's too: all samples have the same number of joints).
-MPJPE and PVE are relative to the wrist, PA after the best similarity, absolute in the camera."""
+"""Metrics with one number per sample; the score of a split is their mean (also for AUC: all samples have 21 joints).
+MPJPE and PVE are relative to the wrist, PA after Procrustes alignment, absolute in the camera frame."""
 
 _MESH = ("pve_mm", "pa_pve_mm", "absolute_pve_mm", "pa_f5", "pa_f15", "absolute_f5", "absolute_f15")
 
@@ -54,17 +54,17 @@ class Row:
     """One network under one protocol on N samples of a split.
 
     Attributes:
-        protocol: the switches.
-        num_expected: samples of the split; N and the missing ones together.
-        missing: message by key of samples without a score.
-        keys: (N,) of the samples, in the source's order.
+        protocol: the settings.
+        num_expected: number of samples of the split, including missing ones.
+        missing: messages of samples without a score, by key.
+        keys: (N,) keys of the samples, in the order of the source.
         sequences: (N,) recordings.
         sides: (N,) "right" or "left" as labelled.
-        visibility: (N, 21) uint8, places in `crops.VISIBILITY`.
+        visibility: (N, 21) uint8 indices into `crops.VISIBILITY`.
         label_conf: (N, 21) confidence of the labels.
-        expected_mm: (N, 21) errors that the network expects, NaN if it does not say.
+        expected_mm: (N, 21) errors predicted by the network, NaN without uncertainty.
         joints_mm: (N, 21) float64 errors by alignment: absolute (NaN without a camera), root, pa, st.
-        metrics: (N,) float64 by name, keys of `METRICS`; NaN where a sample has no such truth.
+        metrics: (N,) float64 by name, keys of `METRICS`; NaN without the required ground truth.
     """
 
     protocol: Protocol
@@ -84,7 +84,7 @@ class Row:
 
     @property
     def label(self) -> str:
-        """The protocol, and how many samples are missing, if any."""
+        """The protocol, and the number of missing samples, if any."""
         lacking = f"; {len(self.missing)} of {self.num_expected} samples missing" if self.missing else ""
         return self.protocol.label + lacking
 
@@ -102,21 +102,21 @@ def joint_metrics(errors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def sample_auc(errors_mm: np.ndarray) -> np.ndarray:
-    """(N,) area under each sample's own PCK curve, 100 thresholds from 0 to 50 mm; their mean is the split's AUC."""
+    """(N,) area under the PCK curve of each sample, 100 thresholds from 0 to 50 mm; their mean is the split's AUC."""
     thresholds = np.linspace(0.0, 50.0, 100)
-    first = np.searchsorted(thresholds, errors_mm)  # the first threshold that is not below the error
+    first = np.searchsorted(thresholds, errors_mm)  # index of the first threshold >= error
     width = thresholds[1]
-    # By the trapezoidal rule an error counts from its threshold on, and half the step before it.
+    # Trapezoidal rule: an error counts from its threshold on, plus half a step before it.
     area = np.clip((99 - first) * width + np.where((first > 0) & (first < 100), width / 2, 0.0), 0.0, None)
     return area.mean(1) / 50.0
 
 
 def mesh_metrics(scores: SampleScores, pve_mm: np.ndarray, has_mesh: np.ndarray) -> dict[str, np.ndarray]:
-    """Scores of the samples with a mesh -> (N,) numbers by name, NaN for the others.
+    """Mesh metrics by name, (N,) each, NaN for samples without mesh.
 
     Args:
-        scores: with `mesh`, of the samples where `has_mesh`.
-        pve_mm: their vertex errors relative to the wrist.
+        scores: with `mesh`, of the samples where `has_mesh` is True.
+        pve_mm: their wrist-relative vertex errors.
         has_mesh: (N,) bool.
     """
     absolute, aligned = scores.mesh["absolute"], scores.mesh["procrustes"]
@@ -130,5 +130,5 @@ def mesh_metrics(scores: SampleScores, pve_mm: np.ndarray, has_mesh: np.ndarray)
 
 
 def no_mesh(num: int) -> dict[str, np.ndarray]:
-    """The mesh metrics of samples without a mesh: NaN."""
+    """Mesh metrics of `num` samples without mesh: NaN."""
     return {name: np.full(num, np.nan) for name in _MESH}

@@ -1,4 +1,4 @@
-"""A scored run on disk: scores.json, scores.npz and per_sample.csv in a folder."""
+"""Saving and loading of scored runs: scores.json, scores.npz and per_sample.csv in a folder."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import numpy as np
 from utnet.errors import InputError
 from utnet.evaluation.protocol import Protocol
 from utnet.evaluation.rows import ALIGNMENTS, METRICS, Row
-from utnet.io.atomic import whole_file, write_json, write_whole
+from utnet.io.atomic import atomic_file, atomic_write, write_json
 
 JSON, NPZ, CSV = "scores.json", "scores.npz", "per_sample.csv"
 _TEXT = ("keys", "sequences", "sides")
@@ -23,7 +23,7 @@ _NUMBERS = ("visibility", "label_conf", "expected_mm")
 
 @dataclass(frozen=True)
 class SavedRun:
-    """What `load_run` reads: rows, and `about` of scores.json ("data": the fingerprint of the samples)."""
+    """A loaded run: rows, and `about` from scores.json ("data": fingerprint of the samples)."""
 
     folder: Path
     rows: list[Row]
@@ -31,30 +31,30 @@ class SavedRun:
 
 
 def save_run(folder: Path, rows: list[Row], summaries: list[dict[str, Any]], about: dict[str, Any]) -> None:
-    """Writes the three files, each whole or not at all. Their errors are float32: a hundred-thousandth of a mm.
+    """Writes the three files, each atomically. Errors are stored as float32 (1e-5 mm).
 
     Args:
         folder: an existing folder.
         rows: the scores.
-        summaries: `summary.summarise` of each.
-        about: what was scored: "checkpoint", "data" and what else is JSON.
+        summaries: `summary.summarise` of each row.
+        about: description of the run: "checkpoint", "data" and other JSON entries.
     """
     arrays: dict[str, np.ndarray] = {}
     for i, row in enumerate(rows):
         arrays |= {f"{i}/{name}": getattr(row, name) for name in (*_TEXT, *_NUMBERS)}
         arrays |= {f"{i}/joints_{name}_mm": array.astype(np.float32) for name, array in row.joints_mm.items()}
         arrays |= {f"{i}/{name}": array for name, array in row.metrics.items()}
-    with whole_file(folder / NPZ) as temporary, open(temporary, "wb") as file:
+    with atomic_file(folder / NPZ) as temporary, open(temporary, "wb") as file:
         np.savez_compressed(file, allow_pickle=False, **arrays)
-    write_whole(folder / CSV, _csv(rows))
+    atomic_write(folder / CSV, _csv(rows))
     write_json(folder / JSON, {**about, "rows": summaries})
 
 
 def load_run(folder: str | Path) -> SavedRun:
-    """Reads what `save_run` wrote.
+    """Loads a run written by `save_run`.
 
     Raises:
-        InputError: files are missing, damaged or of something else.
+        InputError: files are missing, damaged or not those of a scored run.
     """
     folder = Path(folder)
     for name in (JSON, NPZ):
@@ -82,7 +82,7 @@ def _row(i: int, tree: dict[str, Any], arrays: Any) -> Row:
 
 
 def _csv(rows: list[Row]) -> str:
-    """A line a sample and row; empty where a sample has no such number."""
+    """One line per sample and row; missing numbers are empty."""
     text = io.StringIO()
     write = csv.writer(text, lineterminator="\n").writerow
     write(["protocol", "key", "sequence", "side", "expected_error_mm", *METRICS])

@@ -1,4 +1,4 @@
-"""`report.html` of a scored run: rows with intervals, curves, histograms, bars, recordings, and cases drawn."""
+"""`report.html` of a scored run: scores with intervals, curves, histograms, bars, recordings, drawn cases."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy as np
 from utnet.evaluation.figures import finger_figure, histogram_figure, joint_figure, pck_figure
 from utnet.evaluation.protocol import INPUTS, Protocol
 from utnet.evaluation.rows import METRICS, Row
-from utnet.evaluation.summary import said
+from utnet.evaluation.summary import format_interval
 from utnet.render.html import picture, write_page
 
 _STYLE = """
@@ -22,7 +22,7 @@ td, th { padding: .35rem .7rem; } td:first-child { white-space: nowrap; }
 """
 _JOINTS = ("mpjpe_mm", "pa_mpjpe_mm", "st_mpjpe_mm", "absolute_mpjpe_mm", "auc", "pa_auc")
 _SHOWN_SEQUENCES = 40
-_CASES = "White, dashed: truth. Orange, solid: prediction. Left hands are shown mirrored."
+_CASES = "White, dashed: ground truth. Orange, solid: prediction. Left hands are shown mirrored."
 
 
 def write_scores_page(
@@ -36,15 +36,15 @@ def write_scores_page(
     sheets: Mapping[str, np.ndarray],
     links: Iterable[str],
 ) -> None:
-    """Writes the page, whole or not at all.
+    """Writes the page atomically.
 
     Args:
         path: the file.
         title: its heading.
         facts: lines below it.
         rows: the scores.
-        summaries: `summary.summarise` of each.
-        constant: `evaluate.constant_hand` of the truth.
+        summaries: `summary.summarise` of each row.
+        constant: `validation.constant_hand` of the ground truth.
         sheets: pictures by heading.
         links: files beside the page.
     """
@@ -90,10 +90,10 @@ def _mesh_scores(summaries: list[dict[str, Any]]) -> str:
 
 def _notes(interval: dict[str, Any]) -> str:
     return (
-        f"Small: {said(interval)}. MPJPE: mean joint error "
-        "relative to the wrist, PA after the best similarity, absolute in the camera. AUC: area under the PCK curve, "
-        "0 to 50 mm. The best constant hand is fitted to the truth itself: no answer that ignores the picture does "
-        "better. Flips: none, since the flip of a right hand is a left one, which the network never sees."
+        f"Small: {format_interval(interval)}. MPJPE: mean joint error "
+        "relative to the wrist, PA after Procrustes alignment, absolute in the camera. AUC: area under the PCK curve, "
+        "0 to 50 mm. The best constant hand is fitted to the ground truth: no prediction that ignores the picture is "
+        "better. Flips: none, since a flipped right hand is a left hand, which the network is not trained on."
     )
 
 
@@ -115,7 +115,7 @@ def _groups(summaries: list[dict[str, Any]], section: str, counted: str, title: 
 
 
 def _sequences(summaries: list[dict[str, Any]]) -> str:
-    """Worst recordings first."""
+    """Table of recordings, worst first."""
     first = summaries[0]["sequences"]
     order = sorted(first, key=lambda name: -first[name]["mpjpe_mm"])
     metrics = {"mpjpe_mm": "MPJPE [mm]"} if len(summaries) > 2 else {"mpjpe_mm": "MPJPE [mm]", "pa_mpjpe_mm": "PA [mm]"}

@@ -1,7 +1,7 @@
-"""One pass of a network over a source: numbers of every sample under every protocol that is asked for.
+"""Evaluation of a network on a source: per-sample scores under each requested protocol, in one pass.
 
-Memory holds a few hundred numbers a sample, never a mesh. Under torchrun the processes take turns with batches and put
-their numbers together once, at the end.
+Only a few hundred numbers per sample are kept, never a mesh. Under torchrun batches are distributed over the processes,
+and results are gathered once, at the end.
 """
 
 from __future__ import annotations
@@ -16,26 +16,27 @@ from tqdm import tqdm
 
 from utnet.config import Config
 from utnet.data.source import BadSample, Source
-from utnet.distributed import World, this_world
+from utnet.distributed import ProcessInfo, process_info
 from utnet.errors import InputError
-from utnet.evaluation.crops import Crop, Crops, Part, parts, stacked, with_depth
-from utnet.evaluation.placing import Placed, benchmark_tips, check_benchmark_tips, forward, place
+from utnet.evaluation.crops import Crop, CropBatch, CropDataset, crop_batches, stack_params, with_depth
+from utnet.evaluation.placing import PlacedHands, benchmark_tips, check_benchmark_tips, forward, place
 from utnet.evaluation.protocol import GROUND_TRUTH, Protocol
 from utnet.evaluation.rows import ALIGNMENTS, Row, joint_metrics, mesh_metrics, no_mesh
 from utnet.metrics import pve_mm, sample_scores
 from utnet.model import UTNet
 
 Boxes = Mapping[str, Mapping[str, np.ndarray]]
-"""A detector's boxes by sample key, by the name that `Protocol.boxes` has for them."""
+"""Boxes of detectors by sample key, by the name in `Protocol.boxes`."""
 
 
 @dataclass(frozen=True)
-class Run:
-    """What a pass found.
+class ScoredRun:
+    """Result of a pass.
 
     Attributes:
-        rows: one a protocol, in the order in which they were asked for.
-        gt_m: (N, 21, 3) true joints of the first row's samples, camera of the crop, mirrored hands as right hands.
+        rows: one per protocol, in the requested order.
+        gt_m: (N, 21, 3) ground-truth joints of the first row's samples, camera of the crop, mirrored hands as right
+            hands.
     """
 
     rows: list[Row]
@@ -50,27 +51,26 @@ def score_source(
     protocols: Sequence[Protocol],
     boxes: Boxes | None = None,
     allow_missing: bool = False,
-    world: World | None = None,
+    world: ProcessInfo | None = None,
     progress: bool = False,
-) -> Run:
+) -> ScoredRun:
     """Scores `model` on every sample of `source`.
 
     Args:
-        model: the network; it is left in the mode in which it came.
+        model: the network; its training mode is restored.
         source: map-style, with 3D labels.
         config: crop, size and loader settings.
-        protocols: the rows; those with the same boxes share a reading of the data.
-        boxes: what `Protocol.boxes` other than "ground-truth" stand for.
-        allow_missing: samples that cannot be read, have no 3D label, no detected box or, in rows with depth, no depth
-            image are left out, and every row says how many.
-        world: the processes (default: those that are joined now). All of them get the result.
-        progress: show a bar.
+        protocols: one per row; those with the same boxes share one pass over the data.
+        boxes: boxes for `Protocol.boxes` other than "ground-truth".
+        allow_missing: skip samples that cannot be read, have no 3D label, no detected box or, with depth, no depth
+            image. Their number is reported in every row.
+        world: the processes (default: the current process group). All of them get the result.
+        progress: show a progress bar.
 
     Raises:
-        InputError: a sample is missing, or has no depth where a protocol takes it; or a switch that does not go with
-            this network.
+        InputError: a sample is missing or lacks required depth, or a setting does not fit this network.
     """
-    world = world or this_world()
+    world = world or process_info()
     for protocol in protocols:
         if protocol.joints == "benchmark":
             check_benchmark_tips(model.hand, source.tips)
@@ -81,24 +81,24 @@ def score_source(
     try:
         for name in dict.fromkeys(protocol.boxes for protocol in protocols):
             wanted = [protocol for protocol in protocols if protocol.boxes == name]
-            crops = Crops(source, config, None if name == GROUND_TRUTH else (boxes or {})[name])
+            crops = CropDataset(source, config, None if name == GROUND_TRUTH else (boxes or {})[name])
             found = _one_pass(model, source, crops, config, wanted, world, progress)
             for protocol in wanted:
                 rows[protocol], truth[protocol] = _row(protocol, found[protocol], len(source), allow_missing)
     finally:
         model.train(was_training)
-    return Run([rows[protocol] for protocol in protocols], truth[protocols[0]])
+    return ScoredRun([rows[protocol] for protocol in protocols], truth[protocols[0]])
 
 
 @dataclass
-class _Found:
-    """One process's share of a protocol's row, or all of them put together: arrays a batch by name."""
+class _RowParts:
+    """Parts of a row, of one process or of all: lists of per-batch arrays by name."""
 
     facts: dict[str, list[np.ndarray]] = field(default_factory=lambda: defaultdict(list))
     scores: dict[str, list[np.ndarray]] = field(default_factory=lambda: defaultdict(list))
     missing: dict[int, BadSample] = field(default_factory=dict)
 
-    def add(self, other: _Found) -> None:
+    def add(self, other: _RowParts) -> None:
         self.missing.update(other.missing)
         _add(self.facts, other.facts)
         _add(self.scores, other.scores)
@@ -107,28 +107,28 @@ class _Found:
 def _one_pass(
     model: UTNet,
     source: Source,
-    crops: Crops,
+    crops: CropDataset,
     config: Config,
     protocols: list[Protocol],
-    world: World,
+    world: ProcessInfo,
     progress: bool,
-) -> dict[Protocol, _Found]:
-    own = {protocol: _Found() for protocol in protocols}
+) -> dict[Protocol, _RowParts]:
+    own = {protocol: _RowParts() for protocol in protocols}
     size = config.train.batch_size * world.size
-    shown = None if progress and world.is_first else True
+    shown = None if progress and world.is_main else True
     with tqdm(total=-(-len(crops) // size), desc="score", disable=shown, leave=False) as bar:
-        for part in parts(crops, config, rank=world.rank, world_size=world.size):
+        for part in crop_batches(crops, config, rank=world.rank, world_size=world.size):
             _score_part(model, source, part, own)
             bar.update()
-    whole = {protocol: _Found() for protocol in protocols}
-    for share in world.gather(own):
+    merged = {protocol: _RowParts() for protocol in protocols}
+    for parts in world.gather(own):
         for protocol in protocols:
-            whole[protocol].add(share[protocol])
-    return whole
+            merged[protocol].add(parts[protocol])
+    return merged
 
 
 def _facts(crops: list[Crop]) -> dict[str, np.ndarray]:
-    """What is known of the samples whatever the network says."""
+    """Facts about the samples that do not depend on the prediction."""
     return {
         "index": np.array([crop.index for crop in crops]),
         "keys": np.array([crop.sample.key for crop in crops]),
@@ -140,10 +140,10 @@ def _facts(crops: list[Crop]) -> dict[str, np.ndarray]:
     }
 
 
-def _score_part(model: UTNet, source: Source, whole: Part, found: dict[Protocol, _Found]) -> None:
-    """One forward pass for each input, and its numbers under every protocol with that input."""
+def _score_part(model: UTNet, source: Source, batch: CropBatch, found: dict[Protocol, _RowParts]) -> None:
+    """Runs the network once per input (RGB, RGB-D) and scores it under every protocol with that input."""
     for use_depth in dict.fromkeys(protocol.depth for protocol in found):
-        part = with_depth(whole) if use_depth else whole
+        part = with_depth(batch) if use_depth else batch
         rows = {protocol: row for protocol, row in found.items() if protocol.depth == use_depth}
         for row in rows.values():
             row.missing.update(part.missing)
@@ -161,9 +161,9 @@ def _score_part(model: UTNet, source: Source, whole: Part, found: dict[Protocol,
 
 
 def _numbers(
-    joints_m: np.ndarray, placed: Placed, crops: list[Crop], truth: list[np.ndarray | None]
+    joints_m: np.ndarray, placed: PlacedHands, crops: list[Crop], truth: list[np.ndarray | None]
 ) -> dict[str, np.ndarray]:
-    """(B, ...) arrays by name: errors of joints by alignment, and one number a sample for each metric."""
+    """(B, ...) arrays by name: joint errors by alignment, and one number per sample for each metric."""
     gt = np.stack([crop.sample.joints_cam_m for crop in crops]).astype(np.float64)
     known = np.isfinite(placed.transl_m)
     joints = joints_m + np.where(known, placed.transl_m, 0.0)
@@ -186,8 +186,10 @@ def _numbers(
 
 
 def _meshes(model: UTNet, crops: list[Crop]) -> list[np.ndarray | None]:
-    """(V, 3) true mesh of each sample in the crop's camera: labelled vertices of the network's kind of hand, else
-    parameters of it decoded, else None."""
+    """Ground-truth mesh (V, 3) of each sample in the camera of the crop, or None.
+
+    It is the labelled mesh, or else decoded from labelled parameters, if these are of the network's hand model.
+    """
     hand = model.hand
     out: list[np.ndarray | None] = [None] * len(crops)
     decodable = []
@@ -203,7 +205,7 @@ def _meshes(model: UTNet, crops: list[Crop]) -> list[np.ndarray | None]:
         params = [crops[i].sample.params for i in decodable]
         device = hand.v_template.device
         with torch.inference_mode():
-            mesh = hand.decode(stacked([p for p in params if p is not None]).to(device)).vertices_m
+            mesh = hand.decode(stack_params([p for p in params if p is not None]).to(device)).vertices_m
         for i, p, vertices in zip(decodable, params, mesh.double().cpu().numpy(), strict=True):
             out[i] = vertices + p.transl_m  # type: ignore[union-attr]
     return out
@@ -219,13 +221,13 @@ def _add(lists: dict[str, list], others: dict[str, list]) -> None:
         lists[name] += arrays
 
 
-def _row(protocol: Protocol, found: _Found, num: int, allow_missing: bool) -> tuple[Row, np.ndarray]:
-    """The whole row in the source's order, and its true joints."""
+def _row(protocol: Protocol, found: _RowParts, num: int, allow_missing: bool) -> tuple[Row, np.ndarray]:
+    """The row in the order of the source, and its ground-truth joints."""
     missing = [found.missing[index] for index in sorted(found.missing)]
     if missing and not allow_missing:
         raise InputError(
             f"{len(missing)} of {num} samples cannot be scored, the first: {missing[0].message}; a mean over a part is "
-            "not reported (--allow-missing reports it, and says so in every row)"
+            "not reported (use --allow-missing to skip them)"
         )
     if not found.facts:
         raise InputError(f"none of {num} samples can be scored, the first: {missing[0].message}")

@@ -1,4 +1,4 @@
-"""Cases drawn: what the network sees, the true skeleton dashed, the predicted one solid, and its mesh."""
+"""Drawings of single cases: crop, ground-truth skeleton (dashed), predicted skeleton (solid) and mesh."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from utnet.config import Config
 from utnet.conventions import PARENTS
 from utnet.data.source import Source
 from utnet.errors import InputError
-from utnet.evaluation.crops import Crops, parts
-from utnet.evaluation.placing import Placed, forward, place
+from utnet.evaluation.crops import CropDataset, crop_batches
+from utnet.evaluation.placing import PlacedHands, forward, place
 from utnet.evaluation.protocol import GROUND_TRUTH, INPUTS
 from utnet.evaluation.rows import Row
 from utnet.evaluation.scoring import Boxes
@@ -23,13 +23,13 @@ from utnet.types import Sample
 
 SHOWN_PX = 224
 PREDICTED, TRUE = (230, 159, 0), (255, 255, 255)
-"""Orange against white, both with a dark edge: apart for every eye and on every background."""
+"""Orange and white with dark edges are distinguishable for colour-blind readers and on any background."""
 _EDGE = (20, 20, 20)
 _COLUMNS = 3
 
 
 def pick_cases(row: Row, num: int = 6) -> dict[str, list[int]]:
-    """Places in the row of its worst hands and of those around the median, by MPJPE."""
+    """Indices of the hands with the largest MPJPE and of those around the median."""
     order = np.argsort(row.metrics["mpjpe_mm"], kind="stable")
     num = min(num, len(order))
     middle = max(0, (len(order) - num) // 2)
@@ -45,23 +45,23 @@ def case_sheet(
     *,
     boxes: Boxes | None = None,
 ) -> np.ndarray:
-    """A line a case: RGB's skeleton, RGB-D's skeleton and mesh (without depth: RGB's mesh).
+    """Draws one line per case: RGB skeleton, RGB-D skeleton, RGB-D mesh (without depth: RGB mesh).
 
     Args:
         model: the network.
         source: the samples.
         config: crop and size.
-        rows: of one kind of boxes, at most one with depth and one without.
-        keys: of the samples to draw, all in the first row.
-        boxes: as `run.score_source`.
+        rows: with the same boxes, at most one with depth and one without.
+        keys: keys of the samples to draw, all in the first row.
+        boxes: as in `scoring.score_source`.
     """
     index = {source.key(i): i for i in range(len(source))}
     name = rows[0].protocol.boxes
-    crops = Crops(source, config, None if name == GROUND_TRUTH else (boxes or {})[name])
-    chosen = _Chosen(crops, [index[key] for key in keys])
+    crops = CropDataset(source, config, None if name == GROUND_TRUTH else (boxes or {})[name])
+    chosen = _CropSubset(crops, [index[key] for key in keys])
     panels: list[np.ndarray] = []
     model.eval()
-    for part in parts(chosen, config):
+    for part in crop_batches(chosen, config):
         placed = {
             use: place(forward(model, part, use_depth=use), part, model.hand, use_depth=use) for use in _uses(rows)
         }
@@ -70,10 +70,10 @@ def case_sheet(
     return contact_sheet(panels, 2 * _COLUMNS if len(keys) > 1 else _COLUMNS)
 
 
-class _Chosen(Crops):
-    """Some of the crops."""
+class _CropSubset(CropDataset):
+    """Crops at some indices."""
 
-    def __init__(self, crops: Crops, indices: list[int]):
+    def __init__(self, crops: CropDataset, indices: list[int]):
         self._crops, self._indices = crops, indices
 
     def __len__(self) -> int:
@@ -87,13 +87,13 @@ def _uses(rows: Sequence[Row]) -> list[bool]:
     return list(dict.fromkeys(row.protocol.depth for row in rows))
 
 
-def _one(placed: Placed, i: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _one(placed: PlacedHands, i: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return placed.joints_m[i], placed.vertices_m[i], placed.transl_m[i, 0]
 
 
 def _line(rows: Sequence[Row], sample: Sample, hands: dict, model: UTNet, side: str) -> list[np.ndarray]:
-    """The three panels of a case."""
-    picture, K = _enlarged(sample)
+    """Draws the three panels of a case."""
+    picture, K = enlarged_crop(sample)
     true = sample.joints_cam_m.astype(np.float64)
     panels, last = [], None
     for row in rows:
@@ -115,7 +115,7 @@ def _line(rows: Sequence[Row], sample: Sample, hands: dict, model: UTNet, side: 
 def draw_bones(
     rgb: np.ndarray, joints_px: np.ndarray, color: tuple[int, int, int], *, dashed: bool = False
 ) -> np.ndarray:
-    """A copy with the (21, 2) joints' bones in one colour over a dark edge, solid or dashed."""
+    """Draws the bones of (21, 2) joints in one colour with a dark edge, solid or dashed, on a copy."""
     out = np.ascontiguousarray(rgb).copy()
     shift, points = 4, np.clip(joints_px, -1e4, 1e4)
     lines: list[tuple[np.ndarray, np.ndarray]] = []
@@ -133,18 +133,18 @@ def draw_bones(
 
 
 def _dashes(start: np.ndarray, end: np.ndarray, dash_px: float = 5.0) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Every other piece of a line, the first and the last among them."""
+    """Segments of a dashed line, including both ends."""
     num = 2 * max(1, round(float(np.linalg.norm(end - start)) / (2 * dash_px))) + 1
     at = np.linspace(0, 1, num + 1)
     return [(start + (end - start) * at[k], start + (end - start) * at[k + 1]) for k in range(0, num, 2)]
 
 
-def _enlarged(sample: Sample) -> tuple[np.ndarray, np.ndarray]:
-    """The crop at `SHOWN_PX` and its camera."""
+def enlarged_crop(sample: Sample) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the crop at `SHOWN_PX` and its camera (3, 3)."""
     size = sample.rgb.shape[0]
     factor = SHOWN_PX / size
     scale = np.array([[factor, 0, (factor - 1) / 2], [0, factor, (factor - 1) / 2], [0, 0, 1]])
     K = sample.K_px
     if K is None:
-        raise InputError(f"{sample.key}: its camera is not known, and hands are drawn with it")
+        raise InputError(f"{sample.key}: the camera is unknown, but required to draw hands")
     return cv2.resize(sample.rgb, (SHOWN_PX, SHOWN_PX), interpolation=cv2.INTER_CUBIC), scale @ K

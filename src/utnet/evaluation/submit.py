@@ -1,8 +1,8 @@
-"""Predictions of a benchmark's whole split as the file that it accepts, checked as it would be.
+"""Submission files for benchmarks: predictions of a whole split, written and checked.
 
-Every sample is predicted in the official order. HO3D and FreiHAND want every picture of their evaluation split: one
-that cannot be read or has no box is an error. DexYCB scores the frames with a hand and skips the others, and so does
-the file.
+Samples are predicted in the official order. HO3D and FreiHAND require every picture of their evaluation split; a
+picture that cannot be read or has no box is an error. DexYCB scores only the frames with a hand, so the file contains
+only those.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from utnet.config import Config
 from utnet.errors import InputError
-from utnet.evaluation.crops import Crops, parts
+from utnet.evaluation.crops import CropDataset, crop_batches
 from utnet.evaluation.placing import benchmark_tips, forward, place
 from utnet.evaluation.protocol import GROUND_TRUTH, MIDDLE, Protocol
 from utnet.evaluation.submission import (
@@ -38,14 +38,14 @@ _NUM_VERTICES = 778
 
 
 @dataclass(frozen=True)
-class Written:
-    """What was written, and what the checker said of it.
+class SubmissionResult:
+    """A written submission.
 
     Attributes:
         path: the file.
-        num: hands in it.
-        protocol: what they were predicted under.
-        lines: for the user, warnings first.
+        num: number of hands in it.
+        protocol: protocol of the predictions.
+        lines: result of the check, for the user; warnings first.
     """
 
     path: Path
@@ -62,61 +62,61 @@ def write_submission(
     *,
     use_depth: bool,
     progress: bool = False,
-) -> Written:
-    """Predicts a split, writes it and reads the file back as the benchmark does.
+) -> SubmissionResult:
+    """Predicts a split, writes the submission file and checks it.
 
-    Fingertips are the benchmark's own vertices where the network's hand is MANO's. The hand's place is solved from its
-    pixels in the benchmark's camera (`placement`), and measured by the depth image where `use_depth` is True.
+    For MANO networks fingertips are the benchmark's vertices. Translations are solved from pixels in the benchmark's
+    camera (`placement`), with distances measured from the depth image if `use_depth` is True.
 
     Args:
         model: the network.
         source: HO3D, FreiHAND or DexYCB, a whole official split.
         config: crop and size.
-        path: the zip, or the text file of DexYCB; it appears whole or not at all.
-        use_depth: use the depth images (not FreiHAND's: it has none).
-        progress: show a bar.
+        path: the zip, or the text file of DexYCB, written atomically.
+        use_depth: use the depth images (FreiHAND has none).
+        progress: show a progress bar.
 
     Raises:
-        InputError: a sample cannot be read, is not there, or its camera is not known; a part of a split; a file that
-            the checker refuses.
+        InputError: a sample is missing or cannot be read, its camera is unknown, the split is incomplete, or the check
+            fails.
     """
     path = Path(path)
     if source.name not in _WRITERS:
-        raise InputError(f"{source.name} takes no submissions that are known here; expected {', '.join(_WRITERS)}")
-    _check_whole(source)
+        raise InputError(f"{source.name}: submissions are not supported; expected {', '.join(_WRITERS)}")
+    _check_complete(source)
     mano = model.hand.name == "mano" and model.hand.num_vertices == _NUM_VERTICES
     protocol = Protocol(use_depth, _boxes(source), joints="benchmark" if mano else "own")
     was_training = model.training
     model.eval()
     try:
-        with tempfile.TemporaryFile() as spool:  # meshes wait on disk: the file wants all joints first
+        with tempfile.TemporaryFile() as spool:  # meshes are kept on disk, since joints come first
             hands = _Hands(model, source, config, protocol, spool if mano else None, progress)
             lines = _WRITERS[source.name](path, hands, source)
     finally:
         model.train(was_training)
-    return Written(path, len(source), protocol, [*_warnings(model, mano, source), *lines])
+    return SubmissionResult(path, len(source), protocol, [*_warnings(model, mano, source), *lines])
 
 
 class _Hands:
-    """Predicted hands in the official order: joints first, afterwards the meshes that were put aside."""
+    """Predicted hands in the official order: joints first, then the meshes from the spool file."""
 
     def __init__(self, model: UTNet, source: Any, config: Config, protocol: Protocol, spool: Any, progress: bool):
         self._model, self._source, self._config, self._protocol = model, source, config, protocol
         self._spool, self._progress = spool, progress
 
     def joints(self) -> Iterator[np.ndarray]:
-        """(21, 3) in the picture's camera, left hands as left hands."""
-        crops, use_depth = Crops(self._source, self._config, labelled=False), self._protocol.depth
+        """Yields (21, 3) joints in the camera of the picture; left hands are mirrored back."""
+        crops, use_depth = CropDataset(self._source, self._config, labelled=False), self._protocol.depth
         with tqdm(
             total=len(crops), desc="predict", unit="hand", disable=None if self._progress else True, leave=False
         ) as bar:
-            for part in parts(crops, self._config):
+            for part in crop_batches(crops, self._config):
                 for index, bad in sorted(part.missing.items()):
-                    raise InputError(f"{bad.message} (sample {index}; a submission needs every one)")
+                    raise InputError(f"{bad.message} (sample {index}; a submission requires all samples)")
                 for crop in part.crops:
                     if crop.sample.K_px is None or (use_depth and crop.sample.depth_m is None):
                         lacks = "camera" if crop.sample.K_px is None else "depth image"
-                        raise InputError(f"{crop.sample.key}: has no {lacks}; a submission needs the hand's place")
+                        raise InputError(f"{crop.sample.key}: has no {lacks}; required for a submission")
                 placed = place(
                     forward(self._model, part, use_depth=use_depth), part, self._model.hand, use_depth=use_depth
                 )
@@ -130,7 +130,7 @@ class _Hands:
                 bar.update(len(part.crops))
 
     def vertices(self) -> Iterator[np.ndarray] | None:
-        """(778, 3) each, once the joints are through; None where the network's mesh is not MANO's."""
+        """Yields (778, 3) meshes, after all joints; None if the network's mesh is not MANO's."""
         return None if self._spool is None else self._read()
 
     def _read(self) -> Iterator[np.ndarray]:
@@ -141,32 +141,32 @@ class _Hands:
 
 
 def _back(points_m: np.ndarray, side: str) -> np.ndarray:
-    """Out of the mirror that left hands went through (the crop is not turned, so its camera is the picture's)."""
+    """Mirrors left hands back (crops are not rotated, so the frame is that of the picture's camera)."""
     return mirror_points(points_m) if side == "left" else points_m
 
 
-def _check_whole(source: Any) -> None:
-    """Refuses a part of a split, and frames that cannot be predicted where the benchmark wants all."""
+def _check_complete(source: Any) -> None:
+    """Raises InputError unless the source is a complete official split."""
     ids = [source.official_index(i) for i in range(len(source))]
     if source.name == "dexycb":
         expected = source.counts["frames"] - source.counts["without a hand"]
         if len(ids) != expected:
-            raise InputError(f"{len(ids)} of {expected} frames with a hand; leave out limit and sides: all are scored")
+            raise InputError(f"{len(ids)} of {expected} frames with a hand; remove limit and sides: all are scored")
         return
     if source.split != "evaluation":
-        raise InputError(f"{source.name} {source.split}: only the split evaluation is submitted")
+        raise InputError(f"{source.name} {source.split}: only the split evaluation can be submitted")
     if getattr(source, "two_hands", False):
-        raise InputError(f"{source.root}: H2O3D's challenge takes another file; only HO3D's is written here")
+        raise InputError(f"{source.root}: H2O3D submissions have another format; only HO3D is supported")
     lacking = sorted(set(range(source.num_official)) - set(ids))
     if lacking or ids != sorted(ids):
         raise InputError(
             f"{source.root}: {len(lacking)} of {source.num_official} pictures have no box or were left out, the first "
-            f"is number {lacking[0] if lacking else 0}; the benchmark wants every one: use the whole split"
+            f"is number {lacking[0] if lacking else 0}; the benchmark requires all: use the whole split"
         )
 
 
 def _boxes(source: Any) -> str:
-    """Ground truth, but for FreiHAND's older releases, which publish none."""
+    """Ground-truth boxes, except for old releases of FreiHAND, which have none."""
     unlabelled = source.name == "freihand" and not (source[0].joints_3d_conf > 0).any()
     return MIDDLE if unlabelled else GROUND_TRUTH
 
@@ -174,9 +174,11 @@ def _boxes(source: Any) -> str:
 def _warnings(model: UTNet, mano: bool, source: Any) -> list[str]:
     if mano:
         return []
-    lines = [f"warning: fingertips are the {model.hand.name} hand's own; the benchmark's are vertices of MANO's mesh"]
+    lines = [
+        f"warning: fingertips are those of the {model.hand.name} hand, not the benchmark's vertices of MANO's mesh"
+    ]
     if source.name != "dexycb":
-        lines.insert(0, f"warning: the network's hand is the {model.hand.name} one, not MANO's: all vertices are zeros")
+        lines.insert(0, f"warning: the network uses the {model.hand.name} hand, not MANO's: all vertices are zeros")
     return lines
 
 
@@ -186,7 +188,7 @@ def _write_ho3d(path: Path, hands: _Hands, source: Any) -> list[str]:
     version = next((version for version, official in HO3D_NUM.items() if official == num), None)
     found = check_ho3d_submission(path, num=num)
     wanted = " or ".join(f"{n} ({v})" for v, n in HO3D_NUM.items())
-    return _said(path, len(found.joints_m), found.has_mesh, f"HO3D {version}" if version else None, wanted)
+    return _checked_lines(path, len(found.joints_m), found.has_mesh, f"HO3D {version}" if version else None, wanted)
 
 
 def _write_freihand(path: Path, hands: _Hands, source: Any) -> list[str]:
@@ -194,7 +196,7 @@ def _write_freihand(path: Path, hands: _Hands, source: Any) -> list[str]:
     write_freihand_submission(path, hands.joints(), hands.vertices(), num=num)
     found = check_freihand_submission(path, num=num)
     name = "FreiHAND" if num == FREIHAND_NUM else None
-    return _said(path, len(found.joints_m), found.has_mesh, name, str(FREIHAND_NUM))
+    return _checked_lines(path, len(found.joints_m), found.has_mesh, name, str(FREIHAND_NUM))
 
 
 def _write_dexycb(path: Path, hands: _Hands, source: Any) -> list[str]:
@@ -204,17 +206,17 @@ def _write_dexycb(path: Path, hands: _Hands, source: Any) -> list[str]:
     without = source.counts["without a hand"]
     return [
         f"checked {path}: {len(found)} hands of {source.num_official} frames of {source.setup} {source.split}, "
-        f"{without} without a hand are left out, as the toolkit skips them"
+        f"{without} without a hand are left out, as in the toolkit"
     ]
 
 
-def _said(path: Path, num: int, has_mesh: bool, benchmark: str | None, wanted: str) -> list[str]:
-    """The checker's verdict; a tree that is not of the official size is said to be one."""
-    mesh = "with meshes" if has_mesh else "joints alone"
-    line = f"checked {path}: {num} hands, {mesh}, order, axes and units as the server wants them"
+def _checked_lines(path: Path, num: int, has_mesh: bool, benchmark: str | None, wanted: str) -> list[str]:
+    """Lines with the result of the check, with a warning if the split does not have the official size."""
+    mesh = "with meshes" if has_mesh else "joints only"
+    line = f"checked {path}: {num} hands, {mesh}; order, axes and units are valid"
     if benchmark is None:
-        return [line, f"warning: the official split has {wanted} pictures, so the server would refuse these {num}"]
-    return [f"{line}; the number is {benchmark}'s"]
+        return [line, f"warning: the official split has {wanted} pictures, so the server would reject these {num}"]
+    return [f"{line}; the number is that of {benchmark}"]
 
 
 _WRITERS: dict[str, Callable[[Path, _Hands, Any], list[str]]] = {

@@ -1,4 +1,4 @@
-"""A row of scores -> means with bootstrap intervals, and means of its parts."""
+"""Summary of a row of scores: means with bootstrap intervals, and means of groups."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from utnet.evaluation.rows import METRICS, Row
 
 NUM_DRAWS = 1000
 _LEVEL = 95.0
-_FEW = 10  # clusters; percentile intervals of fewer are too narrow
+_FEW = 10  # percentile intervals over fewer clusters are too narrow
 MIN_TO_JUDGE = 6
-"""Clusters that a verdict needs: if there is no difference, five fall on one side once in sixteen times, not in 20."""
-_AT_ONCE = 50  # draws held in memory together
+"""Minimum number of clusters for a verdict: five fall on one side by chance once in 16 times, more than 5 %."""
+_AT_ONCE = 50  # draws per block of memory
 _WRIST = 0
 
 
 def clusters_of(sequences: np.ndarray) -> tuple[np.ndarray, str]:
-    """(N,) number of the cluster that each sample is drawn with, and what the clusters are.
+    """Clusters for the bootstrap: (N,) cluster of each sample, and their kind ("samples" or "sequences").
 
-    Frames of a recording are alike: whole recordings are drawn, and one alone says nothing of others. Where samples
-    have no recording, single samples are drawn, which is too sure of itself if they are neighbouring frames.
+    Frames of a recording are correlated, so recordings are resampled as a whole. Without recordings single samples are
+    resampled; intervals are then too narrow if they are neighbouring frames.
     """
     names, cluster = np.unique(sequences, return_inverse=True)
     if "" in names:
@@ -33,16 +33,16 @@ def clusters_of(sequences: np.ndarray) -> tuple[np.ndarray, str]:
 
 
 def bootstrap(values: np.ndarray, cluster: np.ndarray, *, seed: int = 0, draws: int = NUM_DRAWS) -> np.ndarray:
-    """Means of resampled data (cluster bootstrap: clusters are drawn with replacement, with all that is in them).
+    """Means of resampled data (cluster bootstrap: whole clusters are drawn with replacement).
 
     Args:
         values: (N, M).
-        cluster: (N,) numbers from 0, each one there.
-        seed: the same seed gives the same draws.
-        draws: D.
+        cluster: (N,) cluster indices, consecutive from 0.
+        seed: random seed.
+        draws: number of draws D.
 
     Returns:
-        (D, M); equal to the plain means where there is one cluster.
+        (D, M); the plain means if there is one cluster.
     """
     rng, num = np.random.default_rng(seed), int(cluster.max()) + 1
     sums, sizes = np.zeros((num, values.shape[1])), np.bincount(cluster, minlength=num)
@@ -54,36 +54,36 @@ def bootstrap(values: np.ndarray, cluster: np.ndarray, *, seed: int = 0, draws: 
     return np.concatenate(means)
 
 
-def said(interval: dict[str, Any]) -> str:
-    """Which intervals there are and what they are over, with a warning where that is little."""
+def format_interval(interval: dict[str, Any]) -> str:
+    """Describes the intervals, with a warning for few clusters."""
     num, over = interval["num"], interval["over"]
     if num == 1:
-        return f"no intervals: one {over.removesuffix('s')} says nothing of others"
+        return f"no intervals: only one {over.removesuffix('s')}"
     return f"95 % bootstrap intervals over {num} {over}{' (few: rough intervals)' if num < _FEW else ''}"
 
 
 def interval_ends(
     values: np.ndarray, cluster: np.ndarray, *, seed: int = 0
 ) -> list[tuple[float, float]] | list[tuple[None, None]]:
-    """Ends of the 95 % percentile intervals of (N, M) values' M means; None where there is one cluster, and so none."""
+    """Ends of the 95 % percentile intervals of the M means of (N, M) values; None if there is only one cluster."""
     if not cluster.any():
         return [(None, None)] * values.shape[1]
-    beside = (100.0 - _LEVEL) / 2
-    low, high = np.percentile(bootstrap(values, cluster, seed=seed), [beside, 100.0 - beside], axis=0)
+    tail = (100.0 - _LEVEL) / 2
+    low, high = np.percentile(bootstrap(values, cluster, seed=seed), [tail, 100.0 - tail], axis=0)
     return list(zip(low.tolist(), high.tolist(), strict=True))
 
 
 def reported(row: Row) -> list[str]:
-    """The metrics that every sample of the row has, in the order of `METRICS`: a mean over a part is not one."""
+    """Metrics that all samples of the row have, in the order of `METRICS`."""
     return [name for name in METRICS if np.isfinite(row.metrics[name]).all()]
 
 
 def summarise(row: Row, *, seed: int = 0) -> dict[str, Any]:
-    """Everything that is printed of a row, plain JSON.
+    """Summarises a row as plain JSON.
 
     Returns:
         `label`, `protocol`, `num`, `num_expected`, `missing`, `metrics` (name -> mean, low, high; the latter two null
-        where all samples are of one recording), `interval` (what was resampled), `median_joint_mm`, `joints`,
+        if all samples are of one recording), `interval` (what was resampled), `median_joint_mm`, `joints`,
         `fingers`, `sides`, `visibility`, `sequences` and `not_reported`.
     """
     cluster, over = clusters_of(row.sequences)
@@ -115,32 +115,32 @@ def summarise(row: Row, *, seed: int = 0) -> dict[str, Any]:
 
 
 def fingers() -> Iterator[tuple[str, Any]]:
-    """Name and columns of the wrist and of each finger's four joints."""
+    """Yields name and columns of the wrist and of the four joints of each finger."""
     yield "wrist", np.s_[:, _WRIST : _WRIST + 1]
     for i, name in enumerate(FINGERS):
         yield name, np.s_[:, 1 + 4 * i : 5 + 4 * i]
 
 
 def _errors(row: Row, which: Any) -> dict[str, float]:
-    """Number and mean errors of some joints."""
+    """Number and mean errors of selected joints."""
     root, aligned = row.joints_mm["root"][which], row.joints_mm["pa"][which]
     return {"num": int(root.size), "mpjpe_mm": float(root.mean()), "pa_mpjpe_mm": float(aligned.mean())}
 
 
 def _group(row: Row, which: np.ndarray) -> dict[str, float]:
-    """Number of samples and their means."""
+    """Number and means of selected samples."""
     means = {name: float(row.metrics[name][which].mean()) for name in ("mpjpe_mm", "pa_mpjpe_mm", "auc")}
     return {"num": int(which.sum()), **means}
 
 
 def _sequence_names(row: Row) -> list[str]:
-    """Recordings with several samples; a table of single pictures says nothing."""
+    """Names of recordings, if any has several samples."""
     names, num = np.unique(row.sequences, return_counts=True)
     return [str(name) for name in names if name] if (num > 1).any() else []
 
 
 def _not_reported(row: Row, names: list[str]) -> dict[str, str]:
-    """Why metrics are not there, by name."""
+    """Reasons for missing metrics, by name."""
     out = {}
     for name in METRICS:
         if name not in names:

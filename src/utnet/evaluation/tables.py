@@ -1,4 +1,4 @@
-"""Scores as text for a terminal."""
+"""Scores as text for the terminal."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from typing import Any
 from utnet.data.sources import counted
 from utnet.evaluation.protocol import INPUTS, Protocol
 from utnet.evaluation.rows import METRICS
-from utnet.evaluation.summary import said
+from utnet.evaluation.summary import format_interval
 
 _SHOWN = ("mpjpe_mm", "pa_mpjpe_mm", "absolute_mpjpe_mm", "auc", "pve_mm", "pa_pve_mm", "pa_f5", "pa_f15")
 _TITLES = {"absolute_mpjpe_mm": "absolute [mm]"}
 
 
 def score_lines(summaries: list[dict[str, Any]], constant: dict[str, float]) -> Iterator[str]:
-    """The protocol of each row, then its numbers with 95 % intervals.
+    """Yields lines with the protocol of each row and its numbers with 95 % intervals.
 
     Args:
         summaries: `summary.summarise` of each row.
-        constant: `evaluate.constant_hand` of the truth.
+        constant: `validation.constant_hand` of the ground truth.
     """
     first = summaries[0]
-    yield f"{counted(first['num'], 'hand')}; [{said(first['interval'])}]"
+    yield f"{counted(first['num'], 'hand')}; [{format_interval(first['interval'])}]"
     titles = ("MPJPE [mm]", "PA-MPJPE [mm]", "AUC")
     values = (f"{constant['mpjpe_mm']:.1f}", f"{constant['pa_mpjpe_mm']:.1f}", f"{constant['auc']:.3f}")
     yield _line("best constant hand", zip(titles, values, strict=True))

@@ -1,4 +1,4 @@
-"""Scores of a network on a source, for RGB and for RGB-D input, beside the best constant hand."""
+"""Validation scores of a network for RGB and RGB-D input, with those of the best constant hand."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tqdm import tqdm
 from utnet.config import Config
 from utnet.data.loader import make_loader
 from utnet.data.source import Source, evenly_spaced
-from utnet.distributed import in_parts_again, is_part, this_world
+from utnet.distributed import is_sharded, process_info, reshard
 from utnet.errors import InputError
 from utnet.geometry import align_similarity
 from utnet.metrics import joint_errors_mm, mpjpe_mm, pa_mpjpe_mm, root_relative, summary
@@ -23,12 +23,12 @@ from utnet.types import Batch, Sample
 INPUTS = ("rgb", "rgbd")
 
 _LOOKED_AT = 64
-"""Samples by which `scorable_inputs` decides; more only until it has found one with labels."""
+"""Number of samples that `scorable_inputs` examines; more only if none of them is labelled."""
 
 
 @dataclass(frozen=True)
 class Joints:
-    """Predicted and true joints of N samples of a source, (N, 21, 3) float64 metres, mirrored hands as right hands.
+    """Predicted and ground-truth joints of N samples, (N, 21, 3) float64 metres, left hands mirrored.
 
     Attributes:
         pred_m: hand frame.
@@ -44,25 +44,26 @@ class Joints:
 def evaluate(
     model: UTNet, source: Source, config: Config, *, inputs: tuple[str, ...] = INPUTS, progress: bool = False
 ) -> dict:
-    """Scores `model` on every sample of `source` whose joints are labelled in 3D, and with "rgbd" on those of them that
-    have depth; crops come from the labelled boxes.
+    """Scores `model` on all samples of `source` with 3D labels, for "rgbd" on those that also have depth.
+
+    Crops are made from labelled boxes.
 
     Args:
-        model: the network; it is left in the mode in which it came.
+        model: the network; its training mode is restored.
         source: samples.
         config: crop, size and loader settings.
         inputs: "rgb" hides the depth, "rgbd" uses it.
-        progress: show a bar.
+        progress: show a progress bar.
 
     Returns:
-        {"num": N, "num_expected": N, "constant": {...}, "rgb": {...}, "rgbd": {...}}: the samples of the first input's
-        row and those of the source, and rows with `mpjpe_mm` (root-relative), `pa_mpjpe_mm` and `auc` (root-relative,
-        0-50 mm); those of the network also with the `num` of samples that they are means of. "constant" is
-        `constant_hand` of the first input's samples.
+        {"num": N, "num_expected": N, "constant": {...}, "rgb": {...}, "rgbd": {...}}: the number of samples scored for
+        the first input, that of the source, and rows with `mpjpe_mm` (root-relative), `pa_mpjpe_mm` and `auc`
+        (root-relative, 0-50 mm); rows of the network also have `num`. "constant" is `constant_hand` of the samples of
+        the first input.
 
     Raises:
-        InputError: unreadable samples, or not one that an input can be scored on.
-        FloatingPointError: a network whose joints are NaN or inf, with the first such sample's key.
+        InputError: samples cannot be read, or an input has no sample to score.
+        FloatingPointError: predicted joints are NaN or inf; the message has the key of the first such sample.
     """
     joints = predict_joints(model, source, config, inputs=inputs, progress=progress)
     truth = joints[inputs[0]]
@@ -71,14 +72,14 @@ def evaluate(
 
 
 def scorable_inputs(source: Source, *, skip_unreadable: bool = False) -> tuple[str, ...]:
-    """RGB, and RGB-D where one of 64 evenly spaced samples has depth and labels.
+    """Inputs that can be scored: "rgb", and "rgbd" if one of 64 evenly spaced samples has depth and labels.
 
     Args:
         source: samples.
-        skip_unreadable: look past samples that cannot be read.
+        skip_unreadable: ignore samples that cannot be read.
 
     Raises:
-        InputError: not one sample of the source has all its joints labelled in 3D.
+        InputError: no sample of the source has all joints labelled in 3D.
     """
     labelled = False
     for sample in _readable(source, evenly_spaced(len(source), _LOOKED_AT).tolist(), skip_unreadable):
@@ -104,7 +105,7 @@ def _readable(source: Source, indices: Iterable[int], skip_unreadable: bool) -> 
 
 
 def is_labelled(sample: Sample) -> bool:
-    """Whether all joints have a 3D label: what a score is a mean of."""
+    """Whether all joints have a 3D label."""
     return bool((sample.joints_3d_conf > 0).all() and np.isfinite(sample.joints_cam_m).all())
 
 
@@ -119,10 +120,10 @@ def score(joints: Joints) -> dict[str, float]:
 
 
 def constant_hand(gt_m: Tensor) -> dict[str, float]:
-    """What answering one and the same hand for every picture scores: the bar that any network has to clear.
+    """Scores of the best constant prediction, a lower bound on useful accuracy.
 
-    For MPJPE the constant is each root-relative joint's geometric median over the truth itself (Weiszfeld 1937), for
-    PA-MPJPE the Procrustes mean of the truth: no constant chosen beforehand can do better than the former.
+    For MPJPE the constant is the geometric median of each root-relative joint over the ground truth (Weiszfeld 1937),
+    which is optimal; for PA-MPJPE it is the Procrustes mean of the ground truth.
     """
     truth = root_relative(gt_m)
     constant = truth.mean(0)
@@ -142,17 +143,16 @@ def constant_hand(gt_m: Tensor) -> dict[str, float]:
 def predict_joints(
     model: UTNet, source: Source, config: Config, *, inputs: tuple[str, ...] = INPUTS, progress: bool = False
 ) -> dict[str, Joints]:
-    """The network's joints for each of `inputs` and every sample that it can be scored on (`evaluate`), in the source's
-    order; the data are read once.
+    """Predicts the joints of all samples that can be scored (`evaluate`), by input, in the order of the source.
 
-    Under several processes each takes its turn with a whole batch, so that every batch is the one that a single process
-    would have and the joints are the same to the bit; all processes get all of them.
+    The data are read once. Batches are distributed over the processes and are the same for any number of them, so
+    results are bit-equal; all processes get all results.
     """
-    world = this_world()
+    world = process_info()
     device = next(model.parameters()).device
     size, num = config.train.batch_size, len(source)
     starts = range(world.rank * size, num, world.size * size)
-    share = _Share(source, [i for start in starts for i in range(start, min(start + size, num))])
+    share = _SourceSubset(source, [i for start in starts for i in range(start, min(start + size, num))])
     loader = make_loader(share, config, train=False)
     was_training = model.training
     model.eval()
@@ -170,12 +170,12 @@ def predict_joints(
             keys.extend(batch.keys)
             for name, joints in _forward(model, batch, inputs, device).items():
                 pred[name].append(joints)
-        if any(map(is_part, model.parameters())):  # a network in parts is put together by all processes at once
-            spare = batch or next(iter(make_loader(_Share(source, [0]), config, train=False)))
+        if any(map(is_sharded, model.parameters())):  # sharded networks need equally many passes per process
+            spare = batch or next(iter(make_loader(_SourceSubset(source, [0]), config, train=False)))
             for _ in range(-(-num // (world.size * size)) - len(loader)):
                 _forward(model, spare, inputs, device)
     model.train(was_training)
-    in_parts_again(model)
+    reshard(model)
     return _in_order(world.gather((share.indices, keys, gt, usable, pred)), num, inputs)
 
 
@@ -189,7 +189,7 @@ def _forward(model: UTNet, batch: Batch, inputs: tuple[str, ...], device: torch.
 
 
 def _in_order(parts: list[tuple], num: int, inputs: tuple[str, ...]) -> dict[str, Joints]:
-    """What the processes found -> the samples of the whole source that each input can be scored on, in its order."""
+    """Merges the results of all processes: samples with a score for each input, in the order of the source."""
     indices = [index for part in parts for index in part[0]]
     keys = [key for part in parts for key in part[1]]
     if len(keys) != len(indices) or sorted(indices) != list(range(num)):
@@ -207,15 +207,15 @@ def _in_order(parts: list[tuple], num: int, inputs: tuple[str, ...]) -> dict[str
         broken = ~joints.isfinite().flatten(1).all(1)
         if broken.any():
             raise FloatingPointError(
-                f"{kept[int(broken.int().argmax())]}: the network's joints are NaN or inf ({name}), as they are of "
+                f"{kept[int(broken.int().argmax())]}: the predicted joints are NaN or inf ({name}), in "
                 f"{int(broken.sum())} of {len(kept)} samples"
             )
         result[name] = Joints(joints, gt[usable], kept)
     return result
 
 
-class _Share:
-    """Some samples of a source, as a source."""
+class _SourceSubset:
+    """A subset of a source."""
 
     def __init__(self, source: Source, indices: list[int]):
         self._source, self.indices = source, indices

@@ -1,1 +1,1 @@
-"""A network as one file: written for ONNX Runtime, OpenVINO or torch.export, and run."""
+"""Export of networks to ONNX, OpenVINO or torch.export, and running exported files."""

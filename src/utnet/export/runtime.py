@@ -1,4 +1,4 @@
-"""A network in a file of `utnet export`, run by ONNX Runtime, OpenVINO or torch.export and called as `UTNet` is."""
+"""Exported networks, run by ONNX Runtime, OpenVINO or torch.export with the interface of `UTNet`."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ from utnet.io.atomic import check_stand_in
 from utnet.types import Batch, Prediction, check_shape
 
 SUFFIXES = {"onnx": ".onnx", "openvino": ".xml", "torch": ".pt2"}
-"""Formats of `utnet export` and how their files end. OpenVINO's weights lie beside, in a .bin of the same name."""
+"""Formats of `utnet export` and their suffixes. OpenVINO also writes a .bin of the same name with the weights."""
 SCHEMA_VERSION = 1
 RECORD = "utnet"
-"""Name of the entry that holds the `Contents`: ONNX metadata, OpenVINO runtime info, an extra file of torch.export."""
+"""Name of the entry with the `Contents`: ONNX metadata, OpenVINO runtime info, extra file of torch.export."""
 TRUST_VARIABLE = "UTNET_TRUST_PT2"
 
 _Run = Callable[[dict[str, Tensor]], dict[str, Tensor]]
@@ -49,7 +49,7 @@ class _Opened:
 
 @dataclass(frozen=True)
 class ExportedConfig:
-    """The part of a run's `Config` that a network's users need, under the same names."""
+    """The part of a run's `Config` required for inference, with the same names."""
 
     model: ModelConfig
     crop: CropConfig
@@ -57,15 +57,15 @@ class ExportedConfig:
 
 @dataclass(frozen=True)
 class Contents:
-    """What a file says of the network in it, so that it needs no other file.
+    """Metadata of an exported network.
 
     Attributes:
-        config: the network and how its crops are cut.
-        inputs: names of its inputs, in order (`utnet.export.writer.INPUTS`, or rgb alone).
+        config: network and crop settings.
+        inputs: names of the inputs, in order (`utnet.export.writer.INPUTS`, or rgb alone).
         outputs: fields of `types.Prediction`, in order.
         hand_model: "open" or "mano".
         faces: (F, 3) of that hand, counter-clockwise seen from outside.
-        utnet: the version that wrote it.
+        utnet: version that wrote the file.
     """
 
     config: ExportedConfig
@@ -80,43 +80,45 @@ class Contents:
 
     @classmethod
     def from_json(cls, text: str, where: str) -> Contents:
-        """InputError, beginning with `where`, unless `utnet export` of this schema wrote the text."""
+        """Parses the metadata; raises InputError, starting with `where`, if it is missing or of another schema."""
         try:
             tree = json.loads(text)
             version = tree.pop("schema")
         except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
-            raise InputError(f"{where}: does not say what network it holds; write it with `utnet export`") from error
+            raise InputError(f"{where}: has no metadata of utnet; write it with `utnet export`") from error
         if version != SCHEMA_VERSION:
             raise InputError(
-                f"{where}: is of version {shown(version)}, this utnet reads {SCHEMA_VERSION}; export it again"
+                f"{where}: version {shown(version)}, but this utnet reads version {SCHEMA_VERSION}; export it again"
             )
         return from_tree(cls, tree, where=where)
 
 
 class ExportedNetwork:
-    """An exported network, on the CPU, with as many threads as torch uses when it is opened.
+    """An exported network on the CPU, with as many threads as torch at the time of loading.
 
     Args:
         path: a file of `utnet export`: .onnx, .xml (OpenVINO) or .pt2 (torch.export).
-        precision: "fp32"; "bf16" lets OpenVINO compute in bfloat16, faster and millimetres less exact.
-        trusted: a .pt2 can run any code when it is opened, so it is refused unless this is True or the environment says
-            UTNET_TRUST_PT2=1. The other formats hold numbers and operations alone.
+        precision: "fp32", or "bf16" for OpenVINO in bfloat16 (faster, with errors of millimetres).
+        trusted: loading a .pt2 can run arbitrary code, so it is refused unless this is True or UTNET_TRUST_PT2=1 is
+            set. The other formats are safe.
 
     Attributes:
         config: its `model` and `crop`, as in the `Config` of the run.
-        hand_model: "open" or "mano", which decodes its parameters.
+        hand_model: "open" or "mano", the model of its parameters.
         faces: (F, 3) int64, counter-clockwise seen from outside.
-        takes_depth: False for a file that was exported without depth.
+        takes_depth: False if it was exported without depth.
         takes_landmarks: True for a network with prompts.
 
     Raises:
-        InputError: no such file, none of `utnet export`, a damaged one, or the package that runs it is not installed.
+        InputError: the file is missing, damaged or not of `utnet export`, or a required package is not installed.
     """
 
     def __init__(self, path: str | Path, *, precision: str = "fp32", trusted: bool = False):
         path = Path(path)
         if path.suffix not in SUFFIXES.values():
-            raise InputError(f"{path}: not an exported network; those end in {', '.join(SUFFIXES.values())}")
+            raise InputError(
+                f"{path}: not an exported network; expected a file ending in {', '.join(SUFFIXES.values())}"
+            )
         if not path.is_file():
             raise InputError(f"{path}: no such file; make it with `utnet export`")
         check_stand_in(path)
@@ -143,28 +145,28 @@ class ExportedNetwork:
         depth_ok: Tensor | None = None,
         landmarks: Tensor | None = None,
     ) -> Prediction:
-        """Right hands in square crops, on the CPU.
+        """Predicts right hands in square crops, on the CPU.
 
         Args:
             rgb: (B, 3, H, H) float32 in [0, 1].
             depth_m: (B, H, H) metres, 0 where there is no reading; None without depth.
-            K_px: (B, 3, 3) of the crops, NaN or None where it is not known.
-            depth_ok: (B,) bool, which samples have depth (default: all that have a reading in the box).
+            K_px: (B, 3, 3) intrinsics of the crops, NaN or None if unknown.
+            depth_ok: (B,) bool, samples with depth (default: those with a reading in the box).
             landmarks: (B, 21, 6) prompts as `UTNet.forward` takes them, or None.
 
         Returns:
-            Prediction with what `UTNet.forward` gives but `coarse`, `joint_map` and `joint_heat`.
+            Prediction as of `UTNet.forward`, without `coarse`, `joint_map` and `joint_heat`.
 
         Raises:
-            InputError: depth or landmarks for a network that was exported without.
+            InputError: depth or landmarks are given but the network was exported without.
             ValueError: wrong shapes.
         """
         num, size = len(rgb), self.config.model.size_px
         check_shape("rgb", rgb, (num, 3, size, size))
         inputs = {"rgb": rgb}
         if depth_m is not None and not self.takes_depth:
-            raise InputError(f"{self.path}: was exported without depth; leave depth out, or export it again with depth")
-        if self.takes_depth:  # a sample without any reading is one without depth
+            raise InputError(f"{self.path}: exported without depth; leave depth out, or export it again with depth")
+        if self.takes_depth:  # no readings: no depth
             depth_m = rgb.new_zeros(num, size, size) if depth_m is None else depth_m
             check_shape("depth_m", depth_m, (num, size, size))
             if depth_ok is not None:
@@ -188,8 +190,10 @@ class ExportedNetwork:
         return Prediction(**outputs)
 
     def forward_batch(self, batch: Batch, *, use_depth: bool = True, use_landmarks: bool = True) -> Prediction:
-        """Of a Batch on the CPU, as `UTNet.forward_batch`; `use_depth=False` hides its depth, `use_landmarks=False` its
-        prompts."""
+        """Predicts a Batch on the CPU, as `UTNet.forward_batch`.
+
+        `use_depth=False` ignores its depth, `use_landmarks=False` its prompts.
+        """
         rgb, landmarks = batch.rgb.float() / 255, batch.landmarks if use_landmarks else None
         if not (use_depth and batch.depth_ok.any()):
             return self(rgb, landmarks=landmarks)
@@ -255,7 +259,7 @@ def _open_onnx(path: Path) -> _Opened:
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # it would take the cores of all others
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # spinning would occupy all cores
     options.log_severity_level = 3
     try:
         session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
@@ -287,7 +291,7 @@ def _open_openvino(path: Path, precision: str) -> _Opened:
     core = openvino.Core()
     weights = path.with_suffix(".bin")
     if not weights.is_file():
-        raise InputError(f"{weights}: no such file; it holds the weights of {path.name} and belongs beside it")
+        raise InputError(f"{weights}: no such file; it contains the weights of {path.name} and must be beside it")
     properties = {
         "INFERENCE_PRECISION_HINT": {"fp32": "f32", "bf16": "bf16"}[precision],
         "INFERENCE_NUM_THREADS": torch.get_num_threads(),
@@ -322,8 +326,8 @@ def _open_openvino(path: Path, precision: str) -> _Opened:
 def _open_torch(path: Path, *, trusted: bool) -> _Opened:
     if not (trusted or os.environ.get(TRUST_VARIABLE) == "1"):
         raise InputError(
-            f"{path}: opening a torch.export file runs any code that it holds; if you made it yourself, set "
-            f"{TRUST_VARIABLE}=1, else use an .onnx or .xml file"
+            f"{path}: loading a torch.export file can run arbitrary code; if you trust it, set {TRUST_VARIABLE}=1, "
+            "else use an .onnx or .xml file"
         )
     extra = {f"{RECORD}.json": ""}
     try:
@@ -342,6 +346,6 @@ def _open_torch(path: Path, *, trusted: bool) -> _Opened:
 
 
 def _line(error: Exception) -> str:
-    """The last line of a library's message: what it says in the end."""
+    """Last line of an error message."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[-1][:200] if lines else type(error).__name__

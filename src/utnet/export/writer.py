@@ -1,4 +1,4 @@
-"""The network as one file for ONNX Runtime, OpenVINO or torch.export, checked against the network before it is left."""
+"""Export of a network to ONNX, OpenVINO or torch.export, with a check against the network."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from utnet.types import Batch, Prediction
 OPSET = 20
 INPUTS = ("rgb", "depth_m", "K_px")
 OUTPUTS = ("global_orient", "hand_pose", "betas", "cam", "cam_t", "joints_m", "joints_crop", "vertices_m")
-"""By their names in `types.Prediction`; `output_names` adds those that not every network has."""
+"""Outputs by their names in `types.Prediction`; `output_names` adds optional ones."""
 
 TOLERANCE_MM = 0.05
 _TOLERANCE = 1e-3 * TOLERANCE_MM
@@ -35,13 +35,12 @@ _BATCHES = (1, 4)
 
 @dataclass(frozen=True)
 class Agreement:
-    """How far the outputs of a file are from the network's.
+    """Difference between the outputs of a file and of the network.
 
     Attributes:
         mm: largest distance of a joint or vertex.
-        relative: largest difference of any output relative to max(1, |output|); infinite where one is NaN and the other
-            is not.
-        hands: how many hands were compared, with and without depth counted apart.
+        relative: largest difference of any output relative to max(1, |output|); infinite if only one is NaN.
+        hands: number of compared hands; with and without depth are counted separately.
     """
 
     mm: float
@@ -66,26 +65,25 @@ def input_names(model: UTNet, *, with_depth: bool) -> tuple[str, ...]:
 def export_network(
     model: UTNet, path: str | Path, *, crop: CropConfig, format: str = "onnx", with_depth: bool = True
 ) -> Agreement:
-    """Writes a network for any batch size, in float32; `utnet.export.runtime.ExportedNetwork` runs the file.
+    """Exports a network for any batch size, in float32. Run the file with `utnet.export.runtime.ExportedNetwork`.
 
-    The file is opened again and compared with the network on synthetic hands, one alone and four at once; with depth,
-    also without, with holes and with a camera that is not known. One that is farther off than 0.05 mm (any other output
-    than points: than 5e-5 of max(1, |output|)) is not left behind. Its hand is in the file too: a file made with MANO's
-    numbers stays under MANO's licence.
+    The file is loaded and compared with the network on synthetic hands, in batches of one and four; with depth, also
+    without depth, with holes and with an unknown camera. It is deleted if it differs by more than 0.05 mm (outputs
+    other than points: 5e-5 of max(1, |output|)). The file contains the hand model: with MANO it stays under MANO's
+    licence.
 
     Args:
         model: on the CPU, in eval mode.
-        path: the file to write, .onnx, .xml or .pt2; an older one is replaced. ONNX puts weights of more than 2 GB
-            beside it, into `path` + ".data", OpenVINO puts all of them into a .bin.
-        crop: how its crops are cut, for those who run the file.
+        path: the file to write, .onnx, .xml or .pt2; an existing one is replaced. Weights are stored in a second file
+            by OpenVINO (.bin) and, if larger than 2 GB, by ONNX (`path` + ".data").
+        crop: crop settings, stored in the file.
         format: "onnx" (opset 20), "openvino" or "torch" (torch.export).
-        with_depth: inputs rgb (B, 3, H, H) in [0, 1], depth_m (B, H, H) in m (0 = no reading; a sample of zeros has no
-            depth) and K_px (B, 3, 3) (NaN = not known); without, rgb alone. A network with prompts takes landmarks
-            (B, 21, 6) last (zeros: none). Outputs are `output_names`, float32, as
-            `UTNet.forward` gives them.
+        with_depth: inputs rgb (B, 3, H, H) in [0, 1], depth_m (B, H, H) in m (0 = no reading; all zeros = no depth)
+            and K_px (B, 3, 3) (NaN = unknown); without, only rgb. Networks with prompts have landmarks (B, 21, 6) as
+            last input (zeros: none). Outputs are `output_names`, float32, as of `UTNet.forward`.
 
     Raises:
-        InputError: a package is not installed, the path does not fit, or the file does not agree with the network.
+        InputError: a package is not installed, the path is invalid, or the file does not match the network.
         ValueError: the network is in training mode or the format unknown.
     """
     path = Path(path)
@@ -93,7 +91,7 @@ def export_network(
     names = output_names(model, with_depth=with_depth)
     inputs = input_names(model, with_depth=with_depth)
     record = Contents(
-        config=ExportedConfig(model=replace(model.config, mano=""), crop=crop),  # the hand is in the file
+        config=ExportedConfig(model=replace(model.config, mano=""), crop=crop),  # the hand is stored in the file
         inputs=inputs,
         outputs=names,
         hand_model=model.hand.name,
@@ -115,13 +113,13 @@ def export_network(
                 f"{path}: not written, it is {agreement.mm:.3g} mm (other outputs {agreement.relative:.2g}) off the "
                 f"network, more than {TOLERANCE_MM} mm ({_TOLERANCE:.0e}); try another --format"
             )
-        for part in sorted(Path(folder).iterdir(), key=lambda part: part == fresh):  # the weights before their network
+        for part in sorted(Path(folder).iterdir(), key=lambda part: part == fresh):  # weights first
             part.replace(path.parent / part.name)
     return agreement
 
 
 def compare(model: UTNet, path: str | Path, *, crop: CropConfig) -> Agreement:
-    """An exported file beside the network that it was made of, on synthetic hands; the file is trusted."""
+    """Compares an exported file (trusted) with its network on synthetic hands."""
     network = ExportedNetwork(path, trusted=True)
     mm, relative, hands = [], [], 0
     for batch in _batches(model, crop):
@@ -137,7 +135,7 @@ def compare(model: UTNet, path: str | Path, *, crop: CropConfig) -> Agreement:
 
 
 class _Traced(nn.Module):
-    """Tensors in, a tuple of tensors out: what these formats can say."""
+    """Network with a tuple of tensors as output, for tracing."""
 
     def __init__(self, model: UTNet, names: tuple[str, ...]):
         super().__init__()
@@ -176,7 +174,7 @@ def _check_request(model: UTNet, path: Path, format: str) -> None:
 
 def _trace(model: UTNet, inputs: tuple[str, ...], names: tuple[str, ...]) -> torch.export.ExportedProgram:
     size = model.config.size_px
-    # Two hands, not one: an axis of one would be taken for a constant.
+    # Two hands, since an axis of size 1 would become a constant.
     example = {
         "rgb": torch.rand(2, 3, size, size),
         "depth_m": torch.full((2, size, size), 0.6),
@@ -192,16 +190,16 @@ def _trace(model: UTNet, inputs: tuple[str, ...], names: tuple[str, ...]) -> tor
         strict=False,
     )
     for node in program.graph.nodes:
-        node.meta.pop("stack_trace", None)  # the paths of this machine
+        node.meta.pop("stack_trace", None)  # contains local paths
     return program
 
 
 def _write_onnx(
     program: torch.export.ExportedProgram, path: Path, inputs: tuple[str, ...], names: tuple[str, ...], record: str
 ) -> None:
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it tells that torchvision is not there
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # warns about missing torchvision
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch's own: deprecations, and one name for the batch of three inputs
+        warnings.simplefilter("ignore")  # deprecations in torch, and the shared name of the batch axis
         written = torch.onnx.export(
             program,
             dynamo=True,
@@ -212,9 +210,9 @@ def _write_onnx(
             verbose=False,
         )
     if written is None:
-        raise RuntimeError("torch gave no ONNX program")
+        raise RuntimeError("torch returned no ONNX program")
     for node in written.model.graph:
-        node.metadata_props.clear()  # where each came from, a tenth of a small file
+        node.metadata_props.clear()  # origin of nodes, a tenth of a small file
     written.model.metadata_props[RECORD] = record
     written.save(path)
 
@@ -222,7 +220,7 @@ def _write_onnx(
 def _write_openvino(
     program: torch.export.ExportedProgram, path: Path, inputs: tuple[str, ...], names: tuple[str, ...], record: str
 ) -> None:
-    """By way of ONNX: OpenVINO cannot read some of torch's operations, and all of ONNX's that stand for them."""
+    """Converts via ONNX, since OpenVINO does not support some operations of torch.export."""
     import openvino
 
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
@@ -234,8 +232,10 @@ def _write_openvino(
 
 
 def _batches(model: UTNet, crop: CropConfig) -> Iterator[Batch]:
-    """Synthetic hands; in the largest batch one has no depth, one no known camera and one large holes; with prompts one
-    has none, and one no relative 3D."""
+    """Yields synthetic hands; the largest batch has samples without depth, with unknown camera and with holes.
+
+    With prompts it also has a sample without prompt, and one without relative 3D.
+    """
     size_px, prompted = model.config.size_px, model.prompts is not None
     source, first = SyntheticHands(seed=0, size_px=size_px, crop=crop), 0
     for num in _BATCHES:
@@ -256,7 +256,7 @@ def _batches(model: UTNet, crop: CropConfig) -> Iterator[Batch]:
 
 
 def _difference(got: Tensor | None, expected: Tensor | None) -> float:
-    """Largest, relative to max(1, |expected|)."""
+    """Largest difference relative to max(1, |expected|)."""
     if got is None or expected is None:
         return 0.0 if got is expected else float("inf")
     if got.shape != expected.shape or not torch.equal(got.isnan(), expected.isnan()):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from utnet.geometry import axis_angle_to_matrix, matrix_to_axis_angle
+from utnet.rotations import axis_angle_to_matrix, matrix_to_axis_angle
 
 _STEPS = 8
 

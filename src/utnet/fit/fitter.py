@@ -222,7 +222,8 @@ class HandFitter:
             betas = np.broadcast_to(np.asarray(betas, float), (num, NUM_BETAS))
         hands = []
         for i in range(num):
-            view = look_at(np.asarray(joints_px[i], float), np.asarray(joints_m[i], float), np.asarray(K_px[i], float))
+            landmarks = (np.asarray(array[i], float) for array in (joints_px, joints_m, K_px))
+            view = look_at(*landmarks, spread=self.model.landmarks.spread)
             hand = self._begin(view, None if betas is None else betas[i])
             hand.free_betas = free_betas and betas is None
             starts = [hand]

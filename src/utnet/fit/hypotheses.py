@@ -11,7 +11,7 @@ from utnet.fit.landmarks import View, look_at, put_at
 from utnet.fit.lifter import LandmarkLifter
 from utnet.fit.model import FitModel
 from utnet.fit.solver import pose_joints
-from utnet.geometry import axis_angle_to_matrix, matrix_to_axis_angle
+from utnet.rotations import axis_angle_to_matrix, matrix_to_axis_angle
 from utnet.types import HandParams
 
 

@@ -13,8 +13,9 @@ import numpy as np
 
 from utnet.conventions import NUM_JOINTS, PARENTS
 from utnet.fit.landmark_model import LandmarkModel, parents_in_finger
-from utnet.geometry import rotation_to_z, unproject
+from utnet.geometry import unproject
 from utnet.placement import solve_translation
+from utnet.rotations import rotation_to_z
 
 _USUAL_APART = 0.6
 """Directions of a finger's bones of a network and of landmarks are usually apart by less than this (35 degrees)."""
@@ -45,8 +46,10 @@ class View:
     joints_ok: np.ndarray
 
 
-def look_at(joints_px: np.ndarray, joints_m: np.ndarray, K_px: np.ndarray) -> View:
+def look_at(joints_px: np.ndarray, joints_m: np.ndarray, K_px: np.ndarray, *, spread: float = 1.0) -> View:
     """The view of (21, 2) pixels and (21, 3) relative landmarks; NaN stands for a landmark that is not there.
+
+    `spread`: landmarks lie so many times too wide about their middle (`LandmarkModel`); the view's do not.
 
     Raises:
         ValueError: fewer than three landmarks of the palm are there in 2D and in 3D, or they are all in one place.
@@ -60,7 +63,9 @@ def look_at(joints_px: np.ndarray, joints_m: np.ndarray, K_px: np.ndarray) -> Vi
     middle = rays[seen].mean(0)
     look = rotation_to_z(middle / np.linalg.norm(middle))
     turned = rays @ look.T
-    points = np.where(seen[:, None], turned[:, :2] / turned[:, 2:], 0.0)
+    points = turned[:, :2] / turned[:, 2:]
+    centre = points[seen].mean(0)
+    points = np.where(seen[:, None], centre + (points - centre) / spread, 0.0)
     return View(look, points, seen, np.where(joints_ok[:, None], joints_m, 0.0), joints_ok)
 
 

@@ -10,10 +10,10 @@ import torch
 
 from utnet.conventions import MANO21_TO_OPENPOSE, NUM_BETAS, NUM_MANO_JOINTS
 from utnet.fit.landmark_model import LandmarkModel
-from utnet.geometry import axis_angle_to_matrix, matrix_to_axis_angle
 from utnet.hand import HandModel
 from utnet.hand.anatomy import anatomical_axes
 from utnet.hand.arrays import HandArrays
+from utnet.rotations import axis_angle_to_matrix, matrix_to_axis_angle
 from utnet.types import HandParams, check_shape
 
 _TIP_JOINTS = (15, 3, 6, 12, 9)
@@ -57,7 +57,7 @@ class FitModel:
         if landmarks == "mediapipe":
             self.landmarks = LandmarkModel.mediapipe()
             if hand.name != "open":  # whose joints are elsewhere
-                self.landmarks = replace(self.landmarks, offsets_m=np.zeros_like(self.landmarks.offsets_m))
+                self.landmarks = replace(self.landmarks, offsets_m=np.zeros_like(self.landmarks.offsets_m), spread=1.0)
         self.joints_rest = template
         self._own = template - arrays.J_template[self.joint]
         self.dirs = dirs - arrays.J_shapedirs[self.joint]

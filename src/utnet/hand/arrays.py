@@ -1,4 +1,4 @@
-"""The numbers of a hand model, from either source, and their mirror image."""
+"""Arrays of a hand model (open hand or MANO) and their mirror image."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class HandArrays:
         J_shapedirs: (16, 3, 10) joint offsets of one unit of each beta.
         weights: (V, 16) skinning weights, rows sum to 1.
         faces: (F, 3) int, counter-clockwise seen from outside.
-        tip_vertices: (5,) vertex of each fingertip, thumb to little finger.
+        tip_vertices: (5,) vertex index of each fingertip, thumb to little finger.
         posedirs: (V, 3, 135) pose correctives on `R - I` of joints 1-15, row-major, or None.
         pose_mean: (45,) axis-angle added to every pose (zeros: none).
         pose_basis: (45, 45) rows are the principal pose components, or None.
@@ -41,7 +41,7 @@ class HandArrays:
     pose_basis: np.ndarray | None = None
 
     def check(self, where: str) -> HandArrays:
-        """Returns itself, or raises InputError naming `where` and the array whose shape or content is off."""
+        """Returns itself; raises InputError, naming `where` and the array, if a shape or an index is wrong."""
         num_vertices = len(self.v_template)
         try:
             check_shape("v_template", self.v_template, (None, 3))
@@ -54,7 +54,7 @@ class HandArrays:
             if self.posedirs is not None:
                 check_shape("posedirs", self.posedirs, (num_vertices, 3, 135))
         except ValueError as error:
-            raise InputError(f"{where}: {error}; this is not a hand model of MANO's layout") from error
+            raise InputError(f"{where}: {error}; not a hand model in MANO's layout") from error
         for name in ("faces", "tip_vertices"):
             index = getattr(self, name)
             if index.dtype.kind not in "iu" or not index.size:
@@ -64,7 +64,7 @@ class HandArrays:
         return self
 
     def mirrored(self) -> HandArrays:
-        """The other hand: geometry through x = 0, faces turned over, pose correctives and mean mirrored with it."""
+        """Returns the other hand: everything mirrored at x = 0, with faces flipped."""
         flip = np.array([-1.0, 1.0, 1.0])
         feature = np.tile((flip[:, None] * flip).ravel(), 15)  # sign of each entry of S (R - I) S
         vector = np.tile([1.0, -1.0, -1.0], 15)  # sign of each entry of a mirrored axis-angle
@@ -82,7 +82,7 @@ class HandArrays:
 
 
 def load_open_hand() -> HandArrays:
-    """The right open hand that ships with the package (Apache-2.0 / CC0; see NOTICE)."""
+    """Loads the bundled right open hand (Apache-2.0 / CC0; see NOTICE)."""
     path = files("utnet") / "assets" / "open_hand" / "open_hand_right.npz"
     with path.open("rb") as file, np.load(file, allow_pickle=False) as data:
         if tuple(data["parents"]) != MANO_PARENTS:

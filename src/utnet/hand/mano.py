@@ -1,12 +1,12 @@
-"""MANO's own file (`MANO_RIGHT.pkl`, `MANO_LEFT.pkl`), read safely into `HandArrays`.
+"""Safe reader of MANO files (`MANO_RIGHT.pkl`, `MANO_LEFT.pkl`) into `HandArrays`.
 
-The file is a Python 2 pickle of a dict; some of its arrays are objects of chumpy, which does not install with current
-Python, and its joint regressor is a scipy sparse matrix. `utnet.io.safe_pickle` reads it without running anything; the
-builders here turn the state of chumpy's and scipy's objects into plain arrays. Neither package is imported.
+The file is a Python 2 pickle of a dict with chumpy arrays (chumpy does not install with current Python) and a scipy
+sparse matrix as joint regressor. `utnet.io.safe_pickle` reads it without running code; the builders here convert
+chumpy's and scipy's objects to arrays. Neither package is imported.
 
-The numbers are taken as the file has them. MANO_LEFT as shipped has a wrong sign in `shapedirs[:, 0, :]`, and datasets
-disagree about it: InterHand2.6M's labels need the sign turned, DexYCB's were made without, H2O3D's negate the whole of
-`shapedirs`. Whoever reads such labels applies its source's convention; here nothing is turned.
+Values are kept as in the file. The official MANO_LEFT has a wrong sign in `shapedirs[:, 0, :]`, and datasets differ:
+labels of InterHand2.6M need the sign flipped, those of DexYCB were made without, those of H2O3D negate all of
+`shapedirs`. Readers of such labels apply the convention of their source.
 """
 
 from __future__ import annotations
@@ -45,45 +45,56 @@ _SHAPES: dict[str, tuple[int | None, ...]] = {
     "hands_components": (45, 45),
     "hands_mean": (45,),
 }
-"""The keys that are read; others (`hands_coeffs`, `J`, `bs_style`, ...) are ignored."""
+"""Keys that are read, with their shapes; others (`hands_coeffs`, `J`, `bs_style`, ...) are ignored."""
 
-_MAX_DENSE = 10**7  # entries of a sparse matrix made dense; MANO's has 12,448
+_MAX_DENSE = 10**7  # maximum size of a sparse matrix; MANO's has 12,448 entries
 
 
-def mano_file(folder: str | Path, side: str) -> Path:
-    """A folder's MANO file of a side: MANO_RIGHT.pkl as it is downloaded, else MANO_RIGHT.npz; the former's name where
-    there is neither."""
-    pickled = Path(folder) / f"MANO_{side.upper()}.pkl"
+def mano_file(mano: str | Path, side: str = "right") -> Path:
+    """Returns the MANO file of a side, as the option `mano` names it everywhere.
+
+    Args:
+        mano: the folder that holds MANO_RIGHT.pkl and MANO_LEFT.pkl (or .npz), or one of the two files; the other is
+            expected beside it.
+        side: "right" or "left".
+
+    Returns:
+        The path; where a folder holds neither file, that of the .pkl.
+    """
+    path = Path(mano)
+    if path.suffix.lower() in (".pkl", ".npz"):
+        return path.with_name(path.name.replace("LEFT" if side == "right" else "RIGHT", side.upper()))
+    pickled = path / f"MANO_{side.upper()}.pkl"
     arrays = pickled.with_suffix(".npz")
     return arrays if arrays.is_file() and not pickled.is_file() else pickled
 
 
 def load_mano(path: str | Path, *, side: str = "right", flat_hand_mean: bool = True, tips: str = "smplx") -> HandArrays:
-    """Reads a MANO model file. The rest joints and their blendshapes are J_regressor times template and shapedirs.
+    """Reads a MANO model file. Rest joints and their blendshapes are computed with `J_regressor`.
 
     Args:
-        path: `MANO_RIGHT.pkl` or `MANO_LEFT.pkl`.
-        side: which hand the file holds (manopth's fingertips differ by side).
-        flat_hand_mean: False keeps the file's `hands_mean` as the mean pose; True has none.
-        tips: whose fingertip vertices, a key of `conventions.MANO_TIP_VERTICES`.
+        path: `MANO_RIGHT.pkl` or `MANO_LEFT.pkl` or an .npz of the same arrays, or the folder that contains it.
+        side: "right" or "left", the hand in the file (manopth's fingertips differ by side).
+        flat_hand_mean: False uses the file's `hands_mean` as mean pose; True uses none.
+        tips: convention of the fingertip vertices, a key of `conventions.MANO_TIP_VERTICES`.
 
     Raises:
-        InputError: no such file, a pickle that would call anything, a key that is missing or has a wrong shape.
-        ValueError: `side` or `tips` is not one of those known.
+        InputError: the file is missing or unsafe, or a key is missing or has a wrong shape.
+        ValueError: `side` or `tips` is unknown.
     """
     if side not in SIDES:
         raise ValueError(f"side is {side!r}, expected 'right' or 'left'")
     if tips not in MANO_TIP_VERTICES:
         raise ValueError(f"tips is {tips!r}, expected one of {', '.join(MANO_TIP_VERTICES)}")
-    path = Path(path)
+    path = mano_file(path, side) if Path(path).is_dir() else Path(path)
     if not path.is_file():
         raise InputError(
             f"{path}: no such MANO file. MANO is licence-gated: register at mano.is.tue.mpg.de, download "
-            f"MANO_{side.upper()}.pkl and give its path; the open hand (HandModel.open) needs no file"
+            f"MANO_{side.upper()}.pkl and give its folder; the open hand (HandModel.open) needs no file"
         )
     data = _load_npz(path) if path.suffix.lower() == ".npz" else load_pickle(path, allow=_ALLOW)
     if not isinstance(data, dict):
-        raise InputError(f"{path}: holds a {type(data).__name__}, not the dict of a MANO model file")
+        raise InputError(f"{path}: contains a {type(data).__name__}, not the dict of a MANO model file")
     arrays = {key: _array(data, key, str(path)) for key in _SHAPES}
     if tuple(arrays["kintree_table"][0, 1:]) != MANO_PARENTS[1:]:
         raise InputError(f"{path}: kintree_table[0] is not MANO's kinematic tree {list(MANO_PARENTS)}")
@@ -105,7 +116,7 @@ def load_mano(path: str | Path, *, side: str = "right", flat_hand_mean: bool = T
 
 
 def _load_npz(path: Path) -> dict[str, np.ndarray]:
-    """The arrays of a MANO file that was saved as .npz, with the names of the pickle; nothing pickled is read."""
+    """Arrays of a MANO file saved as .npz under the pickle's names, read without pickles."""
     check_stand_in(path)
     try:
         with np.load(path, allow_pickle=False) as data:
@@ -115,16 +126,16 @@ def _load_npz(path: Path) -> dict[str, np.ndarray]:
 
 
 def _array(data: dict, key: str, where: str) -> np.ndarray:
-    """`data[key]` as float64 of the shape that MANO's file has, or InputError naming the file and the key."""
+    """Returns `data[key]` as float64; raises InputError, naming file and key, if it is not as in MANO's files."""
     if key not in data:
-        raise InputError(f"{where}: key {key!r} is missing; this is not a MANO model file")
+        raise InputError(f"{where}: key {key!r} is missing; not a MANO model file")
     value = data[key]
     if not isinstance(value, np.ndarray) or value.dtype.kind not in "biuf":
         raise InputError(f"{where}: {key!r} is a {type(value).__name__}, not an array of numbers")
     try:
         check_shape(repr(key), value, _SHAPES[key], where)
     except ValueError as error:
-        raise InputError(f"{error}; this is not a MANO model file") from error
+        raise InputError(f"{error}; not a MANO model file") from error
     if key == "shapedirs" and value.shape[2] < NUM_BETAS:
         raise InputError(f"{where}: 'shapedirs' has {value.shape[2]} components, expected at least {NUM_BETAS}")
     array = value.astype(np.float64)
@@ -133,7 +144,7 @@ def _array(data: dict, key: str, where: str) -> np.ndarray:
     return array
 
 
-# --------------------------------------------------------------- builders: the state of chumpy's and scipy's objects
+# ------------------------------------------------------------------------ builders of chumpy's and scipy's objects
 
 
 def _numbers(value: Any) -> np.ndarray:
@@ -149,7 +160,7 @@ def _ch(args: tuple, state: dict) -> np.ndarray:
 
 
 def _select(args: tuple, state: dict) -> np.ndarray:
-    """`chumpy.reordering.Select`: entries `idxs` of the flattened `a`, in `preferred_shape` where it has one."""
+    """`chumpy.reordering.Select`: entries `idxs` of the flattened `a`, in `preferred_shape` if given."""
     chosen = _numbers(state["a"]).ravel()[_numbers(state["idxs"]).astype(np.int64)]
     return chosen.reshape(state["preferred_shape"]) if "preferred_shape" in state else chosen
 
@@ -165,7 +176,7 @@ def _transpose(args: tuple, state: dict) -> np.ndarray:
 
 
 def _sparse(layout: str):
-    """Builder of scipy's sparse matrix of a layout ("csc", "csr", "coo") as a dense array; repeated entries add up."""
+    """Builder of scipy's sparse matrices of a layout ("csc", "csr", "coo") as dense arrays; duplicates are summed."""
 
     def build(args: tuple, state: dict) -> np.ndarray:
         shape = state["_shape"] if "_shape" in state else state["shape"]

@@ -1,4 +1,4 @@
-"""Linear blend skinning with shape blendshapes and optional pose correctives, for the open hand and for MANO alike."""
+"""Linear blend skinning with shape blendshapes and optional pose correctives, for the open hand and MANO."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from utnet.conventions import MANO21_TO_OPENPOSE, MANO_PARENTS, NUM_BETAS, SIDES
-from utnet.geometry import axis_angle_to_matrix, matrix_to_axis_angle
 from utnet.hand.arrays import HandArrays, load_open_hand
 from utnet.hand.skinning import skin
+from utnet.rotations import axis_angle_to_matrix, matrix_to_axis_angle
 from utnet.types import HandMesh, HandParams, check_shape
 
 _FINGERS = (5, 3)
@@ -22,15 +22,15 @@ assert all(MANO_PARENTS[j] == (0 if j % 3 == 1 else j - 1) for j in range(1, 16)
 class HandModel(nn.Module):
     """(global_orient, hand_pose, betas) -> vertices, 16 joints, 21 keypoints (Romero et al. 2017, eq. 1-4).
 
-    One class for two sources of numbers: `HandModel.open()` and `HandModel.from_mano(path)`. It has no trainable
-    parameters. Joints come straight from betas (blendshapes of the joints), kinematics runs level by level, and
-    vertices are skinned only where they are asked for. Autocast does not lower its precision.
+    Create it with `HandModel.open()` or `HandModel.from_mano(path)`. It has no trainable parameters. Joints are
+    computed from betas directly (joint blendshapes), kinematics runs level by level, and vertices are skinned on
+    request. Autocast does not lower its precision.
 
     Attributes:
         side: "right" or "left".
         name: "open" or "mano".
         faces: (F, 3) int64 tensor, counter-clockwise seen from outside.
-        num_vertices: V.
+        num_vertices: number of vertices V.
     """
 
     v_template: Tensor
@@ -79,7 +79,7 @@ class HandModel(nn.Module):
         self._lay_out()
 
     def _lay_out(self) -> None:
-        """The same numbers as `forward` reads them: blendshapes as matrices, coordinate by coordinate."""
+        """Registers blendshapes and weights in the memory layout used by `forward`."""
         dirs = self.shapedirs if self.posedirs is None else torch.cat([self.shapedirs, self.posedirs], 2)
         laid = {"identity_pose": torch.eye(3).flatten().repeat(15), "rest_dirs": self.J_shapedirs.flatten(0, 1).T}
         for name, which in (("skin", slice(None)), ("tips", self.tip_vertices)):
@@ -91,7 +91,7 @@ class HandModel(nn.Module):
 
     @classmethod
     def open(cls, side: str = "right") -> HandModel:
-        """The open hand (Apache-2.0 / CC0): 1,609 vertices, shipped with the package. The left is its mirror image."""
+        """The bundled open hand (Apache-2.0 / CC0) with 1,609 vertices. The left hand is its mirror image."""
         arrays = load_open_hand()
         return cls(arrays.mirrored() if side == "left" else arrays, side=side, name="open")
 
@@ -99,24 +99,25 @@ class HandModel(nn.Module):
     def from_mano(
         cls, path: str | Path, *, side: str = "right", flat_hand_mean: bool = True, tips: str = "smplx"
     ) -> HandModel:
-        """The user's own MANO file (`MANO_RIGHT.pkl` or `MANO_LEFT.pkl`), read without running anything in it.
+        """Loads a MANO file (`MANO_RIGHT.pkl` or `MANO_LEFT.pkl`), without running code in it.
 
         Args:
-            path: the file.
-            side: which hand the file holds.
+            path: the file, or its folder.
+            side: "right" or "left", the hand in the file.
             flat_hand_mean: False adds the file's `hands_mean` to every pose (FreiHAND, DexYCB); True does not (HO3D,
                 WiLoR).
-            tips: whose fingertip vertices: "smplx", "freihand", "ho3d" or "manopth" (`conventions.MANO_TIP_VERTICES`).
+            tips: convention of the fingertip vertices: "smplx", "freihand", "ho3d" or "manopth"
+                (`conventions.MANO_TIP_VERTICES`).
 
         Raises:
-            InputError: no such file, a pickle that would call anything, or arrays that are not MANO's.
+            InputError: the file is missing, unsafe, or not a MANO file.
         """
         from utnet.hand.mano import load_mano
 
         return cls(load_mano(path, side=side, flat_hand_mean=flat_hand_mean, tips=tips), side=side, name="mano")
 
     def mirrored(self) -> HandModel:
-        """The other hand: `mirrored()(S R S, ...)` is the mirror image of `self(R, ...)`."""
+        """Returns the other hand: `mirrored()(S R S, ...)` is the mirror image of `self(R, ...)`."""
         other = "left" if self.side == "right" else "right"
         return HandModel(self._arrays.mirrored(), side=other, name=self.name).to(self.v_template)
 
@@ -132,13 +133,13 @@ class HandModel(nn.Module):
             hand_pose: (B, 15, 3, 3) rotation matrices, MANO order. With a mean pose (`flat_hand_mean=False`) the mean
                 is added to their axis-angle vectors.
             betas: (B, 10).
-            with_vertices: False skins the five fingertips only; `vertices_m` is then None.
+            with_vertices: False skins only the five fingertips; `vertices_m` is then None.
 
         Returns:
             HandMesh in the model's frame, metres.
 
         Raises:
-            ValueError: a wrong shape, with what came and what is expected.
+            ValueError: a wrong shape.
         """
         num = global_orient.shape[0]
         check_shape("global_orient", global_orient, (num, 1, 3, 3))
@@ -161,26 +162,26 @@ class HandModel(nn.Module):
         return HandMesh(joints_m=joints21, mano_joints_m=joints, vertices_m=vertices)
 
     def decode(self, params: HandParams, *, with_vertices: bool = True) -> HandMesh:
-        """`forward` of a HandParams with a batch axis; the translation is not added."""
+        """`forward` for HandParams with a batch axis; the translation is not added."""
         return self(params.global_orient, params.hand_pose, params.betas, with_vertices=with_vertices)
 
     def pose_from_pca(self, coefficients: Tensor) -> Tensor:
-        """(B, n <= 45) principal pose coefficients -> (B, 45) axis-angle, before any mean. Needs a model with a basis.
+        """(B, n <= 45) principal pose coefficients -> (B, 45) axis-angle, without the mean pose.
 
-        The open hand has no basis of its own: its coefficients are the axis-angle itself (identity basis).
+        The open hand uses the identity basis: its coefficients are the axis-angle.
         """
         if self.pose_basis is None:
             return coefficients
         return coefficients @ self.pose_basis[: coefficients.shape[1]]
 
     def _kinematics(self, R_local: Tensor, rest: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, 16, 3, 3) local rotations, (B, 16, 3) rest joints -> what each joint does to a point of the rest pose,
-        [R | t] (B, 16, 3, 4), and the posed joints (B, 16, 3)."""
+        """(B, 16, 3, 3) local rotations, (B, 16, 3) rest joints -> transforms [R | t] of rest-pose points (B, 16, 3, 4)
+        and posed joints (B, 16, 3)."""
         root, fingers = rest[:, :1], rest[:, 1:].unflatten(1, _FINGERS)
         bones = torch.cat([fingers[:, :, :1] - root[:, None], fingers[:, :, 1:] - fingers[:, :, :-1]], 2)
         local = torch.cat([R_local[:, 1:].unflatten(1, _FINGERS), bones[..., None]], -1)
         world, levels = R_local[:, :1], []
-        for level in local.unbind(2):  # [R | bone] of the joint turned by its parent
+        for level in local.unbind(2):  # [R | bone] of the joint, rotated by its parent
             world = world[..., :3] @ level
             levels.append(world)
         turned = torch.stack(levels, 2)

@@ -1,7 +1,7 @@
-"""What the joints of hands say about themselves: in which order they are listed, and which hand they belong to.
+"""Detection of the joint order and of the side of a hand from its joints.
 
-Bones have lengths: listed in another order, the "bones" between the joints are too long or too short. Fingers bend
-towards the palm: the side of the palm's plane that they bend to tells a right hand from a left one.
+Joint order: in a wrong order the lengths of the bones do not match those of a hand. Side: fingers bend towards the
+palm, so the side of the palm's plane that they bend to separates right from left hands.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ from utnet.conventions import FINGERS, MANO21_TO_OPENPOSE, NUM_JOINTS, PARENTS
 from utnet.hand.arrays import load_open_hand
 
 _PAIRS = tuple((PARENTS[joint], joint) for joint in range(1, NUM_JOINTS)) + ((5, 9), (9, 13), (13, 17), (5, 17))
-"""Bones, and distances across the palm, which hardly change either."""
+"""Bones and distances across the palm (nearly rigid)."""
 
 _LEAST_PAIRS = 12
-"""Fewer than these of `_PAIRS` (24) say nothing about the order."""
+"""Minimum number of labelled `_PAIRS` (of 24)."""
 
 _WRONG_ORDER, _WRONG_ORDER_SEEN, _BETTER = 0.3, 0.4, 0.6
-"""Joints are in another order where their lengths are this far from a hand's (standard deviation of log lengths) and
-another order leaves less than this share of it. Single hands in space have up to 0.2; six hands in pictures have
-0.26 together, twenty 0.1. The order that is hardest to tell, fingers from tip to palm, has 0.4."""
+"""Thresholds on the deviation from a hand's lengths (standard deviation of log lengths) of joints in space and of few
+image points, and the fraction of it that another order must stay below. Single hands in space have up to 0.2; six hands
+in pictures have 0.26 together, twenty 0.1. The most similar wrong order, fingers from tip to palm, has 0.4."""
 
 _MANY_SEEN, _LEAST_SEEN = 6, 3
-"""From six hands on, image points are as good as joints in space; fewer than three say nothing."""
+"""From six hands on, image points are as reliable as joints in space; fewer than three are not used."""
 
 _LEAST_BEND = 0.6
-"""Sine of an angle summed over four fingers, 9 degrees each: fingers that are straighter may be bent backwards."""
+"""Minimum sum of sines over four fingers (9 degrees each): straighter fingers may be bent backwards."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class JointOrder:
     """An order in which a file may list 21 joints.
 
     Attributes:
-        name: in words.
+        name: description.
         to_openpose: `joints_openpose = joints[list(to_openpose)]`.
     """
 
@@ -53,7 +53,7 @@ OPENPOSE = JointOrder("OpenPose", tuple(range(NUM_JOINTS)))
 
 @lru_cache(maxsize=1)
 def joint_orders() -> tuple[JointOrder, ...]:
-    """OpenPose's order first, then those that are known by name, then every order that lists finger by finger."""
+    """All candidate orders: OpenPose's, then MANO's, then all that list finger by finger."""
     known = {OPENPOSE.to_openpose: OPENPOSE}
     for order in (JointOrder("MANO/HO3D", MANO21_TO_OPENPOSE), *_by_finger()):
         known.setdefault(order.to_openpose, order)
@@ -75,8 +75,14 @@ def _by_finger() -> Iterator[JointOrder]:
 
 
 def order_error(joints: np.ndarray) -> np.ndarray:
-    """(N,) how far each hand's lengths are from a hand's in OpenPose's order: standard deviation of log lengths, NaN
-    where too little is labelled. `joints` as in `find_joint_order`; meant for joints in space."""
+    """Deviation of the lengths of each hand from those of a hand in OpenPose's order, for joints in space.
+
+    Args:
+        joints: as in `find_joint_order`.
+
+    Returns:
+        (N,) standard deviation of log lengths; NaN where too few joints are labelled.
+    """
     lengths = _log_lengths(joints)[:, _columns(OPENPOSE)] - _hand_log_lengths()
     with np.errstate(all="ignore"), warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # hands without labels
@@ -85,20 +91,20 @@ def order_error(joints: np.ndarray) -> np.ndarray:
 
 
 def is_wrong_order(error: np.ndarray) -> np.ndarray:
-    """Whether an `order_error` is more than any hand's."""
+    """Whether an `order_error` is larger than that of any hand."""
     return error > _WRONG_ORDER
 
 
 def find_joint_order(joints: np.ndarray) -> JointOrder | None:
-    """The order in which hands list their joints, by the lengths between them.
+    """Finds the joint order from the distances between the joints.
 
     Args:
-        joints: (N, 21, 2 or 3) joints or image points of hands that share one order, any unit, NaN where not labelled.
-            Points in pictures are foreshortened: a few different hands are better than one.
+        joints: (N, 21, 2 or 3) joints or image points of hands in one order, any unit, NaN where not labelled. Image
+            points are foreshortened, so several different hands are needed.
 
     Returns:
-        OpenPose's (also where too little is labelled to tell), another one that fits far better, or None where the
-        lengths are no hand's in any of `joint_orders`.
+        OpenPose's order (also if too few joints are labelled), another one that fits much better, or None if the
+        lengths match no order of `joint_orders`.
     """
     median, num = _median_log_lengths(joints)
     seen = num if joints.shape[-1] == 2 else _MANY_SEEN
@@ -114,25 +120,25 @@ def find_joint_order(joints: np.ndarray) -> JointOrder | None:
 
 
 def fits_better(joints: np.ndarray, order: JointOrder) -> bool:
-    """Whether hands rather list their joints in that order than in OpenPose's: for few hands beside others that do."""
+    """Whether `order` fits the joints much better than OpenPose's order (for few hands of a set with that order)."""
     median, _ = _median_log_lengths(joints)
     return _error(median[_columns(order)]) < _BETTER * _error(median[_columns(OPENPOSE)])
 
 
 def _median_log_lengths(joints: np.ndarray) -> tuple[np.ndarray, int]:
-    """(210,) medians of `_log_lengths`, and of how many hands."""
+    """(210,) medians of `_log_lengths` over hands, and the number of hands."""
     lengths = _log_lengths(joints)
     lengths = lengths[np.isfinite(lengths).any(1)]
     if not len(lengths):
         return np.full(lengths.shape[1], np.nan), 0
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # distances that nobody labelled
+        warnings.simplefilter("ignore", RuntimeWarning)  # unlabelled distances
         return np.nanmedian(lengths, axis=0), len(lengths)
 
 
 @lru_cache(maxsize=1024)
 def _columns(order: JointOrder) -> np.ndarray:
-    """Where `_PAIRS` stand among the distances of `_log_lengths`, for hands listed in that order."""
+    """Columns of `_PAIRS` in `_log_lengths` for hands listed in that order."""
     table = np.zeros((NUM_JOINTS, NUM_JOINTS), int)
     rows, columns = np.triu_indices(NUM_JOINTS, 1)
     table[rows, columns] = table[columns, rows] = np.arange(len(rows))
@@ -140,7 +146,7 @@ def _columns(order: JointOrder) -> np.ndarray:
 
 
 def _log_lengths(joints: np.ndarray) -> np.ndarray:
-    """(N, 210) logarithms of the distances between all joints, less each hand's own median."""
+    """(N, 210) log distances between all joints, minus the median of each hand."""
     rows, columns = np.triu_indices(NUM_JOINTS, 1)
     with np.errstate(divide="ignore", invalid="ignore"):
         lengths = np.log(np.linalg.norm(joints[:, rows] - joints[:, columns], axis=2))
@@ -151,7 +157,7 @@ def _log_lengths(joints: np.ndarray) -> np.ndarray:
 
 
 def _error(log_lengths: np.ndarray) -> float:
-    """Standard deviation of lengths against the open hand's, whatever the size of the hand."""
+    """Standard deviation of log lengths relative to the open hand's, independent of hand size."""
     off = log_lengths - _hand_log_lengths()
     off = off[np.isfinite(off)]
     return float(off.std()) if len(off) >= _LEAST_PAIRS else np.nan
@@ -166,13 +172,13 @@ def _hand_log_lengths() -> np.ndarray:
 
 
 def bends_as_right(joints: np.ndarray) -> np.ndarray:
-    """How clearly each hand's fingers bend as a right hand's.
+    """Side of each hand by the bend of its fingers.
 
     Args:
         joints: (N, 21, 3) OpenPose-21, any unit and origin, x right, y down, z forward.
 
     Returns:
-        (N,) above 0 for a right hand, below 0 for a left one, NaN where the fingers are too straight or not labelled.
+        (N,) positive for right hands, negative for left hands, NaN where fingers are too straight or not labelled.
     """
     wrist, index, little = joints[:, 0], joints[:, 5], joints[:, 17]
     with np.errstate(all="ignore"):

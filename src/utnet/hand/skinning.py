@@ -1,8 +1,8 @@
-"""Linear blend skinning of many vertices, with a backward pass of its own.
+"""Linear blend skinning with a custom backward pass.
 
-v' = sum_j w_j (R_j v + t_j): the blended [R | t] of every vertex come from one matrix product, in planes (B, V), one an
-entry of [R | t], so that applying them is three fused multiply-adds over whole planes instead of a small matrix product
-a vertex. On a CPU a few hands are done at a time: their planes stay in the cache between one step and the next.
+v' = sum_j w_j (R_j v + t_j): the blended [R | t] of all vertices are computed by one matrix product, as one (B, V)
+plane per entry of [R | t]. They are applied by three fused multiply-adds over planes instead of a small matrix product
+per vertex. On a CPU a few hands are processed at a time, so that their planes stay in the cache.
 """
 
 from __future__ import annotations
@@ -11,18 +11,18 @@ import torch
 from torch import Tensor
 
 _HANDS_AT_A_TIME = 16
-"""0.6 MB of planes for MANO's 778 vertices, 1.2 MB for the open hand's 1,609."""
+"""Planes take 0.6 MB for MANO's 778 vertices, 1.2 MB for the open hand's 1,609."""
 
-_FEW = 64  # vertices, of which all hands are done at once: fingertips
+_FEW = 64  # with fewer vertices (fingertips) all hands are processed at once
 
 
 def skin(transforms: Tensor, rest: Tensor, weights: Tensor) -> Tensor:
     """Moves vertices by the blended transforms of their joints.
 
     Args:
-        transforms: (B, 16, 3, 4), what each joint does to a point of the rest pose: [R | t].
-        rest: (B, 3 V) vertices before skinning, all x, then all y, then all z.
-        weights: (16, V).
+        transforms: (B, 16, 3, 4) transforms [R | t] of rest-pose points, per joint.
+        rest: (B, 3 V) vertices before skinning: all x, all y, all z.
+        weights: (16, V) skinning weights.
 
     Returns:
         (B, V, 3). Its gradient with respect to `weights` is not defined.

@@ -1,1 +1,1 @@
-"""Files in and out: pictures, videos, depth images, arrays, pickles, and files that appear whole or not at all."""
+"""Reading and writing files: pictures, videos, depth images, arrays, pickles, and atomic writes."""

@@ -1,7 +1,7 @@
 """Files and folders that appear whole or not at all, and locks on folders.
 
 A file also survives the machine's end (power, a kernel's panic): it is on the disk before it gets its name. A folder of
-`new_folder` survives that of the process; many thousand files would take minutes to wait for.
+`atomic_dir` survives that of the process; many thousand files would take minutes to wait for.
 
 What a killed process leaves behind is removed by the next one that writes in the same folder: a temporary file or
 folder that no living process holds a lock on.
@@ -31,7 +31,7 @@ _TEMPORARY = re.compile(r"\..+\.\d+\.tmp")
 
 
 @contextmanager
-def whole_file(path: str | Path) -> Iterator[Path]:
+def atomic_file(path: str | Path) -> Iterator[Path]:
     """A temporary sibling to write into; it replaces `path` at once where nothing was raised, and is gone otherwise.
 
     An OSError that names no file gets the name of `path`.
@@ -46,9 +46,9 @@ def whole_file(path: str | Path) -> Iterator[Path]:
                 with suppress(OSError):  # a file system without locks
                     fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
             yield temporary
-            put_on_disk(temporary)
+            fsync_path(temporary)
             temporary.replace(path)
-            put_on_disk(path.parent)
+            fsync_path(path.parent)
         finally:
             os.close(held)
             temporary.unlink(missing_ok=True)
@@ -67,7 +67,7 @@ def naming(path: Path) -> Iterator[None]:
 
 @cache
 def _remove_leftovers(folder: Path) -> None:
-    """Removes the temporary files of `whole_file` whose writers are gone; once a process and folder."""
+    """Removes the temporary files of `atomic_file` whose writers are gone; once a process and folder."""
     if not (fcntl and folder.is_dir()):
         return
     for entry in os.scandir(folder):
@@ -130,8 +130,8 @@ def _lock(path: Path, taken: str) -> Iterator[None]:
         os.close(file)
 
 
-def put_on_disk(path: Path) -> None:
-    """Waits until a file's content, or the names in a folder, are on the disk."""
+def fsync_path(path: Path) -> None:
+    """Syncs the content of a file, or the entries of a folder, to disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -140,14 +140,14 @@ def put_on_disk(path: Path) -> None:
 
 
 def require_new(out: Path) -> None:
-    """InputError where `new_folder` would raise it: to be asked before a long part, too."""
+    """Raises InputError if `out` exists and is not an empty folder. Call it before long work, too."""
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise InputError(f"{out}: is not empty; give a new folder, nothing is overwritten")
+        raise InputError(f"{out}: not empty; give a new folder (nothing is overwritten)")
 
 
 @contextmanager
-def new_folder(out: str | Path) -> Iterator[Path]:
-    """A folder to write into, which becomes `out` when the block ends and vanishes if it fails.
+def atomic_dir(out: str | Path) -> Iterator[Path]:
+    """Context with a temporary folder, which becomes `out` on success and is removed on failure.
 
     Raises:
         InputError: `out` is there and not an empty folder, it cannot be made, or another process is making it.
@@ -165,7 +165,7 @@ def new_folder(out: str | Path) -> Iterator[Path]:
             partial = out.parent / f".{out.name}.partial-{os.getpid()}"
             partial.mkdir()
         except OSError as error:
-            raise InputError(f"{out}: cannot be made ({error.strerror}); give a folder that can be written") from error
+            raise InputError(f"{out}: cannot be created ({error.strerror}); give a writable folder") from error
         try:
             with naming(out):
                 yield partial
@@ -175,27 +175,25 @@ def new_folder(out: str | Path) -> Iterator[Path]:
             raise
 
 
-def write_whole(path: str | Path, data: bytes | str) -> None:
-    """Writes a file through a temporary sibling; an older file there is replaced at once, its folder must exist."""
-    with whole_file(path) as temporary:
+def atomic_write(path: str | Path, data: bytes | str) -> None:
+    """Writes a file atomically, replacing an existing one. Its folder must exist."""
+    with atomic_file(path) as temporary:
         temporary.write_bytes(data.encode() if isinstance(data, str) else data)
 
 
 def write_json(path: str | Path, tree: dict) -> None:
-    """`write_whole` of a JSON file."""
-    write_whole(path, json.dumps(tree, indent=1) + "\n")
+    """Writes a JSON file atomically."""
+    atomic_write(path, json.dumps(tree, indent=1) + "\n")
 
 
 def check_stand_in(path: Path) -> None:
-    """InputError where a file is what people get in place of a download: a Git LFS pointer or a web page."""
+    """Raises InputError if a downloaded file is a Git LFS pointer or a web page instead."""
     try:
         with open(path, "rb") as file:
             head = file.read(512).lstrip().lower()
     except OSError:
-        return  # who reads the file says so
+        return  # reading the file raises the error
     if head.startswith(b"version https://git-lfs"):
-        raise InputError(f"{path}: a Git LFS pointer, not the file itself; run `git lfs pull` where it comes from")
+        raise InputError(f"{path}: a Git LFS pointer instead of the file; run `git lfs pull` in its repository")
     if head.startswith((b"<!doctype html", b"<html")):
-        raise InputError(
-            f"{path}: a web page, not the file itself; download it in a browser (one may have to log in first)"
-        )
+        raise InputError(f"{path}: a web page instead of the file; download it in a browser (a login may be required)")

@@ -1,16 +1,16 @@
-"""The camera that a photograph's EXIF data tell.
+"""Camera intrinsics from the EXIF data of a photograph.
 
 Rules, in order (Exif 2.32, CIPA DC-008; tag names as there):
 
 1. `FocalLengthIn35mmFilm` f35: the angle of view over the diagonal is that of 36 x 24 mm film, so
-   f = f35 * diagonal_px / 43.27. Digital zoom is taken to be in it, as telephones write it (and exiftool reads it).
-2. Otherwise `FocalLength` in mm and `FocalPlaneXResolution`, `FocalPlaneYResolution` in pixels a unit, scaled from
-   `PixelXDimension`, the size the camera wrote, to this picture's; without that size a picture that was made smaller
-   could not be told. `DigitalZoomRatio` multiplies it.
-3. The principal point is the picture's centre, which EXIF does not tell.
+   f = f35 * diagonal_px / 43.27. Digital zoom is assumed to be included, as phones write it (and exiftool reads it).
+2. Otherwise `FocalLength` in mm and `FocalPlaneXResolution`, `FocalPlaneYResolution` in pixels per unit, scaled from
+   the recorded size (`PixelXDimension`) to the size of the picture. Required, since the picture may have been resized.
+   `DigitalZoomRatio` multiplies it.
+3. The principal point, which EXIF does not contain, is the centre of the picture.
 
-Nothing is told (None) where the picture's aspect is not the one that the camera wrote (it was cropped), or where the
-angle of view is none that a camera has.
+The result is None if the aspect ratio differs from the recorded one (the picture was cropped) or if the angle of view
+is implausible.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ _FILM_DIAGONAL_MM = math.hypot(36.0, 24.0)
 _UNIT_MM = {2: 25.4, 3: 10.0, 4: 1.0, 5: 0.001}
 """`FocalPlaneResolutionUnit`: inch (the default), cm, mm, um."""
 _FOCAL_LIMITS = (0.3, 50.0)
-"""Focal lengths in longer sides of the picture: views from 118 degrees down to 1."""
+"""Range of focal lengths in units of the longer side: angles of view from 118 degrees to 1."""
 _ASPECT_TOLERANCE = 0.02
 
 
 def exif_camera(exif: Image.Exif, stored_wh: tuple[int, int], upright_wh: tuple[int, int]) -> np.ndarray | None:
-    """Intrinsics of the upright picture, or None where EXIF does not tell them.
+    """Intrinsics (3, 3) of the upright picture, or None if EXIF does not determine them.
 
     Args:
-        exif: of the file.
+        exif: EXIF data of the file.
         stored_wh: width and height as stored.
-        upright_wh: the same after the orientation was applied.
+        upright_wh: width and height after the orientation is applied.
     """
     tags = exif.get_ifd(ExifTags.IFD.Exif)
     written_wh = (_number(tags, "ExifImageWidth"), _number(tags, "ExifImageHeight"))
@@ -71,18 +71,18 @@ def _from_focal_plane(
 
 
 def _same_aspect(written_wh: tuple[float, float], stored_wh: tuple[int, int]) -> bool:
-    """Editors that turn a picture may leave the sizes that the camera wrote the other way round."""
+    """Compares aspect ratios; width and height may be swapped, as editors that rotate a picture leave them."""
     written, stored = written_wh[0] / written_wh[1], stored_wh[0] / stored_wh[1]
     return any(abs(ratio - 1) < _ASPECT_TOLERANCE for ratio in (written / stored, 1 / written / stored))
 
 
 def _turned(exif: Image.Exif) -> bool:
-    """By 90 degrees, one way or the other: orientations 5 to 8."""
+    """Whether the picture is rotated by 90 degrees either way (orientations 5 to 8)."""
     return int(_number(exif, "Orientation")) in (5, 6, 7, 8)
 
 
 def _number(tags, name: str) -> float:
-    """A tag's value; 0 where it is missing or no finite number above 0, as cameras write what they do not know."""
+    """Value of a tag; 0 if it is missing or not a positive finite number (cameras write such values for unknown)."""
     try:
         value = float(tags.get(int(ExifTags.Base[name]), 0))
     except (TypeError, ValueError, ZeroDivisionError):

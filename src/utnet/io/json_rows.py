@@ -1,4 +1,4 @@
-"""Long JSON lists of numbers, read row by row: FreiHAND's and HO3D's meshes fill gigabytes as Python lists."""
+"""Streaming reader of long JSON lists, since FreiHAND's and HO3D's meshes need gigabytes as Python lists."""
 
 from __future__ import annotations
 
@@ -12,29 +12,29 @@ from tqdm import tqdm
 
 from utnet.errors import InputError
 
-_CHUNK = 2**22  # characters read at a time; the text held is one chunk and one row
+_CHUNK = 2**22  # characters per read; one chunk and one row are held in memory
 _MAX_ROW = 2**26
-_BAR_BYTES = 2**26  # larger files take seconds and show a bar
-_NEAR_END = 16  # the longest piece of a number that may be cut by a chunk's end ("-Infinity")
+_BAR_BYTES = 2**26  # larger files show a progress bar
+_NEAR_END = 16  # longest part of a number at the end of a chunk ("-Infinity")
 _REMEDY = "extract or download the file again"
 
 
 def read_rows(
     path: Path, shape: tuple[int | None, ...], *, dtype: type = np.float64, num: int | None = None
 ) -> np.ndarray:
-    """A file `[row, row, ...]` as an array. A null or NaN among the numbers becomes NaN; nobody checks it here.
+    """Reads a file `[row, row, ...]` as an array. null and NaN become NaN and are not checked.
 
     Args:
         path: the file.
-        shape: of a row, () for a list of numbers; None is any length, the same in all rows.
-        dtype: of the array.
-        num: rows expected, None where the file decides.
+        shape: shape of a row, () for a list of numbers; None is any length, equal in all rows.
+        dtype: dtype of the array.
+        num: expected number of rows, or None.
 
     Returns:
-        (N, *shape). Apart from it, memory stays at some ten MB whatever the file's size.
+        (N, *shape). Memory beyond the array is about 10 MB for any file size.
 
     Raises:
-        InputError: missing, cut off, no list of numbers, a row of another shape (named), or another number of rows.
+        InputError: the file is missing or truncated, not a list of numbers, or has a wrong shape or number of rows.
     """
     out: np.ndarray | None = None
     count = 0
@@ -64,7 +64,7 @@ def read_rows(
 
 
 def iterate_rows(path: Path) -> Iterator[Any]:
-    """The items of a JSON list one after the other, without holding the file. InputError where it is no such list."""
+    """Yields the items of a JSON list without loading the file. Raises InputError if it is not a list."""
     try:
         size = path.stat().st_size
         with (
@@ -85,7 +85,7 @@ def _scan(path: Path, file: TextIO, bar: tqdm) -> Iterator[Any]:
     decode = json.JSONDecoder().raw_decode
 
     def more() -> bool:
-        """Drops the text that is done with and reads on; False at the end of the file."""
+        """Drops parsed text and reads the next chunk; returns False at the end of the file."""
         nonlocal text, place
         fresh = file.read(_CHUNK)
         bar.update(len(fresh))
@@ -93,7 +93,7 @@ def _scan(path: Path, file: TextIO, bar: tqdm) -> Iterator[Any]:
         return bool(fresh)
 
     def mark() -> str:
-        """The next character that is no space, and goes past it."""
+        """Consumes and returns the next non-space character."""
         nonlocal place
         while True:
             while place < len(text) and text[place] in " \t\r\n":
@@ -102,7 +102,7 @@ def _scan(path: Path, file: TextIO, bar: tqdm) -> Iterator[Any]:
                 place += 1
                 return text[place - 1]
             if not more():
-                raise InputError(f"{path}: the file is cut off after {count} rows; {_REMEDY}")
+                raise InputError(f"{path}: truncated after {count} rows; {_REMEDY}")
 
     if mark() != "[":
         raise InputError(f"{path}: not a JSON list; {_REMEDY}")
@@ -110,21 +110,21 @@ def _scan(path: Path, file: TextIO, bar: tqdm) -> Iterator[Any]:
         return
     place -= 1
     while True:
-        mark()  # a row needs its first character here: spaces before it, and the end of the file, are dealt with
+        mark()  # skips spaces, and reads on at the end of the chunk
         place -= 1
         try:
             row, end = decode(text, place)
-            whole = end < len(text) and text[end] not in ".eE"  # else a number may go on in the next chunk
+            complete = end < len(text) and text[end] not in ".eE"  # else a number may continue in the next chunk
             bad = ""
         except json.JSONDecodeError as error:
-            whole, bad = False, "" if error.pos > len(text) - _NEAR_END else error.msg
+            complete, bad = False, "" if error.pos > len(text) - _NEAR_END else error.msg
         except (ValueError, RecursionError) as error:
-            whole, bad = False, type(error).__name__
+            complete, bad = False, type(error).__name__
         if bad or len(text) - place > _MAX_ROW:
             raise InputError(f"{path}: row {count} is not JSON ({bad or 'too long'}); {_REMEDY}")
-        if not whole:
+        if not complete:
             if not more():
-                raise InputError(f"{path}: the file is cut off after {count} rows; {_REMEDY}")
+                raise InputError(f"{path}: truncated after {count} rows; {_REMEDY}")
             continue
         yield row
         place, count = end, count + 1

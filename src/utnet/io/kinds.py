@@ -1,16 +1,16 @@
-"""What a file is, by its first bytes: names may say anything."""
+"""File formats by the first bytes; file names are not trusted."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 _RAW_SUFFIXES = (".dng", ".nef", ".cr2", ".arw", ".orf", ".rw2", ".pef", ".srw")
-"""Camera raw files look like TIFF; what can be read of them is a small preview."""
+"""Suffixes of camera raw files, which look like TIFF but contain only a small readable preview."""
 
 _PICTURE_BRANDS = {b"avif": "AVIF", b"avis": "AVIF"} | dict.fromkeys(
     (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"), "HEIF"
 )
-"""Major brands of ISO media files (ISO/IEC 23008-12, AV1 Image File Format) that hold pictures."""
+"""Major brands of ISO media files (ISO/IEC 23008-12, AV1 Image File Format) of pictures."""
 
 _BOXES = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot")
 _PICTURES = {
@@ -36,7 +36,7 @@ _HEAD = 4 + 3 * 192
 
 
 def picture_format(path: Path) -> str | None:
-    """Pillow's name of a picture's format, or None where the file is no picture (or cannot be read)."""
+    """Pillow's name of a picture's format, or None if the file is not a picture or cannot be read."""
     head = _head(path)
     if head[4:8] == b"ftyp":
         return _PICTURE_BRANDS.get(head[8:12])
@@ -47,7 +47,7 @@ def picture_format(path: Path) -> str | None:
 
 
 def is_video(path: Path) -> bool:
-    """Whether the file begins as a video's container does."""
+    """Whether a file starts like a video container."""
     head = _head(path)
     if head[4:8] in _BOXES:
         return head[8:12] not in _PICTURE_BRANDS and head[8:12] != b"M4A "
@@ -57,7 +57,7 @@ def is_video(path: Path) -> bool:
 
 
 def is_camera_raw(path: Path) -> bool:
-    """Whether it is called like a camera raw file."""
+    """Whether a file has the suffix of a camera raw file."""
     return path.suffix.lower() in _RAW_SUFFIXES
 
 

@@ -1,4 +1,4 @@
-"""Names, numbering and encodings of the official data layouts: each fact once, for readers and writers alike.
+"""File names, numbering and encodings of the official data layouts, shared by readers and writers.
 
 DexYCB follows dex-ycb-toolkit (`dex_ycb.py`), HO3D follows the ho3d scripts (`vis_utils.py`, `pred.py`), FreiHAND
 follows its toolbox (`fh_utils.py`, `model.py`).
@@ -14,10 +14,10 @@ import numpy as np
 from utnet.errors import InputError
 
 HAND_MODEL_KEY = "hand_model"
-"""Key of DexYCB's `meta.yml` and `mano.yml` in trees that UTNet writes; official trees have no such key (MANO)."""
+"""Key of DexYCB's `meta.yml` and `mano.yml` in trees written by UTNet; official trees (MANO) do not have it."""
 
 OPEN_HAND = "open"
-"""Its value where labels are the open hand's: pose coefficients use an identity basis and no mean pose."""
+"""Its value for labels of the open hand: pose coefficients with identity basis and no mean pose."""
 
 # --------------------------------------------------------------------------------------------------------------- DexYCB
 
@@ -30,17 +30,17 @@ DEXYCB_SERIALS = (
     "836212060125", "839512060362", "840412060917", "841412060263",
     "932122060857", "932122060861", "932122061900", "932122062010",
 )  # fmt: skip
-"""The eight cameras, in the order of the numbering."""
+"""The eight cameras, in their official order."""
 
 DEXYCB_SIZE_WH = (640, 480)
 DEXYCB_NUM_SEQUENCES = 100
-"""Sequences of a subject, sorted by name; the official toolkit asserts the number."""
+"""Number of sequences per subject (sorted by name), asserted by the official toolkit."""
 
 DEXYCB_HAND_SEG = 255
 """Value of the hand in `seg`."""
 
 DEXYCB_NO_HAND = -1.0
-"""All of `joint_3d` where the frame has no hand."""
+"""Value of all of `joint_3d` if the frame has no hand."""
 
 DEXYCB_SETUPS = ("s0", "s1", "s2", "s3")
 DEXYCB_SPLITS = ("train", "val", "test")
@@ -103,13 +103,13 @@ def dexycb_split(setup: str, split: str) -> tuple[list[int], list[int], list[int
 
 
 class DexYcbNumbering:
-    """The official sample index of a split: sequences in order, within one camera-major, frames fastest.
+    """Official sample index of a split: sequences in order, then cameras, then frames.
 
-    Worked out, not stored: a split of half a million samples costs nothing to open or to share among workers.
+    Computed, not stored, so opening a split of half a million samples costs nothing.
 
     Args:
-        num_frames: frames of each sequence of the split, in order (some have none).
-        num_cameras: cameras of the split.
+        num_frames: number of frames of each sequence of the split, in order (may be 0).
+        num_cameras: number of cameras of the split.
     """
 
     def __init__(self, num_frames: list[int] | np.ndarray, num_cameras: int):
@@ -120,7 +120,7 @@ class DexYcbNumbering:
         return int(self._starts[-1])
 
     def place(self, index: int) -> tuple[int, int, int]:
-        """Sequence, camera and frame of sample `index`; sequence and camera count within the split."""
+        """Returns sequence, camera and frame of sample `index`; sequence and camera are numbers within the split."""
         sequence = int(np.searchsorted(self._starts, index, side="right")) - 1
         camera, frame = divmod(index - int(self._starts[sequence]), int(self.num_frames[sequence]))
         return sequence, camera, frame
@@ -131,11 +131,11 @@ class DexYcbNumbering:
 
 
 DEPTH_MM_M = 0.001
-"""Metres of one unit of depth in millimetres."""
+"""Metres of one unit of millimetre depth."""
 
 
 def depth_mm_encode(depth_m: np.ndarray) -> np.ndarray:
-    """Metres to uint16 millimetres; what does not fit (65.5 m and more) becomes 0, no reading."""
+    """Converts metres to uint16 millimetres; distances out of range (over 65.5 m) become 0, no reading."""
     mm = np.rint(np.asarray(depth_m, np.float64) * 1000.0)
     return np.where((mm > 0) & (mm <= 65535), mm, 0).astype(np.uint16)
 
@@ -143,23 +143,23 @@ def depth_mm_encode(depth_m: np.ndarray) -> np.ndarray:
 # ----------------------------------------------------------------------------------------------------------------- HO3D
 
 HO3D_SPLITS = ("train", "evaluation")
-"""The official lists. Readers also divide "train" into "train_fit" and "val", by recording."""
+"""The official lists. Readers also split "train" into "train_fit" and "val", by recording."""
 
 HO3D_SIZE_WH = (640, 480)
 HO3D_RGB_SUFFIXES = {"v2": ".png", "v3": ".jpg", "h2o3d": ".jpg"}
-"""By version; h2o3d is H2O3D, two hands a frame in the same layout."""
+"""By version; h2o3d is H2O3D, with two hands per frame in the same layout."""
 
 HO3D_DEPTH_SCALE = 0.00012498664727900177
 """Metres of one unit of HO3D's depth."""
 
 HO3D_HAND_MODEL_KEY = "handModel"
-"""Key of a meta pickle in trees that UTNet writes (value `OPEN_HAND`)."""
+"""Key of a meta pickle in trees written by UTNet (value `OPEN_HAND`)."""
 
 HO3D_NOT_ANNOTATED = "objRot"
-"""None here means that the frame has no annotation."""
+"""Key whose value is None if the frame has no annotation."""
 
 HO3D_XYZ = "evaluation_xyz.json"
-"""Published truth of the evaluation split, one entry a line of the list; H2O3D has none."""
+"""Published ground truth of the evaluation split, one entry per line of the list; H2O3D has none."""
 
 HO3D_VERTS = "evaluation_verts.json"
 
@@ -168,20 +168,20 @@ OPENGL_TO_OPENCV = np.diag([1.0, -1.0, -1.0])
 
 
 def ho3d_list(split: str) -> str:
-    """File that lists the frames of a split, "SEQUENCE/ID" a line."""
+    """Name of the file that lists the frames of a split, one "SEQUENCE/ID" per line."""
     return f"{split}.txt"
 
 
 def ho3d_file(split: str, frame: str, folder: str, suffix: str) -> str:
-    """Path below the root of a file of `frame` ("SEQUENCE/ID"); folders are rgb, depth and meta."""
+    """Relative path of a file of `frame` ("SEQUENCE/ID"); folders are rgb, depth and meta."""
     sequence, number = frame.split("/")
     return f"{split}/{sequence}/{folder}/{number}{suffix}"
 
 
 def ho3d_keys(side: str, *, two_hands: bool) -> dict[str, str]:
-    """Keys of one hand in a meta: pose, transl, joints, box, and which joints and pose angles are labelled.
+    """Keys of one hand in a meta file: pose, transl, joints, box, and validity of joints and pose angles.
 
-    HO3D has the right hand alone (no validity: all is labelled); H2O3D has two. `handBeta` is one for both hands.
+    HO3D has only the right hand, fully labelled; H2O3D has two. `handBeta` is shared by both hands.
     """
     hand, name = (f"{side}Hand", side.capitalize()) if two_hands else ("hand", "")
     return {
@@ -195,7 +195,7 @@ def ho3d_keys(side: str, *, two_hands: bool) -> dict[str, str]:
 
 
 def ho3d_recording(sequence: str) -> str:
-    """Whose recording a sequence belongs to: its leading letters.
+    """Recording that a sequence belongs to: its leading letters.
 
     ABF10 to ABF14 are five cameras of one recording, MC1 to MC6 takes of one person with one object.
     """
@@ -204,9 +204,9 @@ def ho3d_recording(sequence: str) -> str:
 
 
 def ho3d_depth_encode(depth_m: np.ndarray) -> np.ndarray:
-    """Metres to the (H, W, 3) uint8 image in the order red, green, blue: red + 256 * green counts depth units.
+    """Converts metres to a (H, W, 3) uint8 RGB image: depth units are red + 256 * green.
 
-    What does not fit (8.19 m and more) becomes 0, no reading.
+    Distances out of range (over 8.19 m) become 0, no reading.
     """
     units = np.rint(np.asarray(depth_m, np.float64) / HO3D_DEPTH_SCALE)
     units = np.where((units > 0) & (units <= 65535), units, 0).astype(np.uint16)
@@ -214,8 +214,8 @@ def ho3d_depth_encode(depth_m: np.ndarray) -> np.ndarray:
 
 
 def ho3d_depth_decode(rgb: np.ndarray) -> np.ndarray:
-    """Inverse of `ho3d_depth_encode`, float32 metres. Widened first: a uint8 times 256 overflows."""
-    units = rgb[..., 1].astype(np.uint16)
+    """Inverse of `ho3d_depth_encode`, float32 metres."""
+    units = rgb[..., 1].astype(np.uint16)  # uint8 would overflow
     units <<= 8
     units |= rgb[..., 0]
     return units * np.float32(HO3D_DEPTH_SCALE)
@@ -229,26 +229,26 @@ FREIHAND_SETS = ("training", "evaluation")
 """Prefixes of the annotation files and names of the picture folders."""
 
 FREIHAND_BACKGROUNDS = ("gs", "hom", "sample", "auto")
-"""The toolbox's names in the order of the numbering: green screen as recorded, then the background homogenised, and
-coloured automatically with and without sample points. Evaluation has the first alone."""
+"""The toolbox's names of background variants, in the order of the numbering: green screen as recorded, homogenised,
+coloured automatically with and without sample points. Evaluation has only the first."""
 
 FREIHAND_HAND_MODEL = "hand_model.json"
-"""File {"hand_model": "open"} in trees that UTNet writes; official trees have no such file (MANO)."""
+"""File {"hand_model": "open"} in trees written by UTNet; official trees (MANO) do not have it."""
 
 FREIHAND_ROOT_JOINT = 9
-"""Middle MCP: the joint that `uv_root` and `scale` of a mano row place, and from which `scale.json` measures."""
+"""Middle MCP: the joint of `uv_root` and `scale` in a mano row, and the reference of `scale.json`."""
 
 
 def freihand_json(which: str, what: str) -> str:
-    """Annotation file: `which` is one of `FREIHAND_SETS`, `what` is K, mano, scale, verts or xyz."""
+    """Name of an annotation file: `which` is one of `FREIHAND_SETS`, `what` is K, mano, scale, verts or xyz."""
     return f"{which}_{what}.json"
 
 
 def freihand_rgb(which: str, number: int) -> str:
-    """Picture `number`: row + (rows of the set) * (place of the background in `FREIHAND_BACKGROUNDS`)."""
+    """Path of picture `number` = row + (rows of the set) * (index of the background in `FREIHAND_BACKGROUNDS`)."""
     return f"{which}/rgb/{number:08d}.jpg"
 
 
 def freihand_mask(row: int) -> str:
-    """Mask of the hand in training picture `row`; all backgrounds share it, evaluation has none."""
+    """Path of the hand mask of training picture `row`, shared by all backgrounds; evaluation has none."""
     return f"training/mask/{row:08d}.jpg"

@@ -49,7 +49,7 @@ SCALARS = frozenset((str, bytes, int, float, bool, type(None)))
 
 
 def _only_a_name(args: tuple, state: Any) -> Any:
-    raise ValueError("may be mentioned, not called")
+    raise ValueError("may be referenced, not called")
 
 
 def _bytes(value: Any) -> bytes:

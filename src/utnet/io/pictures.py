@@ -66,9 +66,23 @@ def read_picture(path: str | Path) -> Picture:
     if is_deep(path):
         return _read_deep(path)
     with open_image(path) as image:
-        upright = ImageOps.exif_transpose(image)
-        turned = image.getexif().get(Base.Orientation, 1) not in (0, 1)
-        return Picture(_as_rgb(path, upright), exif_camera(image.getexif(), image.size, upright.size), turned)
+        return picture_from_pil(image, path)
+
+
+def picture_from_pil(image: Image.Image, name: str | Path = "the picture") -> Picture:
+    """Returns a Pillow image as `read_picture` returns a file.
+
+    Args:
+        image: of any mode that holds colours.
+        name: for messages.
+
+    Raises:
+        InputError: more than `MAX_MEGAPIXELS`, or numbers that are no colours.
+    """
+    check_megapixels(name, *image.size)
+    upright = ImageOps.exif_transpose(image)
+    turned = image.getexif().get(Base.Orientation, 1) not in (0, 1)
+    return Picture(_as_rgb(name, upright), exif_camera(image.getexif(), image.size, upright.size), turned)
 
 
 def _read_deep(path: Path) -> Picture:
@@ -134,7 +148,7 @@ def _check_file(path: Path) -> None:
         raise InputError(f"{path}: a camera's raw file; develop it to JPEG first")
 
 
-def check_megapixels(path: Path, width: int, height: int, *, most: float = MAX_MEGAPIXELS) -> None:
+def check_megapixels(path: str | Path, width: int, height: int, *, most: float = MAX_MEGAPIXELS) -> None:
     """InputError for a picture, or frames of a video, too large to decode."""
     if width * height > most * 1e6:
         raise InputError(
@@ -179,12 +193,12 @@ def _register_heif(path: Path) -> None:
     pi_heif.register_heif_opener(thumbnails=False)
 
 
-def _as_rgb(path: Path, image: Image.Image) -> np.ndarray:
+def _as_rgb(path: str | Path, image: Image.Image) -> np.ndarray:
     """(H, W, 3) uint8 of any of Pillow's modes that is a picture."""
     if image.mode == "F" and np.max(np.asarray(image)) > 1.001:
         raise InputError(f"{path}: one channel of floats above 1, no colours; give depth by --depth")
     if image.mode in ("F", "I") or image.mode.startswith("I;16"):  # Pillow clips these where it should scale them
-        return np.repeat(to_8_bits(path, np.asarray(image))[..., None], 3, 2)
+        return np.repeat(to_8_bits(Path(path), np.asarray(image))[..., None], 3, 2)
     if image.has_transparency_data:
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, "white")

@@ -1,10 +1,9 @@
-"""Pickles from the internet, read without running anything that is in them.
+"""Restricted unpickler for untrusted files.
 
-A pickle is a program: it names Python callables and has them called. Here nothing is imported or called while the file
-is read. Every name that the file mentions is looked up in an allow-list and refused if it is not there; what it would
-call or build becomes an inert record, and only when the whole file has been read are the records turned into values, by
-functions of this project (`Builder`) that check what they are given. numpy arrays, numpy scalars, bytes, sets and
-ordered dictionaries are always admitted; the readers of a format add theirs through `allow`.
+A pickle is a program that calls Python callables by name. This reader imports and calls nothing while it reads. Names
+are looked up in an allow-list and refused if they are missing; calls become inert records. After the whole file is read
+the records are converted to values by functions of this project (`Builder`), which check their arguments. numpy arrays
+and scalars, bytes, sets and ordered dictionaries are always allowed; readers of a format add more through `allow`.
 
 Used for MANO model files, HO3D's `meta/*.pkl` and the `data.pyd` of training tars.
 """
@@ -23,7 +22,7 @@ from utnet.io.atomic import check_stand_in
 from utnet.io.pickle_values import ALWAYS, SCALARS, Allow, Name, check_key, check_size
 
 MAX_BYTES = 256 * 2**20
-"""Largest pickle that is read; a MANO file has 4 MB, HO3D's meta a few kB."""
+"""Maximum size of a pickle; a MANO file has 4 MB, HO3D's meta files a few kB."""
 
 MAX_STEPS, MAX_SECONDS, MAX_VALUES = 2_000_000, 5.0, 2_000_000
 """Opcodes of a pickle and the time that reading and building it may take; its values, those that occur twice counted
@@ -39,14 +38,14 @@ def load_pickle(
 
     Args:
         path: the file.
-        allow: what may be mentioned beyond numpy arrays and scalars, bytes, sets and ordered dictionaries.
+        allow: allowed names beyond numpy arrays and scalars, bytes, sets and ordered dictionaries.
         encoding: of Python 2's 8-bit strings; "latin1" keeps numpy's buffers intact.
-        keys: of a file that holds a dictionary, those to build; the whole file is read and its names are checked all
-            the same, and the other values are dropped. None builds all.
+        keys: keys to build if the file contains a dictionary; other values are dropped after their names are checked.
+            None builds all.
 
     Raises:
-        InputError: no such file, too large, truncated, not a pickle, or a pickle that mentions anything else, which the
-            message then names ("os.system").
+        InputError: the file is missing, too large, truncated, not a pickle, or contains a name that is not allowed
+            (given in the message, such as "os.system").
     """
     path = Path(path)
     try:
@@ -69,7 +68,7 @@ def parse_pickle(
     encoding: str = "latin1",
     keys: Collection[str] | None = None,
 ) -> Any:
-    """`load_pickle` of bytes in memory; `where` names them in messages."""
+    """`load_pickle` for bytes in memory; `where` names them in messages."""
     if len(data) > MAX_BYTES:
         raise InputError(f"{where}: {len(data)} bytes is too large for a pickle that is read safely")
     try:
@@ -81,16 +80,16 @@ def parse_pickle(
         return _Thaw(where)(tree)
     except InputError:
         raise
-    except Exception as error:  # a broken pickle can raise anything at all
+    except Exception as error:  # a broken pickle can raise anything
         detail = f"{type(error).__name__} {error}".strip()[:_MAX_TEXT]
-        raise InputError(f"{where}: truncated, or not a pickle of plain data ({detail}); get the file again") from error
+        raise InputError(f"{where}: truncated or not a pickle of plain data ({detail}); get the file again") from error
 
 
 # ------------------------------------------------------------------------------------------------------------- reading
 
 
 class _Record:
-    """An object that the file would make: the call and the state set on it, both untouched until the file is read."""
+    """An object to be built: the recorded call and state, unprocessed until the whole file is read."""
 
     __slots__ = ("args", "name", "state")
 
@@ -100,16 +99,16 @@ class _Record:
 
 
 def _opcodes(plain: str, **replaced: Callable) -> dict[int, Callable]:
-    """The unpickler's table cut down to `plain` opcodes, with others `replaced`."""
+    """The unpickler's opcode table restricted to `plain` opcodes, with others `replaced`."""
     codes = {name: getattr(pickle, name)[0] for name in (*plain.split(), *replaced)}
     return {code: replaced.get(name) or pickle._Unpickler.dispatch[code] for name, code in codes.items()}
 
 
 class _Reader(pickle._Unpickler):
-    """The unpickler with every opcode that calls, builds or imports replaced by one that writes it down.
+    """The unpickler with all opcodes that call, build or import replaced by ones that record.
 
-    The pure-Python one on purpose (private, but there since Python 3.0): its opcodes are a table that can be cut down
-    and replaced, and its memo is a dict, where the C one allocates whatever size the file says.
+    It derives from the pure-Python unpickler (private, but present since Python 3.0), whose opcode table can be
+    replaced and whose memo is a dict; the C unpickler allocates any size given in the file.
     """
 
     stack: list[Any]  # the parent's, declared for the type checker
@@ -145,10 +144,12 @@ class _Reader(pickle._Unpickler):
     def find_class(self, module: str, name: str) -> Name:
         if (module, name) not in self.allow:
             called = f"{module}.{name}"[:_MAX_TEXT]
-            raise InputError(f"{self.where}: refused, the pickle mentions {called!r}; nothing was run, do not trust it")
+            raise InputError(
+                f"{self.where}: refused: the pickle contains {called!r}; nothing was run, do not trust this file"
+            )
         return Name(f"{module}.{name}", self.allow[module, name])
 
-    def load_inst(self) -> None:  # Python 2's old-style classes: name them when refusing, admit none
+    def load_inst(self) -> None:  # old-style classes of Python 2: always refused
         module, name = self.readline()[:-1].decode("ascii"), self.readline()[:-1].decode("ascii")
         self.find_class(module, name)
         raise pickle.UnpicklingError("an old-style instance")
@@ -230,7 +231,7 @@ class _Reader(pickle._Unpickler):
         NEWOBJ=load_reduce,
         NEWOBJ_EX=load_newobj_ex,
         BUILD=load_build,
-        BYTEARRAY8=pickle._Unpickler.dispatch[pickle.BINBYTES8[0]],  # its own allocates before it reads
+        BYTEARRAY8=pickle._Unpickler.dispatch[pickle.BINBYTES8[0]],  # the original allocates before it reads
         DICT=load_dict,
         SETITEM=load_setitem,
         SETITEMS=load_setitems,
@@ -239,7 +240,7 @@ class _Reader(pickle._Unpickler):
         ADDITEMS=load_additems,
         FROZENSET=load_frozenset,
     )
-    """Opcode to function. Refused, not being here: OBJ, PERSID, BINPERSID, EXT1-4, NEXT_BUFFER, READONLY_BUFFER."""
+    """Opcode to function. Refused, since absent: OBJ, PERSID, BINPERSID, EXT1-4, NEXT_BUFFER, READONLY_BUFFER."""
 
 
 # ------------------------------------------------------------------------------------------------------------- thawing
@@ -274,11 +275,11 @@ class _Thaw:
         if type(value) is Name:
             if as_argument:
                 return value
-            raise pickle.UnpicklingError(f"a bare mention of {value.text}")
+            raise pickle.UnpicklingError(f"a bare reference to {value.text}")
         if time.monotonic() > self._end:
             raise pickle.UnpicklingError("values that take too long to build")
         if id(value) not in self.done:
-            self.done[id(value)] = self  # stands for "under way"
+            self.done[id(value)] = self  # marks a value under construction
             self.done[id(value)] = self._build(value)
         if self.done[id(value)] is self:
             raise pickle.UnpicklingError("a value that contains itself")
@@ -300,5 +301,5 @@ class _Thaw:
         except (ValueError, TypeError, KeyError, IndexError) as error:
             detail = f"{type(error).__name__}: {error}"[:_MAX_TEXT]
             raise InputError(
-                f"{self.where}: {value.name.text} is not as expected ({detail}); get the file again"
+                f"{self.where}: {value.name.text} is not as expected ({detail}); download the file again"
             ) from error

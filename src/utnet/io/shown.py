@@ -1,4 +1,4 @@
-"""Decoded frames as players show them: turned, mirrored, of square pixels, of one size."""
+"""Display of decoded frames as in players: rotation, mirroring, square pixels, one size."""
 
 from __future__ import annotations
 
@@ -9,12 +9,14 @@ import cv2
 import numpy as np
 
 _SQUARE = 0.01
-"""Pixels that are less than this from square are taken for square."""
+"""Tolerance of the pixel aspect ratio: pixels closer to square than this are square."""
 
 
 def display_matrix(frame: Any) -> np.ndarray | None:
-    """(2, 2) of a frame's display matrix (ISO/IEC 14496-12, 6.2.2), stored (x, y) @ matrix = shown (x, y); None without
-    one."""
+    """Upper (2, 2) of a frame's display matrix (ISO/IEC 14496-12, 6.2.2), or None.
+
+    Displayed (x, y) = stored (x, y) @ matrix.
+    """
     for data in frame.side_data:
         if data.type.name == "DISPLAYMATRIX":
             numbers = np.frombuffer(bytes(data), np.int32).reshape(3, 3)
@@ -23,12 +25,12 @@ def display_matrix(frame: Any) -> np.ndarray | None:
 
 
 def as_shown(rgb: np.ndarray, matrix: np.ndarray | None) -> np.ndarray:
-    """The picture turned by quarters and mirrored as the matrix says; other angles go to the nearest quarter."""
+    """Rotates (to the nearest multiple of 90 degrees) and mirrors a picture by its display matrix."""
     if matrix is None or not np.abs(matrix).any():
         return rgb
     if np.abs(np.diag(matrix)).sum() >= np.abs(np.diag(matrix[::-1])).sum():
         right, down = matrix[0, 0], matrix[1, 1]
-    else:  # stored rows are shown as columns
+    else:  # stored rows are displayed as columns
         rgb = rgb.swapaxes(0, 1)
         right, down = matrix[1, 0], matrix[0, 1]
     rgb = rgb[:, ::-1] if right < 0 else rgb
@@ -37,7 +39,7 @@ def as_shown(rgb: np.ndarray, matrix: np.ndarray | None) -> np.ndarray:
 
 
 def square_pixels(rgb: np.ndarray, aspect: Fraction | None) -> np.ndarray:
-    """The picture stretched so that pixels, `aspect` times as wide as high, become square; nothing is made smaller."""
+    """Stretches a picture of pixel aspect ratio `aspect` (width / height) to square pixels; no side shrinks."""
     if not aspect or abs(float(aspect) - 1) < _SQUARE:
         return rgb
     height, width = rgb.shape[:2]
@@ -46,7 +48,7 @@ def square_pixels(rgb: np.ndarray, aspect: Fraction | None) -> np.ndarray:
 
 
 def fitted_into(rgb: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """The picture as large as it fits into (height, width), in the middle, black round it."""
+    """Resizes a picture to fit into `shape` (height, width), centred on black."""
     height, width = shape
     scale = min(height / rgb.shape[0], width / rgb.shape[1])
     w, h = min(width, round(rgb.shape[1] * scale)), min(height, round(rgb.shape[0] * scale))

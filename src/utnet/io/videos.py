@@ -18,7 +18,7 @@ from av.error import FFmpegError
 from av.stream import Disposition
 
 from utnet.errors import InputError
-from utnet.io.atomic import whole_file
+from utnet.io.atomic import atomic_file
 from utnet.io.hdr import HLG, PQ, hdr_to_srgb
 from utnet.io.pictures import check_megapixels
 from utnet.io.shown import as_shown, display_matrix, fitted_into, square_pixels
@@ -290,7 +290,7 @@ class VideoWriter:
 
     def _open(self, width: int, height: int) -> None:
         options = {"movflags": "+faststart"}
-        temporary = self._stack.enter_context(whole_file(self.path))
+        temporary = self._stack.enter_context(atomic_file(self.path))
         self._container = av.open(str(temporary), "w", format="mp4", options=options)
         rate = Fraction(self._fps).limit_denominator(1001)
         stream: Any = self._container.add_stream("libx264", rate=rate, options={"crf": "20", "preset": "veryfast"})

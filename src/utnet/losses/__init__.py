@@ -1,4 +1,4 @@
-"""The training loss: its terms, and their weighted sum."""
+"""Training loss: terms and their weighted sum."""
 
 from utnet.losses.weighted import UTNetLoss
 

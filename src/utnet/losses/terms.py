@@ -1,13 +1,13 @@
-"""Terms of the loss: sums as WiLoR has them (Potamias et al. 2024, after HMR 2.0 and HaMeR), means for regularisers.
+"""Loss terms: sums as in WiLoR (Potamias et al. 2024, after HMR 2.0 and HaMeR), means for regularisers.
 
-Rules that hold everywhere here
-    - Inputs are never changed.
-    - A label with confidence 0 adds exactly nothing, gradient included, even if it is NaN or inf. A label that is
-      not finite under a positive confidence makes the loss not finite: it is not hidden.
-    - Half-precision inputs are computed in float32, float64 stays float64.
-    - A wrong shape or a confidence that is negative or not finite is a ValueError that says what came.
+All terms follow these rules:
+    - Inputs are not modified.
+    - A label with confidence 0 contributes exactly nothing, gradient included, even if it is NaN or inf. A non-finite
+      label with positive confidence makes the loss non-finite.
+    - Half-precision inputs are computed in float32; float64 stays float64.
+    - A wrong shape, or a negative or non-finite confidence, raises a ValueError.
 
-`utnet.losses` weighs them and adds them up.
+See `utnet.losses.weighted` for the weighted sum.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ LOSS_TYPES = ("l1", "l2")
 REDUCTIONS = ("sum", "batch_mean")
 
 HEAT_SIGMA_CELLS = 0.8
-"""Width of the joint heat maps' targets: narrower than a cell's neighbours, wide enough to tell where in the cell."""
+"""Standard deviation of heat map targets, in cells: narrow, but wide enough for sub-cell positions."""
 
 
 class Keypoint2DLoss(nn.Module):
@@ -49,24 +49,24 @@ class Keypoint2DLoss(nn.Module):
         Args:
             pred: (B, N, 2), in crop units.
             gt: (B, N, 2), or (B, N, 3) with the confidence in the last channel.
-            mask: (B, N) confidence for a `gt` without that channel (with it, the channel is what counts). Default 1.
+            mask: (B, N) confidence for a `gt` without that channel (ignored otherwise). Default 1.
 
         Raises:
-            ValueError: a wrong shape, or a confidence that is negative or not finite.
+            ValueError: a wrong shape, or a negative or non-finite confidence.
         """
         pred, gt, conf = split_labels(pred, gt, mask, self.num_axes)
         return reduced(keypoint_sums(pred, gt, conf, self.loss_type), self.reduction)
 
 
 class Keypoint3DLoss(nn.Module):
-    """`Keypoint2DLoss` in three dimensions, both sides first taken relative to their own joint `root_id`.
+    """`Keypoint2DLoss` in 3D, with prediction and label relative to their own joint `root_id`.
 
-    So it is unchanged by translating either side. A root with confidence 0 and a finite label is still subtracted, as
-    WiLoR does; a root label that is not finite drops its sample from the loss.
+    It is invariant to translation of either side. A root label with confidence 0 is still subtracted, as in WiLoR; a
+    non-finite root label drops its sample from the loss.
 
     Args:
         loss_type: "l1" or "l2".
-        root_id: the joint that both sides are relative to; 0 is the wrist.
+        root_id: index of the root joint; 0 is the wrist.
         reduction: as in `Keypoint2DLoss`.
     """
 
@@ -82,12 +82,12 @@ class Keypoint3DLoss(nn.Module):
         """A scalar.
 
         Args:
-            pred: (B, N, 3) in metres, any frame that is not turned against the labels'.
+            pred: (B, N, 3) in metres, in a frame with the same orientation as that of the labels.
             gt: (B, N, 3), or (B, N, 4) with the confidence in the last channel.
             mask: (B, N) confidence for a `gt` without that channel. Default 1.
 
         Raises:
-            ValueError: a wrong shape, no joint `root_id`, or a confidence that is negative or not finite.
+            ValueError: a wrong shape, no joint `root_id`, or a negative or non-finite confidence.
         """
         pred, gt, conf = split_labels(pred, gt, mask, self.num_axes)
         if not 0 <= self.root_id < pred.shape[1]:
@@ -99,7 +99,7 @@ class Keypoint3DLoss(nn.Module):
 
 
 class ParameterLoss(nn.Module):
-    """Sum of squared errors of the samples that are labelled, each times its `has_param` (WiLoR's definition).
+    """Sum of squared errors of the labelled samples, weighted by `has_param` (as in WiLoR).
 
     Args:
         reduction: as in `Keypoint2DLoss`.
@@ -116,14 +116,14 @@ class ParameterLoss(nn.Module):
         Args:
             pred: (B, ...) parameters; rotations as matrices.
             gt: the same shape.
-            has_param: (B,) bool, or a weight that is not negative.
+            has_param: (B,) bool, or a non-negative weight.
         """
         difference, has_param = _labelled_difference(pred, gt, has_param)
         return reduced((has_param[:, None] * difference.square()).sum(1), self.reduction)
 
 
 class VertexLoss(nn.Module):
-    """Mean of `|pred - gt|` over the labelled samples, their vertices and the three axes; 0 when none is labelled."""
+    """Mean of `|pred - gt|` over the labelled samples, their vertices and the three axes; 0 if none is labelled."""
 
     def forward(self, pred: Tensor, gt: Tensor, ok: Tensor, num: float | None = None) -> Tensor:
         """A scalar.
@@ -131,7 +131,7 @@ class VertexLoss(nn.Module):
         Args:
             pred: (B, V, 3) vertices, hand frame, m.
             gt: the same shape.
-            ok: (B,) bool, the sample's mesh is labelled.
+            ok: (B,) bool, True for samples with a labelled mesh.
             num: divide by this instead of the number of labelled samples (see `UTNetLoss.forward`).
         """
         check_shape("vertices", pred, (None, None, 3))
@@ -163,7 +163,7 @@ def auxiliary(
         num_poses: divide by this instead of the number of labelled poses (see `UTNetLoss.forward`).
         num_betas: likewise for betas.
     """
-    # One dtype before joining: autocast on the CPU refuses to join float16 with float32.
+    # Convert to one dtype first: CPU autocast cannot concatenate float16 with float32.
     pose = torch.cat(at_least_float32(coarse.global_orient, coarse.hand_pose), 1)
     pose_gt = torch.cat(at_least_float32(targets.params.global_orient, targets.params.hand_pose), 1)
     difference, ok = _labelled_difference(pose, pose_gt, targets.params_ok)
@@ -173,13 +173,13 @@ def auxiliary(
 
 
 def heat_cross_entropy(log_heat: Tensor, joints_2d: Tensor) -> Tensor:
-    """Cross-entropy between a Gaussian round each labelled joint and the network's heat map, summed over the joints.
+    """Cross-entropy between a Gaussian around each labelled joint and the network's heat map, summed over joints.
 
-    The Gaussian has a standard deviation of `HEAT_SIGMA_CELLS` and is normalised over the map; a joint outside the crop
-    has no cell and does not count.
+    The Gaussian has a standard deviation of `HEAT_SIGMA_CELLS` and is normalised over the map. Joints outside the crop
+    are ignored.
 
     Args:
-        log_heat: (B, N, h, w) logarithms of each joint's probability over the cells.
+        log_heat: (B, N, h, w) log-probability of each joint over the cells.
         joints_2d: (B, N, 3) x, y in crop units, confidence.
 
     Returns:
@@ -200,17 +200,17 @@ def heat_cross_entropy(log_heat: Tensor, joints_2d: Tensor) -> Tensor:
 
 
 def mask_cross_entropy(logit: Tensor, cells: Tensor) -> Tensor:
-    """Binary cross-entropy of a mask, the mean over each sample's labelled cells (0 without one).
+    """Binary cross-entropy of a mask: mean over the labelled cells of each sample (0 if there are none).
 
     Args:
         logit: (B, h, w).
-        cells: (B, h, h) shares in [0, 1], NaN where not labelled; of wider masks the columns round the middle count.
+        cells: (B, h, h) coverage in [0, 1], NaN where not labelled; wider masks are cropped to the central columns.
 
     Returns:
         (B,).
     """
-    beside = (cells.shape[2] - logit.shape[2]) // 2
-    cells = cells[..., beside : beside + logit.shape[2]]
+    margin = (cells.shape[2] - logit.shape[2]) // 2
+    cells = cells[..., margin : margin + logit.shape[2]]
     check_shape("mask cells", cells, tuple(logit.shape))
     logit, cells = at_least_float32(logit, cells)
     known = cells.isfinite()
@@ -218,19 +218,19 @@ def mask_cross_entropy(logit: Tensor, cells: Tensor) -> Tensor:
     return torch.where(known, nll, 0.0).sum((1, 2)) / known.sum((1, 2)).clamp_min(1)
 
 
-# ------------------------------------------------------------------------------------------------------------ building
+# ------------------------------------------------------------------------------------------------------------- helpers
 
 
 def keypoint_sums(pred: Tensor, gt: Tensor, conf: Tensor, loss_type: str) -> Tensor:
     """(B, N, D) twice and (B, N, 1) confidence -> (B,) weighted sums of |pred - gt| or its square."""
-    # Masked before the norm, not after: 0 * NaN is NaN, and so would the gradient be.
+    # Masked before the norm, not after: 0 * NaN would give NaN values and gradients.
     difference = torch.where(conf > 0, pred - gt, 0.0)
     deviation = difference.abs() if loss_type == "l1" else difference.square()
     return (conf * deviation).sum((1, 2))
 
 
 def split_labels(pred: Tensor, gt: Tensor, mask: Tensor | None, num_axes: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Checked pred (B, N, D), gt (B, N, D) and confidence (B, N, 1), in one dtype."""
+    """Checks and splits labels into pred (B, N, D), gt (B, N, D) and confidence (B, N, 1), in one dtype."""
     check_shape("pred", pred, (None, None, num_axes))
     if gt.ndim != 3 or gt.shape[:2] != pred.shape[:2] or gt.shape[2] not in (num_axes, num_axes + 1):
         wanted = f"{(*pred.shape[:2], num_axes)}, or {(*pred.shape[:2], num_axes + 1)} with a confidence"
@@ -246,7 +246,7 @@ def split_labels(pred: Tensor, gt: Tensor, mask: Tensor | None, num_axes: int) -
 
 
 def _labelled_difference(pred: Tensor, gt: Tensor, ok: Tensor) -> tuple[Tensor, Tensor]:
-    """pred - gt of the labelled samples and 0 of the others, (B, D) flattened, and `ok` (B,) as a number."""
+    """pred - gt for labelled samples and 0 for others, flattened to (B, D), and `ok` (B,) as float."""
     if pred.shape != gt.shape or pred.ndim < 2:
         raise ValueError(f"pred has shape {tuple(pred.shape)} and gt {tuple(gt.shape)}, expected one shape (B, ...)")
     check_shape("the mask of labelled samples", ok, (len(pred),))
@@ -257,11 +257,12 @@ def _labelled_difference(pred: Tensor, gt: Tensor, ok: Tensor) -> tuple[Tensor, 
 
 
 def _labelled_mean(deviation: Tensor, ok: Tensor, num: float | None) -> Tensor:
-    """Mean of (B, D) over the samples that are `ok`, or the sum divided by `num` D; `deviation` is 0 in the others."""
+    """Mean of (B, D) over the samples that are `ok`, or the sum / (`num` D); `deviation` must be 0 for the others."""
     return deviation.sum() / (((ok > 0).sum().clamp(min=1) if num is None else num) * deviation.shape[1])
 
 
 def reduced(per_sample: Tensor, reduction: str) -> Tensor:
+    """Sum of (B,) values, divided by B unless `reduction` is "sum"."""
     total = per_sample.sum()
     return total if reduction == "sum" else total / max(len(per_sample), 1)
 
@@ -275,12 +276,10 @@ def at_least_float32(*tensors: Tensor) -> tuple[Tensor, ...]:
 
 
 def _checked_confidence(name: str, conf: Tensor) -> Tensor:
-    """`conf` itself. On a GPU this is the only place where the losses wait for it."""
+    """Returns `conf` after a check. On a GPU this is the only synchronisation of the losses."""
     fine = (conf >= 0) & (conf < math.inf)
     if not fine.all():
-        raise ValueError(
-            f"{name} is {conf[~fine][0].item():g} somewhere, expected finite numbers that are not negative"
-        )
+        raise ValueError(f"{name} contains {conf[~fine][0].item():g}, expected finite non-negative numbers")
     return conf
 
 

@@ -1,6 +1,6 @@
-"""`UTNetLoss`: the terms of `utnet.losses.terms`, weighted and added up. Everything that a caller needs is named here.
+"""`UTNetLoss`: weighted sum of the terms of `utnet.losses.terms`, which are re-exported here.
 
-WiLoR's adversarial term (weight 0.0005, a discriminator on motion-capture poses) is left out.
+WiLoR's adversarial term (weight 0.0005, a discriminator on motion-capture poses) is not included.
 """
 
 from __future__ import annotations
@@ -55,17 +55,17 @@ __all__ = [
 ]
 
 JOINT_MAP_Z_UNIT_M = 0.2
-"""A depth error of this many metres in the joint map counts like an error of one crop width in x or y: a crop shows
-about 0.2 m to 0.3 m of the scene around a hand, so the three axes weigh about the same."""
+"""Depth error in the joint map, in metres, that is equivalent to one crop width in x or y. A crop covers 0.2 m to 0.3 m
+of the scene, so the three axes have about equal weight."""
 _OVER_LABELLED = frozenset({"loss_3d_vert", "loss_aux"})
-"""Means over the labelled samples whatever the reduction."""
+"""Means over the labelled samples for any reduction."""
 
 
 class UTNetLoss(nn.Module):
-    """The weighted sum that trains the network, called as `UTNetLoss(...)(predictions, targets)`.
+    """Weighted sum of loss terms, called as `UTNetLoss(...)(predictions, targets)`.
 
-    Keywords are the fields of `utnet.config.LossConfig`, which holds their defaults. The term of the weight `w_x` is
-    called `loss_x` in the result, unweighted:
+    Keywords and defaults are the fields of `utnet.config.LossConfig`. The term with weight `w_x` is returned unweighted
+    as `loss_x`:
 
         loss_2d, loss_3d_joint                     `joints_crop`, `joints_m` against `joints_2d`, `joints_3d`
         loss_global_orient, loss_hand_pose         ParameterLoss, rotation matrices, samples with `params_ok`
@@ -76,12 +76,12 @@ class UTNetLoss(nn.Module):
         loss_joint_map                             `joint_map` against the joint labels; only with `w_joint_map` > 0
         loss_joint_heat                            `heat_cross_entropy`; only with `w_joint_heat` > 0
         loss_root_z                                `root_z_m` against the wrist's z, L1 in m; only with `w_root_z` > 0
-        loss_uncertainty                           `likelihood.error_nll`; only with `w_uncertainty` > 0
+        loss_uncertainty                           `uncertainty.error_nll`; only with `w_uncertainty` > 0
         loss_mask                                  `mask_cross_entropy`; only with `w_mask` > 0
         loss_side                                  cross-entropy of `side_logit`; only with `w_side` > 0
 
-    A term that is switched off is absent. Any other term of weight 0 is there to be watched: it is computed without
-    gradient and never enters `total_loss`, whatever its value.
+    Terms that are switched off are absent. Other terms of weight 0 are for monitoring: they are computed without
+    gradient and never added to `total_loss`.
     """
 
     def __init__(self, **options):
@@ -90,7 +90,7 @@ class UTNetLoss(nn.Module):
         self.weights = {"loss_" + key[2:]: value for key, value in asdict(config).items() if key.startswith("w_")}
         for name, weight in self.weights.items():
             if not (weight >= 0 and math.isfinite(weight)):
-                raise InputError(f"loss: w_{name[5:]} is {weight}, expected a finite number that is not negative")
+                raise InputError(f"loss: w_{name[5:]} is {weight}, expected a finite non-negative number")
         if config.w_3d_vert > 0 and not config.use_vertex_loss:
             raise InputError("loss: w_3d_vert is set but use_vertex_loss is false; set use_vertex_loss: true")
         if not 0 <= config.root_id < NUM_JOINTS:
@@ -110,12 +110,12 @@ class UTNetLoss(nn.Module):
 
     @classmethod
     def from_config(cls, config: LossConfig) -> UTNetLoss:
-        """The loss of a run's `loss` section. An impossible value is an InputError that names its key."""
+        """Creates the loss of a config's `loss` section. Raises InputError, naming the key, for invalid values."""
         return cls(**asdict(config))
 
     @property
     def summed_terms(self) -> frozenset[str]:
-        """The terms that are sums over the batch: under several processes only these are scaled by their number."""
+        """Terms that are sums over the batch; only these are scaled by the number of processes."""
         if self.config.reduction != "sum":
             return frozenset()
         sums = {"loss_2d", "loss_3d_joint", "loss_global_orient", "loss_hand_pose", "loss_betas"}
@@ -124,7 +124,7 @@ class UTNetLoss(nn.Module):
 
     @staticmethod
     def count(targets: Batch) -> dict[str, int]:
-        """How many samples the means are over: "all", those with labelled "poses", "betas", and both ("meshes")."""
+        """Number of samples: "all", with labelled "poses", "betas", and both ("meshes")."""
         poses, betas = targets.params_ok > 0, targets.betas_ok > 0
         labelled = {"poses": poses, "betas": betas, "meshes": poses & betas}
         return {"all": len(targets), **{name: int(ok.sum()) for name, ok in labelled.items()}}
@@ -132,23 +132,23 @@ class UTNetLoss(nn.Module):
     def forward(
         self, predictions: Prediction, targets: Batch, counts: Mapping[str, float] | None = None
     ) -> dict[str, Tensor]:
-        """Every term by name (unweighted scalars) and `total_loss`, the weighted sum.
+        """Returns every term by name (unweighted scalars) and `total_loss`, the weighted sum.
 
         Args:
             predictions: of B samples.
             targets: their labels.
-            counts: where `targets` is one of several batches of a step, `count` of the average one: the means of the
-                batches' terms are then those over the whole step, whatever is labelled in which batch.
+            counts: `count` of the average batch, if `targets` is one of several batches of a step. The average of the
+                batches' terms is then the mean over the step, also if the numbers of labelled samples differ.
 
         Raises:
-            ValueError: a wrong shape, a bad confidence, or a term switched on whose input is missing.
+            ValueError: a wrong shape, an invalid confidence, or a missing input of an active term.
         """
         result, of_all = {}, frozenset(self.terms) - _OVER_LABELLED - self.summed_terms
         for name in self.terms:
             of_step = (counts or {},) if name in _OVER_LABELLED else ()
             with torch.set_grad_enabled(torch.is_grad_enabled() and self.weights[name] > 0):
                 result[name] = getattr(self, "_" + name)(predictions, targets, *of_step)
-                if counts and name in of_all:  # batches differ in size where samples could not be read
+                if counts and name in of_all:  # batches differ in size if samples could not be read
                     result[name] = result[name] * (len(targets) / counts["all"])
         total = torch.zeros_like(result["loss_2d"])
         for name, value in result.items():
@@ -187,7 +187,7 @@ class UTNetLoss(nn.Module):
         return self.parameter(predictions.betas, targets.params.betas, targets.betas_ok)
 
     def _loss_joint_map(self, predictions: Prediction, targets: Batch) -> Tensor:
-        """L1 of x, y by the 2D confidence + L1 of z relative to the wrist, in `JOINT_MAP_Z_UNIT_M`, by the 3D one."""
+        """L1 of x, y weighted by 2D confidence + L1 of wrist-relative z / `JOINT_MAP_Z_UNIT_M` by 3D confidence."""
         joint_map = _needed(predictions.joint_map, "predictions.joint_map", "w_joint_map: 0")
         check_shape("predictions.joint_map", joint_map, (*targets.joints_2d.shape[:2], 3))
         xy, gt_xy, conf_2d = split_labels(joint_map[..., :2], targets.joints_2d, None, 2)
@@ -203,21 +203,21 @@ class UTNetLoss(nn.Module):
         return reduced(heat_cross_entropy(heat, targets.joints_2d), self.config.reduction)
 
     def _loss_root_z(self, predictions: Prediction, targets: Batch) -> Tensor:
-        """Samples with readings where the hand is and a labelled wrist in a known camera.
+        """L1 over samples with depth readings on the hand and a labelled wrist in a known camera.
 
-        The batch says which these are, never the prediction: one that is NaN though there is depth has diverged.
+        These are selected by the batch, not by the prediction, so a NaN prediction (divergence) is not hidden.
         """
         root_z = _needed(predictions.root_z_m, "predictions.root_z_m", "w_root_z: 0")
         check_shape("predictions.root_z_m", root_z, (len(targets.joints_3d),))
         has_distance = targets.depth_ok & hand_distance(targets.depth_m.nan_to_num(posinf=0.0)).isfinite()
-        # A label in a camera that is not known may have any origin; depth does not.
+        # Labels in an unknown camera may have any origin.
         ok = has_distance & targets.K_px.isfinite().all(-1).all(-1)
         conf = torch.where(ok, targets.joints_3d[:, 0, 3], 0.0)
         z, gt, conf = split_labels(root_z[:, None, None], targets.joints_3d[:, :1, 2:3], conf[:, None], 1)
         return reduced(keypoint_sums(z, gt, conf, "l1"), self.config.reduction)
 
     def _loss_uncertainty(self, predictions: Prediction, targets: Batch) -> Tensor:
-        """Of the 20 errors relative to the wrist, each by its 3D confidence. No gradient reaches the joints."""
+        """NLL of the 20 wrist-relative errors, weighted by 3D confidence. No gradient flows to the joints."""
         scale = _needed(predictions.joint_scale_mm, "predictions.joint_scale_mm", "w_uncertainty: 0")
         shape = _needed(predictions.error_shape, "predictions.error_shape", "w_uncertainty: 0")
         check_shape("predictions.joint_scale_mm", scale, tuple(targets.joints_3d.shape[:2]))
@@ -243,5 +243,5 @@ class UTNetLoss(nn.Module):
 
 def _needed(value, name: str, remedy: str):
     if value is None:
-        raise ValueError(f"{name} is None, but a term that needs it is switched on; provide it or set loss.{remedy}")
+        raise ValueError(f"{name} is None but required by an active term; provide it or set loss.{remedy}")
     return value

@@ -1,7 +1,7 @@
-"""Scores of hands: errors in millimetres, PCK curves, F-scores, equal to the official evaluations' numbers.
+"""Metrics of hands: errors in millimetres, PCK curves and F-scores, equal to the official evaluations.
 
-Arrays or tensors in, float64 tensors on the CPU out. A coordinate that is NaN or inf is a ValueError that names the
-sample: it is never counted as 0. Samples are independent, so halves combined are the whole.
+Functions take arrays or tensors and return float64 tensors on the CPU. A NaN or inf coordinate raises a ValueError that
+names the sample. Samples are scored independently.
 """
 
 from utnet.metrics.joints import (

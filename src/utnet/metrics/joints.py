@@ -1,7 +1,7 @@
 """Errors of joints and of vertices in millimetres, equal to HO3D's published evaluation.
 
-Everything starts from `joint_errors_mm`, one number per sample and point. The errors of a sample depend on nothing but
-that sample, so parts of a data set are scored apart and put together with `torch.cat`.
+All metrics are based on `joint_errors_mm`, one number per sample and point. Samples are independent, so parts of a data
+set can be scored separately and concatenated with `torch.cat`.
 """
 
 from __future__ import annotations
@@ -35,16 +35,16 @@ def joint_errors_mm(
         gt_m: (B, N, 3) metres.
         align: "none" (absolute), "root" (both relative to `root_id`), "scale_translation" (`align_scale_translation`)
             or "procrustes" (the best similarity, `geometry.align_similarity`).
-        root_id: the joint that "root" takes as origin.
-        scale_joint: the far end of the bone that "scale_translation" makes as long as the true one; it starts at
-            joint 0. The middle knuckle: 9 here, 4 in HO3D's own joint order.
-        allow_reflection: "procrustes" may mirror, as in the official code; False is strict, rotations only.
+        root_id: the origin for "root".
+        scale_joint: end of the bone, starting at joint 0, whose length "scale_translation" matches: the middle knuckle,
+            9 here, 4 in HO3D's joint order.
+        allow_reflection: "procrustes" may mirror, as in the official code; False allows rotations only.
 
     Returns:
         (B, N) float64, millimetres, on the CPU.
 
     Raises:
-        ValueError: wrong shapes, no sample, or a coordinate that is NaN or inf.
+        ValueError: wrong shapes, no samples, or a NaN or inf coordinate.
     """
     pred, gt = checked("pred_m", pred_m), checked("gt_m", gt_m)
     if pred.shape != gt.shape:
@@ -63,7 +63,7 @@ def joint_errors_mm(
 
 
 def mpjpe_mm(pred_m: Array, gt_m: Array, *, root_id: int | None = _WRIST) -> Tensor:
-    """Mean per-joint position error of each sample, (B,) mm, relative to joint `root_id`; absolute if that is None."""
+    """Mean per-joint position error of each sample, (B,) mm, relative to joint `root_id`, or absolute for None."""
     if root_id is None:
         return joint_errors_mm(pred_m, gt_m).mean(1)
     return joint_errors_mm(pred_m, gt_m, align="root", root_id=root_id).mean(1)
@@ -75,20 +75,19 @@ def pa_mpjpe_mm(pred_m: Array, gt_m: Array, *, allow_reflection: bool = True) ->
 
 
 def root_relative(points_m: Array, root_id: int = _WRIST) -> Array:
-    """(B, N, 3) points relative to point `root_id` of their own sample."""
+    """(B, N, 3) points relative to point `root_id` of the same sample."""
     return points_m - points_m[:, root_id : root_id + 1]
 
 
 def align_scale_translation(pred_m: Tensor, gt_m: Tensor, *, joints: tuple[int, int] = (_WRIST, _MIDDLE_MCP)) -> Tensor:
-    """`pred_m` scaled so that one bone has its true length, and moved so that the bone's first joint is at its place.
+    """Scales `pred_m` so that one bone has its true length, and translates it so that the bone's first joint matches.
 
     Args:
         pred_m: (B, N, 3).
         gt_m: (B, N, 3).
         joints: the bone: wrist and middle knuckle, 0 and 9 here (0 and 4 in HO3D's own joint order).
 
-    A predicted bone without length counts as one metre long: HO3D's evaluation leaves such a hand unscaled before it
-    multiplies by the true length.
+    A predicted bone of length 0 counts as one metre long, as in HO3D's evaluation.
     """
     first, second = joints
     bone_pred = (pred_m[:, second] - pred_m[:, first]).norm(dim=-1)
@@ -115,18 +114,19 @@ def auc(errors_mm: Array, *, max_mm: float = 50.0, num: int = 100) -> float:
 
 
 def summary(errors_mm: Array) -> dict[str, float]:
-    """The official scores of (B, N) errors: `mean_mm`, `median_mm` (each joint's median, then their mean), `auc`."""
+    """Official scores of (B, N) errors: `mean_mm`, `median_mm` (mean over joints of each joint's median), `auc`."""
     errors = checked("errors_mm", errors_mm, (None, None))
     ordered, num = errors.sort(0).values, len(errors)
-    median = (ordered[(num - 1) // 2] + ordered[num // 2]) / 2  # torch's own median takes the lower of the two
+    median = (ordered[(num - 1) // 2] + ordered[num // 2]) / 2  # torch.median returns the lower of the two
     return {"mean_mm": errors.mean().item(), "median_mm": median.mean().item(), "auc": auc(errors)}
 
 
 def checked(name: str, values: Array, shape: tuple[int | None, ...] = (None, None, 3), *, first: int = 0) -> Tensor:
-    """`values` as a float64 tensor on the CPU, finite, of the given shape and not empty.
+    """Converts `values` to a float64 tensor on the CPU and checks it.
 
     Raises:
-        ValueError: it is none of that; a sample that is NaN or inf is named by its index, counted from `first`.
+        ValueError: it has another shape, is empty, or is NaN or inf (the message gives the index of the sample, counted
+            from `first`).
     """
     if isinstance(values, Tensor):
         tensor = values.detach().to("cpu", torch.float64)
@@ -134,7 +134,7 @@ def checked(name: str, values: Array, shape: tuple[int | None, ...] = (None, Non
         tensor = torch.from_numpy(np.array(values, np.float64))
     check_shape(name, tensor, shape)
     if tensor.numel() == 0:
-        raise ValueError(f"{name} is empty, shape {tuple(tensor.shape)}: there is nothing to score")
+        raise ValueError(f"{name} is empty, shape {tuple(tensor.shape)}: nothing to score")
     bad = ~tensor.isfinite().flatten(1).all(1)
     if bad.any():
         raise ValueError(f"{name} is NaN or inf in sample {first + int(bad.int().argmax())}")

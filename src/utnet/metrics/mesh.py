@@ -1,8 +1,8 @@
 """Errors and F-scores of meshes, equal to HO3D's and FreiHAND's published evaluations.
 
-The F-score needs to know of every vertex whether the other mesh has a vertex within a threshold. A compiled sweep
-answers that exactly: both meshes are sorted along the longest axis, the search goes outwards from a vertex's own place
-and ends as soon as nothing nearer can follow, or the smallest threshold is met.
+The F-score needs, for each vertex, whether the other mesh has a vertex within a threshold. This is computed exactly by
+a compiled sweep: both meshes are sorted along the longest axis, and the search goes outwards from the position of the
+vertex until no nearer vertex can follow or the smallest threshold is met.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from utnet.types import Array
 
 F_THRESHOLDS_MM = (5.0, 15.0)
 
-_MARGIN = 1e-9  # relative; square roots decide (as in the official code), squares only choose where to look
+_MARGIN = 1e-9  # relative; squared distances prune, the decision uses the square root (as in the official code)
 
 
 def pve_mm(pred_m: Array, gt_m: Array) -> Tensor:
-    """Mean per-vertex error of each sample, (B,) mm, of (B, V, 3) metres as they are.
+    """Mean per-vertex error of each sample, (B,) mm, of (B, V, 3) metres without alignment.
 
-    For the root-relative error take each side's own wrist off first.
+    For the root-relative error subtract the wrist of each side first.
     """
     return joint_errors_mm(pred_m, gt_m).mean(1)
 
@@ -40,8 +40,8 @@ def pa_pve_mm(pred_m: Array, gt_m: Array, *, allow_reflection: bool = True) -> T
 def f_scores(pred_m: Array, gt_m: Array, *, thresholds_mm: tuple[float, ...] = F_THRESHOLDS_MM) -> Tensor:
     """F-score of each sample at each threshold (Knapitsch et al. 2017).
 
-    2 P R / (P + R), where R is the share of predicted vertices nearer than (`<`) the threshold to a true one, P the
-    share of true vertices nearer than it to a predicted one (HO3D's names for the two); 0 where both are 0.
+    2 P R / (P + R), where R is the fraction of predicted vertices nearer than (`<`) the threshold to a true vertex, P
+    the fraction of true vertices nearer than it to a predicted one (named as in HO3D); 0 if both are 0.
 
     Args:
         pred_m: (B, V, 3) metres.
@@ -52,7 +52,7 @@ def f_scores(pred_m: Array, gt_m: Array, *, thresholds_mm: tuple[float, ...] = F
         (B, T) float64, 0 to 1.
 
     Raises:
-        ValueError: wrong shapes, no sample, a coordinate that is NaN or inf, thresholds that do not increase.
+        ValueError: wrong shapes, no samples, a NaN or inf coordinate, or thresholds that do not increase.
     """
     pred, gt = checked("pred_m", pred_m), checked("gt_m", gt_m)
     if len(pred) != len(gt):
@@ -71,7 +71,7 @@ def f_scores(pred_m: Array, gt_m: Array, *, thresholds_mm: tuple[float, ...] = F
         count(slice(None))
     else:
         edges = np.linspace(0, len(pred), num_threads + 1).astype(int)
-        with ThreadPoolExecutor(num_threads) as threads:  # the kernel runs without the interpreter's lock
+        with ThreadPoolExecutor(num_threads) as threads:  # the kernel releases the GIL
             list(threads.map(count, [slice(*edge) for edge in pairwise(edges)]))
     recall, precision = near[:, 0] / pred.shape[1], near[:, 1] / gt.shape[1]
     both = recall + precision
@@ -80,7 +80,7 @@ def f_scores(pred_m: Array, gt_m: Array, *, thresholds_mm: tuple[float, ...] = F
 
 @numba.njit(nogil=True, cache=True)
 def _count_near(pred: np.ndarray, gt: np.ndarray, thresholds: np.ndarray, near: np.ndarray) -> None:
-    """Adds to `near` (B, 2, T) how many points of each cloud lie nearer than each threshold to the other cloud."""
+    """Adds to `near` (B, 2, T) the number of points of each cloud nearer than each threshold to the other cloud."""
     for b in range(len(pred)):
         axis, longest = 0, -1.0
         for k in range(3):
@@ -103,19 +103,19 @@ def _sweep(
     thresholds: np.ndarray,
     near: np.ndarray,
 ) -> None:
-    """Adds to `near` (T,) how many of `points` have one of `others` nearer than each threshold.
+    """Adds to `near` (T,) the number of `points` with one of `others` nearer than each threshold.
 
     Args:
         points: (V, 3), sorted along `axis`.
-        order: (V,) places of `points` before sorting.
+        order: (V,) indices of `points` before sorting.
         others: (W, 3), sorted along `axis`.
-        others_unsorted: (W, 3); where both clouds have one topology, the vertex of the same number is a good first
-            guess of the nearest.
+        others_unsorted: (W, 3); with equal topology the vertex of the same index is a good initial
+            estimate of the nearest.
         axis: 0, 1 or 2.
         thresholds: (T,) increasing.
         near: (T,) counts.
     """
-    enough = thresholds[0] ** 2 * (1 - _MARGIN)  # nearer than this, no threshold is left to decide
+    enough = thresholds[0] ** 2 * (1 - _MARGIN)  # below the smallest threshold
     too_far = thresholds[-1] ** 2 * (1 + _MARGIN)
     num = len(others)
     middle = 0

@@ -1,13 +1,13 @@
 """The official scores of a whole split, computed part by part.
 
-Definitions, kept with their corners, from the `eval.py` and `eval_util.py` of HO3D and FreiHAND and DexYCB's
+Definitions, with their corner cases, from the `eval.py` and `eval_util.py` of HO3D and FreiHAND and DexYCB's
 `hpe_eval.py`:
 
 - Procrustes: centred, divided by (Frobenius norm + 1e-8), best orthogonal matrix, best scale. The matrix may be a
-  reflection; `allow_reflection=False` is the strict variant and not official. A mesh is aligned by its own vertices.
-- Scale and translation: the bone wrist to middle knuckle gets its true length, the wrist its true place.
+  reflection; `allow_reflection=False` is not official. A mesh is aligned by its vertices.
+- Scale and translation: the bone from wrist to middle knuckle gets its true length, the wrist its true position.
 - PCK counts `error <= threshold` at 100 thresholds from 0 to 50 mm, both ends included; AUC is its trapezoidal area
-  over 50 mm. Curves, means and medians are taken of each joint (or vertex) first, then averaged over joints.
+  over 50 mm. Curves, means and medians are computed per joint (or vertex), then averaged over joints.
 - F-scores count `distance < threshold` and are averaged over samples.
 - Root-relative scores come from DexYCB; HO3D and FreiHAND have none.
 """
@@ -40,16 +40,16 @@ _CHUNK = 256  # samples scored at once: 15 MB of vertices
 
 @dataclass(frozen=True)
 class MeshScores:
-    """What a split's mesh scores are made of, a few hundred numbers a sample whatever the size of the mesh.
+    """Per-sample numbers from which the mesh scores of a split follow, a few hundred per sample.
 
-    All vertices weigh the same, so means over samples of vertex means, and sums of counts, are exactly what the
-    official order (each vertex first) gives. A median is not among them; the official scripts print none.
+    All vertices have equal weight, so means over samples of vertex means, and sums of counts, equal the official order
+    (each vertex first). There is no median; the official scripts print none.
 
     Attributes:
         mean_mm: (B,) mean vertex error.
-        num_within: (B, 100) int32, vertices whose error is at most each threshold of the PCK curve.
+        num_within: (B, 100) int32, number of vertices with an error of at most each threshold of the PCK curve.
         f: (B, 2) F-scores at 5 and 15 mm.
-        num_vertices: of the mesh.
+        num_vertices: number of vertices of the mesh.
     """
 
     mean_mm: Tensor
@@ -71,13 +71,13 @@ class MeshScores:
 
 @dataclass(frozen=True)
 class SampleScores:
-    """Numbers per sample from which the official scores follow exactly: parts of a split are joined by `cat`.
+    """Per-sample numbers from which the official scores follow exactly; concatenate parts of a split with `cat`.
 
-    About 3 kB a sample with its mesh: 21 joint errors in each of four alignments, and two `MeshScores`.
+    About 3 kB per sample with a mesh: 21 joint errors in each of four alignments, and two `MeshScores`.
 
     Attributes:
         joints_mm: (B, 21) errors by alignment: absolute, procrustes, scale_translation, root_relative.
-        mesh: scores by alignment: absolute, procrustes; empty where vertices were not given.
+        mesh: scores by alignment: absolute, procrustes; empty without vertices.
     """
 
     joints_mm: dict[str, Tensor]
@@ -88,13 +88,13 @@ class SampleScores:
 
     @staticmethod
     def cat(parts: Sequence[SampleScores]) -> SampleScores:
-        """The parts as one, in their order. ValueError where none is given or they do not match."""
+        """Concatenates parts in order. Raises ValueError if there are none or they do not match."""
         if not parts:
-            raise ValueError("no part is given: there is nothing to score")
+            raise ValueError("no parts: nothing to score")
         first = parts[0]
         sizes = {name: {part.mesh[name].num_vertices for part in parts if name in part.mesh} for name in first.mesh}
         if any(part.mesh.keys() != first.mesh.keys() for part in parts) or any(len(s) > 1 for s in sizes.values()):
-            raise ValueError("parts with and without meshes, or with meshes of different sizes, are not one split")
+            raise ValueError("parts with and without meshes, or with meshes of different sizes, cannot be combined")
         mesh = {
             name: MeshScores(
                 torch.cat([part.mesh[name].mean_mm for part in parts]),
@@ -107,7 +107,7 @@ class SampleScores:
         return SampleScores({name: torch.cat([part.joints_mm[name] for part in parts]) for name in _ALIGNMENTS}, mesh)
 
     def official(self) -> dict[str, dict[str, float]]:
-        """The scores of `official_scores`."""
+        """Returns the scores of `official_scores`."""
         scores = {}
         for name, errors in self.joints_mm.items():
             found = summary(errors)
@@ -128,7 +128,7 @@ def official_scores(
     scale_joint: int = 9,
     allow_reflection: bool = True,
 ) -> dict[str, dict[str, float]]:
-    """The scores that HO3D's, FreiHAND's and DexYCB's evaluations give to a whole split.
+    """Scores of a whole split by HO3D's, FreiHAND's and DexYCB's evaluations.
 
     Args:
         pred_joints: (B, 21, 3) metres, wrist first.
@@ -144,7 +144,7 @@ def official_scores(
         `mesh/procrustes` with `epe_mean_m`, `auc_0_50mm`, `f5` and `f15`.
 
     Raises:
-        ValueError: wrong shapes, no sample, or a coordinate that is NaN or inf (its sample is named).
+        ValueError: wrong shapes, no samples, or a NaN or inf coordinate (the message names the sample).
     """
     return sample_scores(
         pred_joints, gt_joints, pred_vertices, gt_vertices, scale_joint=scale_joint, allow_reflection=allow_reflection
@@ -160,9 +160,9 @@ def sample_scores(
     scale_joint: int = 9,
     allow_reflection: bool = True,
 ) -> SampleScores:
-    """What `official_scores` is made of, for one part of a split; arguments and errors as there.
+    """Per-sample scores of one part of a split; arguments and errors as in `official_scores`.
 
-    Chunks of samples are converted to float64 one at a time, so memory-mapped arrays are never held as a whole.
+    Samples are converted to float64 in chunks, so memory-mapped arrays are never loaded as a whole.
     """
     if (pred_vertices is None) != (gt_vertices is None):
         raise ValueError("give both pred_vertices and gt_vertices, or neither")
@@ -193,7 +193,7 @@ def sample_scores(
 def dexycb_scores_mm(pred_mm: Array, gt_mm: Array) -> dict[str, dict[str, float]]:
     """The three scores of DexYCB's toolkit for (B, 21, 3) joints in millimetres.
 
-    In millimetres from beginning to end, as there: the 1e-8 in the alignment is then a thousandth of HO3D's.
+    Computed in millimetres, as there; the 1e-8 in the alignment is then a thousandth of HO3D's.
 
     Returns:
         Keys `absolute`, `root-relative` and `procrustes`, each with `mpjpe` (mm) and `auc`.
@@ -211,13 +211,13 @@ def dexycb_scores_mm(pred_mm: Array, gt_mm: Array) -> dict[str, dict[str, float]
 
 
 def _mesh_scores(pred: Tensor, gt: Tensor, allow_reflection: bool) -> dict[str, MeshScores]:
-    """Scores of the vertices as they are and after Procrustes alignment."""
+    """Scores of the vertices without and with Procrustes alignment."""
     scores = {}
     for name in _MESH_ALIGNMENTS:
         if name == "procrustes":
             pred = align_similarity(pred, gt, allow_reflection=allow_reflection)
         errors = (pred - gt).norm(dim=-1) * MM_PER_M
-        first_within = torch.bucketize(errors, _thresholds_mm())  # the first threshold that an error does not exceed
+        first_within = torch.bucketize(errors, _thresholds_mm())  # index of the first threshold >= error
         num_first = torch.zeros(len(errors), NUM_THRESHOLDS + 1, dtype=torch.int32)
         num_first.scatter_add_(1, first_within, torch.ones_like(first_within, dtype=torch.int32))
         num_within = num_first[:, :NUM_THRESHOLDS].cumsum(1, dtype=torch.int32)
@@ -236,9 +236,9 @@ def _check_shapes(arrays: dict[str, Array], scale_joint: int) -> None:
                 + (": official mesh scores need the benchmark's own mesh" if what == "vertices" else "")
             )
     if len({shape[0] for shape in shapes.values()}) > 1:
-        raise ValueError(f"joints and vertices are of different numbers of samples: {shapes}")
+        raise ValueError(f"joints and vertices have different numbers of samples: {shapes}")
     if shapes["gt_joints"][0] == 0:
-        raise ValueError("pred_joints is empty: there is nothing to score")
+        raise ValueError("pred_joints is empty: nothing to score")
     if not 0 < scale_joint < shapes["gt_joints"][1]:
         raise ValueError(f"scale_joint is {scale_joint}, expected 1 to {shapes['gt_joints'][1] - 1}")
 

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from utnet.config import ModelConfig
 from utnet.conventions import NUM_MANO_JOINTS
 from utnet.errors import InputError
-from utnet.geometry import hand_distance, matrix_to_rotation_6d, rotation_6d_to_matrix
+from utnet.geometry import hand_distance
 from utnet.hand import HandModel
 from utnet.model.camera import crop_camera_translation, project_crop
 from utnet.model.decoder import HandDecoder, TokenHead
@@ -26,6 +26,7 @@ from utnet.model.refiner import make_refiner
 from utnet.model.stems import ConvStem, PatchStem
 from utnet.model.tokens import HandTokens, depth_channels, normalise_rgb
 from utnet.model.upsampler import JointMaps, make_maps
+from utnet.rotations import matrix_to_rotation_6d, rotation_6d_to_matrix
 from utnet.types import Batch, Prediction
 
 _MEAN_CAM = (7.0, 0.0, 0.0)

@@ -8,16 +8,18 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from utnet.predict.hand import Hand as Hand
+    from utnet.predict.hands import Hands as Hands
     from utnet.predict.predictor import Predictor as Predictor
     from utnet.predict.reading import read_predictions as read_predictions
 
 _LAZY = {
     "Hand": "utnet.predict.hand",
+    "Hands": "utnet.predict.hands",
     "Predictor": "utnet.predict.predictor",
     "read_predictions": "utnet.predict.reading",
 }
 
-__all__ = ["Hand", "Predictor", "read_predictions"]
+__all__ = ["Hand", "Hands", "Predictor", "read_predictions"]
 
 
 def __getattr__(name: str):

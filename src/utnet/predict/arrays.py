@@ -8,16 +8,16 @@ from pathlib import Path
 
 import numpy as np
 
-from utnet.geometry import matrix_to_axis_angle
-from utnet.io.atomic import write_whole
+from utnet.io.atomic import atomic_write
 from utnet.predict.hand import Hand
+from utnet.rotations import matrix_to_axis_angle
 
 
 class HandRows:
-    """Hands of a picture or a video, gathered into one .npz; the fields are in docs/predictions.md.
+    """Collects hands of a picture or a video into one .npz; docs/predictions.md lists the fields.
 
     Args:
-        with_vertices: keep meshes; a video's are left out, its parameters decode to them.
+        with_vertices: include vertices and faces (not for videos: the parameters decode to them).
     """
 
     def __init__(self, *, with_vertices: bool):
@@ -57,8 +57,8 @@ class HandRows:
             self._rows.append(row)
 
     def write(self, path: Path) -> None:
-        """Writes the file, whole or not at all. Without any hand it holds no arrays but an empty `frame`."""
+        """Writes the file atomically; without hands it contains an empty `frame` only."""
         columns = {name: np.stack([row[name] for row in self._rows]) for name in (self._rows[0] if self._rows else ())}
         data = io.BytesIO()
         np.savez_compressed(data, **(columns or {"frame": np.zeros(0, np.int32)}), **self._faces)  # type: ignore[arg-type]
-        write_whole(path, data.getvalue())
+        atomic_write(path, data.getvalue())

@@ -1,30 +1,72 @@
-"""What a user gives besides the picture: boxes, a camera, depth. Refused where it cannot be meant."""
+"""Checks of what a user passes: pictures, boxes, a camera, depth."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TypeAlias
 
 import numpy as np
+from PIL import Image
 
 from utnet.errors import InputError
+from utnet.geometry import intrinsics
+from utnet.io.pictures import Picture, picture_from_pil, read_picture
 from utnet.placement import default_intrinsics
 
+ImageInput: TypeAlias = str | Path | np.ndarray | Picture | Image.Image
+"""A picture: a file, (H, W, 3) uint8 RGB, a `Picture` or a Pillow image."""
+CameraInput: TypeAlias = np.ndarray | Sequence[float] | Sequence[Sequence[float]]
+"""Intrinsics in pixels: 3 x 3, or fx, fy, cx, cy."""
+_IMAGE_KINDS = "a path, an (H, W, 3) uint8 RGB array, a Picture, a PIL image, or a list of these"
 REACH_M = (0.1, 10.0)
-"""Nearer or farther there is no hand: it is depth in another unit, or something else."""
+"""Range of a hand's distance; depth outside is in another unit, or of something else."""
 _SMALLEST_BOX_PX = 4.0
 
 
-def checked_image(image_rgb: np.ndarray) -> np.ndarray:
-    """The picture; ValueError unless it is (H, W, 3) uint8 with at least one pixel."""
-    if image_rgb.ndim != 3 or image_rgb.shape[2] != 3 or image_rgb.dtype != np.uint8 or 0 in image_rgb.shape:
-        raise ValueError(f"image_rgb is {image_rgb.dtype} of shape {image_rgb.shape}, expected (H, W, 3) uint8")
-    return image_rgb
+def open_image(image: ImageInput) -> Picture:
+    """Returns what a user passes as a picture, whatever its kind.
+
+    Raises:
+        InputError: a file that cannot be read, an array that is not (H, W, 3) uint8, or no picture at all.
+    """
+    if isinstance(image, str | Path):
+        return read_picture(image)
+    if isinstance(image, Image.Image):
+        return picture_from_pil(image)
+    picture = image if isinstance(image, Picture) else Picture(image, None)
+    rgb = picture.rgb
+    if not isinstance(rgb, np.ndarray):
+        raise InputError(f"image is a {type(rgb).__name__}, expected {_IMAGE_KINDS}")
+    if rgb.ndim != 3 or rgb.shape[2] != 3 or rgb.dtype != np.uint8 or 0 in rgb.shape:
+        raise InputError(f"image is {rgb.dtype} of shape {rgb.shape}, expected (H, W, 3) uint8 RGB, 0 to 255")
+    return picture
 
 
-def checked_camera(K_px: np.ndarray, size_px: int) -> np.ndarray:
-    """(3, 3) float64 intrinsics; InputError unless they are a camera's, in pixels of a picture of that longer side."""
+def is_camera(K_px: Any) -> bool:
+    """Whether it has the form of one camera: 3 x 3 or (fx, fy, cx, cy)."""
+    try:
+        return np.asarray(K_px, float).shape in ((3, 3), (4,))
+    except (TypeError, ValueError):
+        return False
+
+
+def checked_camera(K_px: CameraInput, size_px: int) -> np.ndarray:
+    """Returns intrinsics as (3, 3) float64.
+
+    Args:
+        K_px: (3, 3), or fx, fy, cx, cy, in pixels.
+        size_px: longer side of the picture.
+
+    Raises:
+        InputError: neither, or not those of a picture of that size.
+    """
+    if not is_camera(K_px):
+        raise InputError("K is not a camera; give a 3 x 3 matrix or (fx, fy, cx, cy) in pixels")
     K = np.asarray(K_px, float)
-    if not (K.shape == (3, 3) and np.isfinite(K).all() and K[0, 0] > 0 and K[1, 1] > 0 and (K[2] == [0, 0, 1]).all()):
+    if K.shape == (4,):
+        K = intrinsics(*K)
+    if not (np.isfinite(K).all() and K[0, 0] > 0 and K[1, 1] > 0 and (K[2] == [0, 0, 1]).all()):
         raise InputError(f"K {K.tolist()} is not a camera matrix; give fx,fy,cx,cy in pixels with fx and fy above 0")
     if not 0.1 * size_px < K[0, 0] < 200 * size_px:
         raise InputError(f"K says a focal length of {K[0, 0]:g} px for a picture of {size_px} px; give K in pixels")
@@ -32,9 +74,9 @@ def checked_camera(K_px: np.ndarray, size_px: int) -> np.ndarray:
 
 
 def choose_camera(
-    image_rgb: np.ndarray, K_px: np.ndarray | None, exif_K_px: np.ndarray | None = None
+    image_rgb: np.ndarray, K_px: CameraInput | None, exif_K_px: np.ndarray | None = None
 ) -> tuple[np.ndarray, str]:
-    """Intrinsics (3, 3) of a picture, and where they are from: "given", else "exif", else "default".
+    """Returns the intrinsics (3, 3) of a picture and their source: "given", else "exif", else "default".
 
     Raises:
         InputError: those given cannot be of a picture of that size.
@@ -48,7 +90,7 @@ def choose_camera(
 
 
 def check_box(box: Sequence[float] | np.ndarray, width: int, height: int) -> None:
-    """InputError unless the box x0, y0, x1, y1 can hold a hand of which something is in the picture."""
+    """Raises InputError unless x0, y0, x1, y1 is large enough for a hand and overlaps the picture."""
     corners = np.asarray(box, float)
     if not (
         corners.shape == (4,) and np.isfinite(corners).all() and corners[0] < corners[2] and corners[1] < corners[3]
@@ -61,7 +103,7 @@ def check_box(box: Sequence[float] | np.ndarray, width: int, height: int) -> Non
 
 
 def checked_depth(depth_m: np.ndarray, image_shape: Sequence[int]) -> np.ndarray:
-    """(H, W) float32 with 0 for what is no number; InputError unless it has the picture's size and any reading."""
+    """Returns depth as (H, W) float32, 0 for NaN and inf; InputError for another size or no reading."""
     depth_m = np.nan_to_num(np.asarray(depth_m, np.float32), nan=0.0, posinf=0.0, neginf=0.0)
     height, width = image_shape[:2]
     if depth_m.shape != (height, width):
@@ -73,10 +115,10 @@ def checked_depth(depth_m: np.ndarray, image_shape: Sequence[int]) -> np.ndarray
 
 
 def depth_in_reach(depth_m: np.ndarray, boxes: np.ndarray) -> np.ndarray:
-    """(B,) bool: depth in each of the (B, 4) boxes can be a hand's. One without readings passes.
+    """Returns (B,) bool: whether the median depth in each of the (B, 4) boxes is within `REACH_M`, or missing.
 
     Raises:
-        InputError: none of those with readings can: the unit is wrong. One among others is rather no hand.
+        InputError: no box with readings is within reach, so the unit is wrong.
     """
     medians = []
     for x0, y0, x1, y1 in np.clip(np.rint(boxes), 0, 1e6).astype(int):

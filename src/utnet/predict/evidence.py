@@ -11,7 +11,7 @@ from utnet.metrics import pa_mpjpe_mm
 from utnet.placement import depth_around
 from utnet.predict.confidence import Evidence
 from utnet.predict.hand import Hand
-from utnet.predict.lifting import RightHands
+from utnet.predict.methods.base import RightHandBatch
 from utnet.render.raster import rasterize
 
 _PART_PX = 64
@@ -20,7 +20,9 @@ _HIDDEN_M = 0.015
 _NEAR_M = 0.025
 
 
-def evidence_of(hand: Hand, detection: Detection, rights: RightHands, i: int, depth_m: np.ndarray | None) -> Evidence:
+def evidence_of(
+    hand: Hand, detection: Detection, rights: RightHandBatch, i: int, depth_m: np.ndarray | None
+) -> Evidence:
     """Of the i-th lifted hand, given as its own side, with the detection and the depth image (or None) it is from."""
     marks = mirror_points(detection.joints_m) if hand.side == "left" else detection.joints_m
     right = rights.joints_cam_m[i]

@@ -9,17 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import trimesh
 
 import utnet
-from utnet.errors import InputError
-from utnet.geometry import matrix_to_axis_angle
-from utnet.io.atomic import whole_file, write_whole
+from utnet.io.atomic import atomic_file
 from utnet.io.pictures import Picture
 from utnet.predict.checks import choose_camera
 from utnet.predict.drawing import draw_hands
 from utnet.predict.hand import Hand
+from utnet.predict.meshes import write_meshes
 from utnet.render.drawing import MAX_JPEG_PX, save_picture
+from utnet.rotations import matrix_to_axis_angle
 
 SCHEMA, SCHEMA_VERSION = "utnet-hands", 3
 PREDICTIONS = "predictions.json"
@@ -60,7 +59,7 @@ def hand_record(hand: Hand, mesh: str | None = None) -> dict:
 
 def image_record(
     file: str,
-    image_rgb: np.ndarray,
+    size_px: tuple[int, int],
     K_px: np.ndarray,
     K_from: str,
     files: Mapping[str, str | None],
@@ -70,15 +69,20 @@ def image_record(
 
     Args:
         file: the picture, as the user named it.
-        image_rgb: (H, W, 3).
+        size_px: its width and height.
         K_px: (3, 3) that was used.
         K_from: "given", "exif" or "default".
         files: what belongs to it: `depth`, `overlay`, `arrays`.
         hands: `hand_record` of each.
     """
-    height, width = image_rgb.shape[:2]
+    width, height = size_px
     record = {"file": file, "width": width, "height": height, "K_px": _numbers(K_px, 4), "K_from": K_from, **files}
     return record if hands is None else {**record, "hands": list(hands)}
+
+
+def image_size(image_rgb: np.ndarray) -> tuple[int, int]:
+    """Returns the width and height of an (H, W, 3) picture."""
+    return image_rgb.shape[1], image_rgb.shape[0]
 
 
 class PredictionsFile:
@@ -95,7 +99,7 @@ class PredictionsFile:
         is_empty: neither a picture nor a frame has been added.
     """
 
-    def __init__(self, path: str | Path, made_by: dict):
+    def __init__(self, path: str | Path, made_by: Mapping[str, Any]):
         self._head = {"schema": SCHEMA, "version": SCHEMA_VERSION, "made_by": {"utnet": utnet.__version__, **made_by}}
         self._path, self._stack = path, ExitStack()
         self.is_empty = True
@@ -104,7 +108,7 @@ class PredictionsFile:
         self._problems: list[dict] = []
 
     def __enter__(self) -> PredictionsFile:
-        temporary = self._stack.enter_context(whole_file(self._path))
+        temporary = self._stack.enter_context(atomic_file(self._path))
         self._file = self._stack.enter_context(temporary.open("w", encoding="utf-8"))
         self._file.write("{" + _fields(self._head, 0) + ',\n "images": [')
         return self
@@ -190,44 +194,13 @@ def write_hands(
     records = [hand_record(hand, path.name) for hand, path in zip(hands, meshes, strict=True)]
     others = {"depth": depth, "overlay": overlay.name, "arrays": None}
     with PredictionsFile(text, {}) as file:
-        file.add_image(image_record(name, image_rgb, K_px, K_from, others, records))
+        file.add_image(image_record(name, image_size(image_rgb), K_px, K_from, others, records))
     return {"json": [text], "overlay": [overlay], "mesh": meshes}
 
 
 def overlay_name(name: str, image_rgb: np.ndarray) -> str:
     """`NAME_overlay.jpg`; a PNG where the picture is too long for JPEG."""
     return f"{name}_overlay.{'png' if max(image_rgb.shape) > MAX_JPEG_PX else 'jpg'}"
-
-
-def mesh_paths(start: Path, hands: Sequence[Hand], mesh: str) -> list[Path]:
-    """`START_0_right.glb`, `START_1_left.glb`, ..."""
-    return [start.with_name(f"{start.name}_{i}_{hand.side}.{mesh}") for i, hand in enumerate(hands)]
-
-
-def write_meshes(start: Path, hands: Sequence[Hand], mesh: str) -> list[Path]:
-    """Writes `mesh_paths` and returns them."""
-    paths = mesh_paths(start, hands, mesh)
-    for path, hand in zip(paths, hands, strict=True):
-        write_mesh(path, hand)
-    return paths
-
-
-def write_mesh(path: str | Path, hand: Hand) -> None:
-    """One mesh in metres, its vertices in the picture's camera frame (OpenCV axes).
-
-    A GLB's scene turns it by a node into glTF's axes (y up, towards the viewer), so that viewers show it upright.
-    """
-    path = Path(path)
-    mesh = trimesh.Trimesh(hand.vertices_cam_m, hand.faces, process=False)
-    if path.suffix == ".glb":
-        scene = trimesh.Scene()
-        scene.add_geometry(mesh, node_name=f"{hand.side}_hand", transform=np.diag([1.0, -1.0, -1.0, 1.0]))
-        data = scene.export(file_type="glb")
-    elif path.suffix in (".obj", ".ply"):
-        data = mesh.export(file_type=path.suffix[1:])
-    else:
-        raise InputError(f"{path}: meshes are written as .glb, .obj or .ply")
-    write_whole(path, data if isinstance(data, str) else bytes(data))
 
 
 def _numbers(array: np.ndarray, digits: int) -> list:

@@ -12,14 +12,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from utnet.conventions import NUM_JOINTS, SIDES
-from utnet.data.prompts import DETECTOR_CONFIDENCE
+from utnet.data.prompts import DETECTOR_CONFIDENCE, LEAST_PRESENCE
+from utnet.detect import Detection
 from utnet.errors import InputError
 
 _REMEDY = "expected landmarks as docs/predictions.md describes them"
@@ -97,6 +98,22 @@ def checked_landmarks(landmarks_px: Any) -> np.ndarray:
         raise InputError(f"landmarks_px: a confidence is {confidence[given].max():g}; expected 0 to 1")
     points = np.where(given[:, None], points[:, :2], np.nan)
     return np.column_stack([points, np.where(given, confidence, 0.0)])
+
+
+def with_landmarks(detection: Detection, given: np.ndarray) -> Detection:
+    """A detection with (21, 3) given landmarks in place of those that the detector found."""
+    mine = given[:, 2] > 0
+    return replace(
+        detection,
+        joints_px=np.where(mine[:, None], given[:, :2], detection.joints_px),
+        joint_confidence=np.where(mine, given[:, 2], detector_confidence(detection)),
+    )
+
+
+def detector_confidence(detection: Detection) -> np.ndarray:
+    """(21,) of the detector's landmarks, as in training."""
+    known = np.isfinite(detection.joints_px).all(1)
+    return np.where(known, DETECTOR_CONFIDENCE * np.clip(detection.score, LEAST_PRESENCE, 1.0), 0.0)
 
 
 def _hands(tree: Any, size_wh: tuple[int, int]) -> Iterator[GivenHand]:

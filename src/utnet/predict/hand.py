@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from utnet.predict.confidence import Evidence
 from utnet.types import HandParams
+
+if TYPE_CHECKING:
+    import trimesh
 
 
 @dataclass(frozen=True)
@@ -74,3 +79,35 @@ class Hand:
     def joints_wrist_m(self) -> np.ndarray:
         """(21, 3) joints in the frame of the wrist (`T_cam_wrist`), whose origin is joint 0."""
         return (self.joints_cam_m - self.joints_cam_m[0]) @ self.params.global_orient[0]
+
+    def mesh(self) -> trimesh.Trimesh:
+        """Returns the mesh: vertices in metres in the picture's camera frame (OpenCV axes)."""
+        import trimesh
+
+        return trimesh.Trimesh(self.vertices_cam_m, self.faces, process=False)
+
+    def draw(self, image_rgb: np.ndarray) -> np.ndarray:
+        """Returns a copy of its picture, (H, W, 3) uint8 RGB, with the mesh and the skeleton drawn."""
+        from utnet.predict.drawing import draw_hands
+
+        return draw_hands(image_rgb, [self])
+
+    def save(self, path: str | Path, image_rgb: np.ndarray | None = None) -> None:
+        """Writes the hand to a file, by the path's ending.
+
+        Args:
+            path: .glb, .obj or .ply (the mesh), .json (`to_dict`), .npz (arrays), or .jpg or .png (`draw`).
+            image_rgb: (H, W, 3) uint8 picture, for .jpg and .png.
+
+        Raises:
+            InputError: another ending, no such folder, or no picture for .jpg and .png.
+        """
+        from utnet.predict.saving import save_hand
+
+        save_hand(path, self, image_rgb)
+
+    def to_dict(self) -> dict:
+        """Returns the fields of docs/predictions.md, as predictions.json holds them."""
+        from utnet.predict.files import hand_record
+
+        return hand_record(self)

@@ -1,4 +1,4 @@
-"""A picture file through the predictor, and what is written of it."""
+"""Predicts a picture file and writes its results."""
 
 from __future__ import annotations
 
@@ -13,23 +13,24 @@ from utnet.io.depth import read_depth
 from utnet.io.pictures import Picture, read_picture
 from utnet.predict.arrays import HandRows
 from utnet.predict.drawing import draw_hands
-from utnet.predict.files import hand_record, image_record, mesh_paths, overlay_name, write_meshes
+from utnet.predict.files import hand_record, image_record, image_size, overlay_name
 from utnet.predict.given_landmarks import box_of_landmarks, read_landmarks
-from utnet.predict.hand import Hand
+from utnet.predict.hands import Hands
 from utnet.predict.inputs import Input
+from utnet.predict.meshes import mesh_paths, write_meshes
 from utnet.predict.predictor import Predictor
 from utnet.predict.request import Request
 from utnet.render.drawing import save_picture
 
 
-def predict_picture(predictor: Predictor, item: Input, request: Request) -> tuple[dict, list[Hand]]:
-    """One picture's hands and their `files.image_record`; its meshes, overlay and arrays are written.
+def predict_picture(predictor: Predictor, item: Input, request: Request) -> tuple[dict, Hands]:
+    """Returns one picture's `files.image_record` and hands; writes its meshes, overlay and arrays.
 
     Calls from several threads at once are safe.
 
     Raises:
         InputError: the picture or its depth image cannot be read.
-        OSError: its files cannot be written. Either way none is left.
+        OSError: its files cannot be written. On an error none is left.
     """
     assert isinstance(item.source, Path)
     picture = read_picture(item.source)
@@ -65,16 +66,16 @@ def predict_picture(predictor: Predictor, item: Input, request: Request) -> tupl
         raise
     names: Sequence[str | None] = [path.name for path in meshes] or [None] * len(hands)
     records = [hand_record(hand, name) for hand, name in zip(hands, names, strict=True)]
-    return image_record(str(item.source), picture.rgb, K_px, K_from, files, records), hands
+    return image_record(str(item.source), hands.size_px, K_px, K_from, files, records), hands
 
 
 def _hands(
     predictor: Predictor, picture: Picture, depth_m: np.ndarray | None, K_px: np.ndarray, request: Request
-) -> list[Hand]:
+) -> Hands:
     """The detector's hands, those in the boxes, or those of the landmark file with its boxes and sides."""
     if request.landmarks is None:
         return predictor(picture, depth_m, K_px, request.boxes, request.sides)
-    given = read_landmarks(request.landmarks, picture.rgb.shape[1::-1])
+    given = read_landmarks(request.landmarks, image_size(picture.rgb))
     boxes: Sequence[Sequence[float]] | np.ndarray | None = request.boxes
     sides = request.sides
     if boxes is None:

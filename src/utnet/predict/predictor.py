@@ -6,31 +6,37 @@ import threading
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, TypeAlias, overload
 
 import numpy as np
 
 from utnet.checkpoint import shipped_weights
 from utnet.conventions import SIDES
-from utnet.data.prompts import DETECTOR_CONFIDENCE, LEAST_PRESENCE
 from utnet.data.transforms import to_right
 from utnet.detect import Detection, HandDetector
 from utnet.errors import InputError
-from utnet.geometry import apart_percent, mirror_params, mirror_points, project
-from utnet.io.pictures import Picture, read_picture
-from utnet.predict.checks import check_box, checked_depth, checked_image, choose_camera, depth_in_reach
+from utnet.geometry import mirror_params, mirror_points, normalized_distance_percent, project
+from utnet.predict.checks import CameraInput, ImageInput, check_box, is_camera
 from utnet.predict.confidence import kind_of, score
 from utnet.predict.evidence import evidence_of
-from utnet.predict.fitting import BothLifter, FitLifter
-from utnet.predict.given_landmarks import box_of_landmarks, checked_landmarks
+from utnet.predict.given_landmarks import box_of_landmarks, checked_landmarks, detector_confidence, with_landmarks
 from utnet.predict.hand import Hand
-from utnet.predict.lifting import Lifter, RightHands
-from utnet.predict.method import METHODS, Method, choose
-from utnet.predict.network import NetworkLifter
+from utnet.predict.hands import Hands
+from utnet.predict.methods.base import ReconstructionMethod, RightHandBatch
+from utnet.predict.methods.combined import CombinedMethod
+from utnet.predict.methods.landmarks import LandmarkMethod
+from utnet.predict.methods.network import NetworkMethod
+from utnet.predict.methods.resolve import METHODS, Method, resolve_method
+from utnet.predict.views import View, for_each, open_view
 from utnet.types import Sample
+
+_Look: TypeAlias = tuple[View, Sequence[Detection]]
+_AT_ONCE = 16
+"""Pictures of a list that are in memory together."""
 
 
 class Predictor:
-    """Hands from pictures: found, lifted to meshes and placed in the picture's camera.
+    """Detects hands in pictures, reconstructs their meshes and places them in the picture's camera.
 
     Calls from several threads at once are safe.
 
@@ -41,15 +47,15 @@ class Predictor:
             "both" (the network's hand, fitted to the landmarks) or "auto": the network alone where weights are named,
             else both with the one that ships, and the fit where none does or MANO is to be fitted.
         device: of the network: "auto", "cpu", "cuda", ...
-        mano: the folder of your MANO_RIGHT.pkl, which `fit` then fits instead of the open hand.
+        mano: the folder of your MANO_RIGHT.pkl, or the file, which `fit` then fits instead of the open hand.
         prompts: give the landmarks to a network that was trained with them.
 
     Attributes:
         method: "both", "network" or "fit".
-        weights: where the network's are from, a path or a shipped network's name; None for the fit.
+        weights: path or bundled name of the network; None for the fit.
         hand_model: "open" or "mano", which decodes the parameters.
-        hand: that model of the right hand; left hands are decoded by its mirror image. None for a network that was
-            exported with MANO's numbers, which no longer stand by themselves.
+        hand: that model of the right hand; left hands are decoded by its mirror image. None for a network exported
+            with MANO's hand.
 
     Raises:
         InputError: no weights for the network, damaged ones, or weights or MANO for a method that does not take them.
@@ -66,10 +72,14 @@ class Predictor:
     ):
         if method not in METHODS:
             raise InputError(f"method is {method!r}; expected {', '.join(METHODS[:-1])} or {METHODS[-1]}")
-        self._lift = _lifter(weights, method, device, mano, prompts)
-        self.weights = self._lift.weights
-        self.method, self.hand, self.hand_model = self._lift.name, self._lift.hand, self._lift.hand_model
-        faces = self._lift.faces
+        self._reconstruct = _resolve(weights, method, device, mano, prompts)
+        self.weights = self._reconstruct.weights
+        self.method, self.hand, self.hand_model = (
+            self._reconstruct.name,
+            self._reconstruct.hand,
+            self._reconstruct.hand_model,
+        )
+        faces = self._reconstruct.faces
         self._faces = {"right": faces, "left": faces[:, ::-1]}  # mirrored faces turn over
         self._detector: HandDetector | None = None
         self._lock = threading.Lock()
@@ -82,22 +92,44 @@ class Predictor:
                 self._detector = HandDetector()
             return self._detector
 
+    @overload
     def __call__(
         self,
-        image: np.ndarray | Picture | str | Path,
+        image: ImageInput,
         depth_m: np.ndarray | None = None,
-        K_px: np.ndarray | None = None,
+        K_px: CameraInput | None = None,
         boxes: Sequence[Sequence[float]] | np.ndarray | None = None,
         sides: Sequence[str] | None = None,
         landmarks_px: Sequence[np.ndarray] | None = None,
-    ) -> list[Hand]:
-        """The hands of a picture: those that the detector finds, best first, or one for each box, in the boxes' order.
+    ) -> Hands: ...
+    @overload
+    def __call__(
+        self,
+        image: list[Any] | tuple[Any, ...],
+        depth_m: Sequence[np.ndarray | None] | None = None,
+        K_px: CameraInput | Sequence[CameraInput | None] | None = None,
+        boxes: Sequence[Any] | None = None,
+        sides: Sequence[Sequence[str] | None] | None = None,
+        landmarks_px: Sequence[Any] | None = None,
+    ) -> list[Hands]: ...
+    def __call__(
+        self,
+        image: Any,
+        depth_m: Any = None,
+        K_px: Any = None,
+        boxes: Any = None,
+        sides: Any = None,
+        landmarks_px: Any = None,
+    ) -> Hands | list[Hands]:
+        """Returns the hands of a picture: those that are detected, best first, or one for each box, in their order.
 
         Args:
-            image: a file, a `Picture` of `utnet.io.pictures.read_picture`, or (H, W, 3) uint8 RGB.
+            image: a file, (H, W, 3) uint8 RGB, a `Picture` (`utnet.read_picture`) or a Pillow image; or a list or tuple
+                of these, for which the other arguments are None or lists with one entry (or None) for each picture
+                (one `K_px` may serve all). Pictures of a list are worked on together, with the same result.
             depth_m: (H, W) metres aligned to the image, 0 or NaN where there is no reading.
-            K_px: (3, 3) intrinsics of the image; None: the picture's own (EXIF), and where there are none, or of an
-                array, f = the longer side, centred.
+            K_px: (3, 3) intrinsics of the image, or fx, fy, cx, cy; None: the picture's own (EXIF), and where there are
+                none, or of an array, f = the longer side, centred.
             boxes: tight boxes x0, y0, x1, y1 in pixels, at least partly in the picture; None: detect hands.
             sides: "right" or "left" for each box; None: as the landmarks say.
             landmarks_px: (21, 2) or (21, 3) for each hand: x, y in pixels, OpenPose-21, NaN for a joint that is not
@@ -105,66 +137,96 @@ class Predictor:
                 the place of the detector's. Without boxes these are drawn round them.
 
         Returns:
-            An empty list where no hand is found.
+            `Hands`, empty where no hand is found; of a list of pictures, a list of them.
 
         Raises:
-            InputError: a file that cannot be read, an empty box, a camera that is none, depth of another size or unit,
-                or depth for a picture that EXIF data turn.
+            InputError: a picture that cannot be read or is none, an empty box, a camera that is none, depth of another
+                size or unit, or depth for a picture that EXIF data turn.
         """
-        picture = read_picture(image) if isinstance(image, str | Path) else image
-        rgb, K = _seen_by(picture, K_px, with_depth=depth_m is not None)
+        if not isinstance(image, list | tuple):
+            view = open_view(image, K_px, depth_m)
+            return self._predict([(view, self._detect(view, boxes, sides, landmarks_px))])[0]
+        num = len(image)
+        cameras = [K_px] * num if is_camera(K_px) else for_each("K_px", K_px, num)
+        given = {"depth_m": depth_m, "boxes": boxes, "sides": sides, "landmarks_px": landmarks_px}
+        columns = [for_each(name, value, num) for name, value in given.items()]
+        items = list(zip(image, cameras, *columns, strict=True))
+        hands: list[Hands] = []
+        for start in range(0, num, _AT_ONCE):
+            looks = [self._look(i, *items[i]) for i in range(start, min(start + _AT_ONCE, num))]
+            hands += self._predict(looks)
+        return hands
+
+    def from_detections(
+        self,
+        image: ImageInput,
+        detections: Sequence[Detection],
+        depth_m: np.ndarray | None = None,
+        K_px: CameraInput | None = None,
+    ) -> Hands:
+        """Returns one hand for each detection, in their order: of `detector`, or of a tracker through a video.
+
+        Image, depth and camera are as in `__call__`. Where depth puts some of several detections out of a hand's reach,
+        these are reconstructed without it.
+        """
+        return self._predict([(open_view(image, K_px, depth_m), detections)])[0]
+
+    def _look(self, i: int, image: Any, K_px: Any, depth_m: Any, *given: Any) -> _Look:
+        """One of several pictures and its detections; errors name it."""
+        try:
+            view = open_view(image, K_px, depth_m)
+            detections = self._detect(view, *given)
+            view.depth_of(detections)
+            return view, detections
+        except InputError as error:
+            name = str(image) if isinstance(image, str | Path) else f"picture {i}"
+            raise InputError(str(error) if str(error).startswith(name) else f"{name}: {error}") from error
+
+    def _detect(self, view: View, boxes: Any, sides: Sequence[str] | None, landmarks_px: Any) -> list[Detection]:
+        """The detector's hands, or those in the boxes, with the given landmarks."""
         given = None if landmarks_px is None else [checked_landmarks(points) for points in landmarks_px]
+        if given is not None and not self._reconstruct.needs_landmarks:
+            raise InputError(f"{self.weights}: takes no landmarks; take the method both, or weights with prompts")
         if given is not None and boxes is None:
             boxes = np.stack([box_of_landmarks(points) for points in given])
         if boxes is None:
             if sides is not None:
                 raise InputError("sides are given without boxes; give a box for each, or neither")
-            detections = self.detector(rgb)
-        else:
-            detections = self._in_boxes(rgb, boxes, sides)
-        if given is not None:
-            if not self._lift.needs_landmarks:
-                raise InputError(f"{self.weights}: takes no landmarks; take the method both, or weights with prompts")
-            if len(given) != len(detections):
-                raise InputError(f"landmarks of {len(given)} hands for {len(detections)} boxes; give one for each")
-            detections = [_with_landmarks(*pair) for pair in zip(detections, given, strict=True)]
-        return self._lifted(rgb, detections, depth_m, K)
+            return self.detector(view.rgb)
+        detections = self._in_boxes(view.rgb, boxes, sides)
+        if given is None:
+            return detections
+        if len(given) != len(detections):
+            raise InputError(f"landmarks of {len(given)} hands for {len(detections)} boxes; give one for each")
+        return [with_landmarks(*pair) for pair in zip(detections, given, strict=True)]
 
-    def from_detections(
-        self,
-        image: np.ndarray | Picture,
-        detections: Sequence[Detection],
-        depth_m: np.ndarray | None = None,
-        K_px: np.ndarray | None = None,
-    ) -> list[Hand]:
-        """One hand for each detection, in their order: of `detector`, or of a tracker through a video.
-
-        Image, depth and camera are as in `__call__`. Where depth puts some of several detections out of a hand's reach,
-        these are lifted without it.
-        """
-        rgb, K = _seen_by(image, K_px, with_depth=depth_m is not None)
-        return self._lifted(rgb, detections, depth_m, K)
-
-    def _lifted(
-        self, rgb: np.ndarray, detections: Sequence[Detection], depth_m: np.ndarray | None, K: np.ndarray
-    ) -> list[Hand]:
-        if depth_m is not None:
-            depth_m = checked_depth(depth_m, rgb.shape)
-        if not detections:
-            return []
-        depths: list[np.ndarray | None] = [depth_m] * len(detections)
-        if depth_m is not None:
-            in_reach = depth_in_reach(depth_m, np.array([detection.box_px for detection in detections]))
-            depths = [depth_m if ok else None for ok in in_reach]
-        pairs = zip(depths, detections, strict=True)
-        rights = self._lift([to_right(_sample(rgb, depth, K, detection)) for depth, detection in pairs])
-        return [self._hand(rights, i, detection, depths[i], K) for i, detection in enumerate(detections)]
+    def _predict(self, looks: Sequence[_Look]) -> list[Hands]:
+        """The hands of several pictures, reconstructed together."""
+        each = [
+            (view, detection, depth_m)
+            for view, detections in looks
+            for detection, depth_m in zip(detections, view.depth_of(detections), strict=True)
+        ]
+        hands: list[Hand] = []
+        if each:
+            rights = self._reconstruct(
+                [to_right(_sample(view.rgb, depth, view.K_px, one)) for view, one, depth in each]
+            )
+            hands = [self._hand(rights, i, one, depth, view.K_px) for i, (view, one, depth) in enumerate(each)]
+        made_by = {"method": self.method, "weights": self.weights, "hand_model": self.hand_model}
+        results = []
+        for view, detections in looks:
+            own, hands = hands[: len(detections)], hands[len(detections) :]
+            image = view.rgb if view.file is None else view.file
+            results.append(
+                Hands(own, image=image, size_px=view.size_px, K_px=view.K_px, K_from=view.K_from, made_by=made_by)
+            )
+        return results
 
     def _in_boxes(
         self, image_rgb: np.ndarray, boxes: Sequence[Sequence[float]] | np.ndarray, sides: Sequence[str] | None
     ) -> list[Detection]:
-        """The user's boxes as detections, with the landmarks in them: whatever the method, they tell whether there is a
-        hand."""
+        """Returns the user's boxes as detections with landmarks; every method needs these for `presence`."""
         height, width = image_rgb.shape[:2]
         for box in boxes:
             check_box(box, width, height)
@@ -175,15 +237,17 @@ class Predictor:
         return [replace(detection, box_px=box) for detection, box in zip(found, corners, strict=True)]
 
     def _hand(
-        self, rights: RightHands, i: int, detection: Detection, depth_m: np.ndarray | None, K: np.ndarray
+        self, rights: RightHandBatch, i: int, detection: Detection, depth_m: np.ndarray | None, K: np.ndarray
     ) -> Hand:
-        """The i-th of the lifted hands on its own side."""
+        """Returns the i-th reconstructed hand on its own side."""
         joints, vertices, params = rights.joints_cam_m[i], rights.vertices_cam_m[i], rights.params.map(lambda a: a[i])
         if detection.side == "left":  # the one place where predictions are mirrored back
             joints, vertices, params = mirror_points(joints), mirror_points(vertices), mirror_params(params)
         joints_px = project(joints, K)
         known = np.isfinite(detection.joints_px).all(1)
-        apart = apart_percent(detection.joints_px[known], joints_px[known]).mean() if known.any() else None
+        apart = (
+            normalized_distance_percent(detection.joints_px[known], joints_px[known]).mean() if known.any() else None
+        )
         hand = Hand(
             side=detection.side,
             score=0.0,
@@ -209,46 +273,21 @@ class Predictor:
         return replace(hand, score=score(kind, evidence.features()), evidence=evidence)
 
 
-def _lifter(weights: str | Path | None, method: Method, device: str, mano: str | Path | None, prompts: bool) -> Lifter:
-    way = choose(method, weights, mano)
-    if way == "fit":
+def _resolve(
+    weights: str | Path | None, method: Method, device: str, mano: str | Path | None, prompts: bool
+) -> ReconstructionMethod:
+    resolved = resolve_method(method, weights, mano)
+    if resolved == "fit":
         if weights is not None:
             raise InputError(f"{weights}: the method fit takes no weights; leave them out, or take the method network")
-        return FitLifter(mano=mano)
+        return LandmarkMethod(mano=mano)
     if mano is not None:
         raise InputError(f"mano {mano}: a network has a hand of its own; MANO goes with the method fit")
     found = shipped_weights() if weights is None else weights
     if found is None:
         raise InputError("no weights ship with this version; give a checkpoint (weights RUN/best), or the method fit")
-    network = NetworkLifter(found, device=device, prompts=prompts)
-    return BothLifter(network) if way == "both" else network
-
-
-def _seen_by(
-    image: np.ndarray | Picture, K_px: np.ndarray | None, *, with_depth: bool
-) -> tuple[np.ndarray, np.ndarray]:
-    """A picture's pixels, and its camera: the given one, else its own, else the default."""
-    if not isinstance(image, Picture):
-        return checked_image(image), choose_camera(image, K_px)[0]
-    if with_depth and image.turned:
-        raise InputError("EXIF data turn this picture, and depth has no such mark; save it upright first")
-    return checked_image(image.rgb), choose_camera(image.rgb, K_px, image.K_px)[0]
-
-
-def _with_landmarks(detection: Detection, given: np.ndarray) -> Detection:
-    """A detection with (21, 3) given landmarks in place of those that the detector found."""
-    mine = given[:, 2] > 0
-    return replace(
-        detection,
-        joints_px=np.where(mine[:, None], given[:, :2], detection.joints_px),
-        joint_confidence=np.where(mine, given[:, 2], _detector_confidence(detection)),
-    )
-
-
-def _detector_confidence(detection: Detection) -> np.ndarray:
-    """(21,) of the detector's landmarks, as in training."""
-    known = np.isfinite(detection.joints_px).all(1)
-    return np.where(known, DETECTOR_CONFIDENCE * np.clip(detection.score, LEAST_PRESENCE, 1.0), 0.0)
+    network = NetworkMethod(found, device=device, prompts=prompts)
+    return CombinedMethod(network) if resolved == "both" else network
 
 
 def _sample(image_rgb: np.ndarray, depth_m: np.ndarray | None, K_px: np.ndarray, detection: Detection) -> Sample:
@@ -262,7 +301,7 @@ def _sample(image_rgb: np.ndarray, depth_m: np.ndarray | None, K_px: np.ndarray,
         side=detection.side,
         box_px=np.asarray(detection.box_px, float),
         joints_cam_m=detection.joints_m,
-        joints_2d_conf=_detector_confidence(detection) if confidence is None else confidence,
+        joints_2d_conf=detector_confidence(detection) if confidence is None else confidence,
         joints_3d_conf=known,
         depth_m=depth_m,
         joints_px=detection.joints_px,

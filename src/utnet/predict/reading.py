@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from utnet.errors import InputError
-from utnet.geometry import axis_angle_to_matrix
 from utnet.predict.files import SCHEMA, SCHEMA_VERSION
+from utnet.rotations import axis_angle_to_matrix
 
 _DISTANCE_SOURCE = {"depth": "sensor", "size": "hand_size"}
 """`distance_from` of version 2."""

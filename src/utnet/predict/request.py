@@ -1,4 +1,4 @@
-"""What a call of `utnet predict` asks for, besides its inputs."""
+"""Options of a call of `utnet predict`."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ class Request:
 
     Attributes:
         out: the folder to write into.
-        overwrite: remove what an earlier call wrote there; otherwise that is an error.
-        K_px: (3, 3) of every picture, or None: each picture's EXIF data, else the stated default.
+        overwrite: replace an earlier call's files; otherwise they are an error.
+        K_px: (3, 3) intrinsics of every picture; None: from EXIF, else the default.
         depth: the pictures' depth images.
-        depth_scale: metres a step of those with whole numbers.
+        depth_scale: metres per unit of integer depth images.
         boxes: of the one picture, instead of the detector's.
         sides: of the boxes.
         landmarks: file of the one picture's landmarks.
         overlay: draw the hands over pictures and videos.
-        mesh: format of the pictures' meshes, None for none.
-        video_mesh: the same for every frame of videos.
+        mesh: format of the pictures' meshes; None: no meshes.
+        video_mesh: format of the meshes of every video frame; None: no meshes.
         arrays: write .npz files.
-        raw: videos are not smoothed.
-        seconds: length after which a video or camera is left, None: its end.
-        jobs: pictures that are worked on at once.
+        raw: do not smooth videos.
+        seconds: stop a video or camera after this time; None: at its end.
+        jobs: number of pictures processed in parallel.
     """
 
     out: Path

@@ -13,33 +13,33 @@ from tqdm import tqdm
 
 from utnet.errors import InputError
 from utnet.io.atomic import output_folder
-from utnet.predict.earlier import earlier_files, remove_stale
 from utnet.predict.files import PREDICTIONS, PredictionsFile
 from utnet.predict.hand import Hand
 from utnet.predict.inputs import Input, check_out
+from utnet.predict.overwrite import previous_files, remove_stale
 from utnet.predict.picture import predict_picture
 from utnet.predict.predictor import Predictor
 from utnet.predict.request import Request
 from utnet.predict.video import predict_video
-from utnet.signals import StopRequests
+from utnet.signals import InterruptHandler
 
 _NO_MORE_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
-"""Errors of writing that the next input would meet, too."""
+"""Write errors that every further input would have as well."""
 
 
 @dataclass
 class Summary:
-    """What a call did.
+    """The result of a call.
 
     Attributes:
-        num_pictures: that were done.
-        num_videos: that were done, to their end or as far as they could be read.
-        num_frames: of them.
+        num_pictures: pictures processed.
+        num_videos: videos processed, fully or as far as they could be read.
+        num_frames: frames of these videos.
         num_hands: in all pictures and frames.
-        problems: file and reason of what could not be read or written, or not to its end.
-        num_left: inputs that were not begun.
+        problems: file and reason of inputs that failed or are incomplete.
+        num_left: inputs that were not started.
         stopped_by: number of the signal that ended the call before all was done, 0 if none did.
-        hands: of the last picture.
+        hands: hands of the last picture.
         without_hand: pictures that were done and show none.
     """
 
@@ -57,19 +57,19 @@ class Summary:
 def run(predictor: Predictor, inputs: Sequence[Input], request: Request) -> Summary:
     """Predicts every input and writes predictions.json and the files beside it.
 
-    What cannot be read or written is named on stderr and in the JSON, and the rest is done. SIGTERM and Ctrl-C end the
-    call after the pictures or the frame at hand, a full disk, too; what is done is written. An earlier call's files go
-    when the new predictions.json is there.
+    Inputs that fail are named on stderr and in the JSON, and the others are processed. SIGTERM, Ctrl-C and a full disk
+    end the call after the current pictures or frame; finished results are written. An earlier call's files are removed
+    once the new predictions.json is written.
 
     Raises:
-        InputError: nothing can be had of the only input, or the folder holds an input or an earlier call's predictions.
+        InputError: the only input failed, or the folder holds an input or an earlier call's predictions.
     """
     check_out(request.out, inputs)
     made_by = {"method": predictor.method, "weights": predictor.weights, "hand_model": predictor.hand_model}
     with output_folder(request.out):
-        earlier = earlier_files(request.out, allowed=request.overwrite)
+        earlier = previous_files(request.out, allowed=request.overwrite)
         try:
-            with StopRequests() as stop, PredictionsFile(request.out / PREDICTIONS, made_by) as file:
+            with InterruptHandler() as stop, PredictionsFile(request.out / PREDICTIONS, made_by) as file:
                 call = _Call(predictor, request, file, stop, is_only=len(inputs) == 1)
                 call.do(inputs)
         finally:
@@ -78,18 +78,18 @@ def run(predictor: Predictor, inputs: Sequence[Input], request: Request) -> Summ
 
 
 class _Call:
-    """A call under way.
+    """State of a running call.
 
     Args:
         predictor: makes the hands.
-        request: what is wanted.
-        file: takes the records.
-        stop: tells when to end.
-        is_only: there is one input; if it cannot be read, the call fails.
+        request: the options.
+        file: the open predictions.json.
+        stop: requests to stop.
+        is_only: there is one input; its failure is the call's.
     """
 
     def __init__(
-        self, predictor: Predictor, request: Request, file: PredictionsFile, stop: StopRequests, *, is_only: bool
+        self, predictor: Predictor, request: Request, file: PredictionsFile, stop: InterruptHandler, *, is_only: bool
     ):
         self._predictor, self._request, self._file, self._stop = predictor, request, file, stop
         self._is_only = is_only
@@ -98,7 +98,7 @@ class _Call:
         self.summary = Summary()
 
     def do(self, inputs: Sequence[Input]) -> None:
-        """Pictures first, then videos. Each is in the JSON: with its hands, as a problem, or as left over."""
+        """Processes pictures, then videos. Each is in the JSON: with hands, as a problem, or as not started."""
         self._left = dict.fromkeys(inputs)
         try:
             self._pictures([item for item in inputs if item.kind == "picture"])
@@ -112,10 +112,10 @@ class _Call:
                 self._file.problem(item.label, self._no_room or "stopped before it was done")
             self.summary.num_left = len(self._left)
             if self._left:
-                self.summary.stopped_by = self._stop.asked
+                self.summary.stopped_by = self._stop.signal_number
 
     def _pictures(self, items: Sequence[Input]) -> None:
-        """Several at once, added in their order."""
+        """Processes pictures in parallel, adds them in order."""
         summary = self.summary
         with tqdm(total=len(items), unit="picture", disable=None if len(items) > 1 else True) as bar:
             for item, result in self._in_order(items):
@@ -133,7 +133,7 @@ class _Call:
                 bar.update()
 
     def _videos(self, items: Sequence[Input]) -> None:
-        """One after the other."""
+        """Processes videos one after the other."""
         summary = self.summary
         for item in items:
             if self._ends:
@@ -151,16 +151,16 @@ class _Call:
                 if done.incomplete:
                     self._note(item, done.incomplete)
                 if done.stopped:
-                    summary.stopped_by = self._stop.asked
+                    summary.stopped_by = self._stop.signal_number
             del self._left[item]
 
     @property
     def _ends(self) -> bool:
-        """Nothing more is begun."""
-        return bool(self._stop.asked or self._no_room)
+        """Whether no further input is started."""
+        return bool(self._stop.signal_number or self._no_room)
 
     def _in_order(self, items: Sequence[Input]) -> Iterator[tuple[Input, Future[tuple[dict, list[Hand]]]]]:
-        """Each item with its result to come, in their order."""
+        """Yields each item with its future result, in order."""
         jobs = self._request.jobs
         with ThreadPoolExecutor(jobs) as pool:
             waiting: deque[tuple[Input, Future]] = deque()

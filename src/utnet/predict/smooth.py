@@ -21,9 +21,10 @@ import numpy as np
 import torch
 
 from utnet.conventions import JOINT_NAMES, PARENTS
-from utnet.geometry import axis_angle_to_matrix, matrix_to_axis_angle, project
+from utnet.geometry import project
 from utnet.hand import HandModel
 from utnet.predict.hand import Hand
+from utnet.rotations import axis_angle_to_matrix, matrix_to_axis_angle
 from utnet.types import HandParams
 
 _Binary = Callable[[np.ndarray, np.ndarray], np.ndarray]

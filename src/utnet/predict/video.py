@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,13 +14,14 @@ from utnet.errors import InputError
 from utnet.io.videos import Frame, VideoReader, VideoWriter
 from utnet.predict.arrays import HandRows
 from utnet.predict.drawing import draw_hands
-from utnet.predict.files import PredictionsFile, hand_record, image_record, write_meshes
+from utnet.predict.files import PredictionsFile, hand_record, image_record, image_size
 from utnet.predict.hand import Hand
 from utnet.predict.inputs import Input
+from utnet.predict.meshes import write_meshes
 from utnet.predict.predictor import Predictor
 from utnet.predict.request import Request
 from utnet.predict.smooth import HandSmoother
-from utnet.signals import StopRequests
+from utnet.signals import InterruptHandler
 
 _REMEMBERED_S = 0.5
 """A hand that is lost for longer than this comes back as another one."""
@@ -46,7 +47,7 @@ class VideoResult:
 
 
 def predict_video(
-    predictor: Predictor, item: Input, request: Request, file: PredictionsFile, stop: StopRequests
+    predictor: Predictor, item: Input, request: Request, file: PredictionsFile, stop: InterruptHandler
 ) -> VideoResult:
     """Adds a video's frames to predictions.json, and writes its overlay, meshes and arrays.
 
@@ -66,7 +67,7 @@ def predict_video(
             "arrays": f"{item.name}.npz" if request.arrays else None,
         }
         follow = _Follower(predictor, reader.fps, K_px, smooth=not request.raw)
-        head = image_record(reader.name, first.rgb, K_px, K_from, files)
+        head = image_record(reader.name, image_size(first.rgb), K_px, K_from, files)
         add = stack.enter_context(file.video({**head, "fps": round(reader.fps, 4), "smoothed": not request.raw}))
         writer = None
         if files["overlay"]:
@@ -84,7 +85,7 @@ def predict_video(
             num_frames, num_hands = num_frames + 1, num_hands + len(hands)
         if files["arrays"]:
             rows.write(request.out / files["arrays"])
-        stopped = bool(stop.asked) and item.kind == "video" and next(frames, None) is not None
+        stopped = bool(stop.signal_number) and item.kind == "video" and next(frames, None) is not None
         of_all = f" of {reader.num_frames}" if reader.num_frames else ""
         incomplete = f"stopped after {num_frames}{of_all} frames" if stopped else reader.incomplete
         return VideoResult(num_frames, num_hands, incomplete, stopped, tuple(reader.notes))
@@ -102,13 +103,13 @@ class _Follower:
                 raise InputError("smoothing needs the network's hand model, which this exported file lacks; add --raw")
             self._smooth = HandSmoother(fps, hand=predictor.hand)
 
-    def __call__(self, frame: Frame) -> list[Hand]:
+    def __call__(self, frame: Frame) -> Sequence[Hand]:
         hands = self._predictor.from_detections(frame.rgb, self._track(frame.rgb), K_px=self._K_px)
         return hands if self._smooth is None else self._smooth(hands, frame.time_s)
 
 
 def _until(
-    first: Frame, rest: Iterator[Frame], seconds: float | None, stop: StopRequests, bar: tqdm
+    first: Frame, rest: Iterator[Frame], seconds: float | None, stop: InterruptHandler, bar: tqdm
 ) -> Iterator[Frame]:
     """The frames up to a time, or to a request to stop."""
     with bar:
@@ -116,7 +117,7 @@ def _until(
         while frame is not None and (seconds is None or frame.time_s < seconds):
             yield frame
             bar.update()
-            if stop.asked:
+            if stop.signal_number:
                 return
             frame = next(rest, None)
 
@@ -125,7 +126,7 @@ def _bar(reader: VideoReader, item: Input) -> tqdm:
     return tqdm(total=reader.num_frames, desc=item.name, unit="frame", disable=None)
 
 
-def _frame_meshes(request: Request, item: Input, frame: Frame, hands: list[Hand]) -> list[str] | list[None]:
+def _frame_meshes(request: Request, item: Input, frame: Frame, hands: Sequence[Hand]) -> list[str] | list[None]:
     """Names of a frame's meshes in the folder of the video's meshes, where they are asked for."""
     if request.video_mesh is None:
         return [None] * len(hands)

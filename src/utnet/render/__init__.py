@@ -1,1 +1,1 @@
-"""Triangles, skeletons, contact sheets and HTML pages, drawn on the CPU."""
+"""Rendering on the CPU: triangles, skeletons, contact sheets and HTML pages."""

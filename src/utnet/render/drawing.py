@@ -1,4 +1,4 @@
-"""Drawing: skeletons, mesh overlays, depth as colours, contact sheets. Pictures are (H, W, 3) uint8 RGB."""
+"""Drawing of skeletons, mesh overlays, coloured depth and contact sheets. Pictures are (H, W, 3) uint8 RGB."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from utnet.conventions import FINGERS, PARENTS
 from utnet.errors import InputError
 from utnet.geometry import project
-from utnet.io.atomic import write_whole
+from utnet.io.atomic import atomic_write
 from utnet.render.raster import NEAR_M, rasterize, render_shaded
 
 FINGER_COLORS = dict(
@@ -19,11 +19,11 @@ FINGER_COLORS = dict(
 WRIST_COLOR = (235, 235, 235)
 MESH_COLOR = (0.62, 0.76, 0.95)
 MAX_JPEG_PX = 65_500
-"""Longer sides the JPEG encoder does not take."""
+"""Maximum side of a JPEG."""
 
 
 def draw_skeleton(rgb: np.ndarray, joints_px: np.ndarray, *, thickness: int | None = None) -> np.ndarray:
-    """A copy with the (21, 2) joints' bones drawn, one colour a finger; anti-aliased, sized to the hand."""
+    """Draws the skeleton of (21, 2) joints on a copy, one colour per finger; anti-aliased, sized to the hand."""
     if not np.isfinite(joints_px).all():
         raise ValueError("joints_px is not finite")
     return draw_joints(rgb, joints_px, np.ones(len(joints_px)), thickness=thickness)
@@ -37,14 +37,14 @@ def draw_joints(
     thickness: int | None = None,
     color: tuple[int, int, int] | None = None,
 ) -> np.ndarray:
-    """A copy with the labelled part of a skeleton drawn: bones between joints that are numbers, one colour a finger.
+    """Draws the labelled part of a skeleton on a copy, one colour per finger.
 
     Args:
         rgb: (H, W, 3) uint8.
-        joints_px: (21, 2), NaN where there is none.
-        conf: (21,) confidence; joints with 0 are drawn hollow and have no bones.
-        thickness: of the bones in pixels (default: sized to the hand).
-        color: of all of them, for pictures that are colourful themselves.
+        joints_px: (21, 2) pixels, NaN where missing.
+        conf: (21,) confidence; joints with confidence 0 are drawn hollow, without bones.
+        thickness: of the bones, in pixels (default: sized to the hand).
+        color: one RGB colour for all bones (default: one per finger).
     """
     out = np.ascontiguousarray(rgb).copy()
     known = np.isfinite(joints_px).all(1)
@@ -70,7 +70,7 @@ def draw_joints(
 
 
 def draw_points(rgb: np.ndarray, points_px: np.ndarray, color: tuple[int, int, int]) -> np.ndarray:
-    """A copy with small dots at the (N, 2) points, those that are no numbers left out."""
+    """Draws small dots at the finite ones of (N, 2) points on a copy."""
     out = np.ascontiguousarray(rgb).copy()
     for x, y in np.clip(points_px[np.isfinite(points_px).all(1)], -1e5, 1e5).tolist():
         cv2.circle(out, (round(x), round(y)), 1, color, -1, cv2.LINE_AA)
@@ -86,7 +86,7 @@ def overlay_mesh(
     opacity: float = 0.85,
     color: tuple[float, float, float] = MESH_COLOR,
 ) -> np.ndarray:
-    """A copy with the mesh drawn over the picture by the picture's own camera. Only the mesh's part is worked on."""
+    """Draws a shaded mesh over a copy of the picture, in the camera `K_px` of the picture."""
     out = rgb.copy()
     x0, y0, x1, y1 = _drawn_part(vertices_cam_m, K_px, rgb.shape)
     if x0 >= x1 or y0 >= y1:
@@ -107,12 +107,12 @@ def outline_mesh(
     *,
     color: tuple[int, int, int] = (0, 230, 255),
 ) -> np.ndarray:
-    """A copy with the mesh's outline as a thin line, so that one sees where it leaves the hand in the picture."""
+    """Draws the outline of a mesh as a thin line on a copy, to compare it with the hand in the picture."""
     out = np.ascontiguousarray(rgb).copy()
     x0, y0, x1, y1 = _drawn_part(vertices_cam_m, K_px, rgb.shape)
     if x0 >= x1 or y0 >= y1:
         return out
-    n = 4  # outlines of pixels four times finer
+    n = 4  # supersampling
     K_part = np.array([[n, 0.0, (n - 1) / 2 - n * x0], [0.0, n, (n - 1) / 2 - n * y0], [0.0, 0.0, 1.0]]) @ K_px
     mask = rasterize(vertices_cam_m, faces, K_part, (n * (x1 - x0), n * (y1 - y0))).mask.astype(np.uint8)
     lines, _ = cv2.findContours(mask, cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
@@ -123,7 +123,7 @@ def outline_mesh(
 
 
 def _drawn_part(vertices_cam_m: np.ndarray, K_px: np.ndarray, shape: Sequence[int]) -> tuple[int, int, int, int]:
-    """Columns and rows x0, y0, x1, y1 (ends left out) of a picture that a mesh can touch."""
+    """Bounds x0, y0, x1, y1 (exclusive ends) of the pixels that a mesh can cover."""
     seen = vertices_cam_m[vertices_cam_m[:, 2] >= NEAR_M]
     if not len(seen):
         return 0, 0, 0, 0
@@ -134,21 +134,21 @@ def _drawn_part(vertices_cam_m: np.ndarray, K_px: np.ndarray, shape: Sequence[in
 
 
 def color_depth(depth_m: np.ndarray, centre_m: float, range_m: float = 0.12) -> np.ndarray:
-    """Depth within `range_m` of `centre_m` as colours, nearer is warmer; black where there is no reading."""
+    """Colours depth within `range_m` of `centre_m`, nearer is warmer; black where there is no reading."""
     near = 1 - np.clip((depth_m - centre_m + range_m) / (2 * range_m), 0, 1)
     picture = cv2.applyColorMap((near * 255).astype(np.uint8), cv2.COLORMAP_TURBO)[..., ::-1]
     return np.where((depth_m > 0)[..., None], picture, 0).astype(np.uint8)
 
 
 def label(rgb: np.ndarray, text: str) -> np.ndarray:
-    """A copy with a line of text on a dark strip above the picture."""
+    """Adds a line of text on a dark strip above a copy of the picture."""
     strip = np.full((18, rgb.shape[1], 3), 32, np.uint8)
     cv2.putText(strip, text, (4, 13), cv2.FONT_HERSHEY_SIMPLEX, 0.38, (235, 235, 235), 1, cv2.LINE_AA)
     return np.concatenate([strip, rgb])
 
 
 def elide(text: str, width_px: int, *, scale: float = 0.38) -> str:
-    """The text, or its end after two dots, so that it is at most `width_px` wide as `label` writes it."""
+    """Shortens a text at its start, with two dots, to at most `width_px` in the font of `label`."""
     for start in range(len(text)):
         shown = text if start == 0 else ".." + text[start:]
         if cv2.getTextSize(shown, cv2.FONT_HERSHEY_SIMPLEX, scale, 1)[0][0] <= width_px:
@@ -157,7 +157,7 @@ def elide(text: str, width_px: int, *, scale: float = 0.38) -> str:
 
 
 def contact_sheet(pictures: Sequence[np.ndarray], columns: int, *, gap: int = 4) -> np.ndarray:
-    """Pictures of one size in rows of `columns`, on white."""
+    """Arranges pictures of one size in rows of `columns`, on white."""
     height, width = pictures[0].shape[:2]
     rows = -(-len(pictures) // columns)
     sheet = np.full((rows * (height + gap) + gap, columns * (width + gap) + gap, 3), 255, np.uint8)
@@ -168,17 +168,17 @@ def contact_sheet(pictures: Sequence[np.ndarray], columns: int, *, gap: int = 4)
 
 
 def save_picture(path, rgb: np.ndarray) -> None:
-    """Writes a PNG or JPEG by the path's ending, whole or not at all.
+    """Writes a PNG or JPEG, by the suffix of the path, atomically.
 
     Raises:
-        InputError: a JPEG of more than `MAX_JPEG_PX` a side.
+        InputError: a JPEG with a side of more than `MAX_JPEG_PX`.
     """
     path = str(path)
     ending = path[path.rindex(".") :]
     if ending.lower() in (".jpg", ".jpeg") and max(rgb.shape) > MAX_JPEG_PX:
         size = f"{rgb.shape[1]} x {rgb.shape[0]}"
-        raise InputError(f"{path}: the picture has {size} px, a JPEG at most {MAX_JPEG_PX} a side; write a PNG")
+        raise InputError(f"{path}: {size} px is too large for a JPEG (at most {MAX_JPEG_PX} a side); write a PNG")
     ok, data = cv2.imencode(ending, np.ascontiguousarray(rgb[..., ::-1]))
     if not ok:
         raise OSError(f"{path}: the picture cannot be encoded")
-    write_whole(path, data.tobytes())
+    atomic_write(path, data.tobytes())

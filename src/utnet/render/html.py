@@ -1,4 +1,4 @@
-"""Self-contained HTML pages: one style, pictures inside the file."""
+"""Self-contained HTML pages: one style, embedded pictures."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import base64
 import html
 from pathlib import Path
 
-from utnet.io.atomic import write_whole
+from utnet.io.atomic import atomic_write
 
 _STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 1180px; margin: 2rem auto; padding: 0 1rem; color: #1c2430; }
@@ -22,19 +22,19 @@ p.note { color: #4b5a6b; }
 
 
 def picture(png: bytes, alt: str) -> str:
-    """An `img` element that holds its PNG."""
+    """Returns an `img` element with the PNG embedded."""
     return f'<img alt="{html.escape(alt)}" src="data:image/png;base64,{base64.b64encode(png).decode()}">'
 
 
 def write_page(path: str | Path, title: str, body: list[str], *, style: str = "") -> None:
-    """Writes a page, whole or not at all.
+    """Writes a page atomically.
 
     Args:
         path: the file.
-        title: plain text; also its heading.
+        title: plain text, also the heading.
         body: HTML below the heading.
-        style: CSS after the common one.
+        style: additional CSS.
     """
     name = html.escape(title)
     head = f'<meta charset="utf-8"><title>{name}</title><style>{_STYLE}{style}</style>'
-    write_whole(path, f'<!doctype html><html lang="en">{head}<h1>{name}</h1>{"".join(body)}</html>\n')
+    atomic_write(path, f'<!doctype html><html lang="en">{head}<h1>{name}</h1>{"".join(body)}</html>\n')

@@ -1,7 +1,7 @@
-"""Triangles to pixels on the CPU: which face each pixel sees, how far it is, and anything interpolated over it.
+"""CPU rasteriser: visible face and depth of each pixel, and interpolation of vertex values.
 
-A plain z-buffer compiled by numba, without threads of its own (data workers are the threads). Pixel (0, 0) is centred
-at 0.0, depth is z in metres, and interpolation is perspective-correct.
+A z-buffer compiled by numba, single-threaded (data workers run in parallel). Pixel (0, 0) is centred at 0.0, depth is z
+in metres, and interpolation is perspective-correct.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ import numba
 import numpy as np
 
 NEAR_M = 0.01
-"""Faces with a vertex nearer than this are not drawn: a hand does not reach into the lens."""
+"""Near plane: faces with a vertex nearer than this are not drawn."""
 
 
 @dataclass(frozen=True)
 class Fragments:
-    """What every pixel sees.
+    """Rasterised mesh, by pixel.
 
     Attributes:
-        face: (H, W) int32 index of the nearest face, -1 where there is none.
-        depth_m: (H, W) float32 z of the surface, 0 where there is none.
+        face: (H, W) int32 index of the nearest face, -1 for none.
+        depth_m: (H, W) float32 z of the surface, 0 for none.
         weights: (H, W, 3) float32 perspective-correct barycentric weights of the face's vertices.
     """
 
@@ -33,17 +33,17 @@ class Fragments:
 
     @property
     def mask(self) -> np.ndarray:
-        """(H, W) bool, something is drawn."""
+        """(H, W) bool, True where the mesh is drawn."""
         return self.face >= 0
 
 
 def rasterize(vertices_cam_m: np.ndarray, faces: np.ndarray, K_px: np.ndarray, size_wh: tuple[int, int]) -> Fragments:
-    """Draws a mesh, both sides of every face.
+    """Rasterises a mesh, both sides of every face.
 
     Args:
         vertices_cam_m: (V, 3) camera frame.
         faces: (F, 3) int.
-        K_px: (3, 3) intrinsics of the picture; skew is honoured.
+        K_px: (3, 3) intrinsics of the picture, skew included.
         size_wh: width and height in pixels.
     """
     width, height = size_wh
@@ -57,7 +57,7 @@ def rasterize(vertices_cam_m: np.ndarray, faces: np.ndarray, K_px: np.ndarray, s
 
 
 def interpolate(fragments: Fragments, faces: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """Vertex values over the picture: (V, C) -> (H, W, C) float32, 0 where nothing is drawn."""
+    """Interpolates vertex values: (V, C) -> (H, W, C) float32, 0 where nothing is drawn."""
     out = np.zeros((*fragments.face.shape, values.shape[1]), np.float32)
     values, faces = np.ascontiguousarray(values, np.float32), np.ascontiguousarray(faces, np.int32)
     _interpolate(fragments.face, fragments.weights, faces, values, out)
@@ -65,7 +65,7 @@ def interpolate(fragments: Fragments, faces: np.ndarray, values: np.ndarray) -> 
 
 
 def vertex_normals(vertices_m: np.ndarray, faces: np.ndarray) -> np.ndarray:
-    """(V, 3) unit normals, the mean of the adjoining faces' by area; outwards for counter-clockwise faces."""
+    """(V, 3) unit normals, area-weighted over adjacent faces; outwards for counter-clockwise faces."""
     out = np.zeros((len(vertices_m), 3), np.float32)
     _vertex_normals(np.ascontiguousarray(vertices_m, np.float32), np.ascontiguousarray(faces, np.int32), out)
     return out
@@ -80,7 +80,7 @@ def render_shaded(
     color: tuple[float, float, float] = (0.65, 0.74, 0.86),
     supersample: int = 2,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """A mesh lit from the camera, for overlays.
+    """Renders a mesh lit from the camera, for overlays.
 
     Returns:
         rgb (H, W, 3) float32 in [0, 1], multiplied by coverage, and coverage (H, W) float32, anti-aliased.
@@ -100,7 +100,7 @@ def render_shaded(
 def _fill(homogeneous, faces, face_out, inverse_depth, weights_out):
     height, width = face_out.shape
     inverse_z, xs, ys = np.empty((3, homogeneous.shape[0]))
-    for v in range(homogeneous.shape[0]):  # a vertex belongs to six faces: its place in the picture is worked out once
+    for v in range(homogeneous.shape[0]):  # each vertex is projected once
         z = homogeneous[v, 2]
         inverse_z[v] = 1.0 / z if z >= NEAR_M else 0.0
         xs[v], ys[v] = homogeneous[v, 0] * inverse_z[v], homogeneous[v, 1] * inverse_z[v]
@@ -110,7 +110,7 @@ def _fill(homogeneous, faces, face_out, inverse_depth, weights_out):
         if ia == 0.0 or ib == 0.0 or ic == 0.0:
             continue
         xa, ya, xb, yb, xc, yc = xs[a], ys[a], xs[b], ys[b], xs[c], ys[c]
-        # Float bounds are clipped before they become integers: a far-off vertex must not overflow.
+        # Bounds are clipped as floats, so that distant vertices do not overflow as integers.
         left = int(np.ceil(max(min(xa, xb, xc), 0.0)))
         right = int(np.floor(min(max(xa, xb, xc), width - 1.0)))
         top = int(np.ceil(max(min(ya, yb, yc), 0.0)))
@@ -129,7 +129,7 @@ def _fill(homogeneous, faces, face_out, inverse_depth, weights_out):
                 wc = 1.0 - wa - wb
                 if wa < 0.0 or wb < 0.0 or wc < 0.0:
                     if found:
-                        break  # a face is convex: it does not come back in this row
+                        break  # faces are convex
                     continue
                 found = True
                 inverse = wa * ia + wb * ib + wc * ic  # 1/z is linear in the picture
@@ -157,7 +157,7 @@ def _interpolate(face, weights, faces, values, out):
 
 @numba.njit(cache=True, nogil=True, fastmath=True)
 def _light(face, weights, faces, normals, out):
-    """Light of the camera's own lamp on what is drawn: brightest where the surface faces the camera."""
+    """Headlight shading: brightest where the surface faces the camera."""
     height, width = face.shape
     for y in range(height):
         for x in range(width):

@@ -1,4 +1,4 @@
-"""Labelled hands from nothing: poses, shapes, cameras and appearance -> Sample, endless or as trees on disk."""
+"""Synthetic labelled hands: random poses, shapes, cameras and appearance -> Sample, as a stream or as data sets."""
 
 from utnet.synth.source import SyntheticHands
 

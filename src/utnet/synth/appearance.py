@@ -1,4 +1,4 @@
-"""How a synthetic hand and what is behind it look: skin, light, background, lens and sensor noise."""
+"""Plain appearance of synthetic pictures: skin, light, background, lens blur and sensor noise."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from functools import lru_cache
 import cv2
 import numpy as np
 
-# From very light to very dark, evenly spread over the range of human skin (linear mixes in between).
+# Skin tones from very light to very dark; others are linear mixtures of neighbours.
 _SKIN = np.array(
     [
         [0.97, 0.86, 0.79],
@@ -25,18 +25,18 @@ _NOISE_LENGTH = 2**20
 
 @dataclass(frozen=True)
 class Appearance:
-    """Everything about a picture that is not geometry. `sample` draws one; frames of a sequence share it.
+    """Appearance of a picture, without geometry. `sample` draws one at random; frames of a sequence share it.
 
     Attributes:
         skin_rgb: (3,) in [0, 1].
-        mottle: (3, 4) random directions and phases of the slow change of skin tone over the hand.
+        mottle: (3, 4) random directions and phases of the variation of skin tone over the hand.
         light: (3,) unit vector towards the light, camera frame.
-        ambient: share of light that comes from everywhere.
+        ambient: fraction of ambient light.
         exposure: factor on all light.
         texture: index into the background textures.
         texture_affine: (2, 3) picture to texture.
         tint: (3,) factor on the background.
-        background_m: distance of the background plane behind the hand.
+        background_m: distance of the background plane behind the hand, m.
         background_tilt: (2,) slope of that plane in x and y.
         blur_px: standard deviation of the lens blur.
         noise: standard deviation of the sensor's noise, of 255.
@@ -80,11 +80,11 @@ class Appearance:
 
 
 def shade(appearance: Appearance, vertices_m: np.ndarray, normals: np.ndarray) -> np.ndarray:
-    """Lit skin at every vertex, (V, 3) in [0, 1].
+    """Shades the skin at every vertex: (V, 3) in [0, 1].
 
     Args:
         appearance: skin and light.
-        vertices_m: (V, 3) hand frame, so that the mottling sticks to the skin.
+        vertices_m: (V, 3) hand frame (the mottling is fixed to the skin).
         normals: (V, 3) unit, camera frame, outwards.
     """
     diffuse = np.maximum(normals @ appearance.light.astype(np.float32), 0)
@@ -92,12 +92,12 @@ def shade(appearance: Appearance, vertices_m: np.ndarray, normals: np.ndarray) -
     waves = np.sin(
         vertices_m @ appearance.mottle[:, :3].T.astype(np.float32) + appearance.mottle[:, 3].astype(np.float32)
     )
-    mottle = 1 + 0.05 * waves  # red, green and blue each vary a little, as blood and melanin do
+    mottle = 1 + 0.05 * waves  # a separate variation per channel, like blood and melanin
     return np.clip(light[:, None] * mottle * appearance.skin_rgb, 0, 1).astype(np.float32)
 
 
 def background(appearance: Appearance, size_wh: tuple[int, int]) -> np.ndarray:
-    """(H, W, 3) float32 in [0, 1]: a patch of a procedural texture, tinted."""
+    """Returns a tinted patch of a procedural texture: (H, W, 3) float32 in [0, 1]."""
     affine = appearance.texture_affine.astype(np.float32).copy()
     affine[:, :2] *= 192 / max(size_wh)
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
@@ -107,14 +107,14 @@ def background(appearance: Appearance, size_wh: tuple[int, int]) -> np.ndarray:
 
 
 def finish(appearance: Appearance, rgb: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Lens blur and sensor noise: (H, W, 3) float in [0, 1] -> uint8."""
+    """Adds lens blur and sensor noise: (H, W, 3) float in [0, 1] -> uint8."""
     blurred = cv2.GaussianBlur(rgb, (3, 3), appearance.blur_px)
     noisy = blurred * np.float32(255) + white_noise(rng, rgb.shape) * np.float32(appearance.noise)
     return np.clip(noisy, 0, 255, out=noisy).astype(np.uint8)
 
 
 def white_noise(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
-    """Normal noise, float32: a stretch of one long series from a random place; drawing it anew costs a millisecond."""
+    """Normal noise, float32: a random section of one cached series, which saves a millisecond per picture."""
     num = int(np.prod(shape))
     series = _noise_series(max(_NOISE_LENGTH, 2 * num))
     start = int(rng.integers(len(series) - num))
@@ -130,8 +130,8 @@ def _noise_series(length: int) -> np.ndarray:
 def _textures() -> np.ndarray:
     """(N, 256, 256, 3) uint8 procedural backgrounds: clouds of several sizes, stripes, boxes and discs in two colours.
 
-    Made once from a fixed seed, so a picture depends on nothing but its own seed. Skin tones are among the colours:
-    colour alone must not give the hand away.
+    Made once from a fixed seed, so a picture depends only on its own seed. Some colours are skin tones, so that a hand
+    cannot be found by colour alone.
     """
     rng = np.random.default_rng(20260101)
     out = np.empty((_NUM_TEXTURES, _TEXTURE_PX, _TEXTURE_PX, 3), np.uint8)

@@ -1,4 +1,4 @@
-"""What is behind a hand: procedural rooms, tables, gardens and clutter, or the user's own photographs."""
+"""Backgrounds: procedural rooms, tables, gardens and clutter, or the user's photographs."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from utnet.synth.textures import KINDS, textures, tiling_clouds
 _NUM_SCENES, _SCENE_PX = 48, 256
 _SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 _PHOTO_PX = 320
-"""Photographs are read at this size of their shorter side."""
+"""Shorter side of loaded photographs."""
 
 
 class Backgrounds:
-    """Pictures to put behind hands.
+    """Source of background pictures.
 
     Attributes:
-        photos: the files of the user's folder, sorted; none: procedural scenes.
+        photos: the files in the user's folder, sorted; empty for procedural scenes.
     """
 
     def __init__(self, folder: str = "", *, option: str = "synth.backgrounds"):
@@ -39,18 +39,18 @@ class Backgrounds:
     def draw(
         self, rng: np.random.Generator, size_wh: tuple[int, int], *, variety: float, distractors: float, defocus: float
     ) -> np.ndarray:
-        """(H, W, 3) float32 linear light.
+        """Draws a background: (H, W, 3) float32 linear light.
 
         Args:
             rng: of this picture.
             size_wh: width and height.
-            variety: 0: one grey; 1: a scene or photograph, turned, stretched and coloured at random; in between mixed.
-            distractors: how often shapes of the colour of skin are about.
-            defocus: how far it may be out of focus.
+            variety: 0 for uniform grey, 1 for a randomly rotated, scaled and coloured scene or photograph.
+            distractors: strength of skin-coloured distractors.
+            defocus: strength of defocus blur.
         """
         grey = rng.uniform(60, 190)
         sigma = defocus * max(size_wh) / 224 * np.exp(rng.uniform(np.log(0.3), np.log(6.0)))
-        # Nobody can tell a wide blur from one of a smaller picture.
+        # Wide blurs are computed on a smaller picture.
         step = 4 if sigma > 4.5 else 2 if sigma > 1.6 else 1
         scene = self._scene(rng, (-(-size_wh[0] // step), -(-size_wh[1] // step)))
         if variety < 1:
@@ -85,7 +85,7 @@ class Backgrounds:
 
 
 def _add_distractors(rng: np.random.Generator, scene: np.ndarray) -> None:
-    """Ovals and rods of the colour of skin, lit from one side, in place: colour alone must not give the hand away."""
+    """Draws skin-coloured ovals and rods, in place, so that a hand cannot be found by colour alone."""
     height, width = scene.shape[:2]
     color = (skin_albedo(*sample_skin(rng, 1.0)) * rng.uniform(0.3, 1.2)).clip(0, 1) ** (1 / 2.2) * 255
     for _ in range(rng.integers(1, 5)):
@@ -102,14 +102,14 @@ def _add_distractors(rng: np.random.Generator, scene: np.ndarray) -> None:
 
 @lru_cache(maxsize=128)
 def read_photo(path: Path) -> np.ndarray:
-    """(H, W, 3) uint8, shorter side `_PHOTO_PX`.
+    """Reads a photograph as (H, W, 3) uint8 with shorter side `_PHOTO_PX`.
 
     Raises:
         InputError: the file is not a picture.
     """
     bgr = cv2.imread(str(path), cv2.IMREAD_REDUCED_COLOR_2)
     if bgr is None:
-        raise InputError(f"{path}: not a picture that can be read; mend or remove it (synth.backgrounds)")
+        raise InputError(f"{path}: not a readable picture; replace or remove it (synth.backgrounds)")
     scale = _PHOTO_PX / min(bgr.shape[:2])
     size = (round(bgr.shape[1] * scale), round(bgr.shape[0] * scale))
     return np.ascontiguousarray(cv2.resize(bgr, size, interpolation=cv2.INTER_AREA)[..., ::-1])
@@ -124,7 +124,7 @@ def scenes() -> np.ndarray:
 
 
 def _finish(rng: np.random.Generator, picture: np.ndarray) -> np.ndarray:
-    """Uneven light and a little softness over a painted scene."""
+    """Applies uneven light and slight blur to a scene."""
     light = 0.65 + 0.7 * cv2.resize(tiling_clouds(rng, (2, 3)), (_SCENE_PX, _SCENE_PX))
     out = np.clip(picture * light[..., None], 0, 1)
     out = 0.75 * out + 0.25 * out.mean(2, keepdims=True)  # air and lens take some of the colour
@@ -132,20 +132,20 @@ def _finish(rng: np.random.Generator, picture: np.ndarray) -> np.ndarray:
 
 
 def _color(rng: np.random.Generator, low: float = 0.08, high: float = 0.95) -> np.ndarray:
-    """(3,) a colour as things have it: mostly dull."""
+    """(3,) a random colour of objects, mostly of low saturation."""
     hue, saturation, value = rng.uniform(0, 1), rng.beta(1.0, 4.0), rng.uniform(low, high)
     wheel = np.clip(np.abs((hue * 6 + np.array([0, 4, 2])) % 6 - 3) - 1, 0, 1)
     return value * (1 - saturation * (1 - wheel))
 
 
-def _stuff(rng: np.random.Generator, depth: float = 0.35) -> np.ndarray:
-    """(256, 256, 3) of one material."""
+def _material(rng: np.random.Generator, depth: float = 0.35) -> np.ndarray:
+    """(256, 256, 3) texture of a random material."""
     grey = textures()[rng.integers(len(KINDS) * 4)].astype(np.float32)[..., None] / 255
     return _color(rng) * (1 - depth + 2 * depth * (grey - 0.3))
 
 
 def _box(rng: np.random.Generator, picture: np.ndarray, corners: tuple, shadow: bool = True) -> None:
-    """A rectangle of some material with a shadow beside it, in place."""
+    """Draws a rectangle of a random material with a shadow, in place."""
     x0, y0, x1, y1 = (int(np.clip(v, 0, _SCENE_PX)) for v in corners)
     if x1 - x0 < 2 or y1 - y0 < 2:
         return
@@ -153,11 +153,11 @@ def _box(rng: np.random.Generator, picture: np.ndarray, corners: tuple, shadow: 
         dx, dy = rng.integers(-6, 7, 2)
         picture[max(y0 + dy, 0) : max(y1 + dy, 0), max(x0 + dx, 0) : max(x1 + dx, 0)] *= 0.6
     face = np.linspace(1, rng.uniform(0.6, 1.0), x1 - x0)[None, :, None]
-    picture[y0:y1, x0:x1] = _stuff(rng)[y0:y1, x0:x1] * face
+    picture[y0:y1, x0:x1] = _material(rng)[y0:y1, x0:x1] * face
 
 
 def _room(rng: np.random.Generator) -> np.ndarray:
-    wall, floor, at = _color(rng, 0.4), _stuff(rng), int(rng.integers(130, 230))
+    wall, floor, at = _color(rng, 0.4), _material(rng), int(rng.integers(130, 230))
     out = np.tile(wall.astype(np.float32), (_SCENE_PX, _SCENE_PX, 1)) * np.linspace(1.1, 0.8, _SCENE_PX)[:, None, None]
     out[at:] = floor[at:]
     for _ in range(rng.integers(2, 6)):
@@ -171,7 +171,7 @@ def _room(rng: np.random.Generator) -> np.ndarray:
 
 
 def _table(rng: np.random.Generator) -> np.ndarray:
-    out = _stuff(rng, 0.25).copy()
+    out = _material(rng, 0.25).copy()
     for _ in range(rng.integers(0, 7)):
         x, y, w, h = *rng.integers(-20, 250, 2), *rng.integers(10, 120, 2)
         if rng.random() < 0.6:
@@ -202,7 +202,7 @@ def _garden(rng: np.random.Generator) -> np.ndarray:
 
 
 def _clutter(rng: np.random.Generator) -> np.ndarray:
-    out = _stuff(rng).copy()
+    out = _material(rng).copy()
     for _ in range(rng.integers(12, 40)):
         x, y, w, h = *rng.integers(-20, 250, 2), *rng.integers(8, 80, 2)
         if rng.random() < 0.6:
@@ -217,7 +217,7 @@ def _clutter(rng: np.random.Generator) -> np.ndarray:
 def _wall(rng: np.random.Generator) -> np.ndarray:
     slope = rng.normal(0, 0.3, 2)
     y, x = np.meshgrid(np.linspace(-1, 1, _SCENE_PX), np.linspace(-1, 1, _SCENE_PX), indexing="ij")
-    return (_stuff(rng, 0.08) * 0.4 + 0.6 * _color(rng, 0.3)) * (1 + slope[0] * x + slope[1] * y)[..., None]
+    return (_material(rng, 0.08) * 0.4 + 0.6 * _color(rng, 0.3)) * (1 + slope[0] * x + slope[1] * y)[..., None]
 
 
 def _lights(rng: np.random.Generator) -> np.ndarray:
@@ -237,7 +237,7 @@ def _person(rng: np.random.Generator) -> np.ndarray:
     skin = np.clip(skin_albedo(*sample_skin(rng, 1.0)), 0, 1) ** (1 / 2.2)
     x, y, size = int(rng.integers(60, 200)), int(rng.integers(50, 140)), int(rng.integers(28, 60))
     hair = tuple((_color(rng, 0.03, 0.4)).tolist())
-    cloth = _stuff(rng)
+    cloth = _material(rng)
     mask = np.zeros((_SCENE_PX, _SCENE_PX), np.float32)
     cv2.ellipse(mask, (x, y + 3 * size), (int(2.1 * size), 2 * size), 0, 0, 360, 1.0, -1, cv2.LINE_AA)
     out = out * (1 - mask[..., None]) + cloth * mask[..., None]
@@ -250,7 +250,7 @@ def _person(rng: np.random.Generator) -> np.ndarray:
 
 
 def _shelf(rng: np.random.Generator) -> np.ndarray:
-    out = _stuff(rng, 0.15).copy() * 0.6
+    out = _material(rng, 0.15).copy() * 0.6
     top = 0
     while top < _SCENE_PX:
         height, x = int(rng.integers(40, 90)), 0

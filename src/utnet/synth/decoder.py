@@ -1,4 +1,4 @@
-"""One open hand decoded by numpy: equal to `utnet.hand.HandModel`, without its many small steps for a batch of one."""
+"""Decoding of a single open hand in numpy: equal to `utnet.hand.HandModel`, and faster for a batch of one."""
 
 from __future__ import annotations
 
@@ -6,37 +6,35 @@ import numpy as np
 
 from utnet.conventions import MANO21_TO_OPENPOSE
 from utnet.hand.arrays import HandArrays
-from utnet.synth.scene import Posed
+from utnet.synth.scene import PosedHand
 from utnet.types import HandParams
 
 
-class Decoder:
-    """Linear blend skinning of one hand at a time, float32; equal to the hand layer within 1e-6 m.
+class NumpyHand:
+    """Linear blend skinning of one hand, float32; equal to `HandModel` within 1e-6 m.
 
     Args:
-        arrays: a hand without pose correctives and without a pose mean, as the open hand is.
+        arrays: a hand without pose correctives and mean pose, such as the open hand.
 
     Raises:
-        ValueError: one that has some (MANO).
+        ValueError: the hand has pose correctives or a mean pose (MANO).
     """
 
     def __init__(self, arrays: HandArrays):
         if arrays.posedirs is not None or (arrays.pose_mean is not None and np.any(arrays.pose_mean)):
-            raise ValueError(
-                "the hand has pose correctives or a pose mean, which are left out here; take the hand layer"
-            )
+            raise ValueError("hands with pose correctives or a mean pose are not supported here; use HandModel")
 
         def matrix(dirs: np.ndarray) -> np.ndarray:
             return np.ascontiguousarray(dirs.reshape(-1, dirs.shape[-1]), np.float32)
 
-        # Vertices lie coordinate by coordinate: (3, V).
+        # Vertices are stored by coordinate: (3, V).
         self._vertices, self._shape = arrays.v_template.T.astype(np.float32), matrix(arrays.shapedirs.swapaxes(0, 1))
         self._joints, self._joint_shape = arrays.J_template.astype(np.float32), matrix(arrays.J_shapedirs)
         self._weights = np.ascontiguousarray(arrays.weights.T, np.float32)
         self._tips, self._to_openpose = arrays.tip_vertices, np.array(MANO21_TO_OPENPOSE)
 
-    def __call__(self, params: HandParams) -> Posed:
-        """One hand's parameters (numpy, no batch axis) decoded into the camera frame."""
+    def __call__(self, params: HandParams) -> PosedHand:
+        """Decodes the parameters of one hand (numpy, no batch axis) in the camera frame."""
         betas = params.betas.astype(np.float32)
         R, joints, rest = self._kinematics(params, betas)
         to = np.concatenate([R, (joints - (R @ rest[..., None])[..., 0])[..., None]], 2)  # [R | t] of every joint
@@ -45,10 +43,10 @@ class Decoder:
         moved = (blended[:, :3] * shaped).sum(1) + blended[:, 3]
         vertices = np.ascontiguousarray(moved.T) + params.transl_m.astype(np.float32)
         joints = joints + params.transl_m.astype(np.float32)
-        return Posed(vertices, np.concatenate([joints, vertices[self._tips]])[self._to_openpose], R[0])
+        return PosedHand(vertices, np.concatenate([joints, vertices[self._tips]])[self._to_openpose], R[0])
 
     def _kinematics(self, params: HandParams, betas: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """(16, 3, 3) turns of the joints in the camera, (16, 3) their places before translation and at rest."""
+        """(16, 3, 3) rotations of the joints in the camera, (16, 3) joints before translation, and at rest."""
         rest = self._joints + (self._joint_shape @ betas).reshape(-1, 3)
         local = params.hand_pose.astype(np.float32).reshape(5, 3, 3, 3)  # MANO's joints 1-15 are five chains of three
         fingers = rest[1:].reshape(5, 3, 3)

@@ -1,8 +1,8 @@
-"""What a depth camera does to distances: noise, steps, outlines that wander and bleed, holes.
+"""Model of a depth sensor: noise, quantisation, displaced and bleeding outlines, holes.
 
-Noise and steps grow with the square of the distance, as triangulation has it. Readings along an outline are taken
-from beside it or lie between both sides (flying pixels); beside the nearer side a stereo pair sees nothing; surfaces
-that are dark or nearly edge-on send too little light back.
+Noise and quantisation grow with the square of the distance, as in triangulation. Readings near an outline are displaced
+or lie between both sides (flying pixels). There are no readings in the stereo shadow beside the nearer side, and on
+surfaces that are dark or nearly edge-on.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ import numpy as np
 from utnet.config import FactorsConfig
 from utnet.synth.appearance import white_noise
 
-# Numba makes float64 of a float32 beside a literal; the kernel's numbers have names.
+# Constants are float32 by name, since numba promotes float32 with a literal to float64.
 _0, _1, _2, _HALF, _QUARTER, _THIRD = (np.float32(v) for v in (0, 1, 2, 0.5, 0.25, 1 / 3))
 _OUTLINE_M, _RARE, _OFTEN, _NO_LIMIT = (np.float32(v) for v in (0.015, -1.2, 0.3, 1e8))
 _SHADE_M_PX, _SHADE_M, _PER_M, _M = (np.float32(v) for v in (0.012, 0.02, 1000, 0.001))
 
 
 def background_depth(rng: np.random.Generator, size_wh: tuple[int, int], K_px: np.ndarray, hand_m: float) -> np.ndarray:
-    """(H, W) float32 z of what is behind the hand: a tilted plane, half of the time with a nearer one beside it."""
+    """(H, W) float32 z of the background: a tilted plane, half of the time with a nearer plane beside it."""
     inverse = np.linalg.inv(K_px)
     x = (np.arange(size_wh[0]) * inverse[0, 0] + inverse[0, 2]).astype(np.float32)
     y = (np.arange(size_wh[1]) * inverse[1, 1] + inverse[1, 2]).astype(np.float32)[:, None]
@@ -43,13 +43,13 @@ def background_depth(rng: np.random.Generator, size_wh: tuple[int, int], K_px: n
 def sense_depth(
     rng: np.random.Generator, depth_m: np.ndarray, light: np.ndarray, factors: FactorsConfig, noise_m: float
 ) -> np.ndarray:
-    """(H, W) float32 readings in metres, 0 where there are none.
+    """Simulates a depth sensor: (H, W) float32 readings in metres, 0 where there is none.
 
     Args:
         rng: of this picture.
-        depth_m: (H, W) float32, the truth.
+        depth_m: (H, W) float32 true depth.
         light: (H, W, 3) linear light of the picture.
-        factors: strengths whose names start with `depth_`.
+        factors: strengths; those named `depth_...` are used.
         noise_m: standard deviation of the noise at 1 m.
     """
     shape = depth_m.shape
@@ -74,7 +74,7 @@ def sense_depth(
 
 
 def _drop_patches(rng: np.random.Generator, depth: np.ndarray, strength: float) -> None:
-    """Clouds of lost readings, in place: what shines, drinks or lets the light through."""
+    """Removes patches of readings, in place, as on specular, dark or transparent surfaces."""
     cells = int(rng.integers(4, 24))
     field = cv2.resize(white_noise(rng, (cells, cells)), depth.shape[::-1], interpolation=cv2.INTER_CUBIC)
     depth[field > rng.uniform(1.3, 2.4) / max(strength, 0.3)] = 0
@@ -90,7 +90,7 @@ def _sense(depth, light, noise, chance, wander, sigma, step, bleed, dark, steep,
             i = min(max(int(np.float32(y) + wander[y, x, 0] + _HALF), 0), height - 1)
             j = min(max(int(np.float32(x) + wander[y, x, 1] + _HALF), 0), width - 1)
             z, here = depth[i, j], depth[y, x]
-            if abs(z - here) > _OUTLINE_M and chance[y, x] < _RARE + _2 * bleed:  # a flying pixel, between both sides
+            if abs(z - here) > _OUTLINE_M and chance[y, x] < _RARE + _2 * bleed:  # a flying pixel
                 share = _HALF + _QUARTER * noise[y, x]
                 z = here + min(max(share, _0), _1) * (z - here)
             lost = False
@@ -98,7 +98,7 @@ def _sense(depth, light, noise, chance, wander, sigma, step, bleed, dark, steep,
                 other = depth[i, min(max(j + side * shade_px, 0), width - 1)]
                 lost = z - other > shaded_m
             if steep < _NO_LIMIT and 0 < j < width - 1 and 0 < i < height - 1:
-                # Depth per width of a pixel at 60 degrees across: an estimate of how edge-on the surface is.
+                # Slope of the surface, for pixels of a camera with a field of view of 60 degrees.
                 gx, gy = abs(depth[i, j + 1] - depth[i, j - 1]), abs(depth[i + 1, j] - depth[i - 1, j])
                 lost = lost or (max(gx, gy) > steep * z * per_width and chance[y, x] < _OFTEN)
             if dark > 0:

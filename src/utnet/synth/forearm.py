@@ -1,4 +1,4 @@
-"""What a hand grows out of: a forearm that bends at the wrist, bare or in a sleeve, with a watch or a bracelet."""
+"""Forearm: bent at the wrist, bare or with a sleeve, a watch or a bracelet."""
 
 from __future__ import annotations
 
@@ -7,21 +7,22 @@ from itertools import pairwise
 
 import numpy as np
 
+from utnet.rotations import axis_angle_to_matrix
 from utnet.synth.skin import chart
-from utnet.synth.surfaces import Part, Skin, Stuff
+from utnet.synth.surfaces import Material, Part, Skin
 from utnet.synth.textures import texture_of
 
 _RINGS_M = np.array([0.0, 0.008, 0.02, 0.035, 0.055, 0.08, 0.12, 0.17, 0.23, 0.30])
-"""Distances of the forearm's rings from the wrist's edge; the first is the edge itself."""
+"""Distances of the forearm's rings from the edge of the wrist; the first is the edge itself."""
 _BEND_M = 0.05
-"""The wrist's bend is spread over this length."""
+"""Length over which the bend of the wrist is distributed."""
 _SLEEVE_M = np.array([0.0, 0.0, 0.004, 0.012, 0.03, 0.05, 0.075, 0.105, 0.14, 0.18, 0.23, 0.28])
 _CUFF = np.array([0.2, 1.0, 1.1, 1.0, 0.9, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0])
 _NUM_AROUND = 28
 
 
 def wrist_loop(faces: np.ndarray) -> np.ndarray:
-    """The open edge at the wrist as a loop of vertex indices, in the order in which its faces run along it."""
+    """Vertex indices of the open edge at the wrist as a loop, in the direction of its faces."""
     edges = np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]])
     forward = {(a, b) for a, b in edges.tolist()}
     follow = {a: b for a, b in forward if (b, a) not in forward}
@@ -33,7 +34,7 @@ def wrist_loop(faces: np.ndarray) -> np.ndarray:
 
 @lru_cache(maxsize=16)
 def tube_faces(num_rings: int, num_around: int) -> np.ndarray:
-    """(F, 3) faces of rings of vertices one behind the other, outwards where the first is the wrist's edge."""
+    """(F, 3) faces between consecutive rings of vertices, facing outwards if the first is the edge of the wrist."""
     faces = []
     for near, far in pairwise(np.arange(num_rings * num_around).reshape(num_rings, num_around)):
         a, b, c, d = near, np.roll(near, -1), far, np.roll(far, -1)
@@ -42,7 +43,7 @@ def tube_faces(num_rings: int, num_around: int) -> np.ndarray:
 
 
 class Arm:
-    """The forearm of one side's open hand. Its first ring is the wrist's edge, so the hand and it are one skin."""
+    """Forearm of the open hand of one side. Its first ring is the edge of the wrist, so the mesh is connected."""
 
     def __init__(self, faces: np.ndarray, num_vertices: int, side: str):
         self.loop = wrist_loop(faces)
@@ -56,41 +57,38 @@ class Arm:
         self.places = np.concatenate(shifted).astype(np.float32)
         at = np.arange(_NUM_AROUND) * (num / _NUM_AROUND)
         near = at.astype(int)
-        self._even = np.zeros((_NUM_AROUND, num))  # the edge's vertices to evenly many
+        self._even = np.zeros((_NUM_AROUND, num))  # resamples the edge evenly
         self._even[np.arange(_NUM_AROUND), near] = 1 - (at - near)
         self._even[np.arange(_NUM_AROUND), (near + 1) % num] += at - near
 
     def path(self, vertices_m: np.ndarray, R: np.ndarray, bend_rad: np.ndarray, along_m: np.ndarray):
-        """Where rings along the arm are and how they are turned.
+        """Centres and rotations of rings along the arm.
 
         Args:
-            vertices_m: (V, 3) the hand's, camera frame.
+            vertices_m: (V, 3) of the hand, camera frame.
             R: (3, 3) hand to camera.
-            bend_rad: (2,) turn of the arm against the hand about the hand's y and z.
-            along_m: (N,) distances from the wrist's edge.
+            bend_rad: (2,) rotation of the arm relative to the hand about the hand's y and z.
+            along_m: (N,) distances from the edge of the wrist.
 
         Returns:
-            (N, 3) centres and (N, 3, 3) turns.
+            (N, 3) centres and (N, 3, 3) rotations.
         """
         axis = R[:, 1] * bend_rad[0] + R[:, 2] * bend_rad[1]
-        angle = float(np.linalg.norm(axis)) + 1e-9
-        x, y, z = axis / angle
-        cross = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
         away = self.sign * R[:, 0]
-        share = np.minimum(along_m / _BEND_M, 1.0)
-        turned = _rodrigues(cross, angle * share)
-        # The integral of the turning direction from the edge on: half of the bend so far, by the trapezoid's rule.
-        middle = _rodrigues(cross, angle * share / 2)
+        vectors = axis * np.minimum(along_m / _BEND_M, 1.0)[:, None]
+        turned = axis_angle_to_matrix(vectors)
+        # Integral of the direction along the bend, by the midpoint rule.
+        middle = axis_angle_to_matrix(vectors / 2)
         bent = np.minimum(along_m, _BEND_M)[:, None] * (middle @ away)
         straight = np.maximum(along_m - _BEND_M, 0)[:, None] * (turned @ away)
         return vertices_m[self.loop].mean(0) + bent + straight, turned
 
     def even(self, edge: np.ndarray) -> np.ndarray:
-        """(28, 3) points spread evenly over the (N, 3) vertices of the wrist's edge."""
+        """(28, 3) evenly spaced points on the edge of the wrist, given its (N, 3) vertices."""
         return self._even @ edge
 
     def skin_vertices(self, vertices_m: np.ndarray, R: np.ndarray, bend_rad: np.ndarray) -> np.ndarray:
-        """(N, 3) the rings after the edge; the arm grows thicker and rounder towards the elbow."""
+        """(N, 3) vertices of the rings after the edge; the arm becomes thicker towards the elbow."""
         edge = vertices_m[self.loop]
         spokes = edge - edge.mean(0)
         centres, turns = self.path(vertices_m, R, bend_rad, _RINGS_M[1:])
@@ -104,9 +102,9 @@ class Arm:
         along_m: np.ndarray,
         gap_m: np.ndarray,
         folds: np.ndarray,
-        surface: Skin | Stuff,
+        surface: Skin | Material,
     ) -> Part:
-        """Something worn round the arm: rings at `along_m` (N,), `gap_m` (N,) off the skin, with folds (N, 28)."""
+        """A tube around the arm: rings at `along_m` (N,), `gap_m` (N,) off the skin, with folds (N, 28)."""
         vertices, R = hand
         edge = vertices[self.loop] - vertices[self.loop].mean(0)
         centres, turns = self.path(vertices, R, bend_rad, along_m)
@@ -122,20 +120,14 @@ class Arm:
 
 
 def _growth(along_m: np.ndarray) -> np.ndarray:
-    """How much thicker than the wrist the arm is."""
+    """Thickness of the arm relative to the wrist."""
     return 1 + 1.5 * np.minimum(along_m, 0.2) * (1 - 0.6 * np.exp(-along_m / 0.03))
 
 
-def _rodrigues(cross: np.ndarray, angles: np.ndarray) -> np.ndarray:
-    """(N, 3, 3) turns about one axis, given as its cross matrix."""
-    sin, cos = np.sin(angles)[:, None, None], np.cos(angles)[:, None, None]
-    return np.eye(3) + sin * cross + (1 - cos) * (cross @ cross)
-
-
 def sample_bend(rng: np.random.Generator, arm: Arm, R: np.ndarray) -> np.ndarray:
-    """(2,) how the arm stands to the hand, deviation and flexion in radians.
+    """(2,) random bend of the wrist: deviation and flexion in radians.
 
-    Where the hand's turn R (3, 3) lets the arm come straight at the camera: of a few bends the one that shows most.
+    If the rotation R (3, 3) of the hand lets the arm point at the camera, it is the most sideways of a few bends.
     """
     bends = np.clip(rng.normal(0, [0.16, 0.4], (4, 2)), [-0.4, -1.0], [0.4, 1.0])
     angle = np.linalg.norm(bends, axis=1) + 1e-9
@@ -145,7 +137,7 @@ def sample_bend(rng: np.random.Generator, arm: Arm, R: np.ndarray) -> np.ndarray
 
 
 def sleeve(rng: np.random.Generator, arm: Arm, hand: tuple[np.ndarray, np.ndarray], bend_rad: np.ndarray) -> Part:
-    """A sleeve from somewhere between the wrist and the middle of the forearm on; `hand` is its vertices and R."""
+    """A sleeve that starts between the wrist and the middle of the forearm; `hand` is its vertices and R."""
     start = rng.choice([rng.uniform(-0.004, 0.02), rng.uniform(0.02, 0.15)])
     gap = rng.uniform(0.003, 0.011)
     along = np.maximum(start + _SLEEVE_M, 0.0)
@@ -156,31 +148,31 @@ def sleeve(rng: np.random.Generator, arm: Arm, hand: tuple[np.ndarray, np.ndarra
     kind = texture_of(rng, "plain", "weave", "stripes", "checks", "knit", "clouds")
     dark = cloth_color(rng)
     bright = dark * rng.uniform(1.1, 1.8) if rng.random() < 0.65 else cloth_color(rng)
-    cloth = Stuff(
+    cloth = Material(
         dark, np.minimum(bright, 0.9), kind, rng.uniform(1200, 3500), rng.uniform(0, 6e-4), rng.uniform(0, 0.008), 8.0
     )
     return arm.tube(hand, bend_rad, along, gap * _CUFF, folds, cloth)
 
 
 def worn(rng: np.random.Generator, arm: Arm, hand: tuple[np.ndarray, np.ndarray], bend_rad: np.ndarray) -> list[Part]:
-    """A bracelet or a watch just behind the wrist."""
+    """A bracelet or a watch behind the wrist."""
     start, width, thick = rng.uniform(0.008, 0.03), rng.uniform(0.004, 0.022), rng.uniform(0.0015, 0.004)
     along = start + width * np.array([0.0, 0.0, 0.1, 0.5, 0.9, 1.0, 1.0])
     gap = thick * np.array([0.0, 0.7, 1.0, 1.0, 1.0, 0.7, 0.0])
     color = rng.choice([cloth_color(rng), np.array([0.6, 0.6, 0.62]), np.array([0.65, 0.45, 0.15])])
     kind = texture_of(rng, "plain", "grain", "stripes", "scratches")
-    stuff = Stuff(color * 0.7, color, kind, 3000.0, 1e-4, rng.uniform(0.01, 0.15), rng.uniform(20, 80))
+    material = Material(color * 0.7, color, kind, 3000.0, 1e-4, rng.uniform(0.01, 0.15), rng.uniform(20, 80))
     folds = np.zeros((len(along), _NUM_AROUND))
     if width > 0.014 and rng.random() < 0.7:  # a watch: its face lies on the back of the arm
         vertices, R = hand
         edge = vertices[arm.loop] - vertices[arm.loop].mean(0)
         up = arm.even(edge) @ R[:, 1]
         folds += 1.5 * (up > 0.8 * up.max())
-    return [arm.tube(hand, bend_rad, along, gap, folds, stuff)]
+    return [arm.tube(hand, bend_rad, along, gap, folds, material)]
 
 
 def cloth_color(rng: np.random.Generator) -> np.ndarray:
-    """(3,) linear colour of something made: mostly greys, blues and dull ones, some bright."""
+    """(3,) linear colour of clothes and objects: mostly greys, blues and dull colours, some bright."""
     value, chroma = rng.uniform(0.02, 0.75), rng.beta(1.0, 2.0)
     tint = rng.dirichlet([1.2, 1.0, 1.4]) * 3
     return np.clip(value * (1 + chroma * (tint - 1)), 0.01, 0.9)

@@ -1,6 +1,6 @@
-"""Full appearance: a posed hand, a camera and a seed -> a picture as a camera and a depth sensor might take it.
+"""Full appearance: a posed hand, a camera and a seed -> a picture with depth, with simulated camera and depth sensor.
 
-Every factor draws from a stream of its own, so that switching one off leaves all others as they were.
+Every factor has its own random stream, so switching one off leaves the others unchanged.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from utnet.geometry import mirror_params
 from utnet.hand.arrays import load_open_hand
 from utnet.render.raster import rasterize
 from utnet.synth.backgrounds import Backgrounds, scenes
-from utnet.synth.decoder import Decoder
+from utnet.synth.decoder import NumpyHand
 from utnet.synth.depth_noise import background_depth, sense_depth
 from utnet.synth.forearm import Arm, cloth_color, sample_bend, sleeve, worn
 from utnet.synth.gestures import sample_pose
 from utnet.synth.lights import Lights
-from utnet.synth.occluders import Thing, front_thing, held_thing, pen_between
+from utnet.synth.occluders import Occluder, front_object, held_object, pen_between
 from utnet.synth.poses import angles_to_pose, sample_betas, sample_orientation
-from utnet.synth.scene import Posed, Render
+from utnet.synth.scene import PosedHand, Render
 from utnet.synth.sensor import soften_edges, take_picture
 from utnet.synth.shading import shade_scene
 from utnet.synth.skin import chart, sample_skin
@@ -32,7 +32,7 @@ from utnet.synth.textures import textures
 from utnet.types import HandParams
 
 _STREAMS = ("skin", "light", "arm", "things", "second", "background", "camera", "depth")
-# Ends of the capsules among OpenPose's joints, radius in metres, and whose they are: 0 the palm, 1-5 thumb to little.
+# Capsules: two joints (OpenPose-21), radius in metres, and owner: 0 the palm, 1-5 thumb to little finger.
 _CAPSULES = (
     (0, 5, 0.013, 0), (0, 9, 0.014, 0), (0, 13, 0.013, 0), (0, 17, 0.012, 0),
     *((k, k + 1, radius, 1) for k, radius in ((1, 0.013), (2, 0.0105), (3, 0.0095))),
@@ -43,32 +43,32 @@ _FIRST_THING = 20
 
 
 class FullRenderer:
-    """Draws a right open hand among everything that `synth.factors` names."""
+    """Renders a right open hand with everything in `synth.factors`."""
 
     def __init__(self, synth: SynthConfig):
         self.synth, self.factors = synth, synth.factors
         right = load_open_hand()
         hands = {"right": right, "left": right.mirrored()}
-        self.decoders = {side: Decoder(hand) for side, hand in hands.items()}
+        self.decoders = {side: NumpyHand(hand) for side, hand in hands.items()}
         self._faces = {side: np.ascontiguousarray(hand.faces, np.int32) for side, hand in hands.items()}
         self.num_hand_faces = len(right.faces)
         self._arms = {side: Arm(self._faces[side], len(right.v_template), side) for side in hands}
         self._bones = _FINGER_OF_BONE[right.weights.argmax(1)]
         self._backgrounds = Backgrounds(synth.backgrounds)
-        paint_all()  # now, so that forked workers share what is painted
+        paint_all()  # now, so that forked workers share the textures
 
-    def decode(self, params: HandParams) -> Posed:
-        """One right hand's parameters (numpy, no batch axis) decoded into the camera frame."""
+    def decode(self, params: HandParams) -> PosedHand:
+        """Decodes the parameters of one right hand (numpy, no batch axis) in the camera frame."""
         return self.decoders["right"](params)
 
-    def render(self, posed: Posed, K_px: np.ndarray, size_wh: tuple[int, int], seed: tuple[int, ...]) -> Render:
-        """Draws the hand.
+    def render(self, posed: PosedHand, K_px: np.ndarray, size_wh: tuple[int, int], seed: tuple[int, ...]) -> Render:
+        """Renders the hand.
 
         Args:
-            posed: the right hand in the camera's frame.
-            K_px: (3, 3) of the picture to make.
+            posed: the right hand in the camera frame.
+            K_px: (3, 3) intrinsics of the picture.
             size_wh: its width and height.
-            seed: of everything about the picture that is not the hand's pose and place.
+            seed: for everything but the pose and position of the hand.
         """
         streams = {name: np.random.default_rng((*seed, k)) for k, name in enumerate(_STREAMS)}
         middle = posed.joints_m.mean(0).astype(float)
@@ -106,8 +106,8 @@ class FullRenderer:
             vertices_cam_m=posed.vertices_m,
         )
 
-    def _parts(self, posed: Posed, streams: dict[str, np.random.Generator]) -> tuple[list[Part], np.ndarray]:
-        """The hand first, then its arm and all else; and the capsules that keep light off."""
+    def _parts(self, posed: PosedHand, streams: dict[str, np.random.Generator]) -> tuple[list[Part], np.ndarray]:
+        """Parts of the scene, the hand first, and capsules for ambient occlusion."""
         factors = self.factors
         skin = self._sample_skin(streams["skin"])
         parts = self._hand_parts("right", posed, skin, streams["arm"])
@@ -115,19 +115,19 @@ class FullRenderer:
         rng = streams["things"]
         palm = -posed.R[:, 1].astype(float)
         draws = rng.random(3)
-        things: list[Thing] = []
+        occluders: list[Occluder] = []
         if draws[0] < 0.3 * factors.held:
             pinch = np.linalg.norm(posed.joints_m[4] - posed.joints_m[8])
             near = pinch < 0.035 and draws[2] < 0.6
             vertices, joints = posed.vertices_m.astype(float), posed.joints_m.astype(float)
-            things.append(pen_between(rng, joints) if near else held_thing(rng, vertices, joints, palm))
+            occluders.append(pen_between(rng, joints) if near else held_object(rng, vertices, joints, palm))
         if draws[1] < 0.2 * factors.occluder:
-            things.append(front_thing(rng, posed.joints_m.astype(float)))
-        for k, thing in enumerate(things):
+            occluders.append(front_object(rng, posed.joints_m.astype(float)))
+        for k, occluder in enumerate(occluders):
             bone = _FIRST_THING + k
-            part = thing.part
+            part = occluder.part
             parts.append(replace(part, bones=np.full(len(part.vertices_m), bone, np.int32)))
-            capsules.append(np.append(thing.capsule, bone)[None])
+            capsules.append(np.append(occluder.capsule, bone)[None])
         rng = streams["second"]
         if rng.random() < 0.2 * factors.second_hand:
             side, other = self._second_hand(rng, posed)
@@ -137,9 +137,9 @@ class FullRenderer:
         return parts, np.concatenate(capsules)
 
     def _hand_parts(
-        self, side: str, posed: Posed, skin: Skin, rng: np.random.Generator, first_bone: int = 0
+        self, side: str, posed: PosedHand, skin: Skin, rng: np.random.Generator, first_bone: int = 0
     ) -> list[Part]:
-        """The hand with its arm as one skin, then what the arm wears."""
+        """The hand with its arm as one mesh, then the clothing of the arm."""
         arm, vertices, places = self._arms[side], posed.vertices_m, chart().places
         bones, faces, factors = self._bones + np.int32(first_bone), self._faces[side], self.factors
         if not self.synth.forearm:
@@ -154,7 +154,7 @@ class FullRenderer:
                 np.concatenate([places, arm.places]),
                 skin,
                 np.concatenate([bones, np.full(len(ring), first_bone, np.int32)]),
-                num_closed=len(faces),  # the arm ends open, maybe behind the camera
+                num_closed=len(faces),  # the arm has an open end, possibly behind the camera
             )
         ]
         draws = rng.random(2)
@@ -165,7 +165,7 @@ class FullRenderer:
         return parts
 
     def _sample_skin(self, rng: np.random.Generator) -> Skin:
-        """A person; strengths scale amounts that vary from one to the next."""
+        """Draws the skin of a person; factors scale the random amounts."""
         factors = self.factors
         melanin, blood = sample_skin(rng, factors.skin_tone)
         amounts = rng.random(6)
@@ -187,8 +187,8 @@ class FullRenderer:
             atlas=int(rng.integers(NUM_ATLASES)),
         )
 
-    def _second_hand(self, rng: np.random.Generator, posed: Posed) -> tuple[str, Posed]:
-        """Another hand that overlaps the first in the picture, before or behind it by more than hands are thick."""
+    def _second_hand(self, rng: np.random.Generator, posed: PosedHand) -> tuple[str, PosedHand]:
+        """Draws another hand that overlaps the first in the picture, in front of or behind it without contact."""
         side = "left" if rng.random() < 0.7 else "right"
         R = sample_orientation(rng, self.synth.max_tilt_deg)
         angles = sample_pose(rng, gestures=self.factors.gestures, contact=self.factors.contact > 0)
@@ -203,16 +203,16 @@ class FullRenderer:
         place = middle + [reach * np.cos(away), reach * np.sin(away), 0.0]
         place = place * (1 + closer / middle[2])
         shift = (place - other.joints_m.mean(0)).astype(np.float32)
-        return side, Posed(other.vertices_m + shift, other.joints_m + shift, other.R)
+        return side, PosedHand(other.vertices_m + shift, other.joints_m + shift, other.R)
 
 
 def paint_all() -> None:
-    """Paints what all pictures share, seconds of work the first time in a process."""
+    """Creates the shared textures (cached; takes seconds in a new process)."""
     atlases(), textures(), scenes()
 
 
-def _hand_capsules(posed: Posed, first_bone: int) -> np.ndarray:
-    """(C, 8) of a hand's bones, a little shortened: their ends are joints inside the flesh."""
+def _hand_capsules(posed: PosedHand, first_bone: int) -> np.ndarray:
+    """(C, 8) capsules of the bones of a hand: two ends, radius, owner."""
     ends = np.array([row[:2] for row in _CAPSULES])
     radius_bone = np.array([row[2:] for row in _CAPSULES]) + [0.0, first_bone]
     return np.concatenate([posed.joints_m[ends[:, 0]], posed.joints_m[ends[:, 1]], radius_bone], 1)

@@ -1,9 +1,8 @@
-"""Poses that hands take: common gestures and grasps, varied along how fingers move together, without fingers inside
-each other.
+"""Common gestures and grasps with random variation and without self-penetration.
 
-A gesture is a few numbers in degrees. What varies about it follows the main synergies of the hand (Santello, Flanders
-and Soechting, Postural Hand Synergies for Tool Use, 1998): all fingers close together, the knuckles against the middle
-joints, spreading, the thumb's opposition, and neighbours alike.
+A gesture is given by joint angles in degrees. The variation follows the main synergies of the hand (Santello, Flanders
+and Soechting, Postural Hand Synergies for Tool Use, 1998): common closing of all fingers, knuckles against middle
+joints, spread, opposition of the thumb, and correlation of neighbouring fingers.
 """
 
 from __future__ import annotations
@@ -21,13 +20,13 @@ _STRAIGHT, _CLOSED = (0, 3, 2), (78, 98, 62)
 
 @dataclass(frozen=True)
 class Gesture:
-    """A hand in degrees.
+    """A hand pose in degrees.
 
     Attributes:
-        fingers: bends of the knuckle, middle and last joint of index, middle, ring and little finger.
-        spread: how far the fingers are apart, -0.5 together to 2 wide.
-        thumb: flexion, lift out of the palm and twist at its root, and the bends of its other joints.
-        weight: how often it is drawn.
+        fingers: flexion of the three joints of index, middle, ring and little finger.
+        spread: spread of the fingers, from -0.5 (together) to 2 (wide).
+        thumb: flexion, abduction and twist of the CMC joint, and flexion of the other joints.
+        weight: relative frequency.
     """
 
     fingers: tuple[tuple[float, float, float], ...]
@@ -80,7 +79,7 @@ GESTURES = {
 
 _BASE_SPREAD = np.array([9.0, 0.0, -6.0, -16.0])
 _NEIGHBOURS = 0.6 * np.eye(4) + 0.2 * (np.eye(4, k=1) + np.eye(4, k=-1))
-"""A finger's own bend is partly its neighbours'."""
+"""Correlation of the flexion of neighbouring fingers."""
 _ROWS = np.array([0, 3, 9, 6])  # index, middle, ring, little in MANO's order
 _CUMULATIVE = np.cumsum([gesture.weight for gesture in GESTURES.values()])[:-1] / sum(
     gesture.weight for gesture in GESTURES.values()
@@ -88,7 +87,7 @@ _CUMULATIVE = np.cumsum([gesture.weight for gesture in GESTURES.values()])[:-1] 
 
 
 def gesture_angles(gesture: Gesture) -> np.ndarray:
-    """(15, 3) angles in radians, as `poses` has them."""
+    """(15, 3) angles in radians, as in `poses`."""
     angles = np.zeros((15, 3))
     for finger, row in enumerate(_ROWS):
         angles[row : row + 3, 0] = gesture.fingers[finger]
@@ -97,7 +96,7 @@ def gesture_angles(gesture: Gesture) -> np.ndarray:
     angles[12] = gesture.thumb[:3]
     angles[13, 0], angles[14, 0] = gesture.thumb[3:]
     angles = np.deg2rad(angles)
-    angles[:, 1] = np.clip(angles[:, 1], *JOINT_LIMITS_RAD[:, 1].T)  # fingers differ in how far they spread
+    angles[:, 1] = np.clip(angles[:, 1], *JOINT_LIMITS_RAD[:, 1].T)  # limits of spread differ by finger
     return angles
 
 
@@ -105,7 +104,7 @@ _ANGLES = np.stack([gesture_angles(gesture) for gesture in GESTURES.values()])
 
 
 def vary(rng: np.random.Generator, angles: np.ndarray, amount: float) -> np.ndarray:
-    """A hand like another: (15, 3) angles moved along the synergies, radians, within the limits."""
+    """Varies (15, 3) angles (radians) along the synergies, within the limits."""
     move = np.zeros((15, 3))
     common, against, spread, oppose = rng.normal(size=4)
     own = rng.normal(size=4)
@@ -123,12 +122,13 @@ def vary(rng: np.random.Generator, angles: np.ndarray, amount: float) -> np.ndar
 
 
 def sample_pose(rng: np.random.Generator, *, gestures: float, contact: bool) -> np.ndarray:
-    """(15, 3) angles of a random hand.
+    """Draws (15, 3) angles of a random hand.
 
     Args:
         rng: of the pose.
-        gestures: share of hands that take a gesture, or lie between two (the others are `poses.sample_angles`).
-        contact: part fingers that would pass through each other or the palm.
+        gestures: strength of gestures: 3/4 of hands at 1. They are a gesture or a mixture of two; other hands come from
+            `poses.sample_angles`.
+        contact: resolve penetration of fingers and palm.
     """
     if rng.random() < 0.75 * gestures:
         first, second = _ANGLES[np.searchsorted(_CUMULATIVE, rng.random(2))]
@@ -140,14 +140,14 @@ def sample_pose(rng: np.random.Generator, *, gestures: float, contact: bool) -> 
 
 
 _ALLOWED_M = 0.0035
-"""How far two capsules may press into each other: flesh gives way."""
+"""Allowed penetration depth of two capsules (soft tissue)."""
 _RADII_M = np.array([0.0082, 0.0074, 0.0066] * 4 + [0.0095, 0.009, 0.0080])
 _TRIES, _OPENING = 10, 0.88
 _OPEN = np.deg2rad(12.0)
 
 
 def without_overlap(angles: np.ndarray) -> np.ndarray:
-    """(15, 3) angles with the fingers that pass through something opened step by step until they do not."""
+    """Opens penetrating fingers step by step; (15, 3) angles -> (15, 3)."""
     angles = angles.copy()
     for _ in range(_TRIES):
         deep = overlaps(angles)
@@ -155,7 +155,7 @@ def without_overlap(angles: np.ndarray) -> np.ndarray:
             break
         for finger in np.flatnonzero(deep > _ALLOWED_M):
             rows = slice(3 * finger, 3 * finger + 3)
-            if finger == 4:  # the thumb lifts off the palm and straightens
+            if finger == 4:  # lift the thumb off the palm and straighten it
                 angles[12, 1] += np.deg2rad(4.0)
                 angles[12, 0] -= np.deg2rad(3.0)
                 angles[13:15, 0] *= _OPENING
@@ -166,8 +166,10 @@ def without_overlap(angles: np.ndarray) -> np.ndarray:
 
 
 def overlaps(angles: np.ndarray) -> np.ndarray:
-    """(5,) metres by which each finger (index, middle, little, ring, thumb) presses into another or the palm at most,
-    on the mean hand, every bone taken as a capsule."""
+    """(5,) penetration depth (m) of index, middle, little, ring finger and thumb into other fingers and the palm.
+
+    Computed for the mean hand, with bones as capsules.
+    """
     ends = _bone_ends(angles_to_pose(angles))
     out = np.zeros(5)
     _overlaps(ends, _RADII_M, _PALM_M, out)
@@ -182,11 +184,11 @@ _PALM_M = np.array([[*(0.25 * _J[k]), *(0.93 * _J[k]), 0.0105] for k in (1, 4, 1
 
 
 _ENDS = np.concatenate([_J[1:].reshape(5, 3, 3), (0.08 * _J[3::3] + 0.92 * _TIPS)[:, None]], 1)
-"""(5, 4, 3) joints of each finger at rest and nearly its tip."""
+"""(5, 4, 3) rest joints of each finger, and a point near its tip."""
 
 
 def _bone_ends(pose: np.ndarray) -> np.ndarray:
-    """(15, 3, 3) rotations -> (15, 2, 3) ends of the fingers' bones in the hand's frame."""
+    """(15, 3, 3) rotations -> (15, 2, 3) ends of the finger bones in the hand frame."""
     local, bones = pose.reshape(5, 3, 3, 3), np.diff(_ENDS, axis=1)[..., None]
     ends, at, R = np.empty((5, 3, 2, 3)), _ENDS[:, 0], np.eye(3)
     for level in range(3):
@@ -220,7 +222,7 @@ def _overlaps(ends, radii, palm, out):
         finger = i // 3
         for j in range(i + 1, 15):
             other = j // 3
-            if other == finger or (i % 3 == 0 and j % 3 == 0):  # neighbours grow out of one palm
+            if other == finger or (i % 3 == 0 and j % 3 == 0):  # neighbouring first phalanges
                 continue
             deep = radii[i] + radii[j] - _distance(ends[i, 0], ends[i, 1], ends[j, 0], ends[j, 1])
             out[finger], out[other] = max(out[finger], deep), max(out[other], deep)

@@ -1,7 +1,8 @@
-"""Light: what comes from all around (a quadratic in the normal), a key light, a lamp nearby.
+"""Lighting: ambient irradiance (quadratic in the normal), a key light, and a nearby lamp.
 
-Light from around is E(n) = c + b . n + n^T A n for each colour, which is what spherical harmonics of the second degree
-can say (Ramamoorthi and Hanrahan, An Efficient Representation for Irradiance Environment Maps, 2001)."""
+Ambient irradiance is E(n) = c + b . n + n^T A n per colour, equivalent to spherical harmonics of degree 2 (Ramamoorthi
+and Hanrahan, An Efficient Representation for Irradiance Environment Maps, 2001).
+"""
 
 from __future__ import annotations
 
@@ -12,16 +13,16 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Lights:
-    """Everything that shines.
+    """Lights of a scene.
 
     Attributes:
-        around: (3, 10) a colour's c, b (x, y, z), A (xx, yy, zz, xy, xz, yz).
+        around: (3, 10) ambient coefficients per colour: c, b (x, y, z), A (xx, yy, zz, xy, xz, yz).
         key: (3,) unit vector towards the key light, camera frame.
-        key_rgb: (3,) its colour times its strength.
-        softness_m: how far shadows' edges spread.
-        lamp_m: (3,) the lamp's place from the hand's middle, camera frame.
-        lamp_rgb: (3,) its light at the hand's middle.
-        shadows, occlusion: how dark shadows and crevices are, 0 (not at all) to 1.
+        key_rgb: (3,) its colour times its intensity.
+        softness_m: width of shadow edges.
+        lamp_m: (3,) position of the lamp relative to the middle of the hand, camera frame.
+        lamp_rgb: (3,) its light at the middle of the hand.
+        shadows, occlusion: darkness of shadows and ambient occlusion, 0 (none) to 1.
     """
 
     around: np.ndarray
@@ -35,7 +36,7 @@ class Lights:
 
     @classmethod
     def sample(cls, rng: np.random.Generator, *, light: float, shadows: float, occlusion: float) -> Lights:
-        """Random lights; with `light` 0 always the same: soft and white, from above the camera."""
+        """Draws random lights; `light` 0 gives a fixed soft white light from above the camera."""
         tones = _tones(rng, 8)
         directions = rng.normal(size=(7, 3))
         directions[0] = 0.5 * directions[0] + [0.0, -1.0, 0.0]
@@ -68,7 +69,7 @@ _STANDARD = _unit(np.array([-0.3, -0.6, -0.8]))
 
 
 def _tones(rng: np.random.Generator, num: int) -> np.ndarray:
-    """(num, 3) colours of lights of mean about 1: from candles to a blue sky, now and then a coloured one."""
+    """(num, 3) colours of lights with mean about 1: from candlelight to blue sky, occasionally saturated."""
     noise = rng.normal(size=(num, 4))
     colors = 1 + 0.11 * noise[:, :1] * [1.0, 0.0, -1.3] + 0.03 * noise[:, 1:]
     colors += (rng.random((num, 1)) < 0.05) * rng.uniform(-0.6, 0.6, (num, 3))
@@ -76,6 +77,6 @@ def _tones(rng: np.random.Generator, num: int) -> np.ndarray:
 
 
 def _lobes(directions: np.ndarray) -> np.ndarray:
-    """(N, 10) the quadratics ((1 + n . d) / 2)^2: broad lights from the (N, 3) directions d."""
+    """(N, 10) coefficients of ((1 + n . d) / 2)^2: broad lights from (N, 3) directions d."""
     x, y, z = directions.T
     return np.stack([np.ones_like(x), 2 * x, 2 * y, 2 * z, x * x, y * y, z * z, 2 * x * y, 2 * x * z, 2 * y * z], 1) / 4

@@ -1,4 +1,4 @@
-"""What the writers of trees share: hands that move smoothly, looks of a person, folders that appear whole."""
+"""Shared by the writers of data sets: smooth hand motion, cameras, appearance of a person."""
 
 from __future__ import annotations
 
@@ -9,23 +9,24 @@ import cv2
 import numpy as np
 
 from utnet.errors import InputError
-from utnet.geometry import axis_angle_to_matrix, intrinsics, matrix_to_axis_angle
+from utnet.geometry import intrinsics
+from utnet.rotations import axis_angle_to_matrix, matrix_to_axis_angle
 from utnet.synth.appearance import Appearance
 from utnet.synth.poses import PALM_M, angles_to_pose, sample_angles, sample_orientation
 from utnet.types import HandParams
 
 _TURN_DEG = 20.0
-"""How far a hand turns between two key poses (standard deviation about each axis)."""
+"""Standard deviation of the rotation between two key poses, about each axis."""
 
 
 @dataclass(frozen=True)
 class Motion:
-    """A right hand that moves through K key poses. Limits are intervals, so angles between two poses keep them too.
+    """Motion of a right hand through K key poses. Interpolated angles stay within the joint limits (intervals).
 
     Attributes:
-        angles_rad: (K, 15, 3) as in `poses`.
+        angles_rad: (K, 15, 3) angles as in `poses`.
         orientations: (K, 3, 3) hand to camera (or to the rig of several cameras).
-        centres_m: (K, 3) where the middle of the palm is.
+        centres_m: (K, 3) middle of the palm.
         betas: (10,).
     """
 
@@ -38,7 +39,7 @@ class Motion:
     def sample(
         cls, rng: np.random.Generator, *, betas: np.ndarray, centres_m: np.ndarray, max_tilt_deg: float
     ) -> Motion:
-        """Random key poses at the given (K, 3) places, facing as in `sample_orientation`."""
+        """Draws random key poses at (K, 3) positions, oriented as in `sample_orientation`."""
         orientations = [sample_orientation(rng, max_tilt_deg)]
         least = np.cos(np.deg2rad(min(max_tilt_deg, 90.0)))
         while len(orientations) < len(centres_m):
@@ -49,7 +50,7 @@ class Motion:
         return cls(angles, np.stack(orientations), centres_m, betas)
 
     def at(self, time: float) -> HandParams:
-        """The hand at `time` in [0, 1], starting and stopping softly at every key pose."""
+        """Returns the hand at `time` in [0, 1], with smooth steps between key poses."""
         place = time * (len(self.angles_rad) - 1)
         k = min(int(place), len(self.angles_rad) - 2)
         s = place - k
@@ -66,22 +67,22 @@ class Motion:
 
 
 def num_keys(num_frames: int) -> int:
-    """Key poses of a sequence: a new one every dozen frames."""
+    """Number of key poses of a sequence: one per 12 frames."""
     return 2 + num_frames // 12
 
 
 def times(num_frames: int) -> np.ndarray:
-    """When the frames of a sequence are taken, in [0, 1]."""
+    """Times of the frames of a sequence, in [0, 1]."""
     return np.linspace(0, 1, num_frames) if num_frames > 1 else np.zeros(1)
 
 
 def spread(total: int, parts: int) -> list[int]:
-    """`total` over `parts` as evenly as it goes, larger parts first."""
+    """Distributes `total` over `parts` as evenly as possible, larger parts first."""
     return [total // parts + (part < total % parts) for part in range(parts)]
 
 
 def sample_camera(rng: np.random.Generator, fov_deg: tuple[float, float], size_wh: tuple[int, int]) -> np.ndarray:
-    """(3, 3) K of a camera as they come: fx and fy differ by a little, the principal point is off the middle."""
+    """Draws intrinsics (3, 3): fx and fy differ slightly, and the principal point is off-centre."""
     width, height = size_wh
     f = width / 2 / np.tan(np.deg2rad(rng.uniform(*fov_deg)) / 2)
     fy = f * (1 + rng.normal(0, 0.002))
@@ -89,12 +90,12 @@ def sample_camera(rng: np.random.Generator, fov_deg: tuple[float, float], size_w
 
 
 def look_of(person: Appearance, place: Appearance, R: np.ndarray | None = None) -> Appearance:
-    """The skin and light of `person` before the background and through the lens of `place`.
+    """Combines the skin and light of `person` with the background and lens of `place`.
 
     Args:
-        person: gives the skin and the light (in the rig's axes where R is given).
-        place: gives the background, the lens and the noise.
-        R: (3, 3) rig to camera, None where they are the same.
+        person: skin and light (in the axes of the rig if R is given).
+        place: background, lens and noise.
+        R: (3, 3) rig to camera, or None if they are the same.
     """
     light = person.light if R is None else R @ person.light
     return replace(
@@ -108,7 +109,7 @@ def look_of(person: Appearance, place: Appearance, R: np.ndarray | None = None) 
 
 
 def write_image(path: Path, image: np.ndarray, *options: int) -> None:
-    """Writes a picture (colour in the order red, green, blue); InputError where the disk refuses."""
+    """Writes an RGB or grey picture; `options` are flags of OpenCV."""
     bgr = image[..., ::-1] if image.ndim == 3 else image
     ok, data = cv2.imencode(path.suffix, np.ascontiguousarray(bgr), list(options))
     if not ok:
@@ -117,7 +118,7 @@ def write_image(path: Path, image: np.ndarray, *options: int) -> None:
 
 
 def check_request(num: int, seed: int, split: str | None, splits: tuple[str, ...]) -> None:
-    """InputError unless at least one frame is asked for, of a split that the layout has (or of none in particular)."""
+    """Raises InputError unless `num` and `seed` are in range and `split` is None or one of `splits`."""
     if num < 1:
         raise InputError(f"--num is {num}; expected at least 1")
     if seed < 0:

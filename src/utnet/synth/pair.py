@@ -1,4 +1,4 @@
-"""Both hands of a person in one picture, each with exact labels; they may hide one another."""
+"""Rendering of both hands of a person in one picture, with exact labels; they may occlude each other."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ import numpy as np
 from utnet.conventions import SIDES
 from utnet.render.raster import interpolate, rasterize
 from utnet.synth.appearance import Appearance, background, finish
-from utnet.synth.scene import Posed, Render, SceneRenderer, sensor_depth
+from utnet.synth.scene import PosedHand, Render, SceneRenderer, sensor_depth
 
 
 class PairRenderer:
-    """Draws a right and a left open hand with their forearms.
+    """Renders a right and a left open hand with their forearms.
 
     Attributes:
-        hands: the renderer of each side; they decode parameters.
+        hands: renderer of each side, for decoding parameters.
     """
 
     def __init__(self, *, forearm: bool = True):
@@ -23,7 +23,7 @@ class PairRenderer:
 
     def render(
         self,
-        posed: dict[str, Posed],
+        posed: dict[str, PosedHand],
         K_px: np.ndarray,
         size_wh: tuple[int, int],
         appearance: Appearance,
@@ -31,18 +31,18 @@ class PairRenderer:
         rng: np.random.Generator,
         depth_noise_m: float = 0.001,
     ) -> dict[str, Render]:
-        """Draws the two.
+        """Renders both hands.
 
         Args:
-            posed: each side's hand in the camera's frame.
-            K_px: (3, 3) of the picture to make.
+            posed: hand of each side in the camera frame.
+            K_px: (3, 3) intrinsics of the picture.
             size_wh: its width and height.
             appearance: skin (of both), light, background.
-            rng: noise of this frame and how the forearms bend.
-            depth_noise_m: as `SceneRenderer.render` takes it.
+            rng: for noise and the bend of the forearms.
+            depth_noise_m: as in `SceneRenderer.render`.
 
         Returns:
-            What is true of each side, with one and the same picture and depth; masks are of what is seen.
+            A Render per side, with the same picture and depth; masks cover the visible part of each hand.
         """
         right, left = (self.hands[side].surface(posed[side], appearance, rng) for side in SIDES)
         mesh, colors = (np.concatenate(pair) for pair in zip(right, left, strict=True))

@@ -1,4 +1,4 @@
-"""Hand poses within anatomical limits, fingers moving together as real ones do.
+"""Random hand poses within anatomical limits, with correlated fingers.
 
 A pose is 15 joints x 3 angles (flexion, abduction, twist) about the axes and within the limits of `utnet.hand.anatomy`.
 The last joint of a finger follows the middle one at about two thirds (Cobos et al., 2008).
@@ -15,7 +15,7 @@ from utnet.hand.arrays import load_open_hand
 NUM_HAND_JOINTS = 15
 
 PALM_M = np.array([-0.08, -0.01, 0.0])
-"""The middle of the right open hand from its wrist, hand frame."""
+"""Middle of the palm of the right open hand relative to its wrist, hand frame."""
 
 AXES = anatomical_axes(load_open_hand())
 
@@ -32,17 +32,17 @@ _KK = _K @ _K
 
 def angles_to_pose(angles_rad: np.ndarray) -> np.ndarray:
     """(..., 15, 3) flexion, abduction, twist -> (..., 15, 3, 3) rotations: abduction, then flexion, then twist."""
-    # The axes are fixed, so Rodrigues' formula needs only a sine and a cosine an angle.
+    # With fixed axes Rodrigues' formula needs only the sine and cosine of each angle.
     sin, cos = np.sin(angles_rad)[..., None, None], np.cos(angles_rad)[..., None, None]
     turns = np.eye(3) + sin * _K + (1 - cos) * _KK
     return turns[..., 1, :, :] @ turns[..., 0, :, :] @ turns[..., 2, :, :]
 
 
 def sample_angles(rng: np.random.Generator) -> np.ndarray:
-    """A random pose as (15, 3) angles in radians within `JOINT_LIMITS_RAD`.
+    """Draws a random pose: (15, 3) angles in radians within `JOINT_LIMITS_RAD`.
 
-    Four fifths of the hands curl their fingers together with neighbours alike, the others stretch some fingers and
-    close the rest. Spreading dies out as the fingers close, and the thumb lies over closed fingers, not inside them.
+    80 % of the hands have correlated curls of neighbouring fingers; the others have some fingers stretched and the rest
+    closed. Spread decreases as fingers close, and the thumb lies over closed fingers.
     """
     if rng.random() < 0.8:
         curl = np.clip(rng.beta(1.0, 1.4) + 0.18 * np.cumsum(rng.normal(size=4)) * rng.choice([-1, 1]), 0, 1)
@@ -70,16 +70,17 @@ def sample_angles(rng: np.random.Generator) -> np.ndarray:
 
 
 def sample_betas(rng: np.random.Generator, std: float = 1.0) -> np.ndarray:
-    """(10,) shape coefficients: normal with the given standard deviation, at most 2.5 of them from the mean."""
+    """Draws (10,) shape coefficients: normal, truncated at 2.5 standard deviations."""
     return np.clip(rng.normal(size=NUM_BETAS), -2.5, 2.5) * std
 
 
 def sample_orientation(rng: np.random.Generator, max_tilt_deg: float = 180.0) -> np.ndarray:
-    """(3, 3) rotation of the hand into a camera that it faces, uniform.
+    """Draws a uniform random rotation (3, 3), hand to camera.
 
     Args:
-        max_tilt_deg: largest angle between the viewing axis and the palm's normal or its opposite; from 90 on the
-            rotations are uniform over the whole sphere.
+        rng: of the rotation.
+        max_tilt_deg: maximum angle between the viewing axis and the normal of the palm or back; 90 or more is the whole
+            sphere.
     """
     while True:
         q = rng.normal(size=4)
@@ -91,5 +92,5 @@ def sample_orientation(rng: np.random.Generator, max_tilt_deg: float = 180.0) ->
                 [2 * (x * z - y * w), 2 * (y * z + x * w), 1 - 2 * (x * x + y * y)],
             ]
         )
-        if abs(R[2, 1]) >= np.cos(np.deg2rad(min(max_tilt_deg, 90.0))) - 1e-9:  # the palm's normal is the hand's y axis
+        if abs(R[2, 1]) >= np.cos(np.deg2rad(min(max_tilt_deg, 90.0))) - 1e-9:  # y: normal of the palm
             return R

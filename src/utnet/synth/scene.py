@@ -1,4 +1,4 @@
-"""A posed hand, a camera and an appearance -> a picture with metric depth, a mask and exact labels."""
+"""Plain rendering: a posed hand, a camera and an appearance -> picture, metric depth, mask and exact labels."""
 
 from __future__ import annotations
 
@@ -11,24 +11,25 @@ import torch
 
 from utnet.hand import HandModel
 from utnet.render.raster import Fragments, interpolate, rasterize, vertex_normals
+from utnet.rotations import axis_angle_to_matrix
 from utnet.synth.appearance import Appearance, background, finish, shade, white_noise
 from utnet.synth.forearm import wrist_loop
 from utnet.types import HandParams
 
 _FOREARM_RINGS_M = (0.02, 0.05, 0.11, 0.2)
-"""Distances of the forearm's rings from the wrist's edge."""
+"""Distances of the forearm's rings from the edge of the wrist."""
 
 
 @dataclass(frozen=True)
 class Render:
-    """A picture and what is true of it.
+    """A rendered picture and its ground truth.
 
     Attributes:
         rgb: (H, W, 3) uint8.
         depth_m: (H, W) float32, 0 where there is no reading.
-        mask: (H, W) bool, the hand without its forearm.
+        mask: (H, W) bool, visible hand without forearm.
         joints_cam_m: (21, 3) camera frame.
-        vertices_cam_m: (V, 3) camera frame, the hand alone.
+        vertices_cam_m: (V, 3) camera frame, without the forearm.
     """
 
     rgb: np.ndarray
@@ -39,7 +40,7 @@ class Render:
 
 
 @dataclass(frozen=True)
-class Posed:
+class PosedHand:
     """A decoded hand in the camera frame.
 
     Attributes:
@@ -52,14 +53,14 @@ class Posed:
     joints_m: np.ndarray
     R: np.ndarray
 
-    def turned(self, R: np.ndarray) -> Posed:
-        """The same hand in a camera turned by R (old camera to new camera)."""
+    def turned(self, R: np.ndarray) -> PosedHand:
+        """Returns the same hand in a camera rotated by R (old camera to new camera)."""
         R = R.astype(np.float32)
-        return Posed(self.vertices_m @ R.T, self.joints_m @ R.T, R @ self.R)
+        return PosedHand(self.vertices_m @ R.T, self.joints_m @ R.T, R @ self.R)
 
 
 class SceneRenderer:
-    """Draws one open hand, right or left, with a forearm."""
+    """Renders one open hand, right or left, with a forearm."""
 
     def __init__(self, side: str = "right", *, forearm: bool = True):
         self.hand = HandModel.open(side)
@@ -70,8 +71,8 @@ class SceneRenderer:
         faces = _tube_faces(self._loop, self.hand.num_vertices) if forearm else np.empty((0, 3), np.int64)
         self.faces = np.concatenate([hand_faces, faces]).astype(np.int32)
 
-    def decode(self, params: HandParams) -> Posed:
-        """One hand's parameters (numpy, no batch axis) decoded into the camera frame."""
+    def decode(self, params: HandParams) -> PosedHand:
+        """Decodes the parameters of one hand (numpy, no batch axis) in the camera frame."""
 
         def tensor(array):
             return torch.from_numpy(np.asarray(array, np.float32))[None]
@@ -79,11 +80,11 @@ class SceneRenderer:
         with torch.inference_mode():
             mesh = self.hand(tensor(params.global_orient), tensor(params.hand_pose), tensor(params.betas))
         shift, R = params.transl_m.astype(np.float32), params.global_orient[0].astype(np.float32)
-        return Posed(mesh.vertices_m[0].numpy() + shift, mesh.joints_m[0].numpy() + shift, R)
+        return PosedHand(mesh.vertices_m[0].numpy() + shift, mesh.joints_m[0].numpy() + shift, R)
 
     def render(
         self,
-        posed: Posed,
+        posed: PosedHand,
         K_px: np.ndarray,
         size_wh: tuple[int, int],
         appearance: Appearance,
@@ -91,15 +92,15 @@ class SceneRenderer:
         rng: np.random.Generator,
         depth_noise_m: float = 0.001,
     ) -> Render:
-        """Draws the hand.
+        """Renders the hand.
 
         Args:
-            posed: the hand in the camera's frame.
-            K_px: (3, 3) of the picture to make.
+            posed: the hand in the camera frame.
+            K_px: (3, 3) intrinsics of the picture.
             size_wh: its width and height.
             appearance: skin, light, background.
-            rng: noise of this frame and how the forearm bends.
-            depth_noise_m: standard deviation of the depth's noise at 1 m (it grows with the square of the distance).
+            rng: for noise and the bend of the forearm.
+            depth_noise_m: standard deviation of depth noise at 1 m (it grows with the square of the distance).
         """
         mesh, colors = self.surface(posed, appearance, rng)
         fragments = rasterize(mesh, self.faces, K_px, size_wh)
@@ -115,16 +116,18 @@ class SceneRenderer:
             vertices_cam_m=posed.vertices_m,
         )
 
-    def surface(self, posed: Posed, appearance: Appearance, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        """(N, 3) vertices of the hand and its forearm in the camera frame, and their (N, 3) shaded colours."""
+    def surface(
+        self, posed: PosedHand, appearance: Appearance, rng: np.random.Generator
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """(N, 3) vertices of hand and forearm in the camera frame, and their (N, 3) shaded colours."""
         mesh = posed.vertices_m
         if self._forearm:
             mesh = np.concatenate([mesh, self._forearm_vertices(posed, rng.normal(0, 0.25, 2))])
         on_skin = (mesh - posed.joints_m[0]) @ posed.R
         return mesh, shade(appearance, on_skin, vertex_normals(mesh, self.faces))
 
-    def _forearm_vertices(self, posed: Posed, bend: np.ndarray) -> np.ndarray:
-        """Rings behind the wrist's edge, growing a little and turning by `bend` (rad, about the hand's y and z)."""
+    def _forearm_vertices(self, posed: PosedHand, bend: np.ndarray) -> np.ndarray:
+        """Rings behind the edge of the wrist, widening and rotated by `bend` (rad, about the hand's y and z)."""
         edge, R = posed.vertices_m[self._loop], posed.R
         centre = edge.mean(0)
         away = R[:, 0] if self.hand.side == "right" else -R[:, 0]  # fingers point along -x on a right hand
@@ -132,7 +135,7 @@ class SceneRenderer:
         rings, position, previous = [], centre, 0.0
         for distance in _FOREARM_RINGS_M:
             share = min(distance / _FOREARM_RINGS_M[1], 1.0)
-            turn = cv2.Rodrigues(axis.astype(float) * share)[0].astype(np.float32)
+            turn = axis_angle_to_matrix(axis.astype(float) * share).astype(np.float32)
             position = position + turn @ away * np.float32(distance - previous)
             previous = distance
             rings.append((edge - centre) @ turn.T * np.float32(1 + 1.2 * distance) + position)
@@ -148,7 +151,7 @@ def sensor_depth(
     rng: np.random.Generator,
     noise_m: float,
 ) -> np.ndarray:
-    """The hand's depth over a tilted plane behind it, with noise that grows as the distance squared."""
+    """Depth of the hand in front of a tilted plane, with noise proportional to the squared distance."""
     height, width = fragments.face.shape
     inverse = np.linalg.inv(K_px)
     x = (np.arange(width) * inverse[0, 0] + inverse[0, 2]).astype(np.float32)
@@ -162,7 +165,7 @@ def sensor_depth(
 
 
 def _tube_faces(loop: np.ndarray, first_new: int) -> np.ndarray:
-    """Faces of rings of len(loop) vertices behind the loop, closed by one last vertex; outward like the hand's."""
+    """Faces of rings of len(loop) vertices behind the loop, closed by a last vertex and facing outwards."""
     num = len(loop)
     rings = [loop] + [first_new + k * num + np.arange(num) for k in range(len(_FOREARM_RINGS_M))]
     faces = []

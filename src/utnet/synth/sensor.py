@@ -1,4 +1,4 @@
-"""What a camera does to light: exposure, colour balance, lens and motion blur, noise, tone curve, scaling, JPEG."""
+"""Camera model: exposure, white balance, lens and motion blur, noise, tone curve, scaling, JPEG."""
 
 from __future__ import annotations
 
@@ -11,33 +11,33 @@ from utnet.synth.appearance import white_noise
 
 _CURVE = 4096
 _LIGHT = np.linspace(0, 1, _CURVE)
-# Bright light is rolled off softly before it saturates.
+# Highlights are rolled off softly before they saturate.
 _LOG_LIGHT = np.log(
     np.where(_LIGHT < 0.8, np.maximum(_LIGHT, 1e-6), 0.8 + 0.2 * np.tanh((_LIGHT - 0.8) / 0.2) / np.tanh(1.0))
 ).astype(np.float32)
 _METERING = 0.6
-"""How far exposure follows the brightness: at 1 all hands would come out equally bright, whatever their skin."""
-_1, _HALF = np.float32(1), np.float32(0.5)  # numba makes float64 of a float32 beside a literal
+"""Strength of automatic exposure; at 1 all hands would have equal brightness regardless of skin tone."""
+_1, _HALF = np.float32(1), np.float32(0.5)  # numba promotes float32 with a literal to float64
 
 
 def soften_edges(light: np.ndarray, face: np.ndarray, part_of_face: np.ndarray) -> np.ndarray:
-    """(H, W, 3) with pixels on an outline mixed with their neighbours, as a pixel that covers both sides sees them."""
+    """Mixes pixels on outlines with their neighbours (anti-aliasing): (H, W, 3) -> (H, W, 3)."""
     out = light.copy()
     _soften_edges(light, face, part_of_face, out)
     return out
 
 
 def take_picture(rng: np.random.Generator, light: np.ndarray, hand: np.ndarray, factors: FactorsConfig) -> np.ndarray:
-    """(H, W, 3) linear light -> uint8 picture.
+    """Simulates a camera: (H, W, 3) linear light -> uint8 picture.
 
     Args:
         rng: of this picture.
         light: (H, W, 3) float32, linear.
-        hand: (H, W) bool, by which the exposure is set beside the whole picture.
+        hand: (H, W) bool, used with the whole picture to set the exposure.
         factors: strengths of exposure, white_balance, lens_blur, motion_blur, rescale, vignette, noise, jpeg.
     """
     height, width = light.shape[:2]
-    sharp = max(width, height) / 224  # blurs are given at this size
+    sharp = max(width, height) / 224  # blurs are defined for 224 px
     gain = _gain(rng, light, hand, factors.exposure)
     balance = np.exp(factors.white_balance * rng.normal(0, 0.07, 3)) * gain
     if rng.random() < 0.25 * factors.motion_blur:
@@ -71,7 +71,7 @@ def take_picture(rng: np.random.Generator, light: np.ndarray, hand: np.ndarray, 
 
 
 def _gain(rng: np.random.Generator, light: np.ndarray, hand: np.ndarray, strength: float) -> float:
-    """Automatic exposure with an error: hand and surroundings come out near the middle, the hand never burnt out."""
+    """Automatic exposure with a random error; the hand is never overexposed."""
     all_of_it = sum(cv2.mean(light)) / 3
     subject = sum(cv2.mean(light, hand.view(np.uint8))) / 3 or all_of_it  # 0 where the hand is hidden
     metered = max(0.7 * subject + 0.3 * all_of_it, 0.02)
@@ -80,7 +80,7 @@ def _gain(rng: np.random.Generator, light: np.ndarray, hand: np.ndarray, strengt
 
 
 def _tone_curve(rng: np.random.Generator, strength: float) -> np.ndarray:
-    """(4096,) uint8: light in [0, 1] to a value: a gamma with more or less contrast and raised blacks."""
+    """(4096,) uint8 tone curve for light in [0, 1]: gamma with random contrast and black level."""
     gamma = np.float32(np.exp(strength * rng.normal(0, 0.1)) / 2.2)
     y = np.exp(gamma * _LOG_LIGHT)
     y += np.float32(strength * rng.uniform(-0.25, 0.5)) * (y * y * (3 - 2 * y) - y)

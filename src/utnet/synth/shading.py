@@ -1,10 +1,9 @@
-"""Light from surfaces: shading of every pixel of a scene, with shadows, crevices, relief and highlights.
+"""Shading of a scene with shadows, ambient occlusion, relief and highlights.
 
-Light from around is dimmed by the fingers, palms and objects that stand round a point, taken as capsules, and
-brightened again by what coloured crevices throw back (Jimenez et al., Practical Real-Time Strategies for Accurate
-Indirect Occlusion, 2016). Relief turns the normal as in Mikkelsen, Bump Mapping Unparametrized Surfaces on the GPU
-(2010). Skin's edge of shadow is soft and red, because light wanders in it: the cosine is wrapped, most for red.
-Highlights are Blinn and Phong's, normalised, with Schlick's rise towards grazing views.
+Ambient light is occluded by fingers, palms and objects, approximated by capsules, with interreflection (Jimenez et al.,
+Practical Real-Time Strategies for Accurate Indirect Occlusion, 2016). Relief perturbs the normal (Mikkelsen, Bump
+Mapping Unparametrized Surfaces on the GPU, 2010). Subsurface scattering of skin is approximated by wrapped diffuse
+light, most for red. Highlights are normalised Blinn-Phong with Schlick's Fresnel term.
 """
 
 from __future__ import annotations
@@ -20,8 +19,9 @@ _SHADOW_PX = 128
 _TAPS = np.array([[0.0, 0.0], [-0.9, -0.4], [-0.4, 0.9], [0.9, 0.4], [0.4, -0.9]], np.float32)
 _WRAP = np.array([0.30, 0.14, 0.09], np.float32)
 _SMOOTH_M = np.float32(0.02)
-"""Two neighbours on either side farther apart than this do not tell a surface's relief."""
-# Numba makes float64 of a float32 beside a literal, which costs a third of the time: the kernels' numbers have names.
+"""Relief is ignored where the depth of neighbouring pixels differs by more than this."""
+# Constants are float32 by name, since numba promotes float32 with a literal to float64, which costs a third of the
+# time.
 _0, _1, _2, _HALF, _EIGHTH, _FIFTH, _TINY = (np.float32(v) for v in (0, 1, 2, 0.5, 0.125, 0.2, 1e-9))
 _8, _12 = np.float32(8), np.float32(12)
 _BIAS_M, _LEAST_COSINE, _STEEPEST, _NEAREST = (np.float32(v) for v in (0.003, 0.1, 4, 4))
@@ -38,18 +38,19 @@ def shade_scene(
     capsules: np.ndarray,
     middle_m: np.ndarray,
 ) -> np.ndarray:
-    """Light that comes from every pixel of a scene.
+    """Computes the light of every pixel of a scene.
 
     Args:
         scene: the meshes.
-        fragments: a picture of them by the camera K_px (3, 3).
-        albedo, finish: (H, W, 3) each, as `surface_colors` gives them.
-        lights: what shines.
-        capsules: (C, 8) what stands in the way of light from around: two ends, a radius, and whose bone it is.
-        middle_m: (3,) the hand's middle, camera frame.
+        fragments: their rasterisation.
+        K_px: (3, 3) intrinsics.
+        albedo, finish: (H, W, 3) each, as returned by `surface_colors`.
+        lights: the lights.
+        capsules: (C, 8) occluders of ambient light: two ends, radius, bone.
+        middle_m: (3,) middle of the hand, camera frame.
 
     Returns:
-        (H, W, 3) float32 linear light; anything where nothing is drawn.
+        (H, W, 3) float32 linear light; undefined where nothing is drawn.
     """
     normals = vertex_normals(scene.vertices_m, scene.faces)
     open_share = np.ones(len(normals), np.float32)
@@ -71,7 +72,7 @@ def shade_scene(
 def _shadow_map(
     scene: Scene, lights: Lights, middle_m: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.float32, np.ndarray]:
-    """Distances from a camera at the key light, far away: (R, t, f_px, (S, S) z); empty where there are no shadows."""
+    """Shadow map of the key light from a distant camera: (R, t, f_px, (S, S) z); (1, 1) if there are no shadows."""
     z = -lights.key
     x = np.array([z[2], 0.0, -z[0]]) if abs(z[1]) < 0.9 else np.array([0.0, -z[2], z[1]])
     x /= np.sqrt(x @ x)
@@ -93,12 +94,12 @@ def _shadow_map(
 
 @numba.njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
 def _open_share(vertices, normals, bones, capsules, strength, out):
-    """Share of the light from around that reaches a vertex; capsules hide what a ball in their nearest place would."""
+    """Fraction of ambient light that reaches each vertex; a capsule occludes like a ball at its nearest point."""
     for v in range(vertices.shape[0]):
         px, py, pz = vertices[v, 0], vertices[v, 1], vertices[v, 2]
         nx, ny, nz = normals[v, 0], normals[v, 1], normals[v, 2]
         if nx * px + ny * py + nz * pz > _AWAY * pz:
-            continue  # it looks away from the camera
+            continue  # faces away from the camera
         share = _1
         for c in range(capsules.shape[0]):
             bone = int(capsules[c, 7])
@@ -110,7 +111,7 @@ def _open_share(vertices, normals, bones, capsules, strength, out):
             r = capsules[c, 6]
             start = -(dx * nx + dy * ny + dz * nz)
             if start < 0 and start + ex * nx + ey * ny + ez * nz < 0:
-                continue  # all of it lies behind the surface
+                continue  # entirely behind the surface
             along = (dx * ex + dy * ey + dz * ez) / (ex * ex + ey * ey + ez * ez + _TINY)
             along = min(max(along, _0), _1)
             dx, dy, dz = along * ex - dx, along * ey - dy, along * ez - dz
@@ -125,10 +126,9 @@ def _open_share(vertices, normals, bones, capsules, strength, out):
 
 @numba.njit(inline="always", fastmath=True, error_model="numpy")
 def _lit(x, y, z, cosine, R, t, f_px, depth, softness):
-    """Share of the key light that reaches a point: five looks at the shadow map.
+    """Fraction of the key light that reaches a point, by five samples of the shadow map.
 
-    A surface that the light grazes lies at many distances within one pixel of the map, so it must be farther behind
-    what hides it.
+    The depth bias grows with the slope, since a surface at grazing angles covers many distances within one pixel.
     """
     size, half = depth.shape[0], np.float32(depth.shape[0]) * _HALF
     lz = R[2, 0] * x + R[2, 1] * y + R[2, 2] * z + t[2]
@@ -148,7 +148,7 @@ def _lit(x, y, z, cosine, R, t, f_px, depth, softness):
 
 @numba.njit(inline="always", fastmath=True, error_model="numpy")
 def _mirrored(nx, ny, nz, vx, vy, vz, lx, ly, lz, shininess):
-    """The highlight of a light, without the surface's gloss."""
+    """Specular highlight of a light, before multiplication by gloss."""
     hx, hy, hz = lx + vx, ly + vy, lz + vz
     inv = _1 / np.sqrt(hx * hx + hy * hy + hz * hz + _TINY)
     cosine = max((nx * hx + ny * hy + nz * hz) * inv, _0)
@@ -162,7 +162,7 @@ def _mirrored(nx, ny, nz, vx, vy, vz, lx, ly, lz, shininess):
 
 @numba.njit(inline="always", fastmath=True, error_model="numpy")
 def _slopes(x, y, px_m, face, depth_m, part_of_face, finish):
-    """Rise of the relief to the right and downwards; 0 along outlines."""
+    """Gradient of the relief to the right and downwards; 0 along outlines."""
     height, width = face.shape
     if x == 0 or y == 0 or x == width - 1 or y == height - 1:
         return _0, _0
@@ -182,7 +182,7 @@ def _slopes(x, y, px_m, face, depth_m, part_of_face, finish):
 
 @numba.njit(inline="always", fastmath=True, error_model="numpy")
 def _from_around(k, around, x, y, z):
-    """Light from around in a direction, E(n)."""
+    """Ambient irradiance E(n) for a normal."""
     e = around[k, 0] + around[k, 1] * x + around[k, 2] * y + around[k, 3] * z
     e += around[k, 4] * x * x + around[k, 5] * y * y + around[k, 6] * z * z
     return max(e + around[k, 7] * x * y + around[k, 8] * x * z + around[k, 9] * y * z, _0)
@@ -214,11 +214,11 @@ def _shade(
             vx, vy, vz = -px * inv, -py * inv, -z * inv
             inv = _1 / np.sqrt(nx * nx + ny * ny + nz * nz + _TINY)
             if nx * vx + ny * vy + nz * vz < 0:
-                inv = -inv  # the inside of a sleeve is seen from its back
+                inv = -inv  # the inside of a sleeve has inverted normals
             nx, ny, nz = nx * inv, ny * inv, nz * inv
             gx, gy = _slopes(x, y, z / f_px, face, depth_m, part_of_face, finish)
             if gx != 0 or gy != 0:
-                # The height's gradient on the screen, laid onto the surface's plane.
+                # Projects the screen-space gradient onto the surface.
                 along = gx * nx + gy * ny
                 nx, ny, nz = nx - gx + along * nx, ny - gy + along * ny, nz + along * nz
                 inv = _1 / np.sqrt(nx * nx + ny * ny + nz * nz)

@@ -1,9 +1,8 @@
-"""Skin: its colour from melanin and blood, and the chart that tells where on the open hand something lies.
+"""Skin: colour from melanin and blood, and a chart (texture coordinates) of the open hand.
 
-The hand is laid flat once: every vertex gets a place (x, z) on a chart in metres and a share of palm (0: back,
-1: palm). What is painted on back and palm (`skin_atlas`) has no seam, then, and the forearm goes on along x.
-Albedo follows Beer and Lambert: light is scattered by the dermis and absorbed by melanin and haemoglobin, whose
-absorption in red, green and blue is fixed.
+The hand is flattened once: every vertex gets coordinates (x, z) in metres and a palm weight (0: back, 1: palm). The
+textures of back and palm (`skin_atlas`) therefore have no seam, and the forearm continues along x. Albedo follows the
+Beer-Lambert law: the dermis scatters light, melanin and haemoglobin absorb it with fixed RGB coefficients.
 """
 
 from __future__ import annotations
@@ -20,12 +19,12 @@ from utnet.synth.poses import AXES
 
 @dataclass(frozen=True)
 class Chart:
-    """The hand laid flat.
+    """The flattened hand.
 
     Attributes:
-        places: (V, 3) x and z on the chart in metres, share of palm.
-        joints: (16, 2) the joints' places.
-        tips: (5, 2) the fingertips' places, thumb to little finger.
+        places: (V, 3) x and z on the chart in metres, and palm weight.
+        joints: (16, 2) joints on the chart.
+        tips: (5, 2) fingertips on the chart, thumb to little finger.
     """
 
     places: np.ndarray
@@ -35,13 +34,13 @@ class Chart:
 
 @lru_cache(maxsize=1)
 def chart() -> Chart:
-    """The open hand's chart. The thumb is turned flat first, its nail up."""
+    """Returns the chart of the open hand. The thumb is first rotated flat, nail up."""
     hand = load_open_hand()
     vertices, J = hand.v_template.astype(float), hand.J_template.astype(float)
     tips = vertices[hand.tip_vertices]
     bone = tips[0] - J[13]
     bone /= np.linalg.norm(bone)
-    across = AXES[12, 0] - bone * (AXES[12, 0] @ bone)  # the thumb bends about it
+    across = AXES[12, 0] - bone * (AXES[12, 0] @ bone)  # flexion axis of the thumb
     across /= np.linalg.norm(across)
     flat = np.array([bone[0], 0.0, bone[2]])
     flat /= np.linalg.norm(flat)
@@ -66,7 +65,7 @@ def chart() -> Chart:
 
 
 def skin_albedo(melanin: float, blood: float) -> np.ndarray:
-    """(3,) linear albedo of a patch of skin; `surfaces.surface_colors` does the same at every pixel."""
+    """(3,) linear albedo of skin, as in `surfaces.surface_colors`."""
     return DERMIS * np.exp(-melanin * MELANIN - blood * BLOOD) + SURFACE
 
 
@@ -77,9 +76,9 @@ SURFACE = 0.008
 
 
 def sample_skin(rng: np.random.Generator, strength: float) -> tuple[float, float]:
-    """Melanin and blood of a person: from the lightest to the darkest tone of the Monk scale at strength 1.
+    """Draws melanin and blood of a person.
 
-    Strength 0 is one medium tone.
+    Strength 1 covers the lightest to the darkest tone of the Monk scale; strength 0 is one medium tone.
     """
     u = rng.random()
     melanin, blood = 0.03 + 2.7 * u**1.7, rng.uniform(0.2, 0.55)

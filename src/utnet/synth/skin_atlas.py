@@ -1,6 +1,6 @@
-"""What is painted on the open hand's chart: nails, creases, knuckles, veins, tendons, freckles, the paler palm.
+"""Textures of the open hand's chart: nails, creases, knuckles, veins, tendons, freckles, the paler palm.
 
-Lines and places are given on the chart in metres (`skin.chart`), two pictures for each of a few hands: back and palm.
+Lines and positions are in metres on the chart (`skin.chart`). Each of a few hands has two textures: back and palm.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ import numpy as np
 from utnet.synth.skin import chart
 
 CHANNELS = ("melanin", "blood", "nail", "vein", "crease", "relief", "mottle", "freckle")
-"""Of the atlas, uint8. melanin: 128 is the skin's own; blood: 64 is; relief and mottle: 128 is none; freckle: on nails
-their white, the moon and the free edge."""
+"""Channels of the atlas, uint8. Neutral values: melanin 128, blood 64, relief and mottle 128. freckle: on nails the
+white of lunula and free edge."""
 
 ATLAS_MM = 0.5
 _X0, _Z0, _WIDTH, _HEIGHT = -0.205, -0.085, 800, 360
@@ -22,7 +22,7 @@ NUM_ATLASES, NUM_LEVELS = 4, 3
 
 _FINGERS = {"thumb": (13, 14, 15), "index": (1, 2, 3), "middle": (4, 5, 6), "ring": (10, 11, 12), "little": (7, 8, 9)}
 _HALF_WIDTH_M = {"thumb": 0.0095, "index": 0.0078, "middle": 0.0080, "ring": 0.0075, "little": 0.0066}
-# Lines of the palm on the chart (metres), from the thumb's side and from the little finger's.
+# Lines of the palm on the chart (metres), from the sides of the thumb and the little finger.
 _PALM_LINES = (
     ((-0.060, -0.047), (-0.068, -0.028), (-0.076, -0.008), (-0.086, 0.010)),
     ((-0.072, 0.036), (-0.066, 0.018), (-0.057, -0.006), (-0.043, -0.032)),
@@ -32,9 +32,9 @@ _PALM_LINES = (
 
 @lru_cache(maxsize=1)
 def atlases() -> tuple[np.ndarray, ...]:
-    """Levels of detail: each (NUM_ATLASES, 2, H, W, 8) uint8, every level at half the last one's size.
+    """Levels of detail, each (NUM_ATLASES, 2, H, W, 8) uint8, every level at half the size of the previous one.
 
-    Made once from a fixed seed, so that a picture depends on nothing but its own seed.
+    Made once from a fixed seed, so that a picture depends only on its own seed.
     """
     rng = np.random.default_rng(20260103)
     full = np.stack([np.stack([_back(rng), _palm(rng)]) for _ in range(NUM_ATLASES)])
@@ -53,17 +53,17 @@ def atlases() -> tuple[np.ndarray, ...]:
 
 
 def chart_origin() -> np.ndarray:
-    """(2,) float32: x and z of the atlas's first texel, metres."""
+    """(2,) float32: x and z of the first texel, metres."""
     return np.array([_X0, _Z0], np.float32)
 
 
 def _px(points: np.ndarray) -> np.ndarray:
-    """Chart places (metres) to pixels of the atlas."""
+    """Chart coordinates (metres) to pixels of the atlas."""
     return (np.asarray(points, float) - [_X0, _Z0]) / (ATLAS_MM / 1000)
 
 
 def _clouds(rng: np.random.Generator, cells: tuple[int, ...]) -> np.ndarray:
-    """(H, W) float32 noise of several sizes, standard deviation about 1; `cells` across the height."""
+    """(H, W) float32 multi-scale noise with standard deviation about 1; `cells` across the height."""
     out = np.zeros((_HEIGHT, _WIDTH), np.float32)
     for n in cells:
         grid = rng.normal(size=(n, n * _WIDTH // _HEIGHT)).astype(np.float32)
@@ -81,7 +81,7 @@ def _strokes(lines: list[tuple[np.ndarray, float, float]], blur_px: float) -> np
 
 
 def _smooth(points: np.ndarray) -> np.ndarray:
-    """A polyline with its corners cut twice (Chaikin)."""
+    """Smooths a polyline by two steps of Chaikin's corner cutting."""
     for _ in range(2):
         points = np.asarray(points, float)
         cut = np.stack([0.75 * points[:-1] + 0.25 * points[1:], 0.25 * points[:-1] + 0.75 * points[1:]], 1)
@@ -98,7 +98,7 @@ def _blob(canvas: np.ndarray, centre: np.ndarray, size_m: float, amount: float) 
 
 
 def _across(finger: str, level: int, along_m: float, half_m: float, bow_m: float) -> np.ndarray:
-    """Three points of a line across a finger, `along_m` from the joint of that level towards the tip."""
+    """Three points of a line across a finger, at `along_m` from the joint of that level towards the tip."""
     layout = chart()
     joints = layout.joints[list(_FINGERS[finger])]
     ends = np.concatenate([joints, layout.tips[list(_FINGERS).index(finger)][None]])
@@ -150,7 +150,7 @@ def _back(rng: np.random.Generator) -> np.ndarray:
 
 
 def _paint_nail(rng: np.random.Generator, number: int, nails: np.ndarray, white: np.ndarray) -> None:
-    """A rounded square; a pale moon at its root and a white edge at its end, in place."""
+    """Paints a nail, in place: a rounded square with a pale lunula and a white free edge."""
     layout, finger = chart(), list(_FINGERS)[number]
     tip = layout.tips[number]
     along = tip - layout.joints[_FINGERS[finger][2]]
@@ -171,7 +171,7 @@ def _paint_nail(rng: np.random.Generator, number: int, nails: np.ndarray, white:
 def _palm(rng: np.random.Generator) -> np.ndarray:
     layout = chart()
     xs = (np.arange(_WIDTH) * (ATLAS_MM / 1000) + _X0).astype(np.float32)
-    hand = 1 / (1 + np.exp((xs - 0.004) / 0.006))  # the palm's pale skin ends in the wrist's lines
+    hand = 1 / (1 + np.exp((xs - 0.004) / 0.006))  # the pale skin of the palm ends at the wrist
     melanin = np.tile(1 - 0.72 * hand, (_HEIGHT, 1)).astype(np.float32)
     blood = np.tile(1 + 0.35 * hand, (_HEIGHT, 1)).astype(np.float32)
     for place, size, amount in (
@@ -187,7 +187,7 @@ def _palm(rng: np.random.Generator) -> np.ndarray:
         folds = ((1, 0.0), (1, 0.0022), (2, 0.0)) if finger != "thumb" else ((1, 0.0), (2, 0.0), (2, 0.002))
         for level, along in folds:
             lines.append((_across(finger, level, along + rng.normal(0, 4e-4), half, rng.normal(0, 6e-4)), 0.8, 0.9))
-        if finger != "thumb":  # where the finger meets the palm, half-way to the middle joint
+        if finger != "thumb":  # base of the finger, half-way to the middle joint
             root = 0.5 * float(np.linalg.norm(layout.joints[_FINGERS[finger][1]] - layout.joints[_FINGERS[finger][0]]))
             lines.append((_across(finger, 0, root, half, 0.0), 0.9, 0.8))
     for line in _PALM_LINES:
@@ -213,7 +213,7 @@ def _palm(rng: np.random.Generator) -> np.ndarray:
 
 
 def _veins(rng: np.random.Generator) -> np.ndarray:
-    """A net from between the knuckles over the back into the forearm."""
+    """(H, W) network of veins from between the knuckles over the back into the forearm."""
     knuckles = chart().joints[[1, 4, 10, 7]]
     starts = (knuckles[:-1] + knuckles[1:]) / 2 + [0.008, 0.0]
     lines, joints = [], []
@@ -231,7 +231,7 @@ def _veins(rng: np.random.Generator) -> np.ndarray:
 
 
 def _tendons(rng: np.random.Generator) -> np.ndarray:
-    """Ridges from the knuckles towards the wrist."""
+    """(H, W) ridges from the knuckles towards the wrist."""
     lines = []
     for joint in (1, 4, 10, 7):
         knuckle = chart().joints[joint]

@@ -1,4 +1,4 @@
-"""An endless, seeded stream of labelled synthetic hands, drawn straight into their crops."""
+"""Seeded source of labelled synthetic hands, rendered directly as crops."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from utnet.synth.full import FullRenderer
 from utnet.synth.gestures import sample_pose
 from utnet.synth.motion import sample_camera
 from utnet.synth.poses import PALM_M, angles_to_pose, sample_angles, sample_betas, sample_orientation
-from utnet.synth.scene import Posed, Render, SceneRenderer
+from utnet.synth.scene import PosedHand, Render, SceneRenderer
 from utnet.types import HandParams, Sample
 
 _SIZE_WH = layouts.DEXYCB_SIZE_WH
-"""The virtual camera's picture, as large as those of the data sets."""
+"""Picture size of the virtual camera, as in the data sets."""
 _LOOK, _ABSENCE = 1, 2
-"""Streams of random numbers of full appearance, apart from the hand's own."""
+"""Random streams of full appearance, separate from that of the hand."""
 
 
 class SyntheticHands:
-    """Map-style source of right-hand crops: item i depends on (seed, i) alone.
+    """Map-style source of right-hand crops: item i depends only on (seed, i).
 
-    The crop of a virtual 640x480 camera is rendered at its own resolution: the same affine and the same camera as
-    cutting it out with `utnet.data.transforms.crop`, without drawing the rest of the picture.
+    A crop of a virtual 640x480 camera is rendered directly at crop resolution, with the same affine and camera as
+    `utnet.data.transforms.crop`.
 
     Attributes:
         size_px: side of the crops.
@@ -59,7 +59,7 @@ class SyntheticHands:
         return f"synth/{self.seed}/{index}"
 
     def sequence(self, index: int) -> str:
-        """Every item is a scene of its own."""
+        """The key: every item is a separate scene."""
         return self.key(index)
 
     def __getitem__(self, index: int) -> Sample:
@@ -91,7 +91,7 @@ class SyntheticHands:
             is_crop=True,
         )
 
-    def _render(self, posed: Posed, K: np.ndarray, rng: np.random.Generator, index: int) -> Render:
+    def _render(self, posed: PosedHand, K: np.ndarray, rng: np.random.Generator, index: int) -> Render:
         size_wh = (self.size_px, self.size_px)
         if isinstance(self._renderer, FullRenderer):
             return self._renderer.render(posed, K, size_wh, (self.seed, index, _LOOK))
@@ -109,7 +109,7 @@ class SyntheticHands:
         return sample_pose(rng, gestures=factors.gestures, contact=factors.contact > 0)
 
     def _sample_view(self, rng: np.random.Generator) -> tuple[HandParams, np.ndarray]:
-        """A hand somewhere in the view of a random camera: parameters in its frame and its K (640x480)."""
+        """Draws a hand in the view of a random camera: parameters in the camera frame and K (640x480)."""
         synth = self.synth
         K = sample_camera(rng, synth.fov_deg, _SIZE_WH)
         z = rng.uniform(*synth.distance_m)

@@ -1,4 +1,4 @@
-"""Meshes with a surface each, put together into one scene, and what every pixel of a picture of it is made of."""
+"""Meshes with surface materials, merged into one scene, and the surface properties of every pixel."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ SRGB_TO_LINEAR = ((np.arange(256) / 255) ** 2.2).astype(np.float32)
 
 @dataclass(frozen=True)
 class Skin:
-    """A person's skin. Amounts are factors on what the atlas holds, 0 is none.
+    """Skin of a person. Amounts are factors on the channels of the atlas, 0 is none.
 
     Attributes:
         melanin, blood: as in `skin.skin_albedo`.
         variation: of the palm's and the knuckles' colour and the mottling.
         nails, veins, creases, freckles, relief: amounts.
         polish: (3,) linear colour of nail polish, or None.
-        gloss: share of light that the surface mirrors straight on; shininess its exponent.
-        atlas: which picture of the skin.
+        gloss: specular reflectance at normal incidence; shininess: its exponent.
+        atlas: index of the texture.
     """
 
     melanin: float
@@ -48,15 +48,15 @@ class Skin:
 
 
 @dataclass(frozen=True)
-class Stuff:
+class Material:
     """Cloth, wood, plastic: two colours mixed by a procedural texture.
 
     Attributes:
         dark, bright: (3,) linear colours where the texture is dark and where it is bright.
         texture: index into `textures.textures`.
-        texels_m: texels of the texture a metre.
-        bump_m: height of the texture's bright places over its dark ones.
-        gloss, shininess: as of the skin.
+        texels_m: texels per metre.
+        bump_m: height difference of bright and dark texels.
+        gloss, shininess: as in `Skin`.
     """
 
     dark: np.ndarray
@@ -81,23 +81,24 @@ class Part:
     Attributes:
         vertices_m: (V, 3) camera frame.
         faces: (F, 3) counter-clockwise seen from outside.
-        places: (V, 3) where each vertex is on its surface's picture, metres; the third number is the share of palm.
-        surface: what it is made of.
-        bones: (V,) number of the capsule that a vertex belongs to and is not darkened by, -1 for none.
-        num_closed: of how many of its first faces nobody can see the inside while the whole part is before the camera.
+        places: (V, 3) texture coordinates in metres, and palm weight.
+        surface: its material.
+        bones: (V,) index of the capsule that a vertex belongs to (it is not occluded by it), -1 for none.
+        num_closed: number of leading faces that are visible only from outside if the whole part is in front of the
+            camera.
     """
 
     vertices_m: np.ndarray
     faces: np.ndarray
     places: np.ndarray
-    surface: Skin | Stuff
+    surface: Skin | Material
     bones: np.ndarray | None = None
     num_closed: int = 0
 
 
 @dataclass(frozen=True)
 class Scene:
-    """All parts as one mesh; `part_of_face` tells which part a face belongs to, `closed` whose inside is never seen."""
+    """All parts as one mesh. `part_of_face`: part of each face; `closed`: faces visible only from outside."""
 
     vertices_m: np.ndarray
     faces: np.ndarray
@@ -109,10 +110,10 @@ class Scene:
 
     @classmethod
     def of(cls, parts: list[Part]) -> Scene:
-        """Puts parts together, in their order."""
+        """Merges parts, in order."""
         firsts = np.cumsum([0] + [len(part.vertices_m) for part in parts[:-1]])
         bones = [np.full(len(p.vertices_m), -1, np.int32) if p.bones is None else p.bones for p in parts]
-        # Of what reaches into the lens faces are missing, and one looks through the gap at all the others' insides.
+        # Faces in front of the near plane are missing, so the inside of such a part is visible.
         closed = [0 if p.vertices_m[:, 2].min() < NEAR_M else p.num_closed for p in parts]
         return cls(
             vertices_m=np.concatenate([part.vertices_m for part in parts]).astype(np.float32),
@@ -126,12 +127,12 @@ class Scene:
 
 
 def faces_to_draw(vertices_m: np.ndarray, faces: np.ndarray, closed: np.ndarray) -> np.ndarray:
-    """(F, 3) faces with those that show a closed mesh from its inside folded to a point, which nothing draws.
+    """Back-face culling of closed meshes: returns (F, 3) faces with culled faces collapsed to a point.
 
     Args:
-        vertices_m: (V, 3) float32 in the frame of the camera that looks.
+        vertices_m: (V, 3) float32, camera frame.
         faces: (F, 3) int32.
-        closed: (F,) bool, of which a camera outside sees one side only.
+        closed: (F,) bool, faces visible only from outside.
     """
     out = faces.copy()
     _fold_away(vertices_m, faces, closed, out)
@@ -152,16 +153,16 @@ def _fold_away(vertices, faces, closed, out):
 
 
 def surface_colors(scene: Scene, fragments: Fragments, px_m: float) -> tuple[np.ndarray, np.ndarray]:
-    """What every pixel's surface is like.
+    """Surface properties of every pixel.
 
     Args:
         scene: the meshes.
-        fragments: a picture of them.
-        px_m: size of a pixel at the hand, which chooses the level of detail.
+        fragments: their rasterisation.
+        px_m: size of a pixel at the hand, for the level of detail.
 
     Returns:
-        (H, W, 3) linear albedo and (H, W, 3): height of the relief in metres, gloss, shininess. Where nothing is drawn
-        they hold anything.
+        (H, W, 3) linear albedo and (H, W, 3) relief height in metres, gloss, shininess; undefined where nothing is
+        drawn.
     """
     level = int(np.clip(np.round(np.log2(max(px_m / (ATLAS_MM / 1000), 1e-6)) - 0.3), 0, NUM_LEVELS - 1))
     shape = (*fragments.face.shape, 3)
@@ -176,10 +177,10 @@ def surface_colors(scene: Scene, fragments: Fragments, px_m: float) -> tuple[np.
 _DERMIS, _MELANIN, _BLOOD = (a.astype(np.float32) for a in (DERMIS, MELANIN, BLOOD))
 _SURFACE = np.float32(SURFACE)
 _VEIN_RGB = np.array([0.20, 0.12, 0.04], np.float32)
-"""What a full vein takes: red is lost under it."""
+"""Absorption of a vein."""
 _CREASE_M, _VEIN_M, _RELIEF_M, _NAIL_M = (np.float32(v) for v in (4e-4, 5e-4, 4e-4, 2e-4))
 """Depth of a full crease, height of a full vein, of the relief's brightest places and of a nail's rim."""
-# Numba makes float64 of a float32 beside a literal; the kernel's numbers have names.
+# Constants are float32 by name, since numba promotes float32 with a literal to float64.
 _1, _2, _HALF, _QUARTER, _255TH, _128TH, _64TH = (np.float32(v) for v in (1, 2, 0.5, 0.25, 1 / 255, 1 / 128, 1 / 64))
 _WRAP_TEXELS = np.float32(65536)
 _MOTTLE_MELANIN, _MOTTLE_BLOOD, _VEIN_BLOOD = (np.float32(v) for v in (0.14, 0.45, 0.3))
@@ -216,13 +217,13 @@ def _surface_colors(
                 continue
             i = int((v - origin[1]) * per_m)
             j = int((u - origin[0]) * per_m)
-            j = j if j < columns else 2 * columns - 1 - j  # beyond the chart the forearm goes on as its mirror image
+            j = j if j < columns else 2 * columns - 1 - j  # beyond the chart: mirrored
             i, j = min(max(i, 0), rows - 1), min(max(j, 0), columns - 1)
             side = 1 if palm > _HALF else 0
             for k in range(8):
                 c[k] = atlas[int(s[1]), side, i, j, k]
             other = min(palm, _1 - palm)
-            if other > _MIXED:  # along the edge of the hand, a mixture of back and palm
+            if other > _MIXED:  # blend of back and palm along the edge of the hand
                 for k in range(8):
                     c[k] += other * (np.float32(atlas[int(s[1]), 1 - side, i, j, k]) - c[k])
             mottle = (c[6] * _128TH - _1) * s[6]

@@ -1,4 +1,4 @@
-"""Procedural grey textures, of cloth, wood, print and grain, that tile."""
+"""Tileable procedural grey textures of cloth, wood, print and grain."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _EACH = 4
 
 
 def texture_of(rng: np.random.Generator, *kinds: str) -> int:
-    """A random texture of one of the kinds."""
+    """Draws the index of a random texture of one of the kinds."""
     return KINDS.index(kinds[rng.integers(len(kinds))]) * _EACH + int(rng.integers(_EACH))
 
 
@@ -25,7 +25,7 @@ def textures() -> np.ndarray:
 
 
 def tiling_clouds(rng: np.random.Generator, cells: tuple[int, ...], falloff: float = 0.6) -> np.ndarray:
-    """(256, 256) float32 in about [0, 1]: noise of several sizes that tiles, each next one fainter."""
+    """(256, 256) float32 tileable multi-scale noise in about [0, 1]; amplitudes decrease by `falloff`."""
     out = np.zeros((TEXTURE_PX, TEXTURE_PX), np.float32)
     for k, n in enumerate(cells):
         grid = np.pad(rng.normal(size=(n, n)).astype(np.float32), 2, "wrap")

@@ -1,7 +1,7 @@
-"""Synthetic hands as a complete tree in DexYCB's layout (names and numbering: `utnet.io.layouts`).
+"""Synthetic hands as a complete data set in DexYCB's layout (names and numbering: `utnet.io.layouts`).
 
-Labels are the open hand's, so pose coefficients use an identity basis and no mean pose, and the metadata says
-`hand_model: open`. There are no objects: `pose_y` is zero, as the official labels have it for what is not in view.
+Labels are those of the open hand: pose coefficients have an identity basis and no mean pose, and the metadata contains
+`hand_model: open`. There are no objects: `pose_y` is zero, as in official labels of objects out of view.
 """
 
 from __future__ import annotations
@@ -18,9 +18,10 @@ from tqdm import tqdm
 
 from utnet.config import SynthConfig
 from utnet.conventions import SIDES
-from utnet.geometry import axis_angle_to_matrix, matrix_to_axis_angle, mirror_params, project
+from utnet.geometry import mirror_params, project
 from utnet.io import layouts
-from utnet.io.atomic import new_folder
+from utnet.io.atomic import atomic_dir
+from utnet.rotations import axis_angle_to_matrix, matrix_to_axis_angle
 from utnet.synth.appearance import Appearance
 from utnet.synth.motion import (
     Motion,
@@ -38,10 +39,10 @@ from utnet.types import HandParams
 
 _NUM_CAMERAS = len(layouts.DEXYCB_SERIALS)
 _MASTER = 2
-"""The camera whose frame is the world's."""
+"""The camera whose frame is the world frame."""
 
 _WIDE_CONE_DEG = 75.0
-"""The cameras stand within this angle of the rig's axis where hands face anywhere."""
+"""Maximum angle between cameras and the axis of the rig for hands in any orientation."""
 
 _OUT_OF_VIEW_M = 100.0
 
@@ -52,7 +53,7 @@ _SPLIT_CYCLE = ("train", "val", "test", "train")
 
 @dataclass(frozen=True)
 class _Sequence:
-    """Which of the 1,000 sequences (subject, index), which hand, how many frames."""
+    """One of the 1,000 sequences: subject, index, side and number of frames."""
 
     subject: int
     index: int
@@ -62,7 +63,7 @@ class _Sequence:
 
 @dataclass(frozen=True)
 class _Tree:
-    """What all sequences share: folder, seed, knobs, K of the cameras, a renderer for each side."""
+    """Shared by all sequences: folder, seed, config, K of the cameras, renderer of each side."""
 
     root: Path
     seed: int
@@ -73,7 +74,7 @@ class _Tree:
 
 @dataclass(frozen=True)
 class _Rig:
-    """Eight cameras round a place at the origin, whose z axis points away from them.
+    """Eight cameras around the origin; the z axis points away from them.
 
     Attributes:
         R: (8, 3, 3) rig to camera.
@@ -84,7 +85,7 @@ class _Rig:
     t_m: np.ndarray
 
     def to_world(self, camera: int) -> np.ndarray:
-        """(3, 4) camera to world, the world being the master camera."""
+        """(3, 4) camera to world (the master camera)."""
         R = self.R[_MASTER] @ self.R[camera].T
         return np.concatenate([R, (self.t_m[_MASTER] - R @ self.t_m[camera])[:, None]], 1)
 
@@ -98,17 +99,16 @@ def write_dexycb(
     split: str | None = None,
     progress: bool = True,
 ) -> None:
-    """Writes a tree; the same arguments give the same bytes.
+    """Writes the data set; the same arguments give the same bytes.
 
     Args:
-        out: the folder to make; it appears when it is complete.
-        num: pictures with a hand. Eight cameras see every moment, so where `num` is no multiple of eight the last
-            cameras of the last moment look past the hand, labelled as the official data label such frames.
-        seed: of everything random.
+        out: the folder to create, written atomically.
+        num: number of pictures with a hand. There are eight cameras, so if `num` is not a multiple of eight the hand is
+            out of view of the last cameras at the last moment, labelled as in the official data.
+        seed: random seed.
         synth_config: distances, views and shapes of the hands.
-        split: "train", "val" or "test" puts all into that split of s0; None gives train a half,
-            the others a quarter each.
-        progress: show a bar.
+        split: "train", "val" or "test" of s0 for all frames; None gives half to train and a quarter to the others.
+        progress: show a progress bar.
 
     Raises:
         InputError: `out` is not empty, or `num` or `split` is out of range.
@@ -116,7 +116,7 @@ def write_dexycb(
     check_request(num, seed, split, layouts.DEXYCB_SPLITS)
     config = synth_config or SynthConfig()
     plan = _plan(-(-num // _NUM_CAMERAS), split)
-    with new_folder(out) as root:
+    with atomic_dir(out) as root:
         cameras = _write_calibration(root, seed, config)
         renderers = {side: SceneRenderer(side, forearm=config.forearm) for side in SIDES}
         tree = _Tree(root, seed, config, cameras, renderers)
@@ -130,7 +130,7 @@ def write_dexycb(
 
 
 def _plan(moments: int, split: str | None) -> list[_Sequence]:
-    """Spreads moments over short sequences, and these over splits, subjects and sides."""
+    """Distributes moments over short sequences, and these over splits, subjects and sides."""
     per_sequence = min(max(1, moments // 8), 4)
     num_sequences = min(-(-moments // per_sequence), 40 if split == "val" else 160)  # val has 40 places, test 160
     plan, taken = [], dict.fromkeys(layouts.DEXYCB_SPLITS, 0)
@@ -140,7 +140,7 @@ def _plan(moments: int, split: str | None) -> list[_Sequence]:
         n = taken[kind]
         taken[kind] += 1
         round_, subject = n // len(subjects), 3 * n % len(subjects)
-        # Steps without a common factor (3 with 2, 8, 10; 7 with 20, 80) visit every place once, and all setups soon.
+        # Coprime steps (3 with 2, 8, 10; 7 with 20, 80) visit every sequence once and cover all setups early.
         index = indices[(7 * round_ + 11 * subject) % len(indices)]
         side = "left" if (n + round_) % 2 else "right"
         plan.append(_Sequence(subjects[subject], index, side, num_frames))
@@ -148,7 +148,7 @@ def _plan(moments: int, split: str | None) -> list[_Sequence]:
 
 
 def _sequence_name(subject: int, index: int) -> str:
-    """`subject/sequence`; the names sort in the order of their index."""
+    """Returns `subject/sequence`; names sort in the order of their index."""
     day = layouts.DEXYCB_SUBJECTS[subject][:8]
     return f"{layouts.DEXYCB_SUBJECTS[subject]}/{day}_{100000 + index:06d}"
 
@@ -163,7 +163,7 @@ def _write_yaml(path: Path, tree: dict) -> None:
 
 
 def _write_calibration(root: Path, seed: int, config: SynthConfig) -> list[np.ndarray]:
-    """Intrinsics of every camera, extrinsics of every subject's rig, betas of every hand; returns the cameras' K."""
+    """Writes intrinsics of cameras, extrinsics of rigs and betas of hands; returns K of the cameras."""
     rng = np.random.default_rng((seed, 1))
     cameras = [sample_camera(rng, config.fov_deg, layouts.DEXYCB_SIZE_WH) for _ in range(_NUM_CAMERAS)]
     for K, serial in zip(cameras, layouts.DEXYCB_SERIALS, strict=True):
@@ -189,20 +189,20 @@ def _betas(seed: int, subject: int, config: SynthConfig) -> np.ndarray:
 
 
 def _tilt_deg(config: SynthConfig) -> tuple[float, float]:
-    """Half the allowed tilt for the hand about the rig's axis, half for the cameras about it."""
+    """Maximum tilt of hands and of cameras relative to the axis of the rig: half the configured tilt each."""
     if config.max_tilt_deg >= 90:
         return 180.0, _WIDE_CONE_DEG
     return config.max_tilt_deg / 2, config.max_tilt_deg / 2
 
 
 def _sample_rig(rng: np.random.Generator, config: SynthConfig) -> _Rig:
-    """Cameras within a cone, all looking roughly at the origin."""
+    """Draws cameras within a cone, pointing roughly at the origin."""
     cone = np.deg2rad(_tilt_deg(config)[1])
     near, far = config.distance_m
-    near = max(near, min(0.5, far))  # a hand moves about the origin and should stay in view
+    near = max(near, min(0.5, far))  # keeps a hand around the origin in view
     rotations, offsets = [], []
     for camera in range(_NUM_CAMERAS):
-        away = np.arccos(1 - (1 - np.cos(cone)) * rng.random())  # uniform over the cap of the sphere
+        away = np.arccos(1 - (1 - np.cos(cone)) * rng.random())  # uniform over the spherical cap
         around = 2 * np.pi * (camera + rng.uniform(-0.3, 0.3)) / _NUM_CAMERAS
         place = np.array([np.sin(away) * np.cos(around), np.sin(away) * np.sin(around), -np.cos(away)])
         place = place * rng.uniform(near, far)
@@ -218,7 +218,7 @@ def _sample_rig(rng: np.random.Generator, config: SynthConfig) -> _Rig:
 
 
 def _move(params: HandParams, R: np.ndarray, t_m: np.ndarray, wrist_m: np.ndarray) -> HandParams:
-    """The hand in other axes, X' = R X + t: R' = R R_root, t' = R (J0 + t_hand) + t - J0."""
+    """Transforms a hand by X' = R X + t: R' = R R_root, t' = R (J0 + t_hand) + t - J0."""
     return HandParams(
         global_orient=R @ params.global_orient,
         hand_pose=params.hand_pose,
@@ -234,13 +234,13 @@ def _pose_m(params: HandParams) -> np.ndarray:
 
 
 def _params_of(pose_m: np.ndarray, betas: np.ndarray) -> HandParams:
-    """Inverse of `_pose_m`, so that pictures show the hand that the file's float32 says."""
+    """Inverse of `_pose_m`, so that pictures show the hand of the rounded float32 labels."""
     rotations = axis_angle_to_matrix(pose_m[:48].astype(np.float64).reshape(16, 3))
     return HandParams(rotations[:1], rotations[1:], betas, pose_m[48:].astype(np.float64))
 
 
 def _write_sequence(tree: _Tree, sequence: _Sequence, left: int) -> Iterator[None]:
-    """Writes a sequence and yields after every picture with a hand, `left` of them at the most."""
+    """Writes a sequence and yields after every picture with a hand, at most `left` times."""
     seed, config, subject = tree.seed, tree.config, sequence.subject
     rng = np.random.default_rng((seed, 4, subject, sequence.index))
     rig = _sample_rig(np.random.default_rng((seed, 2, subject)), config)
@@ -274,7 +274,7 @@ def _write_sequence(tree: _Tree, sequence: _Sequence, left: int) -> Iterator[Non
 
 
 def _write_frame(folder: Path, frame: int, render: Render, K: np.ndarray, pose_m: np.ndarray | None) -> None:
-    """Picture, depth and labels of one camera; `pose_m` None where it does not see the hand."""
+    """Writes picture, depth and labels of one camera; `pose_m` is None if the hand is out of view."""
     folder.mkdir(parents=True, exist_ok=True)
     write_image(folder / layouts.dexycb_color(frame), render.rgb, cv2.IMWRITE_JPEG_QUALITY, 95)
     write_image(folder / layouts.dexycb_depth(frame), layouts.depth_mm_encode(render.depth_m))
@@ -293,7 +293,7 @@ def _write_frame(folder: Path, frame: int, render: Render, K: np.ndarray, pose_m
 
 
 def _write_meta(folder: Path, sequence: _Sequence, pose_file: bytes) -> None:
-    """`meta.yml` and `pose.npz` of a sequence, empty or not."""
+    """Writes `meta.yml` and `pose.npz` of a sequence."""
     tree = {
         "serials": list(layouts.DEXYCB_SERIALS),
         "num_frames": sequence.num_frames,
@@ -309,7 +309,7 @@ def _write_meta(folder: Path, sequence: _Sequence, pose_file: bytes) -> None:
 
 
 def _pose_file(poses_world: np.ndarray) -> bytes:
-    """`pose.npz` of a sequence: (F, 51) hands in the world, and an object that is absent."""
+    """Returns `pose.npz` of a sequence: (F, 51) hands in the world frame, and an absent object."""
     num = len(poses_world)
     objects = np.tile(np.array(_ABSENT_OBJECT, np.float32), (num, 1, 1))
     file = io.BytesIO()
@@ -318,7 +318,7 @@ def _pose_file(poses_world: np.ndarray) -> bytes:
 
 
 def _write_empty_sequences(root: Path, plan: list[_Sequence]) -> None:
-    """The rest of the 100 sequences of every subject, which the official toolkit counts, without frames."""
+    """Writes the remaining of the 100 sequences per subject, required by the official toolkit, without frames."""
     written = {(sequence.subject, sequence.index) for sequence in plan}
     empty = _pose_file(np.zeros((0, 51)))
     for subject in range(len(layouts.DEXYCB_SUBJECTS)):

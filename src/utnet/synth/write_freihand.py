@@ -1,7 +1,7 @@
-"""Synthetic hands as a complete tree in FreiHAND's layout (names and numbering: `utnet.io.layouts`).
+"""Synthetic hands as a complete data set in FreiHAND's layout (names and numbering: `utnet.io.layouts`).
 
-Right hands in 224x224 crops, labels of the open hand: `hand_model.json` says so, and the meshes have its vertices. Mano
-rows hold its axis-angle pose, to which no mean is added. Evaluation annotations are published, as in newer releases.
+Right hands in 224x224 crops with labels and meshes of the open hand, as recorded in `hand_model.json`. Mano rows
+contain its axis-angle pose without mean. Evaluation annotations are included, as in newer releases.
 """
 
 from __future__ import annotations
@@ -16,9 +16,10 @@ import numpy as np
 from tqdm import tqdm
 
 from utnet.config import SynthConfig
-from utnet.geometry import box_of, crop_affine, crop_camera, matrix_to_axis_angle, project, unproject
+from utnet.geometry import box_of, crop_affine, crop_camera, project, unproject
 from utnet.io import layouts
-from utnet.io.atomic import new_folder
+from utnet.io.atomic import atomic_dir
+from utnet.rotations import matrix_to_axis_angle
 from utnet.synth.appearance import Appearance
 from utnet.synth.motion import (
     Motion,
@@ -35,15 +36,15 @@ from utnet.synth.scene import Render, SceneRenderer
 from utnet.types import HandParams
 
 _SPLITS = ("train", "evaluation")
-_CAMERA_WH = (640, 480)  # of the picture that the crops are cut from
+_CAMERA_WH = (640, 480)  # size of the uncropped picture
 _GREEN = np.array([0.25, 1.1, 0.35])
-_EXPAND = (1.6, 2.4)  # side of a crop over the hand's box
+_EXPAND = (1.6, 2.4)  # side of a crop relative to the box of the hand
 _JPEG = (cv2.IMWRITE_JPEG_QUALITY, 95)
 
 
 @dataclass(frozen=True)
 class _Shot:
-    """One hand before its backgrounds: pictures, and what is true of all of them."""
+    """One hand with several backgrounds: pictures and common labels."""
 
     renders: list[Render]
     K_px: np.ndarray
@@ -59,16 +60,15 @@ def write_freihand(
     split: str | None = None,
     progress: bool = True,
 ) -> None:
-    """Writes a tree; the same arguments give the same bytes.
+    """Writes the data set; the same arguments give the same bytes.
 
     Args:
-        out: the folder to make; it appears when it is complete.
-        num: labelled hands in all. Training shows each of its hands before four backgrounds, so it has four times as
-            many pictures.
-        seed: of everything random.
+        out: the folder to create, written atomically.
+        num: total number of labelled hands. Training has four pictures per hand, with different backgrounds.
+        seed: random seed.
         synth_config: distances, views and shapes of the hands.
-        split: "train" or "evaluation" puts all into that split; None gives evaluation a third, at least one.
-        progress: show a bar.
+        split: "train" or "evaluation" for all hands; None gives a third, at least one, to evaluation.
+        progress: show a progress bar.
 
     Raises:
         InputError: `out` is not empty, or `num` or `split` is out of range.
@@ -79,7 +79,7 @@ def write_freihand(
     counts = {"training": num - num_evaluation, "evaluation": num_evaluation}
     renderer = SceneRenderer("right", forearm=config.forearm)
     with (
-        new_folder(out) as root,
+        atomic_dir(out) as root,
         tqdm(total=num, desc="FreiHAND layout", unit="hand", disable=None if progress else True) as bar,
     ):
         about = {layouts.HAND_MODEL_KEY: layouts.OPEN_HAND}
@@ -102,14 +102,14 @@ def write_freihand(
 
 
 def _lengths(num: int) -> list[int]:
-    """Hands of each recording: neighbouring numbers belong to one, as in the official set."""
+    """Number of hands of each recording; recordings have consecutive numbers, as in the official set."""
     return spread(num, -(-num // min(max(2, num // 8), 12)))
 
 
 def _shoot(
     renderer: SceneRenderer, rng: np.random.Generator, num_hands: int, config: SynthConfig, num_backgrounds: int
 ) -> Iterator[_Shot]:
-    """One person's moving hand, every moment before the given number of backgrounds, the first one green."""
+    """Yields the moving hand of one person, each with `num_backgrounds` backgrounds, the first one green."""
     width, height = _CAMERA_WH
     K_full = sample_camera(rng, config.fov_deg, _CAMERA_WH)
     keys = num_keys(num_hands)
@@ -134,7 +134,7 @@ def _shoot(
             look = look_of(person, Appearance.sample(rng))
             if version == 0:
                 look = replace(look, tint=_GREEN)
-            # The forearm bends by the generator's first numbers: one seed, the same forearm before all backgrounds.
+            # One seed per hand, so that the forearm is the same for all backgrounds.
             renders.append(renderer.render(posed, K, size_wh, look, rng=np.random.default_rng((noise,))))
         yield _Shot(renders, K, hand)
 
@@ -148,7 +148,7 @@ def _write_pictures(root: Path, which: str, row: int, num_rows: int, shot: _Shot
 
 
 def _add_labels(labels: dict[str, list], shot: _Shot) -> None:
-    """One row a file. The mano row ends with where the root joint is seen and how large (`model.py`, recover_root)."""
+    """Appends one row per file. The mano row ends with uv_root and scale (`model.py`, recover_root)."""
     joints, mesh = (
         array.astype(np.float64) for array in (shot.renders[0].joints_cam_m, shot.renders[0].vertices_cam_m)
     )

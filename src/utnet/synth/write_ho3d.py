@@ -1,8 +1,8 @@
-"""Synthetic hands as a complete tree in HO3D's layout, or in H2O3D's (names and encodings: `utnet.io.layouts`).
+"""Synthetic hands as a complete data set in the layout of HO3D or H2O3D (names and encodings: `utnet.io.layouts`).
 
-HO3D: right hands; H2O3D: two hands a picture. OpenGL axes, labels of the open hand (`handModel: open` in every meta).
-Evaluation metas hold the root and a box of each hand only; HO3D's truth is in `evaluation_xyz.json` and
-`evaluation_verts.json`, as it is published (H2O3D's is not).
+HO3D has right hands, H2O3D two hands per picture. Axes are OpenGL's, labels those of the open hand (`handModel: open`
+in every meta file). Evaluation metas contain only the root and a box of each hand; the ground truth of HO3D is in
+`evaluation_xyz.json` and `evaluation_verts.json`, as published (that of H2O3D is not).
 """
 
 from __future__ import annotations
@@ -21,9 +21,10 @@ from tqdm import tqdm
 from utnet.config import SynthConfig
 from utnet.conventions import OPENPOSE_TO_MANO21
 from utnet.errors import InputError
-from utnet.geometry import box_of, matrix_to_axis_angle, mirror_params, project, rotate_params, unproject
+from utnet.geometry import box_of, mirror_params, project, rotate_params, unproject
 from utnet.io import layouts
-from utnet.io.atomic import new_folder
+from utnet.io.atomic import atomic_dir
+from utnet.rotations import matrix_to_axis_angle
 from utnet.synth.appearance import Appearance
 from utnet.synth.motion import (
     Motion,
@@ -37,7 +38,7 @@ from utnet.synth.motion import (
 )
 from utnet.synth.pair import PairRenderer
 from utnet.synth.poses import sample_betas
-from utnet.synth.scene import Posed, Render, SceneRenderer
+from utnet.synth.scene import PosedHand, Render, SceneRenderer
 from utnet.types import HandParams
 
 _C = layouts.OPENGL_TO_OPENCV
@@ -63,7 +64,7 @@ class _Shot:
 
 @dataclass
 class _Truth:
-    """What evaluation publishes beside the frames: OpenGL axes, HO3D joint order, one entry a line of the list."""
+    """Published ground truth of the evaluation split: OpenGL axes, HO3D joint order, one entry per line of the list."""
 
     joints: list = field(default_factory=list)
     vertices: list = field(default_factory=list)
@@ -79,16 +80,16 @@ def write_ho3d(
     version: str = "v3",
     progress: bool = True,
 ) -> None:
-    """Writes a tree; the same arguments give the same bytes.
+    """Writes the data set; the same arguments give the same bytes.
 
     Args:
-        out: the folder to make; it appears when it is complete.
-        num: pictures in all.
-        seed: of everything random.
+        out: the folder to create, written atomically.
+        num: total number of pictures.
+        seed: random seed.
         synth_config: distances, views and shapes of the hands.
-        split: "train" or "evaluation" puts all into that split; None gives evaluation a third, at least one.
-        version: "v2" writes PNG pictures, "v3" JPEG ones; "h2o3d" is H2O3D: both hands in every picture.
-        progress: show a bar.
+        split: "train" or "evaluation" for all frames; None gives a third, at least one, to evaluation.
+        version: "v2" (PNG pictures), "v3" (JPEG) or "h2o3d" (H2O3D, both hands in every picture).
+        progress: show a progress bar.
 
     Raises:
         InputError: `out` is not empty, or `num`, `split` or `version` is out of range.
@@ -103,7 +104,7 @@ def write_ho3d(
     renderer = PairRenderer(forearm=config.forearm) if two_hands else SceneRenderer("right", forearm=config.forearm)
     truth = _Truth()
     with (
-        new_folder(out) as root,
+        atomic_dir(out) as root,
         tqdm(total=num, desc="HO3D layout", unit="frame", disable=None if progress else True) as bar,
     ):
         for kind, name in enumerate(layouts.HO3D_SPLITS):
@@ -125,7 +126,7 @@ def write_ho3d(
 
 
 def _lengths(num: int) -> list[int]:
-    """Frames of each of a split's sequences: few long ones for many frames, but always several."""
+    """Number of frames of each sequence of a split; there are always several sequences."""
     if not num:
         return []
     return spread(num, -(-num // min(max(2, num // 8), 12)))
@@ -134,7 +135,7 @@ def _lengths(num: int) -> list[int]:
 def _shoot(
     renderer: SceneRenderer | PairRenderer, rng: np.random.Generator, num_frames: int, config: SynthConfig
 ) -> Iterator[_Shot]:
-    """Pictures of one person's moving hand, or of both hands."""
+    """Yields pictures of the moving hand, or both hands, of one person."""
     K = sample_camera(rng, config.fov_deg, layouts.HO3D_SIZE_WH)
     keys = num_keys(num_frames)
     motions = _pair(rng, K, keys, config) if isinstance(renderer, PairRenderer) else _single(rng, K, keys, config)
@@ -153,8 +154,8 @@ def _shoot(
         yield _Shot(renders, {side: annotated for side, (annotated, _) in turned.items()}, K)
 
 
-def _turn(renderer: SceneRenderer, hand: HandParams) -> tuple[HandParams, Posed]:
-    """The annotation of a hand, in OpenGL axes, and the hand that a reader makes of it, in the camera."""
+def _turn(renderer: SceneRenderer, hand: HandParams) -> tuple[HandParams, PosedHand]:
+    """Returns the annotation of a hand in OpenGL axes, and the hand decoded from it in the camera frame."""
     wrist = renderer.decode(hand).joints_m[0].astype(np.float64)
     annotated = rotate_params(hand, _C, wrist)
     return annotated, renderer.decode(rotate_params(annotated, _C, _C @ wrist))  # C is its own inverse
@@ -169,8 +170,10 @@ def _single(rng: np.random.Generator, K: np.ndarray, keys: int, config: SynthCon
 
 
 def _pair(rng: np.random.Generator, K: np.ndarray, keys: int, config: SynthConfig) -> dict[str, Motion]:
-    """Motions of two hands of one shape, the right one on the picture's right; the left one as a right hand's mirror
-    image (`Motion` moves right hands)."""
+    """Motions of two hands of one shape, the right hand on the right of the picture.
+
+    The left hand is given as the mirrored right hand, since `Motion` is of right hands.
+    """
     width, height = layouts.HO3D_SIZE_WH
     far_enough = max(rng.uniform(*config.distance_m), _PAIR_SPAN_M * K[0, 0] / width)
     z = np.clip(far_enough + rng.uniform(-0.05, 0.05, keys), *config.distance_m)
@@ -185,7 +188,7 @@ def _pair(rng: np.random.Generator, K: np.ndarray, keys: int, config: SynthConfi
 
 
 def _write_frame(root: Path, split: str, frame: str, suffix: str, shot: _Shot, truth: _Truth) -> None:
-    """Picture, depth and meta of one frame; what evaluation withholds goes into `truth`."""
+    """Writes picture, depth and meta of one frame; ground truth withheld in evaluation is added to `truth`."""
     picture, K = next(iter(shot.renders.values())), shot.K
     options = (cv2.IMWRITE_JPEG_QUALITY, 95) if suffix == ".jpg" else (cv2.IMWRITE_PNG_COMPRESSION, 1)
     write_image(root / layouts.ho3d_file(split, frame, "rgb", suffix), picture.rgb, *options)
@@ -226,8 +229,8 @@ def _write_frame(root: Path, split: str, frame: str, suffix: str, shot: _Shot, t
 
 
 def pickle_for_all(tree: dict) -> bytes:
-    """A protocol 2 pickle of plain values and numpy arrays that numpy 1, numpy 2 and Python 2 can all read.
+    """Pickles plain values and numpy arrays (protocol 2), readable by numpy 1, numpy 2 and Python 2.
 
-    numpy 2 names its reconstruction by a module that numpy 1 does not have; both know the older name.
+    The module name of numpy 2 is replaced by that of numpy 1, which both can import.
     """
     return pickle.dumps(tree, protocol=2).replace(b"cnumpy._core.multiarray\n", b"cnumpy.core.multiarray\n")

@@ -1,8 +1,7 @@
 """Synthetic hands as training tars in the WebDataset layout of HaMeR and WiLoR (`hamer/datasets/image_dataset.py`).
 
-A picture `KEY.jpg` and `KEY.data.pyd`, a pickled list with one dict a hand, right or left, labelled as it stands in
-the picture. The official keys have no room for the hand model or the camera: `extra_info` says `hand_model: open` and
-holds `K` (3, 3).
+Each sample is a picture `KEY.jpg` and `KEY.data.pyd`, a pickled list with one dict per hand, right or left. The
+official keys contain neither hand model nor camera, so `extra_info` has `hand_model: open` and `K` (3, 3).
 """
 
 from __future__ import annotations
@@ -17,9 +16,10 @@ from tqdm import tqdm
 
 from utnet.config import SynthConfig
 from utnet.conventions import SIDES
-from utnet.geometry import box_of, matrix_to_axis_angle, mirror_camera, mirror_params, mirror_points, project, unproject
+from utnet.geometry import box_of, mirror_camera, mirror_params, mirror_points, project, unproject
 from utnet.io import layouts
-from utnet.io.atomic import new_folder
+from utnet.io.atomic import atomic_dir
+from utnet.rotations import matrix_to_axis_angle
 from utnet.synth.appearance import Appearance
 from utnet.synth.motion import check_request, sample_camera
 from utnet.synth.poses import PALM_M, angles_to_pose, sample_angles, sample_betas, sample_orientation
@@ -29,7 +29,7 @@ from utnet.types import HandParams
 
 _SIZE_WH = (480, 360)
 _PADDING = 2.0
-"""Boxes are padded: HaMeR cuts them out as they are."""
+"""Padding of boxes, which HaMeR crops without further padding."""
 
 
 def write_tars(
@@ -43,16 +43,15 @@ def write_tars(
 ) -> None:
     """Writes `out/000000.tar` and so on; the same arguments give the same bytes.
 
-    Every fifth picture has two hands, labelled apart, the second a copy of the first with no 3D labels and no pose
-    (what sets of 2D labels look like).
+    Every fifth picture has a second label: a copy of the first with 2D labels only (like data sets without 3D labels).
 
     Args:
-        out: the folder to make; it appears when it is complete.
-        num: pictures in all; every other one shows a left hand.
-        seed: of everything random.
-        per_tar: pictures of a tar.
+        out: the folder to create, written atomically.
+        num: total number of pictures; every other one shows a left hand.
+        seed: random seed.
+        per_tar: number of pictures per tar.
         synth_config: distances, views and shapes of the hands.
-        progress: show a bar.
+        progress: show a progress bar.
 
     Raises:
         InputError: `out` is not empty, or `num` or `seed` is out of range.
@@ -61,7 +60,7 @@ def write_tars(
     config = synth_config or SynthConfig()
     renderer = SceneRenderer("right", forearm=config.forearm)
     with (
-        new_folder(out) as root,
+        atomic_dir(out) as root,
         tqdm(total=num, desc="training tars", unit="picture", disable=None if progress else True) as bar,
     ):
         for first in range(0, num, per_tar):
@@ -84,7 +83,7 @@ def _add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
 
 
 def _picture(renderer: SceneRenderer, rng: np.random.Generator, side: str, config: SynthConfig):
-    """(H, W, 3) of a hand somewhere in view, and its label; a left hand is a right one seen in a mirror."""
+    """Draws a picture (H, W, 3) of a hand, and its label; a left hand is a mirrored right hand."""
     K = sample_camera(rng, config.fov_deg, _SIZE_WH)
     R = sample_orientation(rng, config.max_tilt_deg)
     pixel = rng.uniform(0.3, 0.7, (1, 2)) * _SIZE_WH
@@ -121,7 +120,7 @@ def _label(joints_cam_m: np.ndarray, params: HandParams, K: np.ndarray, side: st
 
 
 def _only_2d(hand: dict) -> dict:
-    """The same hand as a set with 2D labels alone gives it; one joint is not labelled."""
+    """The label of a hand with 2D labels only; one joint is not labelled."""
     points = hand["keypoints_2d"].copy()
     points[7] = 0.0
     return hand | {

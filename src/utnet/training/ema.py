@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 
-class WeightMean:
+class EMA:
     """mean <- d mean + (1 - d) weights after every step, with d = min(decay, (1 + n) / (10 + n)) at step n.
 
     The smaller decay of the first steps lets the mean forget where training started.
@@ -20,16 +20,16 @@ class WeightMean:
 
     def __init__(self, model: nn.Module, decay: float):
         self._model, self._decay = model, decay
-        self.mean: dict[str, Tensor] = {name: p.detach().clone() for name, p in model.named_parameters()}
+        self.shadow: dict[str, Tensor] = {name: p.detach().clone() for name, p in model.named_parameters()}
 
     @torch.no_grad()
     def update(self, step: int) -> None:
         """After step `step` (1 is the first)."""
         decay = min(self._decay, (1 + step) / (10 + step))
-        torch._foreach_lerp_(list(self.mean.values()), list(self._model.parameters()), 1 - decay)
+        torch._foreach_lerp_(list(self.shadow.values()), list(self._model.parameters()), 1 - decay)
 
     @contextmanager
-    def in_place(self) -> Iterator[None]:
+    def applied(self) -> Iterator[None]:
         """The network has the mean for its weights."""
         self._swap()
         try:
@@ -41,5 +41,5 @@ class WeightMean:
     def _swap(self) -> None:
         for name, parameter in self._model.named_parameters():
             kept = parameter.detach().clone()
-            parameter.copy_(self.mean[name])
-            self.mean[name].copy_(kept)
+            parameter.copy_(self.shadow[name])
+            self.shadow[name].copy_(kept)

@@ -17,9 +17,9 @@ from utnet.data.collate import collate
 from utnet.data.source import Source, evenly_spaced
 from utnet.data.sources import counted
 from utnet.data.transforms import right_crop
-from utnet.distributed import in_parts_again
+from utnet.distributed import reshard
 from utnet.geometry import crop_to_px
-from utnet.io.atomic import write_whole
+from utnet.io.atomic import atomic_write
 from utnet.model import UTNet
 from utnet.render.drawing import contact_sheet, draw_joints, draw_skeleton, label
 
@@ -44,7 +44,7 @@ class RunLog:
         if not active:
             return
         path = workdir / "metrics.csv"
-        write_whole(path, _rows_up_to(path, after, scored))
+        atomic_write(path, _rows_up_to(path, after, scored))
         self._file = path.open("a", newline="", encoding="utf-8")
         self._rows = csv.writer(self._file)
         self._board = SummaryWriter(workdir, purge_step=after + 1 if after else None)
@@ -106,7 +106,7 @@ def prediction_pictures(model: UTNet, source: Source, config: Config, *, inputs:
             for name in inputs
         }
     model.train(was_training)
-    in_parts_again(model)
+    reshard(model)
     size = max(config.model.size_px, _TILE_PX)
     tiles = []
     for i, key in enumerate(batch.keys):

@@ -14,7 +14,7 @@ from signal import SIGINT, SIGTERM
 import torch
 from tqdm import tqdm
 
-from utnet.checkpoint import pick_device, run_info, whole_folder
+from utnet.checkpoint import pick_device, recover_interrupted_save, run_info
 from utnet.config import Config, to_tree
 from utnet.data.extras import Extras
 from utnet.data.inspection.check import refuse_wrong_labels
@@ -22,15 +22,24 @@ from utnet.data.loader import Loader, make_loader
 from utnet.data.source import Source
 from utnet.data.sources import check_apart, describe, fingerprint, open_data, open_validation
 from utnet.data.workers import end_workers
-from utnet.distributed import Engine, LossFunction, World, is_restart, job_id, joined, own_device, summed_terms
+from utnet.distributed import (
+    Engine,
+    LossFunction,
+    ProcessInfo,
+    is_restart,
+    job_id,
+    process_device,
+    process_group,
+    summed_terms,
+)
 from utnet.errors import InputError, WorkerError, worker_errors
 from utnet.evaluation.validation import INPUTS, evaluate, scorable_inputs
 from utnet.io.atomic import output_folder, write_json
 from utnet.losses import UTNetLoss
 from utnet.model import UTNet
-from utnet.signals import Stopped, StopRequests, Terminated
+from utnet.signals import InterruptHandler, Terminated, TrainingInterrupted
 from utnet.training.calibration import calibrate_best
-from utnet.training.ema import WeightMean
+from utnet.training.ema import EMA
 from utnet.training.log import RunLog, prediction_pictures, skipped_lines
 from utnet.training.pretrained import backbone_parameters
 from utnet.training.state import Progress, Run, begun_as, make_model, read_progress
@@ -69,34 +78,34 @@ def train(
         FloatingPointError: a loss or a gradient that is not finite; the samples' keys are in bad_batch.json, and last/
             is what it was.
         WorkerError: a process that reads samples was killed, or hangs; `workdir` can be resumed.
-        Stopped: a signal asked for it; `workdir` can be resumed.
+        TrainingInterrupted: a signal asked for it; `workdir` can be resumed.
     """
     workdir = Path(workdir)
     with (
-        joined() as world,
-        output_folder(workdir) if world.is_first else nullcontext(),
+        process_group() as world,
+        output_folder(workdir) if world.is_main else nullcontext(),
         worker_errors(),
-        StopRequests() as stop,
+        InterruptHandler() as stop,
     ):
         restarted = is_restart(world, begun_as(workdir).get("job", ""))
-        exists = whole_folder(workdir / "last").exists()  # a run that ended before its first checkpoint is no loss
+        exists = recover_interrupted_save(workdir / "last").exists()  # not before its first checkpoint
         resume = resume or (exists and restarted)
         if exists and not resume:
             raise InputError(
                 f"{workdir}: holds a run already; go on with it by --resume {workdir}, give another folder or remove it"
             )
         job, about = _set_up(config, workdir, world, stop, resume, loss_function)
-        if world.is_first:
+        if world.is_main:
             config.save(workdir / "config.yaml")
             write_json(workdir / "run.json", about)
-        told = progress and world.is_first
+        told = progress and world.is_main
         if told:
             print(f"training on {describe(job.loader.source)}, validating on {describe(job.validation)}")
             if resume:
                 print(_going_on(job.run.progress, config))
         try:
             _loop(job, progress=told)
-            if config.model.uncertainty and world.is_first:
+            if config.model.uncertainty and world.is_main:
                 calibrate_best(workdir / "best", job.validation, job.engine.device)
         except WorkerError:
             end_workers()
@@ -104,11 +113,11 @@ def train(
         except Terminated as error:  # what was under way did not end in time
             end_workers()
             message = f"stopped in the middle of a step or validation; go on by utnet train --resume {workdir}"
-            raise Stopped(message, SIGTERM) from error
+            raise TrainingInterrupted(message, SIGTERM) from error
         done = job.run.progress
         result = {"step": done.step, "seconds": done.seconds, "metrics": done.scores, "best": done.best}
         bad = {key: message for loader in done.loaders for key, message in loader["bad"].items()}
-        if world.is_first:
+        if world.is_main:
             write_json(workdir / "run.json", {**about, **result, "bad_samples": bad})
         if told:
             for line in skipped_lines(bad):
@@ -131,8 +140,8 @@ class _Job:
 
     config: Config
     workdir: Path
-    world: World
-    stop: StopRequests
+    world: ProcessInfo
+    stop: InterruptHandler
     engine: Engine
     run: Run
     loader: Loader
@@ -141,16 +150,21 @@ class _Job:
 
 
 def _set_up(
-    config: Config, workdir: Path, world: World, stop: StopRequests, resume: bool, loss_function: LossFunction | None
+    config: Config,
+    workdir: Path,
+    world: ProcessInfo,
+    stop: InterruptHandler,
+    resume: bool,
+    loss_function: LossFunction | None,
 ) -> tuple[_Job, dict]:
     """Everything before the first step, and what run.json says of it. Nothing is written: bad input shows first."""
     done = read_progress(workdir / "last") if resume else Progress()
     done.share = progress_of(done.step, done.seconds, config)  # of a run that may have become a longer one
-    device = own_device(pick_device(config.device), world)
+    device = process_device(pick_device(config.device), world)
     if config.train.num_threads:
         torch.set_num_threads(config.train.num_threads)
     torch.manual_seed(config.seed)
-    with world.first_alone():
+    with world.main_process_first():
         source = open_data(config.data, config, train=True)
         validation = open_validation(config)
         check_apart(source, validation)
@@ -161,7 +175,7 @@ def _set_up(
     model = model.to(device).train()
     engine = Engine(model, loss_function or UTNetLoss.from_config(config.loss), config, world)
     optimiser = make_optimiser(model, config)
-    run = Run(model, optimiser, WeightMean(model, config.train.ema) if config.train.ema else None, done)
+    run = Run(model, optimiser, EMA(model, config.train.ema) if config.train.ema else None, done)
     before = done.loader_of(world) if resume else {"position": None, "bad": {}}
     loader = make_loader(
         source,
@@ -187,7 +201,7 @@ def _set_up(
         about |= {key: value for key, value in begun_as(workdir).items() if key == "init"}
     elif init:
         about["init"] = init.splitlines()
-        if world.is_first:
+        if world.is_main:
             print(init)
     return _Job(config, workdir, world, stop, engine, run, loader, validation, inputs), about
 
@@ -205,7 +219,7 @@ def _loop(job: _Job, *, progress: bool) -> None:
         disable=None if progress else True,
         initial=100 * min(1.0, done.share),
     )
-    with bar, closing(RunLog(workdir, after=done.step, scored=done.scored, active=job.world.is_first)) as log:
+    with bar, closing(RunLog(workdir, after=done.step, scored=done.scored, active=job.world.is_main)) as log:
         while True:
             ended = done.share >= 1
             unscored = done.step > done.scored and (ended or done.step % config.train.eval_every == 0)
@@ -213,7 +227,9 @@ def _loop(job: _Job, *, progress: bool) -> None:
                 job.run.save(workdir / "last", config, job.loader, job.world)
                 saved = done.step
             if asked:
-                raise Stopped(f"stopped after step {done.step}; go on by utnet train --resume {workdir}", asked)
+                raise TrainingInterrupted(
+                    f"stopped after step {done.step}; go on by utnet train --resume {workdir}", asked
+                )
             if unscored:
                 _validate(job, log)
                 job.run.save(workdir / "last", config, job.loader, job.world)
@@ -254,7 +270,7 @@ def _take(job: _Job, batches: Iterator[Batch]) -> list[Batch]:
 def _validate(job: _Job, log: RunLog) -> None:
     """Scores the network (the mean of its weights, with `train.ema`), draws it, and keeps it in best/ if it is."""
     done, config = job.run.progress, job.config
-    with job.run.mean.in_place() if job.run.mean is not None else nullcontext():
+    with job.run.mean.applied() if job.run.mean is not None else nullcontext():
         done.scores = evaluate(job.engine.model, job.validation, config, inputs=job.inputs)
         log.write("val", done.step, done.seconds, _flat(done.scores))
         if config.train.pictures:
@@ -291,7 +307,7 @@ def train_step(
     workdir: Path,
     *,
     start: float = 0.0,
-    stop: StopRequests | None = None,
+    stop: InterruptHandler | None = None,
 ) -> Step:
     """One update from `train.accumulate` batches a process. The processes agree on what they saw, in one message.
 
@@ -313,8 +329,8 @@ def train_step(
     sums = [sum(terms[name] for _, terms in results) for name in names]
     broken = [i for i, (objective, _) in enumerate(results) if not math.isfinite(objective)]
     total, num = sum(objective for objective, _ in results), sum(map(len, batches))
-    asked = 0 if stop is None else stop.asked
-    seconds = time.monotonic() - start if world.is_first else 0.0
+    asked = 0 if stop is None else stop.signal_number
+    seconds = time.monotonic() - start if world.is_main else 0.0
     told = [len(broken), asked == SIGINT, asked == SIGTERM, seconds, num, total, *sums]
     num_broken, by_key, by_term, seconds, samples, total, *sums = world.sum([float(value) for value in told])
     norm = engine.gradient_norm()  # the same in every process
@@ -346,7 +362,7 @@ def _report_broken(
     """
     everyone = [found for process in engine.world.gather(broken) for found in process]
     keys, terms = [key for found, _ in everyone for key in found], everyone[0][1]
-    if engine.world.is_first:
+    if engine.world.is_main:
         write_json(workdir / "bad_batch.json", {"keys": keys, "terms": terms, "gradient_norm": norm})
     total = terms["total_loss"]
     what = f"the gradient's norm is {norm}, of a loss of {total:g}" if math.isfinite(total) else f"the loss is {total}"

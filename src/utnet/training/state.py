@@ -22,14 +22,14 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from utnet.checkpoint import RUN, find_checkpoint, load_checkpoint, save_checkpoint, whole_folder
+from utnet.checkpoint import RUN, find_checkpoint, load_checkpoint, recover_interrupted_save, save_checkpoint
 from utnet.config import Config
 from utnet.data.loader import Loader
-from utnet.distributed import World, is_part, put, whole
+from utnet.distributed import ProcessInfo, copy_sharded_, full_tensor, is_sharded
 from utnet.errors import InputError, shown
 from utnet.model import UTNet
 from utnet.model.presets import resolve_preset
-from utnet.training.ema import WeightMean
+from utnet.training.ema import EMA
 from utnet.training.pretrained import backbone_parameters, load_backbone
 
 TRAINING = "training.safetensors"
@@ -81,7 +81,7 @@ class Progress:
         self.sums, self.num_sums, self.samples, self.busy = {}, 0, 0, 0.0
         return means, speed
 
-    def loader_of(self, world: World) -> dict:
+    def loader_of(self, world: ProcessInfo) -> dict:
         """This process's {"position", "bad"}; with another number of processes what all of them took, shared out."""
         if len(self.loaders) == world.size:
             return self.loaders[world.rank]
@@ -92,7 +92,7 @@ class Progress:
         places = {worker: [epoch, 0] for worker in positions[0]["places"]}
         bad = {key: message for loader in self.loaders for key, message in loader["bad"].items()}
         position = {"drawn": drawn, "turn": 0, "places": places}
-        return {"position": position, "bad": bad if world.is_first else {}}
+        return {"position": position, "bad": bad if world.is_main else {}}
 
 
 @dataclass
@@ -101,10 +101,10 @@ class Run:
 
     model: torch.nn.Module
     optimiser: torch.optim.Optimizer
-    mean: WeightMean | None
+    mean: EMA | None
     progress: Progress
 
-    def save(self, folder: Path, config: Config, loader: Loader, world: World) -> None:
+    def save(self, folder: Path, config: Config, loader: Loader, world: ProcessInfo) -> None:
         """Writes last/; all processes call it, the first one writes.
 
         Raises:
@@ -113,7 +113,7 @@ class Run:
         self.progress.loaders = world.gather({"position": loader.position, "bad": loader.bad})
         tensors = {**self._optimiser_tensors(), **self._random_tensors(world)}
         if self.mean is not None:
-            tensors |= {f"mean/{name}": whole(tensor) for name, tensor in self.mean.mean.items()}
+            tensors |= {f"mean/{name}": full_tensor(tensor) for name, tensor in self.mean.shadow.items()}
         everything = {**dict(self.model.named_parameters()), **tensors}
         broken = [name for name, tensor in everything.items() if not _own_part(tensor).isfinite().all()]
         found = [name for process in world.gather(broken[:1]) for name in process]
@@ -123,7 +123,7 @@ class Run:
             )
         self._write(folder, config, world, {TRAINING: tensors}, metrics=self.progress.scores, full=True)
 
-    def save_best(self, folder: Path, config: Config, world: World) -> None:
+    def save_best(self, folder: Path, config: Config, world: ProcessInfo) -> None:
         """Writes best/: the weights as they are now."""
         self._write(folder, config, world, {}, metrics=self.progress.scores)
 
@@ -134,7 +134,7 @@ class Run:
         Raises:
             InputError: no checkpoint that training can go on from.
         """
-        folder = whole_folder(folder)
+        folder = recover_interrupted_save(folder)
         tensors = _read(folder / TRAINING)
         if bool(self.mean) != any(name.startswith("mean/") for name in tensors):
             raise InputError(f"{folder}: train.ema was {'off' if self.mean else 'on'}; resume with what it was")
@@ -143,14 +143,14 @@ class Run:
         for entry, tensor in tensors.items():
             kind, _, name = entry.partition("/")
             if kind == "mean" and self.mean is not None:
-                put(self.mean.mean[name], tensor)
+                copy_sharded_(self.mean.shadow[name], tensor)
             elif kind == "optimiser":
                 key, _, name = name.partition("/")
                 self.optimiser.state[parameters[name]][key] = _like(parameters[name], tensor)
 
-    def restore_random(self, folder: Path, world: World) -> None:
+    def restore_random(self, folder: Path, world: ProcessInfo) -> None:
         """Sets torch's random numbers to where this process was; with other processes than then they start anew."""
-        path = whole_folder(folder) / TRAINING
+        path = recover_interrupted_save(folder) / TRAINING
         tensors = _read(path)
         same = f"random/cpu/{world.size}" not in tensors and f"random/cpu/{world.size - 1}" in tensors
         if not same:
@@ -164,26 +164,35 @@ class Run:
         except (KeyError, RuntimeError, TypeError) as error:
             raise InputError(f"{path}: random/ holds no state of torch's random numbers; {_REMEDY}") from error
 
-    def _write(self, folder: Path, config: Config, world: World, beside: dict, *, metrics: dict, full=False) -> None:
+    def _write(
+        self, folder: Path, config: Config, world: ProcessInfo, extra_files: dict, *, metrics: dict, full=False
+    ) -> None:
         """`full`: with the progress."""
-        parts = any(map(is_part, self.model.parameters()))
-        weights = {name: whole(tensor) for name, tensor in self.model.state_dict().items()} if parts else None
-        if world.is_first:
+        parts = any(map(is_sharded, self.model.parameters()))
+        weights = {name: full_tensor(tensor) for name, tensor in self.model.state_dict().items()} if parts else None
+        if world.is_main:
             info = {"step": self.progress.step, "metrics": metrics}
             if full:
                 info["progress"] = asdict(self.progress)
-            save_checkpoint(folder, self.model, config, weights=weights, beside=beside, **info)  # type: ignore[arg-type]
+            save_checkpoint(
+                folder,
+                self.model,  # type: ignore[arg-type]
+                config,
+                weights=weights,
+                extra_files=extra_files,
+                **info,  # type: ignore[arg-type]
+            )
         world.wait()
 
     def _optimiser_tensors(self) -> dict[str, Tensor]:
         state = self.optimiser.state
         return {
-            f"optimiser/{key}/{name}": whole(tensor)
+            f"optimiser/{key}/{name}": full_tensor(tensor)
             for name, parameter in self.model.named_parameters()
             for key, tensor in state.get(parameter, {}).items()
         }
 
-    def _random_tensors(self, world: World) -> dict[str, Tensor]:
+    def _random_tensors(self, world: ProcessInfo) -> dict[str, Tensor]:
         states = {"cpu": torch.get_rng_state()}
         if next(self.model.parameters()).is_cuda:
             states["cuda"] = torch.cuda.get_rng_state()
@@ -205,7 +214,7 @@ def read_progress(folder: str | Path) -> Progress:
     Raises:
         InputError: no checkpoint there, or one that training cannot go on from.
     """
-    folder = whole_folder(folder)
+    folder = recover_interrupted_save(folder)
     path = folder / RUN
     if not path.is_file():
         raise InputError(f"{path}: no such file; give a run's folder that holds last/")
@@ -298,7 +307,7 @@ def make_model(config: Config, *, last: str | Path | None = None) -> tuple[UTNet
     Raises:
         InputError: weights that do not fit the network, with what differs.
     """
-    model, about = _started(config) if last is None else _of_checkpoint(config, whole_folder(last))
+    model, about = _started(config) if last is None else _of_checkpoint(config, recover_interrupted_save(last))
     backbone, rate, frozen = backbone_parameters(model), config.train.backbone_lr, config.train.frozen_blocks
     if not backbone and (rate != 1 or frozen):
         raise InputError(
@@ -371,7 +380,7 @@ def _read(path: Path) -> dict[str, Tensor]:
 
 def _own_part(tensor: Tensor) -> Tensor:
     """What of a tensor this process holds (FSDP)."""
-    return tensor.to_local() if is_part(tensor) else tensor  # type: ignore[attr-defined]
+    return tensor.to_local() if is_sharded(tensor) else tensor  # type: ignore[attr-defined]
 
 
 def _like(parameter: Tensor, tensor: Tensor) -> Tensor:
@@ -379,5 +388,5 @@ def _like(parameter: Tensor, tensor: Tensor) -> Tensor:
     if tensor.ndim == 0 and parameter.ndim > 0:
         return tensor.to(parameter.device)
     target = torch.zeros_like(parameter, requires_grad=False)
-    put(target, tensor)
+    copy_sharded_(target, tensor)
     return target

@@ -18,7 +18,7 @@ from utnet.apps.label.found import Found, FrameCount, in_picture, in_video
 from utnet.apps.label.sequences import SequenceOf, name_sequences, splits
 from utnet.data.custom.custom_reader import FILE
 from utnet.errors import InputError
-from utnet.io.atomic import new_folder, require_new, write_json
+from utnet.io.atomic import atomic_dir, require_new, write_json
 from utnet.predict import Predictor
 from utnet.predict.inputs import Input
 
@@ -90,7 +90,7 @@ def label_pictures(
     names = name_sequences(inputs, sequence_of)
     splits(names, val_share)  # before the long part: what is all one sequence cannot be divided afterwards
     predictor = Predictor(method="fit")
-    with new_folder(out) as folder:
+    with atomic_dir(out) as folder:
         (folder / IMAGES).mkdir()
         summary, kept = Summary(), list[dict]()
         pairs = list(zip(inputs, names, strict=True))

@@ -14,10 +14,11 @@ from utnet.apps.label.measure import inside, observe, second_difference
 from utnet.conventions import NUM_JOINTS
 from utnet.data.shards.write_shards import ShardOptions, cut
 from utnet.detect import Detection, HandTracker
-from utnet.geometry import apart_percent, longer_side, matrix_to_axis_angle
+from utnet.geometry import longer_side, normalized_distance_percent
 from utnet.io.pictures import read_picture
 from utnet.io.videos import VideoReader
 from utnet.predict import Hand, Predictor
+from utnet.rotations import matrix_to_axis_angle
 from utnet.types import Sample
 
 WINDOW = ShardOptions()
@@ -126,7 +127,7 @@ def _found(
     limits: Limits,
 ) -> Found:
     hand, joints_px = hands[index], detections[index].joints_px
-    agrees = inside(joints_px, rgb.shape) & (apart_percent(joints_px, hand.joints_px) <= limits.joint)
+    agrees = inside(joints_px, rgb.shape) & (normalized_distance_percent(joints_px, hand.joints_px) <= limits.joint)
     evidence = observe(predictor.detector, rgb, detections, hands, index)
     sample = cut(fitted_sample(name, rgb, hand, agrees.astype(np.float32)), WINDOW)
     return Found(name, jpeg(sample.rgb), line_of(sample), evidence)

@@ -9,7 +9,7 @@ import numpy as np
 from utnet.apps.label.agreement import Evidence
 from utnet.detect import Detection, HandDetector
 from utnet.detect.boxes import covered
-from utnet.geometry import apart_percent, longer_side
+from utnet.geometry import longer_side, normalized_distance_percent
 from utnet.predict import Hand
 
 
@@ -28,7 +28,7 @@ def observe(
         outside=int((~inside(detection.joints_px, image_rgb.shape)).sum()),
         overlap=overlap_percent(detections, index),
         flip=flip_percent(detector, image_rgb, detection),
-        reprojection=float(apart_percent(detection.joints_px, hands[index].joints_px).mean()),
+        reprojection=float(normalized_distance_percent(detection.joints_px, hands[index].joints_px).mean()),
     )
 
 
@@ -40,7 +40,7 @@ def flip_percent(detector: HandDetector, image_rgb: np.ndarray, detection: Detec
     if mirrored is None or (mirrored.right >= 0.5) == (detection.side == "right"):
         return float("inf")
     back = mirrored_px(mirrored.joints_px, image_rgb.shape[1])
-    return float(apart_percent(detection.joints_px, back).mean())
+    return float(normalized_distance_percent(detection.joints_px, back).mean())
 
 
 def mirrored_px(joints_px: np.ndarray, width: int) -> np.ndarray:

@@ -9,7 +9,7 @@ from utnet.geometry import intrinsics
 from utnet.synth.full import FullRenderer
 from utnet.synth.gestures import sample_pose
 from utnet.synth.poses import angles_to_pose, sample_betas, sample_orientation
-from utnet.synth.scene import Posed
+from utnet.synth.scene import PosedHand
 from utnet.types import HandParams
 
 _SEED = 7
@@ -30,7 +30,7 @@ def example_picture() -> np.ndarray:
     renderer = FullRenderer(SynthConfig(appearance="full"))
     posed = renderer.decode(params)
     shift = (np.array(_PLACE_M) - posed.joints_m.mean(0)).astype(np.float32)
-    posed = Posed(posed.vertices_m + shift, posed.joints_m + shift, posed.R)
+    posed = PosedHand(posed.vertices_m + shift, posed.joints_m + shift, posed.R)
     width, height = _SIZE_WH
     K = intrinsics(800, 800, (width - 1) / 2, (height - 1) / 2)
     half = renderer.render(posed, K, _SIZE_WH, (_SEED,)).rgb

@@ -10,7 +10,7 @@ from typing import Any
 import gradio as gr
 import numpy as np
 
-from utnet.apps.serve.answers import WAITING, Answer, Answers, Question
+from utnet.apps.serve.service import WAITING, Answer, HandService, Question
 from utnet.predict.hand import Hand
 
 TITLE = "UTNet: hands in 3D"
@@ -34,7 +34,7 @@ THEME = gr.themes.Soft(
 )  # the default fonts come from another machine
 
 
-def build_page(answers: Answers, example: Callable[[], Path]) -> gr.Blocks:
+def build_page(answers: HandService, example: Callable[[], Path]) -> gr.Blocks:
     """The page.
 
     Args:
@@ -103,7 +103,7 @@ def build_page(answers: Answers, example: Callable[[], Path]) -> gr.Blocks:
     return page
 
 
-def _options(answers: Answers) -> list[gr.components.Component]:
+def _options(answers: HandService) -> list[gr.components.Component]:
     """Depth, its scale, fx, fy, cx, cy and the method."""
     with gr.Accordion("Depth image, camera, method", open=False):
         depth = gr.File(

@@ -1,4 +1,4 @@
-"""What the page shows of hands: one GLB of all of them, and boxes beside their meshes in the picture."""
+"""Hands drawn in their picture with boxes and numbers."""
 
 from __future__ import annotations
 
@@ -6,28 +6,9 @@ from collections.abc import Sequence
 
 import cv2
 import numpy as np
-import trimesh
-from trimesh.visual.material import PBRMaterial
 
 from utnet.predict.drawing import SIDE_COLORS, draw_hands
 from utnet.predict.hand import Hand
-
-_OPENCV_TO_GLTF = np.diag([1.0, -1.0, -1.0, 1.0])
-
-
-def scene_glb(hands: Sequence[Hand]) -> bytes:
-    """A GLB with a node for each hand ("0_right", "1_left", ...), all in their places in the picture's camera.
-
-    Metres. Vertices are in OpenCV axes, as in the meshes of `utnet predict`; the nodes turn them into glTF's axes.
-    """
-    scene = trimesh.Scene()
-    for i, hand in enumerate(hands):
-        mesh = trimesh.Trimesh(hand.vertices_cam_m, hand.faces, process=False)
-        linear = [channel**2.2 for channel in SIDE_COLORS[hand.side]]
-        material = PBRMaterial(baseColorFactor=[*linear, 1.0], metallicFactor=0.0, roughnessFactor=0.7)
-        mesh.visual = trimesh.visual.TextureVisuals(material=material)
-        scene.add_geometry(mesh, node_name=f"{i}_{hand.side}", transform=_OPENCV_TO_GLTF)
-    return bytes(scene.export(file_type="glb", include_normals=True))
 
 
 def draw_boxes(image_rgb: np.ndarray, hands: Sequence[Hand]) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""The page on a port of this machine, until it is told to end."""
+"""Serves the page on a port of this machine until Ctrl-C or SIGTERM."""
 
 from __future__ import annotations
 
@@ -11,28 +11,28 @@ from pathlib import Path
 
 from utnet.apps.serve.folder import OwnFolder
 from utnet.errors import InputError
-from utnet.signals import StopRequests
+from utnet.signals import InterruptHandler
 
 _MAX_WAITING = 16
-"""Pictures that wait for their turn; those who send further ones are asked to come back."""
+"""Length of the queue; further uploads are refused with a message."""
 _GOODBYE_S = 1
-"""Pages that are open hold connections for ever; so long they are given to close them."""
+"""Open pages never close their connections; the server closes them after this time."""
 
 
 def run_server(host: str, port: int, weights: Path | None, *, open_browser: bool = False) -> None:
-    """Serves the page until Ctrl-C or SIGTERM; what was uploaded is gone then.
+    """Serves the page until Ctrl-C or SIGTERM, and deletes the uploads.
 
     Raises:
-        InputError: the port is taken, or weights cannot be read.
+        InputError: the port is in use, or the weights cannot be read.
     """
     import uvicorn
 
-    with _listen(host, port) as listening, OwnFolder() as folder, StopRequests() as stop:
+    with _listen(host, port) as listening, OwnFolder() as folder, InterruptHandler() as stop:
         app = _app(folder, weights, _hosts(host))
         server = uvicorn.Server(
             uvicorn.Config(app, log_level="error", timeout_graceful_shutdown=_GOODBYE_S, server_header=False)
         )
-        if stop.asked:
+        if stop.signal_number:
             return
         address = f"http://{f'[{host}]' if ':' in host else host}:{port}/"
         print(f"{address}  (Ctrl-C ends it)", flush=True)
@@ -42,7 +42,7 @@ def run_server(host: str, port: int, weights: Path | None, *, open_browser: bool
 
 
 def is_local(host: str) -> bool:
-    """Whether only this machine can reach what listens on that address."""
+    """Returns whether an address is reachable from this machine only."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -50,7 +50,7 @@ def is_local(host: str) -> bool:
 
 
 def _listen(host: str, port: int) -> socket.socket:
-    """A socket that listens; connections wait in it until the page is ready."""
+    """Returns a listening socket; connections wait until the page is ready."""
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
         listening = socket.socket(family, socket.SOCK_STREAM)
@@ -64,21 +64,21 @@ def _listen(host: str, port: int) -> socket.socket:
 
 
 def _hosts(host: str) -> frozenset[str] | None:
-    """Names that a page on this address is asked for by; None: any."""
+    """Returns the accepted Host headers for this address; None: any."""
     return frozenset({"127.0.0.1", "[::1]", "localhost", host}) if is_local(host) else None
 
 
 def _app(folder: OwnFolder, weights: Path | None, hosts: frozenset[str] | None):
-    """The page behind its gate, as an ASGI application."""
+    """Returns the page behind `AccessControl` as an ASGI application."""
     os.environ["GRADIO_TEMP_DIR"] = str(folder.path)  # gradio has no argument for it
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     import fastapi
     import gradio
 
-    from utnet.apps.serve.answers import Answers
+    from utnet.apps.serve.access_control import MAX_UPLOAD_BYTES, AccessControl
     from utnet.apps.serve.example import example_picture
-    from utnet.apps.serve.gate import MAX_UPLOAD_BYTES, Gate
     from utnet.apps.serve.page import STYLE, THEME, build_page
+    from utnet.apps.serve.service import HandService
     from utnet.render.drawing import save_picture
 
     draw = cache(example_picture)
@@ -88,7 +88,7 @@ def _app(folder: OwnFolder, weights: Path | None, hosts: frozenset[str] | None):
         save_picture(path, draw())
         return path
 
-    page = build_page(Answers(folder, weights), example)
+    page = build_page(HandService(folder, weights), example)
     page.queue(max_size=_MAX_WAITING, api_open=False)
     app = gradio.mount_gradio_app(
         fastapi.FastAPI(openapi_url=None),
@@ -105,4 +105,4 @@ def _app(folder: OwnFolder, weights: Path | None, hosts: frozenset[str] | None):
         theme=THEME,
         css=STYLE,
     )
-    return Gate(app, folder, hosts)
+    return AccessControl(app, folder, hosts)

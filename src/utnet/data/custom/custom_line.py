@@ -11,7 +11,8 @@ import numpy as np
 
 from utnet.conventions import NUM_BETAS, NUM_JOINTS, SIDES
 from utnet.errors import InputError
-from utnet.geometry import axis_angle_to_matrix, intrinsics
+from utnet.geometry import intrinsics
+from utnet.rotations import axis_angle_to_matrix
 from utnet.types import HandParams
 
 KEYS = (

@@ -10,10 +10,10 @@ import numpy as np
 import torch
 
 from utnet.errors import InputError
-from utnet.geometry import axis_angle_to_matrix
 from utnet.hand import HandModel
 from utnet.hand.arrays import HandArrays
 from utnet.hand.mano import load_mano, mano_file
+from utnet.rotations import axis_angle_to_matrix
 from utnet.types import HandParams
 
 
@@ -78,7 +78,7 @@ class DexYcbHands:
 
 
 def _load_files(folder: Path, sides: list[str]) -> dict[str, HandArrays]:
-    if not folder.is_dir():
+    if not folder.exists():
         raise InputError(f"{folder}: no such folder; name the one that holds your MANO_RIGHT.pkl and MANO_LEFT.pkl")
     files = {}
     for side in sides:

@@ -14,12 +14,13 @@ from utnet.data.cache import cached_arrays
 from utnet.data.ho3d.ho3d_index import SPLITS, lines_of_split, official_list, read_index, read_meta
 from utnet.data.source import check_depth, evenly_spaced, ground_truth_box
 from utnet.errors import InputError
-from utnet.geometry import axis_angle_to_matrix, rotate_params
+from utnet.geometry import rotate_params
 from utnet.hand import HandModel
 from utnet.hand.mano import load_mano, mano_file
 from utnet.io import layouts
 from utnet.io.files import check_size, read_image, read_rgb
 from utnet.io.json_rows import read_rows
+from utnet.rotations import axis_angle_to_matrix
 from utnet.types import HandParams, Sample
 
 _C = layouts.OPENGL_TO_OPENCV

@@ -32,7 +32,7 @@ from tqdm import tqdm
 from utnet.data.shards.shard_format import MEMBERS, encode_sample
 from utnet.data.source import BadSample, bad_sample
 from utnet.errors import InputError, WorkerError
-from utnet.io.atomic import new_folder, write_json
+from utnet.io.atomic import atomic_dir, write_json
 from utnet.types import Sample
 
 EXPAND = 3.42
@@ -107,7 +107,7 @@ def write_shards(
         raise InputError(f"{source.name} is read in passing; shards are made of map-style sources")
     if not (shard_mb > 0 and workers >= 1):
         raise InputError(f"shard_mb is {shard_mb} and workers is {workers}; expected more than 0 and at least 1")
-    with new_folder(out) as folder:
+    with atomic_dir(out) as folder:
         writer = _Writer(folder, shard_mb * 2**20)
         bad: list[BadSample] = []
         with tqdm(

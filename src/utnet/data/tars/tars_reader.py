@@ -24,10 +24,11 @@ from utnet.data.shards.shard_format import decode_sample, read_labels
 from utnet.data.source import BadSample, bad_sample
 from utnet.data.tars.tar_streams import REMEDY, expand_root, members_of, names_of, webdataset_library
 from utnet.errors import InputError
-from utnet.geometry import axis_angle_to_matrix, box_of
+from utnet.geometry import box_of
 from utnet.io import layouts
 from utnet.io.files import decode_rgb
 from utnet.io.safe_pickle import parse_pickle
+from utnet.rotations import axis_angle_to_matrix
 from utnet.types import HandParams, Sample
 
 PICTURES = ("jpg", "jpeg", "png")

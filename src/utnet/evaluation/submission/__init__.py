@@ -1,8 +1,7 @@
-"""Files that the benchmarks accept, and readers that refuse what their servers refuse.
+"""Writers and checkers of submission files: a zipped `pred.json` for HO3D and FreiHAND, a text file for DexYCB.
 
-HO3D and FreiHAND take a zipped `pred.json`, DexYCB a text file. Each writer takes joints in the project's conventions
-(OpenPose-21, OpenCV camera, metres) and turns them into the benchmark's. Fingertips stay as they are given: decode with
-the benchmark's own tips.
+Writers take joints in the conventions of UTNet (OpenPose-21, OpenCV camera, metres) and convert them to those of the
+benchmark. Fingertips are not changed; decode them with the fingertip vertices of the benchmark.
 """
 
 from utnet.evaluation.submission.pred_json import (

@@ -1,4 +1,4 @@
-"""Checks of hands that go into a submission or come out of one, a hand at a time."""
+"""Checks of the hands in a submission, one hand at a time."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ from utnet.types import Array
 Convert: TypeAlias = Callable[[np.ndarray], np.ndarray]
 
 _SPAN_M = (0.03, 1.0)
-"""The longer side of the median hand's bounding box: a fist is 0.08 m, a flat hand 0.2 m. Millimetres are far off."""
+"""Range of the longest side of the median hand's bounding box (fist 0.08 m, flat hand 0.2 m), to detect wrong units."""
 
 
 def as_float64(values: Array) -> np.ndarray:
-    """One hand as float64 numpy; tensors come to the CPU. TypeError or ValueError where it is no array of numbers."""
+    """Converts a hand to float64 numpy. Raises TypeError or ValueError if it is not an array of numbers."""
     if isinstance(values, torch.Tensor):
         values = values.detach().cpu().numpy()
     return np.asarray(values, np.float64)
 
 
 class HandCheck:
-    """Sees every hand of one kind and refuses what a server refuses or what cannot be meant.
+    """Checks hands in sequence and raises InputError for those that a server would reject or that are implausible.
 
     Args:
         where: file, for messages.
         what: "joints" or "vertices".
-        num_points: of a hand.
-        per_metre: units of the numbers in a metre, 1 or 1000.
-        away: sign of z before the camera: 1 in OpenCV's axes, -1 in OpenGL's.
-        zeros_ok: hands may all be zeros: benchmarks take that for "no mesh".
+        num_points: number of points per hand.
+        per_metre: units per metre, 1 or 1000.
+        away: sign of z in front of the camera: 1 in OpenCV's axes, -1 in OpenGL's.
+        zeros_ok: hands may be all zeros ("no mesh" in benchmarks).
     """
 
     def __init__(
@@ -48,12 +48,15 @@ class HandCheck:
         return len(self._spans)
 
     def see(self, hand: Array, name: object = None, *, convert: Convert | None = None) -> np.ndarray:
-        """The hand as (num_points, 3) float64 after `convert`; InputError that names it where it is not acceptable.
+        """Checks a hand and returns it as (num_points, 3) float64 after `convert`.
 
         Args:
             hand: (num_points, 3).
-            name: what to call it; None counts from 0.
-            convert: from the caller's conventions to the file's, which are the ones checked.
+            name: name for messages; default: its number, from 0.
+            convert: conversion to the conventions of the file, which are checked.
+
+        Raises:
+            InputError: the hand is invalid.
         """
         where = f"{self.where}: {self.what} of sample {len(self) if name is None else name}"
         try:
@@ -78,7 +81,7 @@ class HandCheck:
         return points
 
     def finish(self, num: int | None) -> None:
-        """After the last hand: their number (None: any but 0), and their size."""
+        """Checks the number of hands (None: any but 0) and their size, after the last hand."""
         if len(self) != num and (num is not None or not len(self)):
             wanted = "at least one" if num is None else str(num)
             raise InputError(f"{self.where}: {self.what} of {len(self)} samples, expected {wanted}; predict the split")

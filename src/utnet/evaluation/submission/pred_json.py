@@ -1,8 +1,8 @@
 """`pred.json` of HO3D and FreiHAND: [list of (21, 3) joints, list of (778, 3) vertices] in metres, zipped.
 
 Follows `pred.py` and `eval.py` of both. HO3D: MANO's joint order with HO3D's fingertips, OpenGL axes; its `pred.py`
-refuses a sample with all z above 0. FreiHAND: OpenPose-21, OpenCV axes. Files are written and read hand by hand: v3's
-48 million numbers never exist as Python objects.
+rejects samples with all z above 0. FreiHAND: OpenPose-21, OpenCV axes. Files are written and read hand by hand, since
+v3 has 48 million numbers.
 """
 
 from __future__ import annotations
@@ -21,33 +21,33 @@ import numpy as np
 from utnet.conventions import NUM_JOINTS, OPENPOSE_TO_MANO21
 from utnet.errors import InputError
 from utnet.evaluation.submission.hands import Convert, HandCheck
-from utnet.io.atomic import whole_file
+from utnet.io.atomic import atomic_file
 from utnet.io.layouts import OPENGL_TO_OPENCV
 from utnet.types import Array
 
 HO3D_NUM = {"v2": 11524, "v3": 20137}
-"""Samples of HO3D's evaluation split; its scripts assert the number."""
+"""Number of samples of HO3D's evaluation split, asserted by its scripts."""
 
 FREIHAND_NUM = 3960
 
 NUM_VERTICES = 778
-DECIMALS = 7  # a tenth of a micrometre: what float32 resolves at half a metre
+DECIMALS = 7  # 0.1 um, the resolution of float32 at half a metre
 
 _MEMBER = "pred.json"
 _CHUNK = 2**20  # characters read at a time
 _MAX_HAND = 2**22  # characters; 778 vertices with 17 digits are 50 thousand
-_OPENGL, _OPENCV = -1, 1  # sign of z before the camera
+_OPENGL, _OPENCV = -1, 1  # sign of z in front of the camera
 _REMEDY = "write the file again"
 
 
 @dataclass(frozen=True)
 class Submission:
-    """What a `pred.json` says, in the benchmark's own order, axes and metres, float64.
+    """Contents of a `pred.json`, in the benchmark's order and axes, metres, float64.
 
     Attributes:
         joints_m: (N, 21, 3).
         vertices_m: (N, 778, 3).
-        has_mesh: False where all vertices are zeros: joints alone were submitted.
+        has_mesh: False if all vertices are zeros (joints only).
     """
 
     joints_m: np.ndarray
@@ -62,18 +62,18 @@ def write_ho3d_submission(
     *,
     num: int | None = None,
 ) -> None:
-    """The zip for HO3D's server; the file appears whole or not at all.
+    """Writes the zip for HO3D's server, atomically.
 
     Args:
         path: the zip; its folder must exist.
         joints_cam_m: (N, 21, 3) OpenPose-21 with HO3D's fingertips, OpenCV camera, metres, in the order of
-            `evaluation.txt`: an array or tensor, or anything that yields hands.
-        vertices_cam_m: (N, 778, 3) of MANO likewise, or None to submit joints alone (zeros, as the zero predictor
-            does: mesh scores then mean nothing).
-        num: N expected (`HO3D_NUM[version]`); None takes what comes.
+            `evaluation.txt`: an array, a tensor, or an iterable of hands.
+        vertices_cam_m: (N, 778, 3) of MANO likewise, or None to submit only joints (vertices are zeros and mesh scores
+            meaningless).
+        num: expected N (`HO3D_NUM[version]`), or None for any.
 
     Raises:
-        InputError: a wrong number or shape, NaN, hands behind the camera, numbers that cannot be metres.
+        InputError: a wrong number or shape, NaN, hands behind the camera, or values that are not metres.
     """
 
     def turn(points: np.ndarray) -> np.ndarray:
@@ -92,7 +92,7 @@ def write_freihand_submission(
     *,
     num: int | None = None,
 ) -> None:
-    """The zip for FreiHAND's evaluation; arguments and errors as `write_ho3d_submission`, FreiHAND's fingertips."""
+    """Writes the zip for FreiHAND's evaluation, with FreiHAND's fingertips; otherwise as `write_ho3d_submission`."""
 
     def same(points: np.ndarray) -> np.ndarray:
         return points
@@ -106,10 +106,10 @@ def check_ho3d_submission(path: str | Path, *, version: str = "v3", num: int | N
     Args:
         path: the file.
         version: "v2" or "v3", for the number of samples.
-        num: another number of samples, for trees that are not the official ones.
+        num: number of samples of unofficial data sets.
 
     Raises:
-        InputError: the server would refuse the file, or its numbers cannot be metres in OpenGL axes.
+        InputError: the server would reject the file, or its values are not metres in OpenGL axes.
     """
     if version not in HO3D_NUM:
         raise InputError(f"HO3D has no version {version!r}; versions are {', '.join(HO3D_NUM)}")
@@ -135,7 +135,7 @@ def _write(
     away: int,
 ) -> None:
     with (
-        whole_file(path) as temporary,
+        atomic_file(path) as temporary,
         zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive,
         archive.open(_MEMBER, "w") as raw,
     ):
@@ -194,7 +194,7 @@ def _read(path: Path, num: int, away: int) -> Submission:
 
 @contextmanager
 def _open(path: Path) -> Iterator[TextIO]:
-    """The text of `pred.json`, bare or in a zip."""
+    """Opens `pred.json`, or the one in a zip, as text."""
     try:
         if not zipfile.is_zipfile(path):
             with open(path, encoding="utf-8") as file:
@@ -213,7 +213,7 @@ def _open(path: Path) -> Iterator[TextIO]:
 
 
 class _Text:
-    """JSON text read in chunks: single marks, and the items of a list one after the other."""
+    """Streaming JSON reader: single marks, and the items of a list one by one."""
 
     def __init__(self, path: Path, file: TextIO):
         self.path, self._file, self._text, self._place = path, file, "", 0
@@ -262,7 +262,7 @@ class _Text:
         return mark
 
     def _peek(self) -> str:
-        """The next character that is no space, "" at the end; it stays the next."""
+        """Returns the next non-space character, "" at the end, without consuming it."""
         while True:
             while self._place < len(self._text) and self._text[self._place].isspace():
                 self._place += 1

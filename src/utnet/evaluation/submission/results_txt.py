@@ -1,7 +1,7 @@
-"""DexYCB's result text for hand pose: a line a sample, `image_id` and 63 numbers (21 joints, mm, OpenCV camera).
+"""DexYCB's result file for hand pose: one line per sample, `image_id` and 63 numbers (21 joints, mm, OpenCV camera).
 
 Follows `hpe_eval.py` of dex-ycb-toolkit. `image_id` is the official sample index of the split (see
-`layouts.DexYcbNumbering`); samples without a labelled hand are not scored. Left hands count.
+`layouts.DexYcbNumbering`); samples without a labelled hand are not scored; left hands are.
 """
 
 from __future__ import annotations
@@ -15,31 +15,31 @@ import numpy as np
 from utnet.conventions import MM_PER_M, NUM_JOINTS
 from utnet.errors import InputError
 from utnet.evaluation.submission.hands import HandCheck
-from utnet.io.atomic import whole_file
+from utnet.io.atomic import atomic_file
 from utnet.metrics import dexycb_scores_mm
 from utnet.types import Array
 
-_DECIMALS = 4  # a tenth of a micrometre
+_DECIMALS = 4  # 0.1 um
 _NUM_FIELDS = 1 + 3 * NUM_JOINTS
 
 
 def write_dexycb_results(path: str | Path, image_ids: Iterable[int], joints_cam_m: Iterable[Array]) -> None:
-    """The text file that DexYCB's toolkit scores; it appears whole or not at all.
+    """Writes the result file for DexYCB's toolkit, atomically.
 
     Args:
         path: the file; its folder must exist.
-        image_ids: N official sample indices of the split, each once.
-        joints_cam_m: (N, 21, 3) OpenPose-21, OpenCV camera, metres; left hands as left hands. An array or tensor, or
-            anything that yields hands.
+        image_ids: N unique official sample indices of the split.
+        joints_cam_m: (N, 21, 3) OpenPose-21, OpenCV camera, metres; left hands not mirrored. An array, a
+            tensor, or an iterable of hands.
 
     Raises:
-        InputError: a number twice or below 0, ids and hands of different numbers, NaN, hands behind the camera,
-            numbers that cannot be metres.
+        InputError: a duplicate or negative id, different numbers of ids and hands, NaN, hands behind the camera, or
+            values that are not metres.
     """
     check = _check(path)
     seen: set[int] = set()
     text = "%d" + f",%.{_DECIMALS}f" * (_NUM_FIELDS - 1) + "\n"
-    with whole_file(path) as temporary, open(temporary, "w", encoding="ascii") as file:
+    with atomic_file(path) as temporary, open(temporary, "w", encoding="ascii") as file:
         for image_id, hand in zip_longest(image_ids, joints_cam_m):
             if image_id is None or hand is None:
                 raise InputError(f"{path}: image ids and joints are of different numbers; give an id for every hand")
@@ -54,14 +54,14 @@ def check_dexycb_results(path: str | Path, image_ids: Iterable[int] | None = Non
 
     Args:
         path: the file.
-        image_ids: samples with a labelled hand, all of which must be there; more may be (the toolkit ignores them).
+        image_ids: samples with a labelled hand, all required; further ones are allowed (ignored by the toolkit).
 
     Returns:
         (21, 3) float64 millimetres by image id.
 
     Raises:
-        InputError: a line that is not 64 numbers, an id twice (the toolkit would take the last), ids missing, NaN,
-            hands behind the camera, numbers that cannot be millimetres.
+        InputError: a line that is not 64 numbers, a duplicate id (the toolkit would use the last), missing ids, NaN,
+            hands behind the camera, or values that are not millimetres.
     """
     check = _check(path)
     results: dict[int, np.ndarray] = {}
@@ -88,10 +88,10 @@ def check_dexycb_results(path: str | Path, image_ids: Iterable[int] | None = Non
 
 
 def dexycb_scores(results: Mapping[int, Array], truth: Mapping[int, Array]) -> dict[str, dict[str, float]]:
-    """The toolkit's scores: means over all samples of `truth`.
+    """Scores of the toolkit: means over all samples of `truth`.
 
     Args:
-        results: (21, 3) millimetres by image id; those that `truth` lacks are ignored, as in the toolkit.
+        results: (21, 3) millimetres by image id; those missing in `truth` are ignored, as in the toolkit.
         truth: (21, 3) millimetres by image id, only samples with a labelled hand. The toolkit multiplies the labels by
             1000 in float32.
 
@@ -104,7 +104,7 @@ def dexycb_scores(results: Mapping[int, Array], truth: Mapping[int, Array]) -> d
         ValueError: wrong shapes, NaN or inf.
     """
     if not truth:
-        raise InputError("no sample of the split has a labelled hand: there is nothing to score")
+        raise InputError("no sample of the split has a labelled hand: nothing to score")
     _check_complete("results", results, truth)
     pred, gt = (np.stack([np.asarray(hands[i], np.float64) for i in truth]) for hands in (results, truth))
     return dexycb_scores_mm(pred, gt)

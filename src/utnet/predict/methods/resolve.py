@@ -1,18 +1,18 @@
-"""Which way from a picture to a mesh: the one place that decides."""
+"""The choice of a reconstruction method from what a user passes."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Literal, get_args
 
-Way = Literal["both", "network", "fit"]
+ResolvedMethod = Literal["both", "network", "fit"]
 Method = Literal["auto", "both", "network", "fit"]
 METHODS: tuple[Method, ...] = get_args(Method)
 
 
-def choose(method: Method, weights: str | Path | None, mano: str | Path | None) -> Way:
-    """What `auto` stands for: weights that are named are asked alone, so that one sees what they say; those that ship
-    together with the landmarks; and the landmarks alone where none ship, or where MANO is to be fitted."""
+def resolve_method(method: Method, weights: str | Path | None, mano: str | Path | None) -> ResolvedMethod:
+    """Returns the method that is used. "auto" is the network alone where weights are named, so that its raw output is
+    shown; the landmark fit where `mano` is given or no weights ship; else the bundled network fitted to landmarks."""
     from utnet.checkpoint import shipped_weights  # takes torch with it, which the command line need not wait for
 
     if method != "auto":

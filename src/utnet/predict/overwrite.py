@@ -1,4 +1,4 @@
-"""What an earlier call left in the folder: kept until the new predictions.json is in place, then removed."""
+"""Files of an earlier call in the output folder: kept until the new predictions.json is in place, then removed."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from utnet.errors import InputError
 from utnet.predict.files import PREDICTIONS, SCHEMA
 
 _OURS = re.compile(r".*(_overlay\.(jpg|png|mp4)|_\d+_(right|left)\.(glb|obj|ply)|\.npz)")
-"""Names that `utnet predict` gives. Whatever a JSON names besides is not removed."""
+"""Names that `utnet predict` gives; other files that a JSON names are not removed."""
 
 _Stamp = tuple[int, int]
 
 
-def earlier_files(folder: Path, *, allowed: bool) -> dict[Path, _Stamp]:
-    """The files that an earlier call wrote into a folder, by its predictions.json, and that file itself; nothing is
-    touched yet. With each comes what tells whether it is written again.
+def previous_files(folder: Path, *, allowed: bool) -> dict[Path, _Stamp]:
+    """Returns the files that an earlier call wrote into a folder, as its predictions.json lists them, and that file
+    itself, each with a stamp by which a rewritten file is recognised. Nothing is changed.
 
     Raises:
         InputError: there is such a file and it is not `allowed`, or it is not one of ours.
@@ -29,7 +29,7 @@ def earlier_files(folder: Path, *, allowed: bool) -> dict[Path, _Stamp]:
     if not path.exists():
         return {}
     if not allowed:
-        raise InputError(f"{path}: is there already; give another folder with --out, or --overwrite it")
+        raise InputError(f"{path}: exists already; give another folder with --out, or --overwrite it")
     try:
         tree = json.loads(path.read_text(encoding="utf-8"))
         ours = [folder / name for name in _named_files(tree) if _OURS.fullmatch(name)]
@@ -41,7 +41,7 @@ def earlier_files(folder: Path, *, allowed: bool) -> dict[Path, _Stamp]:
 
 
 def remove_stale(earlier: dict[Path, _Stamp]) -> None:
-    """Removes those of `earlier_files` that were not written again; none where their predictions.json still stands."""
+    """Removes those of `previous_files` that were not written again; none where their predictions.json still stands."""
     stale = [file for file, stamp in earlier.items() if file.exists() and _stamp(file) == stamp]
     if any(file.name == PREDICTIONS for file in stale):
         return

@@ -1,4 +1,4 @@
-"""From a picture of hands to their meshes: what the ways, `network`, `fit` and `both`, have in common."""
+"""The interface of reconstruction methods, and the batch of hands that they return."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from utnet.types import HandParams, Sample
 
 
 @dataclass(frozen=True)
-class RightHands:
+class RightHandBatch:
     """B right (or mirrored) hands in the camera of their picture, numpy.
 
     Attributes:
@@ -37,8 +37,8 @@ class RightHands:
     joint_error_mm: np.ndarray | None = None
 
 
-class Lifter(Protocol):
-    """One way from pictures to meshes.
+class ReconstructionMethod(Protocol):
+    """Reconstructs meshes of detected hands.
 
     Attributes:
         name: "network", "fit" or "both".
@@ -58,8 +58,8 @@ class Lifter(Protocol):
     @property
     def hand(self) -> HandModel | None: ...
 
-    def __call__(self, samples: Sequence[Sample]) -> RightHands:
-        """Lifts the hands of one picture.
+    def __call__(self, samples: Sequence[Sample]) -> RightHandBatch:
+        """Returns the hands of one or several pictures.
 
         Args:
             samples: at least one; right hands (left ones mirrored), each in the whole picture with its box and K_px. Of

@@ -1,4 +1,4 @@
-"""`network`: trained weights, in torch or exported."""
+"""A network with trained weights, in torch or exported."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from utnet.geometry import crop_to_px
 from utnet.hand import HandModel
 from utnet.model import UTNet
 from utnet.placement import measure_distance, solve_translation
-from utnet.predict.lifting import RightHands
+from utnet.predict.methods.base import RightHandBatch
 from utnet.types import HandParams, Sample
 
 
-class NetworkLifter:
-    """Crops through a network, and its answer out of the crop into the picture's camera.
+class NetworkMethod:
+    """Runs a network on crops and places its hands in the picture's camera.
 
     Args:
         weights: a checkpoint folder such as RUN/best, the name of a shipped network, or a file of `utnet export`.
@@ -56,7 +56,7 @@ class NetworkLifter:
             self.faces, self.hand_model = self.hand.faces.numpy(), self.hand.name
         self.needs_landmarks = prompts and self.config.model.prompts
 
-    def __call__(self, samples: Sequence[Sample]) -> RightHands:
+    def __call__(self, samples: Sequence[Sample]) -> RightHandBatch:
         crops = [crop(sample, self.config.model.size_px, self.config.crop) for sample in samples]
         if self.needs_landmarks:
             crops = [replace(cropped, landmarks=_prompts(cropped)) for cropped in crops]
@@ -68,7 +68,7 @@ class NetworkLifter:
             raise InputError(f"{self.weights}: the network's joints are NaN or inf; take another checkpoint")
         placed = [self._place(out, i, cropped) for i, cropped in enumerate(crops)]
         transl = np.stack([transl for transl, _ in placed])
-        return RightHands(
+        return RightHandBatch(
             params=HandParams(out.global_orient, out.hand_pose, out.betas, transl),
             joints_cam_m=out.joints_m + transl[:, None],
             vertices_cam_m=out.vertices_m + transl[:, None],

@@ -1,7 +1,7 @@
-"""What may reach the page's server. Gradio serves far more than this page needs; the rest is not found.
+"""Access control of the page's server: routes of gradio that this page does not need return 404.
 
-A mounted gradio page also takes questions about any file of this machine, and fetches addresses that it is given
-instead of files: `Gate` lets none through.
+A mounted gradio page also accepts requests for any file of this machine, and fetches URLs in place of files:
+`AccessControl` refuses both.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 from utnet.apps.serve.folder import OwnFolder
 
 MAX_UPLOAD_BYTES = 64 * 10**6
-"""Of one request. The photos of telephones with 108 megapixels are of about 40."""
+"""Per request. 108-megapixel photographs have about 40 MB."""
 _MAX_MESSAGE_BYTES = 10**5
 
 _READS = ("/config", "/favicon.ico", "/manifest.json", "/theme.css", "/gradio_api/startup-events")
@@ -28,14 +28,13 @@ _Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 _Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 
-class Gate:
-    """ASGI middleware: lets through what the page itself asks for, by path, size and file.
+class AccessControl:
+    """ASGI middleware that passes only the page's own requests, by path, size and file.
 
     Args:
         app: the server behind it.
-        folder: the only one whose files are handed out; tidied before each upload.
-        hosts: names by which the page may be asked for (other names that lead here are another site's trick), None for
-            any.
+        folder: the only one whose files are served; tidied before each upload.
+        hosts: accepted Host headers (a defence against DNS rebinding); None accepts any.
     """
 
     def __init__(self, app: Callable, folder: OwnFolder, hosts: frozenset[str] | None):
@@ -55,7 +54,7 @@ class Gate:
         await self._app(scope, receive, send)
 
     def _refusal(self, scope: _Scope) -> tuple[int, str] | None:
-        """Status and reason, or None for a request that is welcome."""
+        """Returns status and reason, or None for an accepted request."""
         headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
         path, method = scope["path"], scope["method"]
         if self._hosts is not None and _host(headers.get("host", "")) not in self._hosts:

@@ -1,25 +1,26 @@
-"""What was uploaded in, what the page shows out. Knows nothing of the page."""
+"""Uploads to predictions and the files that the page shows; independent of the page."""
 
 from __future__ import annotations
 
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from utnet.apps.serve.folder import OwnFolder
-from utnet.apps.serve.scene import draw_boxes, scene_glb
+from utnet.apps.serve.scene import draw_boxes
 from utnet.errors import InputError
 from utnet.geometry import intrinsics
-from utnet.io.atomic import write_whole
+from utnet.io.atomic import atomic_write
 from utnet.io.depth import read_depth
 from utnet.io.pictures import read_picture
 from utnet.predict.files import PredictionsFile, hand_record, image_record
 from utnet.predict.hand import Hand
-from utnet.predict.method import METHODS, Method, Way, choose
+from utnet.predict.meshes import scene_glb
+from utnet.predict.methods.resolve import METHODS, Method, ResolvedMethod, resolve_method
 from utnet.predict.predictor import Predictor
 from utnet.predict.request import Request
 from utnet.render.drawing import save_picture
@@ -37,9 +38,9 @@ class Question:
     """One upload.
 
     Attributes:
-        picture: its file, None where nothing was uploaded.
+        picture: its file, None without an upload.
         depth: the file of a depth image aligned to it.
-        depth_scale: metres a step of a depth image of whole numbers.
+        depth_scale: metres per unit of an integer depth image.
         camera: fx, fy, cx, cy in pixels; all of them or none.
         method: as `Predictor` takes it.
     """
@@ -53,13 +54,13 @@ class Question:
 
 @dataclass(frozen=True)
 class Answer:
-    """What the page shows of it.
+    """The result that the page shows.
 
     Attributes:
-        note: a line for the reader.
-        refused: the note says what is wrong with the upload; there is nothing else.
-        overlay: JPEG of the picture with its hands, or without any.
-        scene: GLB of all hands; None where there is no hand.
+        note: one line for the user.
+        refused: the upload is bad: the note names the error, and the rest is empty.
+        overlay: JPEG of the picture with its hands drawn.
+        scene: GLB of all hands; None without hands.
         predictions: JSON as `utnet predict` writes it.
         hands: best first.
     """
@@ -69,11 +70,11 @@ class Answer:
     overlay: Path | None = None
     scene: Path | None = None
     predictions: Path | None = None
-    hands: list[Hand] = field(default_factory=list)
+    hands: Sequence[Hand] = ()
 
 
-class Answers:
-    """Answers questions, and writes the files that belong to them.
+class HandService:
+    """Predicts uploads and writes the files that the page shows.
 
     Args:
         folder: to write into.
@@ -86,21 +87,21 @@ class Answers:
     def __init__(self, folder: OwnFolder, weights: str | Path | None = None):
         self._folder, self._weights = folder, weights
         self._lock = threading.Lock()
-        self._predictors: dict[Way, Predictor] = {}
+        self._predictors: dict[ResolvedMethod, Predictor] = {}
         self._predictor("auto")
 
     @property
-    def default(self) -> Way:
-        """What auto stands for."""
-        return choose("auto", self._weights, None)
+    def default(self) -> ResolvedMethod:
+        """The method that "auto" stands for."""
+        return resolve_method("auto", self._weights, None)
 
     @property
     def methods(self) -> tuple[Method, ...]:
-        """Those that there is a choice of: without weights there is one way."""
+        """The methods that a user can choose: without weights only the fit."""
         return ("fit",) if self.default == "fit" else METHODS
 
     def __call__(self, question: Question) -> Answer:
-        """The answer; what is wrong with an upload is an answer, too."""
+        """Returns the answer; a bad upload is one with `refused`."""
         if question.picture is None:
             return Answer(WAITING)
         self._folder.tidy()
@@ -122,22 +123,22 @@ class Answers:
         overlay, scene, predictions = out / "overlay.jpg", out / "hands.glb", out / "hands.json"
         save_picture(overlay, draw_boxes(picture.rgb, hands))
         if hands:
-            write_whole(scene, scene_glb(hands))
+            atomic_write(scene, scene_glb(hands))
         depth = None if question.depth is None else question.depth.name
         files = {"depth": depth, "overlay": overlay.name, "arrays": None}
         made_by = {"method": predictor.method, "weights": predictor.weights, "hand_model": predictor.hand_model}
         with PredictionsFile(predictions, made_by) as tree:
             records = [hand_record(hand, scene.name) for hand in hands]
-            tree.add_image(image_record(file.name, picture.rgb, K_px, K_from, files, records))
+            tree.add_image(image_record(file.name, hands.size_px, K_px, K_from, files, records))
         note = _note(hands, predictor.method, seconds, _CAMERAS[K_from])
         return Answer(note, False, overlay, scene if hands else None, predictions, hands)
 
     def _predictor(self, method: Method) -> Predictor:
-        way = choose(method, self._weights, None)
+        resolved = resolve_method(method, self._weights, None)
         with self._lock:
-            if way not in self._predictors:
-                self._predictors[way] = Predictor(None if way == "fit" else self._weights, method=way)
-            return self._predictors[way]
+            if resolved not in self._predictors:
+                self._predictors[resolved] = Predictor(None if resolved == "fit" else self._weights, method=resolved)
+            return self._predictors[resolved]
 
 
 def _note(hands: Sequence[Hand], method: str, seconds: float, camera: str) -> str:
@@ -161,7 +162,7 @@ def _scale(value: float | None) -> float:
 
 
 def _without_folders(text: str, question: Question) -> str:
-    """The message as the uploader knows the files: by their names."""
+    """Returns the message with file names in place of paths on this machine."""
     for file in (question.picture, question.depth):
         if file is not None:
             text = text.replace(str(file), file.name)

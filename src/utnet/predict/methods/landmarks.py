@@ -1,0 +1,81 @@
+"""A hand model fitted to the detector's landmarks and to depth; it needs no weights."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from utnet.errors import InputError
+from utnet.fit import Fits, HandFitter
+from utnet.fit.hypotheses import LiftedHands, lift_hands
+from utnet.fit.lifter import LandmarkLifter
+from utnet.hand import HandModel
+from utnet.hand.mano import mano_file
+from utnet.predict.methods.base import RightHandBatch
+from utnet.types import Sample
+
+
+class LandmarkMethod:
+    """Fits a hand model to landmarks and depth, with the landmark lifter's likeliest hand as start and prior.
+
+    Args:
+        mano: the folder of the user's MANO_RIGHT.pkl; None: the open hand.
+    """
+
+    name = "fit"
+    weights: str | None = None
+    needs_landmarks = True
+
+    def __init__(self, *, mano: str | Path | None = None):
+        self.hand = HandModel.open() if mano is None else _mano(Path(mano))
+        self.faces, self.hand_model = self.hand.faces.numpy(), self.hand.name
+        self._fitter, self._lifter = HandFitter(self.hand), LandmarkLifter()
+
+    def __call__(self, samples: Sequence[Sample]) -> RightHandBatch:
+        lifted = lift_samples(self._lifter, self._fitter, samples)
+        fits = self._fitter.fit(
+            expected=lifted.params[0], expected_error_mm=1e3 * lifted.error_m[:, 0], **observations(samples)
+        )
+        return decode_fits(self.hand, fits)
+
+
+def lift_samples(lifter: LandmarkLifter, fitter: HandFitter, samples: Sequence[Sample]) -> LiftedHands:
+    """Returns the landmark lifter's hypotheses for the samples."""
+    seen = observations(samples)
+    return lift_hands(lifter, fitter.model, seen["joints_px"], seen["joints_m"], seen["K_px"])
+
+
+def observations(samples: Sequence[Sample]) -> dict[str, Any]:
+    """Returns landmarks, cameras and depth as `HandFitter.fit` takes them."""
+    return {
+        "joints_m": np.array([sample.joints_cam_m for sample in samples]),
+        "joints_px": np.array([sample.joints_px for sample in samples]),
+        "K_px": np.array([sample.K_px for sample in samples]),
+        "depth_m": [sample.depth_m for sample in samples],
+    }
+
+
+def decode_fits(hand: HandModel, fits: Fits) -> RightHandBatch:
+    """Returns the fitted hands with joints and vertices."""
+    with torch.inference_mode():
+        mesh = hand.decode(fits.params.map(lambda array: torch.from_numpy(array).float()))
+    transl = fits.params.transl_m[:, None]
+    return RightHandBatch(
+        params=fits.params,
+        joints_cam_m=mesh.joints_m.double().numpy() + transl,
+        vertices_cam_m=mesh.vertices_m.double().numpy() + transl,
+        measured=fits.measured,
+        shape_source=fits.shape_source.tolist(),
+        fit_cost=fits.cost,
+    )
+
+
+def _mano(folder: Path) -> HandModel:
+    path = mano_file(folder)
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; give the folder of your MANO_RIGHT.pkl (mano.is.tue.mpg.de)")
+    return HandModel.from_mano(path)

@@ -1,0 +1,71 @@
+"""Rotations: matrices, rotation vectors (axis-angle) and 6D. Works on numpy arrays and torch tensors alike.
+
+Matrices are used inside; every conversion is named `a_to_b`, and roma does it or tests it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import torch
+
+
+def rotation_6d_to_matrix(six: torch.Tensor) -> torch.Tensor:
+    """(..., 6) first column then second column -> (..., 3, 3), by Gram-Schmidt (Zhou et al. 2019; WiLoR's layout)."""
+    import roma  # costs a second to import
+
+    return roma.special_gramschmidt(six.unflatten(-1, (2, 3)).transpose(-1, -2))
+
+
+def matrix_to_rotation_6d(R: torch.Tensor) -> torch.Tensor:
+    """(..., 3, 3) -> (..., 6), the first two columns one after the other."""
+    return R[..., :2].transpose(-1, -2).flatten(-2)
+
+
+def rotation_to_z(direction: np.ndarray) -> np.ndarray:
+    """(..., 3) unit vectors with z > -1 -> (..., 3, 3) the smallest rotation that takes each to the z axis, numpy."""
+    x, y, z = np.moveaxis(direction, -1, 0)
+    k = 1 / (1 + z)
+    rows = (1 - k * x * x, -k * x * y, -x), (-k * x * y, 1 - k * y * y, -y), (x, y, z)
+    return np.stack([np.stack(row, -1) for row in rows], -2)
+
+
+def axis_angle_to_matrix(axis_angle: Any) -> Any:
+    """(..., 3) rotation vectors in radians -> (..., 3, 3). Numpy in, numpy out (every label that is read needs it: a
+    kernel of our own, ten times faster than roma's for one hand)."""
+    if isinstance(axis_angle, np.ndarray):
+        return _rodrigues(axis_angle)
+    import roma
+
+    return roma.rotvec_to_rotmat(axis_angle)
+
+
+def _rodrigues(axis_angle: np.ndarray) -> np.ndarray:
+    """R = cos I + sin/angle [v] + (1 - cos)/angle^2 v v^T (Rodrigues), in the input's dtype, finite at 0."""
+    x, y, z = (axis_angle[..., i] for i in range(3))
+    squared = x * x + y * y + z * z
+    half = 0.5 * np.sqrt(squared)
+    half_sinc = np.sinc(half / np.pi)  # sin(half) / half, 1 at 0
+    a, b = half_sinc * np.cos(half), 0.5 * half_sinc * half_sinc  # sin(angle) / angle, (1 - cos(angle)) / angle^2
+    R = b[..., None, None] * (axis_angle[..., :, None] * axis_angle[..., None, :])
+    cos = 1 - b * squared
+    for i, j, s in ((2, 1, a * x), (0, 2, a * y), (1, 0, a * z)):
+        R[..., i, j] += s
+        R[..., j, i] -= s
+    for i in range(3):
+        R[..., i, i] += cos
+    return R
+
+
+def matrix_to_axis_angle(R: Any) -> Any:
+    """(..., 3, 3) -> (..., 3) rotation vectors in radians, angle in [0, pi]. Numpy in, numpy out."""
+    import roma
+
+    if isinstance(R, np.ndarray):
+        import torch
+
+        return roma.rotmat_to_rotvec(torch.from_numpy(np.ascontiguousarray(R))).numpy()
+    return roma.rotmat_to_rotvec(R)
