@@ -40,14 +40,12 @@ from utnet.model import UTNet
 from utnet.signals import InterruptHandler, Terminated, TrainingInterrupted
 from utnet.training.calibration import calibrate_best
 from utnet.training.ema import EMA
-from utnet.training.log import RunLog, prediction_pictures, skipped_lines
+from utnet.training.log import RunLog, prediction_pictures, progress_values, resumed_line, skipped_lines
 from utnet.training.pretrained import backbone_parameters
 from utnet.training.state import Progress, Run, begun_as, make_model, read_progress
 from utnet.types import Batch
 
 _BAR = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining}{postfix}"
-_SHOWN = ("loss_2d", "loss_3d_joint")
-"""Terms of the loss beside the progress bar."""
 
 
 def train(
@@ -102,7 +100,7 @@ def train(
         if told:
             print(f"training on {describe(job.loader.source)}, validating on {describe(job.validation)}")
             if resume:
-                print(_going_on(job.run.progress, config))
+                print(resumed_line(job.run.progress, config))
         try:
             _loop(job, progress=told)
             if config.model.uncertainty and world.is_main:
@@ -123,15 +121,6 @@ def train(
             for line in skipped_lines(bad):
                 print(line)
         return result
-
-
-def _going_on(done: Progress, config: Config) -> str:
-    """Where a resumed run stands."""
-    used = f"step {done.step} of {config.train.steps}, {done.seconds / 60:.1f} minutes"
-    used += f" of {config.train.minutes:g}" if config.train.minutes else ""
-    if done.share < 1:
-        return f"going on at {used}"
-    return f"nothing is left to do at {used}; make it longer by --set train.steps=N or train.minutes=N"
 
 
 @dataclass(frozen=True)
@@ -251,7 +240,7 @@ def _loop(job: _Job, *, progress: bool) -> None:
                 means, speed = done.take_means()
                 lr = job.run.optimiser.param_groups[0]["lr"]
                 log.write("train", done.step, done.seconds, {"lr": lr, "samples_per_s": speed, **means})
-                bar.set_postfix(_shown(done.step, means, step.num_samples, speed, config))
+                bar.set_postfix(progress_values(done.step, means, step.num_samples, speed, config))
 
 
 def _take(job: _Job, batches: Iterator[Batch]) -> list[Batch]:
@@ -404,11 +393,3 @@ def _flat(scores: dict) -> dict[str, float]:
     """{"rgb": {"num": 9, "mpjpe_mm": 1}} -> {"rgb/mpjpe_mm": 1}; only what was scored, not the reference."""
     rows = {name: scores[name] for name in INPUTS if name in scores}
     return {f"{name}/{key}": value for name, row in rows.items() for key, value in row.items() if key != "num"}
-
-
-def _shown(step: int, means: dict[str, float], num: int, speed: float, config: Config) -> dict[str, str]:
-    """What stands beside the progress bar: losses of a sample, and samples a second."""
-    scale = num if config.loss.reduction == "sum" else 1
-    shown = {"step": str(step), "loss": f"{means['total_loss'] / scale:.4f}"}
-    shown |= {name.removeprefix("loss_"): f"{means[name] / scale:.3f}" for name in _SHOWN if name in means}
-    return {**shown, "samples/s": f"{speed:.0f}"}
