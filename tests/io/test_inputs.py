@@ -242,8 +242,9 @@ def test_folders_name_what_is_not_read(tmp_path):
     (tmp_path / "notes.txt").write_text("hands")
     assert [item.name for item in find_inputs([str(tmp_path)])] == ["color_1"]
     text = " ".join(passed_over([str(tmp_path)]))
-    assert "1 depth images" in text
-    assert "1 files that are no pictures or videos: notes.txt" in text
+    assert "1 depth image, not read (use --depth): depth_1.png" in text
+    assert "1 other file, neither pictures nor videos: notes.txt" in text
+    assert "depth" not in " ".join(passed_over([str(tmp_path)], with_depth=True))
     assert DepthFiles(str(tmp_path), 1).of(tmp_path / "color_1.png").name == "depth_1.png"
 
 

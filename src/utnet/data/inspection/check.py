@@ -145,8 +145,8 @@ def refuse_wrong_labels(source: Any, *, num: int = 256) -> None:
         labels = labels_of(part, measure(samples), [sample.key for sample in samples])
         for finding in judge_labels(labels):
             raise InputError(
-                f"{part.name}: {finding.what}; {finding.remedy} (`utnet data check {part.name}` says more, "
-                "data.check=false trains all the same)"
+                f"{part.name}: {finding.what}; {finding.remedy} (details: `utnet data check {part.name}`; "
+                "data.check=false skips this check)"
             )
 
 
