@@ -130,8 +130,8 @@ class _File:
         films = [track for track in tracks if not (_is_cover(track) or _is_depth(track))]
         if not films:
             self._container.close()
-            what = "only a cover picture or depth" if tracks else "no video track (sound only?)"
-            raise InputError(f"{path}: not a video: it has {what}")
+            what = "only a cover picture or depth in it" if tracks else "no video track in it"
+            raise InputError(f"{path}: not a video, or cut short before its index ({what})")
         self._stream = films[0]
         others = [track.metadata.get("title", "depth") for track in tracks if _is_depth(track)]
         self.notes = [f"track {', '.join(others)} is not read; hands come from colour alone"] if others else []

@@ -205,13 +205,15 @@ def _files(report: CheckReport, source: Any, walked: Walked) -> None:
     report.numbers["missing"], report.numbers["damaged"] = missing, damaged
     if missing:
         report.findings.append(Finding(f"{len(missing)} of {num} samples lack a file", "extract the archive again"))
-    if damaged:
-        text, remedy = f"{len(damaged)} of {num} samples cannot be read", "get the named files again, or mend them"
+    lines = convert.of_messages(source.name)
+    other = sum(not any(phrase in message for phrase in lines) for message in damaged.values())
+    if other:
+        text, remedy = f"{other} of {num} samples cannot be read", "get the named files again, or mend them"
         report.findings.append(Finding(text, remedy))
-    for phrase, line in convert.of_messages(source.name).items():
+    for phrase, line in lines.items():
         like = sum(phrase in message for message in (damaged | missing).values())
         if like:
-            report.findings.append(Finding(f"{like} of {num} samples: {phrase}", "convert them", line))
+            report.findings.append(Finding(f"{like} of {num} samples: {phrase}", "run the convert line", line))
     if not num:
         report.findings.append(Finding("there are no samples", "choose another split or folder"))
     if hasattr(source, "verify"):
