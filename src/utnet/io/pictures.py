@@ -14,6 +14,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError, features
 from PIL.ExifTags import Base
 
 from utnet.errors import InputError
+from utnet.io.atomic import check_stand_in
 from utnet.io.deep import is_deep, read_deep, to_8_bits
 from utnet.io.exif import exif_camera
 from utnet.io.kinds import is_camera_raw, picture_format
@@ -179,6 +180,7 @@ def _open(path: Path, *, must: bool = True) -> Image.Image:
             raise
         if kind is not None:
             raise InputError(f"{path}: a damaged {kind} picture; copy it again") from error
+        check_stand_in(path)
         raise InputError(
             f"{path}: not a picture (JPEG, PNG, WebP, TIFF, BMP, GIF, HEIC or AVIF); save it as JPEG"
         ) from error

@@ -18,7 +18,7 @@ from av.error import FFmpegError
 from av.stream import Disposition
 
 from utnet.errors import InputError
-from utnet.io.atomic import atomic_file
+from utnet.io.atomic import atomic_file, check_stand_in
 from utnet.io.hdr import HLG, PQ, hdr_to_srgb
 from utnet.io.pictures import check_megapixels
 from utnet.io.shown import as_shown, display_matrix, fitted_into, square_pixels
@@ -125,6 +125,7 @@ class _File:
             known = path.suffix.lower() in VIDEO_SUFFIXES
             self._container: Any = av.open(str(path) if known else _Nameless(path))
         except FFmpegError as error:
+            check_stand_in(path)
             raise InputError(f"{path}: not a video, or cut short before its index ({error.strerror})") from error
         tracks = self._container.streams.video
         films = [track for track in tracks if not (_is_cover(track) or _is_depth(track))]

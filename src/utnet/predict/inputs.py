@@ -180,7 +180,8 @@ def _expand(word: str) -> Iterable[Path | int]:
         if not inside:
             raise InputError(f"{word}: no picture or video has such a name")
         return inside
-    raise InputError(f"{word}: no such file")
+    slashes = "; write / in place of backslashes" if os.sep == "/" and "\\" in word else ""
+    raise InputError(f"{word}: no such file{slashes}")
 
 
 def _known(file: Path) -> bool:
