@@ -30,7 +30,7 @@ from utnet.config import Config, from_tree, to_tree
 from utnet.errors import InputError
 from utnet.hand import HandModel
 from utnet.hand.arrays import HandArrays
-from utnet.io.atomic import fsync_path, write_json
+from utnet.io.atomic import check_stand_in, fsync_path, write_json
 from utnet.model import UTNet
 from utnet.model.hamer import import_hamer as import_hamer
 from utnet.model.wilor import import_wilor as import_wilor
@@ -96,6 +96,7 @@ def load_checkpoint(folder: str | Path, *, device: str = "cpu") -> tuple[UTNet, 
             better = folder / "best" if (folder / "best" / name).is_file() else "RUN/best"
             named = "".join(f" or {network}" for network in shipped_networks())
             raise InputError(f"{folder / name}: no such file; give a checkpoint folder such as {better}{named}")
+    check_stand_in(folder / WEIGHTS)
     try:
         tree = json.loads((folder / RUN).read_text(encoding="utf-8"))["config"]
     except (ValueError, KeyError, TypeError) as error:

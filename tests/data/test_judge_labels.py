@@ -203,6 +203,17 @@ def test_training_refuses_wrong_data_also_in_a_mixture(tmp_path):
         refuse_wrong_labels(Mixture([(endless, 1.0), (source, 1.0)]))
 
 
+def test_training_refuses_lines_in_millimetres(tmp_path):
+    """Such lines cannot be read; training must not go on with the others."""
+
+    def some_in_mm(hand):
+        if int(hand["image"].split(".")[0]) % 3 == 0:
+            millimetres(hand)
+
+    with pytest.raises(InputError, match=r"4 of 12 samples: .*millimetres"):
+        refuse_wrong_labels(open_source("custom", folder(tmp_path, some_in_mm)))
+
+
 def test_labels_counted_on_upright_pictures_are_named(tmp_path):
     """A tall picture stored on its side: the hands lie where only the upright picture has pixels."""
 

@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from support.mano_files import random_mano, write_mano
+from utnet.checkpoint import load_checkpoint
 from utnet.cli.options import gathered
 from utnet.errors import InputError
 from utnet.hand.mano import load_mano, mano_file
@@ -242,8 +243,9 @@ def test_folders_name_what_is_not_read(tmp_path):
     (tmp_path / "notes.txt").write_text("hands")
     assert [item.name for item in find_inputs([str(tmp_path)])] == ["color_1"]
     text = " ".join(passed_over([str(tmp_path)]))
-    assert "1 depth images" in text
-    assert "1 files that are no pictures or videos: notes.txt" in text
+    assert "1 depth image, not read (use --depth): depth_1.png" in text
+    assert "1 other file, neither pictures nor videos: notes.txt" in text
+    assert "depth" not in " ".join(passed_over([str(tmp_path)], with_depth=True))
     assert DepthFiles(str(tmp_path), 1).of(tmp_path / "color_1.png").name == "depth_1.png"
 
 
@@ -293,7 +295,11 @@ def test_mano_as_npz_is_the_same_hand(tmp_path):
     ],
 )
 def test_what_stands_in_place_of_a_download_is_named(tmp_path, text, what):
-    for name, read in (("MANO_RIGHT.pkl", load_pickle), ("MANO_RIGHT.npz", load_mano)):
+    for name, read in {"a.pkl": load_pickle, "a.npz": load_mano, "a.jpg": read_picture, "a.mp4": VideoReader}.items():
         (tmp_path / name).write_text(text)
         with pytest.raises(InputError, match=what):
             read(tmp_path / name)
+    (tmp_path / "run.json").write_text("{}")
+    (tmp_path / "weights.safetensors").write_text(text)
+    with pytest.raises(InputError, match=what):
+        load_checkpoint(tmp_path)

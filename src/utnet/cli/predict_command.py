@@ -121,14 +121,14 @@ def predict(
         seconds=seconds,
         jobs=jobs,
     )
-    for line in [*passed_over(inputs), *camera_doubts(found, request.K_px)]:
+    for line in [*passed_over(inputs, with_depth=depth is not None), *camera_doubts(found, request.K_px)]:
         print(f"utnet: {line}", file=sys.stderr)
     fits = resolve_method(method, weights, mano) == "fit"
     folder = mano or (os.environ.get("UTNET_MANO_DIR") if fits else None)
     predictor = Predictor(weights, method=method, device=device, mano=folder)
     summary = run(predictor, found, request)
     doubts = [*(_doubts(summary.hands) if box else ()), *_contradictions(summary.hands)]
-    if request.boxes and side:
+    if request.boxes and side and not summary.problems:
         doubts += side_doubts(predictor.detector, found[0], request.boxes, side)
     for line in doubts:
         print(f"utnet: {line}", file=sys.stderr)

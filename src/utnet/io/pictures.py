@@ -1,4 +1,4 @@
-"""Pictures as users have them: turned, grey, transparent, 16-bit, printed in CMYK, damaged, far too large."""
+"""Reading of pictures: orientation, grey, transparency, 16 bits, CMYK, damage, limits of size."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError, features
 from PIL.ExifTags import Base
 
 from utnet.errors import InputError
+from utnet.io.atomic import check_stand_in
 from utnet.io.deep import is_deep, read_deep, to_8_bits
 from utnet.io.exif import exif_camera
 from utnet.io.kinds import is_camera_raw, picture_format
@@ -21,7 +22,7 @@ from utnet.io.kinds import is_camera_raw, picture_format
 PICTURE_SUFFIXES = (
     ".jpg", ".jpeg", ".jfif", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".heic", ".heif", ".avif",
 )  # fmt: skip
-"""Names by which a folder's pictures are known. What a file is, its content says."""
+"""Suffixes of pictures in folders. The format is detected by content (`io.kinds`)."""
 
 MAX_MEGAPIXELS = 120
 """Telephones take 108. A picture of 120 needs about a gigabyte while it is decoded."""
@@ -36,12 +37,12 @@ _OPENING = threading.Lock()
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture as it is meant to be seen.
+    """An upright picture.
 
     Attributes:
         rgb: (H, W, 3) uint8, upright.
-        K_px: (3, 3) intrinsics that its EXIF data tell, of the upright picture, or None (`io.exif`).
-        turned: its EXIF data say that the stored pixels lie on their side, upside down or mirrored; `rgb` does not.
+        K_px: (3, 3) intrinsics of the upright picture from its EXIF data, or None (`io.exif`).
+        turned: whether the stored pixels were rotated or mirrored by the EXIF orientation.
     """
 
     rgb: np.ndarray
@@ -52,14 +53,12 @@ class Picture:
 def read_picture(path: str | Path) -> Picture:
     """The first picture of a JPEG, PNG, WebP, TIFF, BMP, GIF, AVIF or (with the extra `heif`) HEIC file.
 
-    It is turned as its EXIF orientation says. Grey becomes RGB, palettes and CMYK are converted, what is transparent
-    stands on white, 16 bits a channel, of which fewer may be used, and floats become 8. Colour profiles are not
-    applied.
+    It is turned by its EXIF orientation. Grey, palettes and CMYK are converted to RGB, transparency is blended with
+    white, and 10 to 16 bits per channel and floats are scaled to 8 bits. Colour profiles are not applied.
 
     Raises:
-        InputError: no such file, an empty one, no picture, one that is cut short, of more than `MAX_MEGAPIXELS` (which
-            its header tells, before anything is decoded) or of numbers that are no colours; a camera's raw file; HEIC
-            without the extra.
+        InputError: missing, empty or truncated file, no picture, more than `MAX_MEGAPIXELS` (checked before decoding),
+            values that are not colours, a camera's raw file, or HEIC without the extra.
     """
     path = Path(path)
     _check_file(path)
@@ -181,7 +180,10 @@ def _open(path: Path, *, must: bool = True) -> Image.Image:
             raise
         if kind is not None:
             raise InputError(f"{path}: a damaged {kind} picture; copy it again") from error
-        raise InputError(f"{path}: not a picture (JPEG, PNG, WebP, TIFF, BMP, GIF, HEIC or AVIF)") from error
+        check_stand_in(path)
+        raise InputError(
+            f"{path}: not a picture (JPEG, PNG, WebP, TIFF, BMP, GIF, HEIC or AVIF); save it as JPEG"
+        ) from error
 
 
 def _register_heif(path: Path) -> None:

@@ -18,7 +18,7 @@ from av.error import FFmpegError
 from av.stream import Disposition
 
 from utnet.errors import InputError
-from utnet.io.atomic import atomic_file
+from utnet.io.atomic import atomic_file, check_stand_in
 from utnet.io.hdr import HLG, PQ, hdr_to_srgb
 from utnet.io.pictures import check_megapixels
 from utnet.io.shown import as_shown, display_matrix, fitted_into, square_pixels
@@ -99,7 +99,7 @@ class VideoReader:
             if count == 0:
                 start, shape = time_s, rgb.shape[:2]
             if rgb.shape[:2] != shape:
-                note = f"its pictures change their size, from frame {count} on; they are fitted into the first ones'"
+                note = f"the frame size changes at frame {count}; later frames are scaled to the first size"
                 self.notes += [] if resized else [note]
                 resized = True
                 rgb = fitted_into(rgb, shape)
@@ -125,18 +125,19 @@ class _File:
             known = path.suffix.lower() in VIDEO_SUFFIXES
             self._container: Any = av.open(str(path) if known else _Nameless(path))
         except FFmpegError as error:
+            check_stand_in(path)
             raise InputError(f"{path}: not a video, or cut short before its index ({error.strerror})") from error
         tracks = self._container.streams.video
         films = [track for track in tracks if not (_is_cover(track) or _is_depth(track))]
         if not films:
             self._container.close()
-            what = "only a cover picture or depth in it" if tracks else "no video stream in it"
+            what = "only a cover picture or depth in it" if tracks else "no video track in it"
             raise InputError(f"{path}: not a video, or cut short before its index ({what})")
         self._stream = films[0]
         others = [track.metadata.get("title", "depth") for track in tracks if _is_depth(track)]
-        self.notes = [f"its track {', '.join(others)} is not read: hands come from the colours alone"] if others else []
+        self.notes = [f"track {', '.join(others)} is not read; hands come from colour alone"] if others else []
         if len(films) > 1:
-            self.notes.append(f"it has {len(films)} video tracks; the first one is read")
+            self.notes.append(f"{len(films)} video tracks; only the first one is read")
         self._stream.thread_type = "AUTO"
         self._check_size(self._stream.width, self._stream.height)
         rates = [float(rate) for rate in (self._stream.average_rate, self._stream.guessed_rate) if rate]

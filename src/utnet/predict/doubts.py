@@ -1,4 +1,4 @@
-"""What a user gave that the pictures contradict: said on stderr, and done all the same."""
+"""Warnings about options of `utnet predict` that the pictures contradict. The options are used all the same."""
 
 from __future__ import annotations
 
@@ -9,30 +9,36 @@ import numpy as np
 from utnet.detect import HandDetector
 from utnet.errors import InputError
 from utnet.io.pictures import picture_size, read_picture
+from utnet.io.videos import VideoReader
 from utnet.predict.inputs import Input
 
 _WIDE, _NARROW = 0.3, 20.0
-"""Focal lengths in longer sides of the picture: views of 118 degrees and of 3."""
+"""Plausible focal lengths in longer sides of the picture: fields of view of 118 and of 3 degrees."""
 _REFUSED = (0.1, 200.0)
 """Beyond these the camera is refused (`predict.checks`)."""
 _OTHER_SIZE = 1.15
-"""Principal points off the middle by this factor, the same in x and y, are rather those of another resolution."""
+"""A principal point that is off the centre by this factor, in x and y alike, is that of another resolution."""
 _PANORAMA = 3.0
-"""Longer over shorter side from which a picture is rather several pictures side by side."""
+"""Ratio of the sides from which a picture is a panorama."""
 _SURE = 0.8
 
 
 def camera_doubts(inputs: Sequence[Input], K_px: np.ndarray | None) -> list[str]:
-    """What speaks against a camera of the pictures, given (3, 3) or, without one, guessed; by the pictures' sizes."""
+    """Warnings about the camera of pictures and videos, by their sizes: panoramas, and intrinsics of other pictures.
+
+    Args:
+        inputs: of the call.
+        K_px: (3, 3) intrinsics given by the user, or None. Videos are opened only to compare them with it.
+    """
     sizes: dict[tuple[int, int], str] = {}
     for item in inputs:
-        if item.kind == "picture":
+        if item.kind == "picture" or (item.kind == "video" and K_px is not None):
             try:
-                sizes.setdefault(picture_size(str(item.source)), item.label)
-            except (InputError, OSError, SyntaxError, ValueError):  # named when it is read
+                sizes.setdefault(_size(item), item.label)
+            except (InputError, OSError, SyntaxError, ValueError):  # reported when it is read
                 continue
     lines = [
-        f"{label}: {size[0]} x {size[1]} px is a panorama: hands may be missed, distances are rough; cut it in parts"
+        f"{label}: {size[0]} x {size[1]} px is a panorama: hands may be missed, distances are rough; cut it into parts"
         for size, label in sizes.items()
         if max(size) > _PANORAMA * min(size)
     ]
@@ -40,10 +46,19 @@ def camera_doubts(inputs: Sequence[Input], K_px: np.ndarray | None) -> list[str]
         return lines
     if len(sizes) > 1:
         listed = ", ".join(f"{width} x {height}" for width, height in list(sizes)[:3])
-        lines.append(f"--K is used for pictures of {len(sizes)} sizes ({listed}), and belongs to one of them at most")
+        lines.append(f"--K is used for inputs of {len(sizes)} sizes ({listed}), but fits one size only; run each alone")
     for size, label in sizes.items():
         lines += [f"{label}: {text}" for text in _camera_doubts(K_px, size)]
     return lines
+
+
+def _size(item: Input) -> tuple[int, int]:
+    """Width and height, upright."""
+    if item.kind == "picture":
+        return picture_size(str(item.source))
+    with VideoReader(item.source) as reader:
+        height, width = next(iter(reader)).rgb.shape[:2]
+    return width, height
 
 
 def _camera_doubts(K_px: np.ndarray, size_wh: tuple[int, int]) -> list[str]:
@@ -51,25 +66,25 @@ def _camera_doubts(K_px: np.ndarray, size_wh: tuple[int, int]) -> list[str]:
     across, down = (2 * cx + 1) / width, (2 * cy + 1) / height
     if abs(across - down) < 0.05 * down and not 1 / _OTHER_SIZE < across < _OTHER_SIZE:
         return [
-            f"the centre {cx:g}, {cy:g} of --K is that of a picture of {2 * cx + 1:.0f} x {2 * cy + 1:.0f} px, and "
-            f"this one has {width} x {height}; if so, multiply K by {1 / across:.4g}"
+            f"the centre {cx:g}, {cy:g} of --K fits a picture of {2 * cx + 1:.0f} x {2 * cy + 1:.0f} px, but this one "
+            f"has {width} x {height}; if it was calibrated at that size, multiply all four numbers by {1 / across:.4g}"
         ]
     if not (-0.5 <= cx <= width - 0.5 and -0.5 <= cy <= height - 0.5):
-        return [f"the centre {cx:g}, {cy:g} of --K lies outside the {width} x {height} px; is it of this picture?"]
+        return [f"the centre {cx:g}, {cy:g} of --K lies outside the {width} x {height} px; give K of this size"]
     share = fx / max(size_wh)
     if _REFUSED[0] < share < _WIDE or _NARROW < share < _REFUSED[1]:
         degrees = 2 * np.degrees(np.arctan(0.5 / share))
-        return [f"--K says a field of view of {degrees:.0f} degrees; is it of this picture's size, in pixels?"]
+        return [f"--K means a field of view of {degrees:.0f} degrees; give the focal length in pixels of this size"]
     return []
 
 
 def side_doubts(
     detector: HandDetector, item: Input, boxes: Sequence[Sequence[float]], sides: Sequence[str]
 ) -> list[str]:
-    """Which boxes of a picture rather hold the other hand than the user says."""
+    """Warnings about boxes that look like the other hand than their `--side`."""
     found = detector.in_boxes(read_picture(str(item.source)).rgb, boxes)
     return [
-        f"box {number}: looks like a {hand.side} hand, not a {side} one; is --side in the order of the boxes?"
+        f"box {number}: looks like a {hand.side} hand, not a {side} one; give --side in the order of the boxes"
         for number, (hand, side) in enumerate(zip(found, sides, strict=True), start=1)
         if hand.side != side and hand.side_probability > _SURE
     ]

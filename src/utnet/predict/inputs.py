@@ -66,8 +66,13 @@ def find_inputs(words: Sequence[str]) -> list[Input]:
     return [Input(_kind(source), source, name) for source, name in zip(sources, _names(sources), strict=True)]
 
 
-def passed_over(words: Sequence[str]) -> list[str]:
-    """What folders and globs hold and `find_inputs` does not take: a line for each word, with numbers and names."""
+def passed_over(words: Sequence[str], *, with_depth: bool = False) -> list[str]:
+    """Files of folders and globs that `find_inputs` does not take: lines with their number and names.
+
+    Args:
+        words: as for `find_inputs`.
+        with_depth: `--depth` is given, so depth images are not listed.
+    """
     lines = []
     for word in words:
         path = Path(word)
@@ -78,13 +83,14 @@ def passed_over(words: Sequence[str]) -> list[str]:
         else:
             continue
         left = [file for file in files if file.is_file() and not file.name.startswith(".") and not _known(file)]
-        for what, group in (
-            ("depth images (give them by --depth)", [file for file in left if _is_depth(file)]),
-            ("files that are no pictures or videos", [file for file in left if not _is_depth(file)]),
+        for what, why, group in (
+            ("depth image", "not read (use --depth)", [file for file in left if _is_depth(file) and not with_depth]),
+            ("other file", "neither pictures nor videos", [file for file in left if not _is_depth(file)]),
         ):
             if group:
                 more = ", ..." if len(group) > _SHOWN else ""
-                lines.append(f"{word}: {len(group)} {what}: {', '.join(file.name for file in group[:_SHOWN])}{more}")
+                num = f"{len(group)} {what}{'' if len(group) == 1 else 's'}"
+                lines.append(f"{word}: {num}, {why}: {', '.join(file.name for file in group[:_SHOWN])}{more}")
     return lines
 
 
@@ -174,7 +180,8 @@ def _expand(word: str) -> Iterable[Path | int]:
         if not inside:
             raise InputError(f"{word}: no picture or video has such a name")
         return inside
-    raise InputError(f"{word}: no such file")
+    slashes = "; write / in place of backslashes" if os.sep == "/" and "\\" in word else ""
+    raise InputError(f"{word}: no such file{slashes}")
 
 
 def _known(file: Path) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
@@ -14,7 +13,7 @@ import numpy as np
 from utnet.conventions import JOINT_NAMES, MM_PER_M, SIDES
 from utnet.data.inspection import convert
 from utnet.data.inspection.decode import Decoder
-from utnet.data.inspection.judge_labels import hand_unit, judge_labels, turn_note
+from utnet.data.inspection.judge_labels import FEW, hand_unit, judge_labels, turn_note
 from utnet.data.inspection.labels import Finding, Labels
 from utnet.data.inspection.measure import BONES, FLAWS, Measure
 from utnet.data.inspection.turned import hands_seen
@@ -126,7 +125,8 @@ def check_source(source: Any, *, mano: str | None = None, workers: int = 0, prog
 
 
 def refuse_wrong_labels(source: Any, *, num: int = 256) -> None:
-    """Judges the labels of samples spread over training data; those that cannot be read are passed over.
+    """Judges the labels of samples spread over training data. Unreadable samples are skipped, except lines of own data
+    that are refused for their conventions (millimetres, OpenGL axes, ...).
 
     Args:
         source: any source. Synthetic hands are not judged; of a mixture each part gives its share of `num`.
@@ -138,27 +138,34 @@ def refuse_wrong_labels(source: Any, *, num: int = 256) -> None:
     for part in parts:
         if not is_stream(part) and is_endless(len(part)):
             continue
-        samples = list(islice(_readable(part, -(-num // len(parts))), -(-num // len(parts))))
+        refused: list[str] = []
+        samples = list(islice(_readable(part, -(-num // len(parts)), refused), -(-num // len(parts))))
+        hint = f"details: `utnet data check {part.name}`; data.check=false skips this check"
+        for phrase in convert.of_messages(part.name):
+            like = [message for message in refused if phrase in message]
+            if len(like) > FEW * (len(samples) + len(refused)):
+                raise InputError(f"{len(like)} of {len(samples) + len(refused)} samples: {like[0]} ({hint})")
         if not samples:
             continue
         measure = Measure(Decoder(None))
         labels = labels_of(part, measure(samples), [sample.key for sample in samples])
         for finding in judge_labels(labels):
-            raise InputError(
-                f"{part.name}: {finding.what}; {finding.remedy} (`utnet data check {part.name}` says more, "
-                "data.check=false trains all the same)"
-            )
+            raise InputError(f"{part.name}: {finding.what}; {finding.remedy} ({hint})")
 
 
-def _readable(source: Any, num: int) -> Iterator[Sample]:
-    """Samples spread evenly over a source, or the first ones of a stream."""
+def _readable(source: Any, num: int, refused: list[str]) -> Iterator[Sample]:
+    """Samples spread evenly over a source, or the first ones of a stream. Messages of the others go to `refused`."""
     if is_stream(source):
         items = source.stream(seed=0, epoch=0, part=0, num_parts=1)
         yield from (item for item in items if isinstance(item, Sample))
         return
     for index in evenly_spaced(len(source), num).tolist():
-        with suppress(ValueError):  # InputError, and labels that make no Sample
-            yield source[index]
+        try:
+            sample = source[index]
+        except ValueError as error:  # InputError, and labels that make no Sample
+            refused.append(str(error))
+        else:
+            yield sample
 
 
 def labels_of(source: Any, arrays: dict[str, np.ndarray], keys: list[str]) -> Labels:
@@ -205,13 +212,15 @@ def _files(report: CheckReport, source: Any, walked: Walked) -> None:
     report.numbers["missing"], report.numbers["damaged"] = missing, damaged
     if missing:
         report.findings.append(Finding(f"{len(missing)} of {num} samples lack a file", "extract the archive again"))
-    if damaged:
-        text, remedy = f"{len(damaged)} of {num} samples cannot be read", "get the named files again, or mend them"
+    lines = convert.of_messages(source.name)
+    other = sum(not any(phrase in message for phrase in lines) for message in damaged.values())
+    if other:
+        text, remedy = f"{other} of {num} samples cannot be read", "get the named files again, or mend them"
         report.findings.append(Finding(text, remedy))
-    for phrase, line in convert.of_messages(source.name).items():
+    for phrase, line in lines.items():
         like = sum(phrase in message for message in (damaged | missing).values())
         if like:
-            report.findings.append(Finding(f"{like} of {num} samples: {phrase}", "convert them", line))
+            report.findings.append(Finding(f"{like} of {num} samples: {phrase}", "run the convert line", line))
     if not num:
         report.findings.append(Finding("there are no samples", "choose another split or folder"))
     if hasattr(source, "verify"):

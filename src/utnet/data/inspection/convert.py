@@ -22,7 +22,7 @@ def convert_line(source_name: str, change: str, *, picture_size: bool = False) -
         return ""
     size = " for W, H in [PIL.Image.open(h['image']).size]" if picture_size else ""
     imports = "json, PIL.Image" if picture_size else "json"
-    read = "L = [json.loads(s) for s in open('hands.jsonl', encoding='utf-8') if s.strip()]"
+    read = "L = [json.loads(s) for s in open('hands.jsonl', encoding='utf-8-sig') if s.strip()]"
     write = f"open('{_OUT}', 'w', encoding='utf-8').writelines(json.dumps(h) + chr(10) for h in L)"
     return f'python -c "import {imports}; {read}; [{change} for h in L{size}]; {write}"'
 
@@ -73,7 +73,7 @@ def upright_pictures(source_name: str) -> str:
     return (
         'python -c "import json, PIL.Image, PIL.ImageOps; '
         "[PIL.ImageOps.exif_transpose(PIL.Image.open(f)).save(f, quality=97) for f in "
-        "sorted({json.loads(s)['image'] for s in open('hands.jsonl', encoding='utf-8') if s.strip()}) "
+        "sorted({json.loads(s)['image'] for s in open('hands.jsonl', encoding='utf-8-sig') if s.strip()}) "
         'if PIL.Image.open(f).getexif().get(274, 1) > 1]"'
     )
 

@@ -1,8 +1,8 @@
-"""Do labels follow UTNet's conventions, and if not, whose do they follow? Judged by the labels themselves, over a whole
-set: order of the joints, side, units, axes, camera, boxes, turned pictures.
+"""Detection of labels in other conventions than UTNet's, from the labels of a whole set: joint order, side, units,
+axes, camera, boxes, turned pictures.
 
-Each judgement needs a contradiction: labels that merely look unusual (a hand at the edge, a wide lens, a crop whose
-camera has its centre elsewhere) pass.
+Findings require a contradiction: labels that are only unusual (a hand at the edge, a wide lens, a crop with an
+off-centre principal point) pass.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from utnet.geometry import project
 from utnet.hand.proportions import OPENPOSE, bends_as_right, find_joint_order, fits_better, is_wrong_order, order_error
 
 FEW = 0.05
-"""Conventions are wrong everywhere or in a part of the set; what less than this share of the hands show is noise."""
+"""Conventions are wrong in a whole set or a part of it; a smaller share of the hands is noise."""
 
 _MOST = 0.5
 """Hands of no known order among others are noise; a whole set of them is no set of hands."""
@@ -33,6 +33,9 @@ _AGREES, _DISAGREES = 0.06, 0.1
 _CENTRE_OFF, _CENTRE_SPREAD = 0.12, 0.05
 """A principal point that is off the middle by one factor in x and y, in every picture: K of another size."""
 
+_LEAST_SIDES = 3
+"""Single hands may bend their fingers backwards."""
+
 _SURER = 0.2
 """Difference of a detector's mean scores that tells how turned pictures were labelled."""
 
@@ -41,7 +44,7 @@ _NARROWEST, _WIDEST = 60.0, 0.2
 
 
 def judge_labels(labels: Labels) -> Iterator[Finding]:
-    """What is against the conventions, worst first; what follows from a finding is not named again."""
+    """Findings, worst first. Consequences of one finding are not reported again."""
     if not len(labels):
         return
     scale = list(_scale_of_points(labels))
@@ -64,13 +67,13 @@ def judge_labels(labels: Labels) -> Iterator[Finding]:
 
 
 def turn_note(labels: Labels) -> str:
-    """What has to be said of pictures that EXIF data turn, where nothing tells what the labels count; or ""."""
+    """Note about pictures with an EXIF orientation whose labels fit both ways, or ""."""
     num = int((labels.turn > 1).sum())
     if not num or any(_turned(labels)) or labels.turn_scores[0] > labels.turn_scores[1] + _SURER:
         return ""
     return (
-        f"{num} pictures are turned by their EXIF data, which is ignored here: labels must count the pixels as they "
-        "are stored (`utnet data preview` shows it)"
+        f"pictures of {num} hands have an EXIF orientation, which is ignored: labels must be in stored pixels (look at "
+        "`utnet data preview`)"
     )
 
 
@@ -203,10 +206,10 @@ def _side(labels: Labels) -> Iterator[Finding]:
     tells = np.isfinite(bend)
     wrong = tells & ((bend > 0) == labels.left)
     part = share(wrong, tells)
-    if tells.sum() < 3 or part <= 2 * FEW:
+    if wrong.sum() < _LEAST_SIDES or part <= 2 * FEW:
         return
     all_wrong = part > 0.9
-    text = f"side of {wrong.sum()} of {tells.sum()} hands whose fingers bend is that of the other hand, by their bend"
+    text = f"side of {wrong.sum()} of {tells.sum()} hands with bent fingers is that of the other hand, by the bend"
     remedy = "swap right and left" if all_wrong else "give every hand its own side"
     remedy += ", or undo the mirroring of the 3D joints (x must point to the picture's right)"
     yield Finding(text, remedy, convert.other_side(labels.source) if all_wrong else "")
