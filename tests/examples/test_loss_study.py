@@ -217,7 +217,7 @@ def test_the_whole_study_runs_and_goes_on_where_it_stopped(work, hands, monkeypa
     assert again["scores"] == kept["scores"]
     monkeypatch.setattr(loss_study, "train_one", lambda run, *rest: trained.append(run) or again)
     monkeypatch.setattr(loss_study, "write_report", lambda *_: None)
-    monkeypatch.setattr(loss_study, "RUN_CODE", ("losses.py",))  # as after an edit: other bytes
+    monkeypatch.setattr(loss_study, "RUN_CODE", ("losses/weighted.py",))  # as after an edit: other bytes
     trained.clear()
     study(work, figures, QUICK, progress=False)
     assert trained == loss_study.planned(QUICK)

@@ -374,7 +374,7 @@ def test_an_earlier_call_s_files_are_kept_or_removed_but_never_mixed(detector, t
     (out / "mine.txt").write_text("not ours")
     outside = picture(tmp_path / "outside.jpg")
     before = (out / "predictions.json").read_bytes()
-    assert "is there already; give another folder with --out, or --overwrite" in fails(capsys, photo, "--out", out)
+    assert "--overwrite" in fails(capsys, photo, "--out", out)
     assert (out / "predictions.json").read_bytes() == before
     tree = read(out)
     tree["images"][0]["overlay"] = "../outside.jpg"  # someone else's JSON
@@ -446,7 +446,7 @@ def test_a_picture_too_long_for_jpeg_gets_a_png(detector, tmp_path, capfd):
     assert predict(tmp_path / "scan.png", "--out", out, "--K", "66000,66000,33000,6") == 0
     assert read(out)["images"][0]["overlay"] == "scan_overlay.png"
     assert Image.open(out / "scan_overlay.png").size == (66_000, 12)
-    with pytest.raises(InputError, match=r"66000 x 12 px, a JPEG at most 65500 a side; write a PNG"):
+    with pytest.raises(InputError, match=r"too large for a JPEG"):
         save_picture(out / "scan.jpg", np.zeros((12, 66_000, 3), np.uint8))
     assert "ERROR" not in capfd.readouterr().err  # OpenCV's own lines
 

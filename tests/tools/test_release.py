@@ -104,7 +104,7 @@ def test_a_name_stands_for_the_network(shipped, tmp_path, monkeypatch):
         load_checkpoint(DEFAULT_NETWORK)
     (tmp_path / DEFAULT_NETWORK / "best").mkdir(parents=True)  # or that of a run
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(InputError, match="exists here, too"):
+    with pytest.raises(InputError, match="local path"):
         find_checkpoint(Path(f"./{DEFAULT_NETWORK}"))
 
 
