@@ -458,7 +458,11 @@ DAMAGE = {
     "small segmentation": ("labels*.npz", lambda p: change_labels(p, seg=np.zeros((3, 4))), r"seg \(3, 4\)"),
     "damaged meta": ("meta.yml", cut(30), r"meta\.yml"),
     "meta without a key": ("meta.yml", replaced("num_frames", "frames"), "has no key 'num_frames'"),
-    "meta that calls": ("meta.yml", replaced("ycb_ids:", "x: !!python/object/apply:os.abort []\nycb_ids:"), "safe YAML"),
+    "meta that calls": (
+        "meta.yml",
+        replaced("ycb_ids:", "x: !!python/object/apply:os.abort []\nycb_ids:"),
+        "safe YAML",
+    ),
     "frames that are no count": ("meta.yml", replaced("num_frames: ", "num_frames: -"), "expected a count"),
     "meta of two hands": ("meta.yml", replaced("- right", "- right\n- left"), r"expected \[right\] or \[left\]"),
     "missing intrinsics": ("intrinsics/8*.yml", lambda p: p.unlink(), "no such file"),
