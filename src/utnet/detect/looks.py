@@ -21,7 +21,7 @@ _LARGEST_LOGIT = 9.0
 def look_again(network: LandmarkNetwork, image_rgb: np.ndarray, first: Landmarks) -> Landmarks:
     """A hand seen again in the region of its own landmarks, and its side by both looks.
 
-    Where these leave the side in doubt, the mirror image of the region is asked, too.
+    Where these leave the side in doubt, the mirror image of the region is looked at, too.
 
     Args:
         network: sees.

@@ -174,8 +174,8 @@ class HandFitter:
         Raises:
             ValueError: wrong shapes, numbers that are not finite, or fewer than three landmarks of a palm.
         """
-        told = {"betas": betas, "start": start, "expected": expected, "expected_error_mm": expected_error_mm}
-        hands = self._solved(joints_px, joints_m, K_px, depth_m, **told)
+        options = {"betas": betas, "start": start, "expected": expected, "expected_error_mm": expected_error_mm}
+        hands = self._solved(joints_px, joints_m, K_px, depth_m, **options)
         parts = [self._params(hand) for hand in hands]
         params = HandParams(*(np.stack([getattr(p, name) for p in parts]) for name in _PARAMS))
         sources = np.array([betas_from if hand.shape_source == "given" else hand.shape_source for hand in hands], str)
@@ -249,7 +249,7 @@ class HandFitter:
         return _Hand(view, *place, known, self._rest, known, shape_source=source)
 
     def _mirrored(self, hand: _Hand) -> _Hand:
-        """The same hand begun with all depths turned round: from far away the two look alike."""
+        """The same hand started with all depths mirrored: from far away the two look alike."""
         view = replace(hand.view, joints_m=hand.view.joints_m * [1.0, 1.0, -1.0])
         rest = self._landmarks_at_rest()
         wrist, root, angles = first_pose(view, rest, self._limits, self._rest.mean.reshape(15, 3))
@@ -268,23 +268,23 @@ class HandFitter:
         return replace(hand, wrist=wrist, root=look @ params.global_orient[0], angles=angles, betas=betas)
 
     def _expecting(self, hand: _Hand, params: HandParams, error_mm: np.ndarray | None) -> _Hand:
-        """The same hand begun from another method's, whose fingers, bones and shape both are drawn to from here on."""
-        told, view = self._resume(hand, params), hand.view
+        """The same hand started from another method's; from here on both are drawn to its fingers, bones and shape."""
+        other, view = self._resume(hand, params), hand.view
         shape = hand.shape if hand.shape_source == "given" else np.clip(params.betas, -_MOST_BETA, _MOST_BETA)
-        (places, R), of = told.posed(self.model), self.model.joint
-        offset = self.model.offset(self.model.landmarks.at(told.facing))
-        points = places[of] + np.einsum("nab,nb->na", R[of], offset + self.model.dirs @ told.betas) - told.wrist
-        told.wrist = put_at(points, view.points, view.seen)
+        (places, R), of = other.posed(self.model), self.model.joint
+        offset = self.model.offset(self.model.landmarks.at(other.facing))
+        points = places[of] + np.einsum("nab,nb->na", R[of], offset + self.model.dirs @ other.betas) - other.wrist
+        other.wrist = put_at(points, view.points, view.seen)
         turned = np.full(15, USUAL_ERROR_RAD) if error_mm is None else expected_errors_rad(error_mm, points)
         share = disbelief(points, view)
         turned = turned * share[_BONES_OF_JOINTS]
         share[_BONES_OF_JOINTS] = turned / USUAL_ERROR_RAD
         deviation = share[:, None] * _EXPECTED_BONE_RAD
-        prior = expected_prior(told.angles, self._rest, turned)
-        for one in (hand, told):
+        prior = expected_prior(other.angles, self._rest, turned)
+        for one in (hand, other):
             one.bones = weighted_directions(points, np.ones(NUM_JOINTS, bool), deviation)
             one.prior, one.shape = prior, shape
-        return told
+        return other
 
     def _cheapest(self, starts: list[_Hand]) -> _Hand:
         """The start that ends at the lowest cost. Landmarks weigh the same for all, and a hand behind the camera, whose
