@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from utnet.predict.hand import Hand
-from utnet.render.drawing import draw_skeleton, overlay_mesh
+from utnet.render.drawing import draw_skeleton_, overlay_mesh_
 
 SIDE_COLORS = {"right": (0.62, 0.76, 0.95), "left": (0.66, 0.92, 0.72)}
 """Right hands are blue, left ones green: neither is a colour of skin."""
@@ -15,9 +15,9 @@ SIDE_COLORS = {"right": (0.62, 0.76, 0.95), "left": (0.66, 0.92, 0.72)}
 
 def draw_hands(image_rgb: np.ndarray, hands: Sequence[Hand]) -> np.ndarray:
     """A copy of (H, W, 3) uint8 with every hand's mesh, far ones first, and its skeleton on top."""
-    out = image_rgb.copy()
+    out = np.array(image_rgb, order="C")
     for hand in sorted(hands, key=lambda h: -float(h.joints_cam_m[:, 2].mean())):
-        out = overlay_mesh(out, hand.vertices_cam_m, hand.faces, hand.K_px, color=SIDE_COLORS[hand.side])
+        overlay_mesh_(out, hand.vertices_cam_m, hand.faces, hand.K_px, color=SIDE_COLORS[hand.side])
     for hand in hands:
-        out = draw_skeleton(out, hand.joints_px)
+        draw_skeleton_(out, hand.joints_px)
     return out
