@@ -19,10 +19,10 @@ from utnet.config import AugmentConfig, Config, CropConfig
 from utnet.data.augment import augment as augment_sample
 from utnet.data.collate import collate, label_fault
 from utnet.data.extras import Extras
-from utnet.data.source import BadSample, Source, StreamSource, epoch_order, is_stream
+from utnet.data.source import BadSample, Source, StreamSource, bad_sample, epoch_order, is_stream
 from utnet.data.transforms import right_crop
 from utnet.data.workers import init_worker, worker_context
-from utnet.errors import InputError
+from utnet.errors import InputError, worker_errors
 from utnet.types import Batch, Sample
 
 _PREFETCH = 2
@@ -84,10 +84,9 @@ class CropDataset(Dataset):
     def __getitem__(self, item: tuple[int, int]) -> Sample | BadSample:
         epoch, index = item
         try:
-            sample = self._source[index]
-        except InputError as error:
-            return BadSample(self._source.key(index), str(error))
-        return self._crops(sample, epoch, index)
+            return self._crops(self._source[index], epoch, index)
+        except Exception as error:  # whatever one sample does, the others are read
+            return bad_sample(self._source.key(index), error)
 
 
 class _Fatal(BadSample):
@@ -143,7 +142,10 @@ class CropStream(IterableDataset):
                 share = {"seed": self._seed, "epoch": epoch, "part": part, "num_parts": num_parts, **going_on}
                 for number, item in _passes(self._source, **share):
                     if isinstance(item, Sample):
-                        item = self._crops(item, number, zlib.crc32(item.key.encode()))
+                        try:
+                            item = self._crops(item, number, zlib.crc32(item.key.encode()))
+                        except Exception as error:
+                            item = bad_sample(item.key, error)
                     num_good += isinstance(item, Sample)
                     num += 1
                     yield _Placed(item, (worker, epoch, num))
@@ -216,10 +218,12 @@ class Loader:
 
         Raises:
             InputError: evaluation: a sample that cannot be read. Training: more than `max_bad` of them, or all.
+            WorkerError: a worker was killed, or hangs.
         """
         batches, num_empty = iter(self._loader), 0
         try:
-            for batch, bad, num, place in batches:
+            while (item := _next(batches)) is not None:
+                batch, bad, num, place = item
                 self._move(num, place)
                 num_empty = num_empty + len(bad) if batch is None else 0
                 for sample in bad:
@@ -258,6 +262,12 @@ class Loader:
             )
 
 
+def _next(batches: Iterator[Any]) -> Any:
+    """The next batch, or None at the end."""
+    with worker_errors():
+        return next(batches, None)
+
+
 class _Collate:
     """Parts good samples from bad ones; a class because workers may have to pickle it."""
 
@@ -292,7 +302,7 @@ def make_loader(
     Args:
         source: whole images, or crops of right hands where a sample's `is_crop` is True; map-style, or a stream.
         config: `seed`, `crop`, `augment`, `model.{size_px, p_drop}`, `loss.root_id` and
-            `train.{batch_size, num_workers, max_bad_samples}`.
+            `train.{batch_size, num_workers, worker_timeout_s, max_bad_samples}`.
         train: endless, shuffled, jittered, augmented, some without their depth; otherwise every sample once, in its
             fixed crop.
         position: `Loader.position` of this process where training stopped: it goes on to the sample, bad ones counted.
@@ -330,6 +340,7 @@ def make_loader(
         multiprocessing_context=worker_context(num_workers),
         generator=torch.Generator(),  # reading must not move the random state of whoever trains
         prefetch_factor=_PREFETCH if num_workers else None,
+        timeout=config.train.worker_timeout_s if num_workers else 0,
         pin_memory=pin_memory,
     )
     return Loader(source, loader, train=train, max_bad=config.train.max_bad_samples, position=position)

@@ -56,6 +56,14 @@ class BadSample:
     message: str
 
 
+def bad_sample(key: str, error: Exception) -> BadSample:
+    """A sample that raised: an InputError's own message, of anything else its kind and first line."""
+    if isinstance(error, InputError):
+        return BadSample(key, str(error))
+    line = next(iter(str(error).splitlines()), "")[:200]
+    return BadSample(key, f"{key}: cannot be read ({type(error).__name__}: {line}); get its files again")
+
+
 class StreamSource(Protocol):
     """Labelled hands that can only be read in passing: tars, pipes, URLs, mixtures.
 

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-import zlib
+import io
+import math
 from pathlib import Path
-from zipfile import BadZipFile
+from zipfile import ZipFile
 
 import cv2
 import numpy as np
 import yaml
 
-from utnet.errors import InputError
+from utnet.errors import InputError, shown
 
-_SAFE_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml is ten times faster
+MAX_PIXELS = 100_000_000
+"""Of a picture of a data set; phones have up to 200 megapixels, data sets of hands a tenth of one."""
+
+_SAFE_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml's is ten times faster where it is there
 
 
 def read_bytes(path: Path, remedy: str = "check the dataset's folder or extract it again") -> bytes:
@@ -49,10 +53,38 @@ def decode_image(data: bytes, *, where: str, flags: int = cv2.IMREAD_COLOR) -> n
         complete = True
     if not complete:
         raise InputError(f"{where}: the image is truncated ({len(data)} bytes); extract or download the file again")
+    _check_pixels(data, where)
     image = cv2.imdecode(np.frombuffer(data, np.uint8), flags | cv2.IMREAD_IGNORE_ORIENTATION) if data else None
     if image is None:
         raise InputError(f"{where}: not an image that OpenCV can read; extract or download the file again")
     return image
+
+
+def _check_pixels(data: bytes, where: str) -> None:
+    """InputError for a PNG or JPEG of more than `MAX_PIXELS`, by its header: a megabyte may hold a billion."""
+    width = height = 0
+    if data[:4] == b"\x89PNG":
+        width, height = (int.from_bytes(data[at : at + 4], "big") for at in (16, 20))
+    elif data[:2] == b"\xff\xd8":
+        width, height = _jpeg_size(data)
+    if width * height > MAX_PIXELS:
+        raise InputError(f"{where}: {width}x{height} pixels, at most {MAX_PIXELS} are read; make it smaller")
+
+
+def _jpeg_size(data: bytes) -> tuple[int, int]:
+    """(width, height) by the frame header, (0, 0) where there is none."""
+    place = 2
+    while place + 9 < len(data) and data[place] == 0xFF:
+        marker = data[place + 1]
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+            return int.from_bytes(data[place + 7 : place + 9], "big"), int.from_bytes(
+                data[place + 5 : place + 7], "big"
+            )
+        if marker in (0xFF, 0x01) or 0xD0 <= marker <= 0xD7:  # padding, or without a length
+            place += 1 if marker == 0xFF else 2
+        else:
+            place += 2 + int.from_bytes(data[place + 2 : place + 4], "big")
+    return 0, 0
 
 
 def decode_rgb(data: bytes, *, where: str) -> np.ndarray:
@@ -91,21 +123,55 @@ def check_size(path: Path, image: np.ndarray, size_wh: tuple[int, int]) -> None:
         raise InputError(f"{path}: {width}x{height} pixels, expected {size_wh[0]}x{size_wh[1]} as in the calibration")
 
 
+MAX_ARRAY_BYTES = 2**28
+"""Largest array that is read whole; the largest here are depth images and index tables of a few MB."""
+
+
 def read_npz(path: Path, *names: str) -> list[np.ndarray]:
     """Reads arrays of an npz file by name, without pickles.
 
     Raises:
-        InputError: the file is missing or damaged, or has no such key.
+        InputError: missing or damaged file, an array that is too large, or a key that it lacks.
     """
     try:
-        with np.load(path, allow_pickle=False) as data:
-            return [data[name] for name in names]
+        with ZipFile(path) as archive:
+            return [_npz_member(archive, name, str(path)) for name in names]
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file; check the dataset's folder or extract it again") from error
     except KeyError as error:
         raise InputError(f"{path}: {error.args[0]}; not a file of this dataset, or another version of it") from error
-    except (OSError, ValueError, EOFError, RuntimeError, BadZipFile, zlib.error) as error:
-        raise InputError(f"{path}: not a readable npz file ({error}); extract or download the file again") from error
+    except InputError:
+        raise
+    except Exception as error:  # zipfile and the decompressors raise all sorts
+        detail = str(error)[:200]
+        raise InputError(f"{path}: not a readable npz file ({detail}); extract or download the file again") from error
+
+
+def _npz_member(archive: ZipFile, name: str, where: str) -> np.ndarray:
+    if f"{name}.npy" not in archive.namelist():
+        raise KeyError(f"{name} is not a file in the archive")
+    member = archive.getinfo(f"{name}.npy")
+    if member.file_size > MAX_ARRAY_BYTES:
+        raise InputError(f"{where}: {name} has {member.file_size} bytes, at most {MAX_ARRAY_BYTES} are read")
+    with archive.open(member) as file:
+        return parse_npy(file.read(member.file_size + 1), where=f"{where}: {name}")
+
+
+def parse_npy(data: bytes, *, where: str) -> np.ndarray:
+    """The array of an npy file's bytes: of booleans, numbers or text; InputError, beginning with `where`, for any
+    other and where the header does not fit the bytes."""
+    try:
+        file = io.BytesIO(data)
+        major, _ = np.lib.format.read_magic(file)
+        read = {1: np.lib.format.read_array_header_1_0, 2: np.lib.format.read_array_header_2_0}[major]
+        shape, fortran_order, dtype = read(file)
+        begin, num = file.tell(), math.prod(shape)
+        if dtype.hasobject or num < 0 or len(data) - begin != num * dtype.itemsize:
+            raise ValueError(f"{len(data) - begin} bytes for {shown(shape)} of {dtype}")
+        return np.frombuffer(data, dtype, num, begin).reshape(shape, order="F" if fortran_order else "C").copy()
+    except Exception as error:  # numpy evaluates the header as Python: TokenError, RecursionError, ...
+        detail = (str(error).splitlines() or [type(error).__name__])[0][:200]
+        raise InputError(f"{where}: not a readable array ({detail}); extract or download the file again") from error
 
 
 class _TupleLoader(_SAFE_LOADER):  # type: ignore[misc, valid-type]
@@ -126,8 +192,9 @@ def read_yaml(path: Path, *names: str) -> dict:
     data = read_bytes(path)
     try:
         tree = yaml.load(data, Loader=_TupleLoader)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: not a safe YAML file: {str(error).splitlines()[0]}") from error
+    except Exception as error:  # a tag on the wrong value, a date that is none, deep nesting: all sorts
+        detail = (str(error).splitlines() or [type(error).__name__])[0][:200]
+        raise InputError(f"{path}: not a safe YAML file: {detail}") from error
     for name in names:
         if not isinstance(tree, dict) or name not in tree:
             raise InputError(f"{path}: has no key {name!r}; not a file of this dataset, or another version of it")

@@ -16,7 +16,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from utnet.io.files import read_npz
+from utnet.io.files import MAX_ARRAY_BYTES, read_npz
 
 _TAIL = 1 << 16
 """Number of bytes read from the end; label files are smaller."""
@@ -42,7 +42,7 @@ def read_members(path: str | Path, *names: str) -> list[np.ndarray]:
     try:
         with open(path, "rb", buffering=0) as file:
             return _members(file, names)
-    except (OSError, ValueError, struct.error, zlib.error, _UnusualError):
+    except Exception:  # numpy evaluates a header as Python, so a damaged one raises anything; `read_npz` names it
         return read_npz(Path(path), *names)
 
 
@@ -78,7 +78,9 @@ def _array(file: BinaryIO, tail: bytes, start: int, entry: tuple) -> np.ndarray:
     magic, *_, name_length, extra = _LOCAL.unpack(header)
     data = _bytes(file, tail, start, local + _LOCAL.size + name_length + extra, packed)
     if method == _DEFLATED:
-        data = zlib.decompressobj(-zlib.MAX_WBITS).decompress(data, max(1, unpacked))  # at most the declared size
+        data = zlib.decompressobj(-zlib.MAX_WBITS).decompress(
+            data, max(1, min(unpacked, MAX_ARRAY_BYTES))
+        )  # never more than it says
     elif method != _STORED:
         raise _UnusualError
     if magic != b"PK\3\4" or len(data) != unpacked or zlib.crc32(data) != crc or data[:8] != _NPY:
@@ -99,6 +101,6 @@ def _bytes(file: BinaryIO, tail: bytes, start: int, offset: int, length: int) ->
 def _describe(header: bytes) -> tuple[np.dtype, tuple[int, ...]]:
     """dtype and shape from the header of an npy file (its length and text)."""
     shape, fortran_order, dtype = np.lib.format.read_array_header_1_0(io.BytesIO(header))
-    if fortran_order or dtype.hasobject:
+    if fortran_order or dtype.hasobject or min(shape, default=0) < 0:
         raise _UnusualError
     return dtype, shape

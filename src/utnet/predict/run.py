@@ -7,12 +7,12 @@ import sys
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass, field
 
 from tqdm import tqdm
 
 from utnet.errors import InputError
+from utnet.io.atomic import output_folder
 from utnet.predict.files import PREDICTIONS, PredictionsFile
 from utnet.predict.hand import Hand
 from utnet.predict.inputs import Input, check_out
@@ -65,21 +65,15 @@ def run(predictor: Predictor, inputs: Sequence[Input], request: Request) -> Summ
         InputError: the only input failed, or the folder holds an input or an earlier call's predictions.
     """
     check_out(request.out, inputs)
-    earlier = previous_files(request.out, allowed=request.overwrite)
-    is_new = not request.out.exists()
-    request.out.mkdir(parents=True, exist_ok=True)
     made_by = {"method": predictor.method, "weights": predictor.weights, "hand_model": predictor.hand_model}
-    try:
-        with InterruptHandler() as stop, PredictionsFile(request.out / PREDICTIONS, made_by) as file:
-            call = _Call(predictor, request, file, stop, is_only=len(inputs) == 1)
-            call.do(inputs)
-    except (InputError, KeyboardInterrupt):
-        if is_new:
-            with suppress(OSError):  # not empty
-                request.out.rmdir()
-        raise
-    finally:
-        remove_stale(earlier)
+    with output_folder(request.out):
+        earlier = previous_files(request.out, allowed=request.overwrite)
+        try:
+            with InterruptHandler() as stop, PredictionsFile(request.out / PREDICTIONS, made_by) as file:
+                call = _Call(predictor, request, file, stop, is_only=len(inputs) == 1)
+                call.do(inputs)
+        finally:
+            remove_stale(earlier)
     return call.summary
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from itertools import islice
@@ -14,13 +14,14 @@ from signal import SIGINT, SIGTERM
 import torch
 from tqdm import tqdm
 
-from utnet.checkpoint import load_checkpoint, pick_device, recover_interrupted_save, run_info, save_checkpoint
+from utnet.checkpoint import pick_device, recover_interrupted_save, run_info
 from utnet.config import Config, to_tree
 from utnet.data.extras import Extras
 from utnet.data.inspection.check import refuse_wrong_labels
 from utnet.data.loader import Loader, make_loader
 from utnet.data.source import Source
 from utnet.data.sources import check_apart, describe, fingerprint, open_data, open_validation
+from utnet.data.workers import end_workers
 from utnet.distributed import (
     Engine,
     LossFunction,
@@ -31,22 +32,20 @@ from utnet.distributed import (
     process_group,
     summed_terms,
 )
-from utnet.errors import InputError
+from utnet.errors import InputError, WorkerError, worker_errors
 from utnet.evaluation.validation import INPUTS, evaluate, scorable_inputs
-from utnet.io.atomic import write_json
+from utnet.io.atomic import output_folder, write_json
 from utnet.losses import UTNetLoss
 from utnet.model import UTNet
-from utnet.signals import InterruptHandler, TrainingInterrupted
-from utnet.training.calibration import calibrate
+from utnet.signals import InterruptHandler, Terminated, TrainingInterrupted
+from utnet.training.calibration import calibrate_best
 from utnet.training.ema import EMA
-from utnet.training.log import RunLog, prediction_pictures, skipped_lines
+from utnet.training.log import RunLog, prediction_pictures, progress_values, resumed_line, skipped_lines
 from utnet.training.pretrained import backbone_parameters
 from utnet.training.state import Progress, Run, begun_as, make_model, read_progress
 from utnet.types import Batch
 
 _BAR = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining}{postfix}"
-_SHOWN = ("loss_2d", "loss_3d_joint")
-"""Terms of the loss beside the progress bar."""
 
 
 def train(
@@ -76,10 +75,16 @@ def train(
         InputError: the folder holds a run already (or none to resume), or the data cannot be read.
         FloatingPointError: a loss or a gradient that is not finite; the samples' keys are in bad_batch.json, and last/
             is what it was.
-        Stopped: a signal asked for it; `workdir` can be resumed.
+        WorkerError: a process that reads samples was killed, or hangs; `workdir` can be resumed.
+        TrainingInterrupted: a signal asked for it; `workdir` can be resumed.
     """
     workdir = Path(workdir)
-    with process_group() as world, InterruptHandler() as stop:
+    with (
+        process_group() as world,
+        output_folder(workdir) if world.is_main else nullcontext(),
+        worker_errors(),
+        InterruptHandler() as stop,
+    ):
         restarted = is_restart(world, begun_as(workdir).get("job", ""))
         exists = recover_interrupted_save(workdir / "last").exists()  # not before its first checkpoint
         resume = resume or (exists and restarted)
@@ -89,17 +94,24 @@ def train(
             )
         job, about = _set_up(config, workdir, world, stop, resume, loss_function)
         if world.is_main:
-            workdir.mkdir(parents=True, exist_ok=True)
             config.save(workdir / "config.yaml")
             write_json(workdir / "run.json", about)
         told = progress and world.is_main
         if told:
             print(f"training on {describe(job.loader.source)}, validating on {describe(job.validation)}")
             if resume:
-                print(_going_on(job.run.progress, config))
-        _loop(job, progress=told)
-        if config.model.uncertainty and world.is_main:
-            _calibrate_best(job)
+                print(resumed_line(job.run.progress, config))
+        try:
+            _loop(job, progress=told)
+            if config.model.uncertainty and world.is_main:
+                calibrate_best(workdir / "best", job.validation, job.engine.device)
+        except WorkerError:
+            end_workers()
+            raise
+        except Terminated as error:  # what was under way did not end in time
+            end_workers()
+            message = f"stopped in the middle of a step or validation; go on by utnet train --resume {workdir}"
+            raise TrainingInterrupted(message, SIGTERM) from error
         done = job.run.progress
         result = {"step": done.step, "seconds": done.seconds, "metrics": done.scores, "best": done.best}
         bad = {key: message for loader in done.loaders for key, message in loader["bad"].items()}
@@ -109,15 +121,6 @@ def train(
             for line in skipped_lines(bad):
                 print(line)
         return result
-
-
-def _going_on(done: Progress, config: Config) -> str:
-    """Where a resumed run stands."""
-    used = f"step {done.step} of {config.train.steps}, {done.seconds / 60:.1f} minutes"
-    used += f" of {config.train.minutes:g}" if config.train.minutes else ""
-    if done.share < 1:
-        return f"going on at {used}"
-    return f"nothing is left to do at {used}; make it longer by --set train.steps=N or train.minutes=N"
 
 
 @dataclass(frozen=True)
@@ -225,7 +228,7 @@ def _loop(job: _Job, *, progress: bool) -> None:
             for group in job.run.optimiser.param_groups:
                 group["lr"] = group["share"] * learning_rate(done.share, done.step, config)
             began = time.monotonic()
-            taken = list(islice(batches, config.train.accumulate))
+            taken = _take(job, batches)
             step = train_step(job.engine, taken, job.run.optimiser, config, workdir, start=start, stop=job.stop)
             done.add(step.terms, step.num_samples, time.monotonic() - began)
             done.seconds, asked = step.seconds, step.asked
@@ -237,16 +240,20 @@ def _loop(job: _Job, *, progress: bool) -> None:
                 means, speed = done.take_means()
                 lr = job.run.optimiser.param_groups[0]["lr"]
                 log.write("train", done.step, done.seconds, {"lr": lr, "samples_per_s": speed, **means})
-                bar.set_postfix(_shown(done.step, means, step.num_samples, speed, config))
+                bar.set_postfix(progress_values(done.step, means, step.num_samples, speed, config))
 
 
-def _calibrate_best(job: _Job) -> None:
-    """Fits what best/ states of its errors to the validation samples."""
-    folder = job.workdir / "best"
-    model, config = load_checkpoint(folder, device=str(job.engine.device))
-    calibrate(model, job.validation, config)
-    info = begun_as(folder)
-    save_checkpoint(folder, model, config, step=info["step"], metrics=info["metrics"], calibrated=True)
+def _take(job: _Job, batches: Iterator[Batch]) -> list[Batch]:
+    """The batches of a step. Where none come, the run is saved as it was before them."""
+    position = job.loader.position
+    try:
+        return list(islice(batches, job.config.train.accumulate))
+    except (WorkerError, Terminated):
+        end_workers()  # first: torch raises again for a lost one when any other process ends
+        if job.world.size == 1 and job.run.progress.step:  # several processes cannot agree on a checkpoint any more
+            job.loader.position = position
+            job.run.save(job.workdir / "last", job.config, job.loader, job.world)
+        raise
 
 
 def _validate(job: _Job, log: RunLog) -> None:
@@ -386,11 +393,3 @@ def _flat(scores: dict) -> dict[str, float]:
     """{"rgb": {"num": 9, "mpjpe_mm": 1}} -> {"rgb/mpjpe_mm": 1}; only what was scored, not the reference."""
     rows = {name: scores[name] for name in INPUTS if name in scores}
     return {f"{name}/{key}": value for name, row in rows.items() for key, value in row.items() if key != "num"}
-
-
-def _shown(step: int, means: dict[str, float], num: int, speed: float, config: Config) -> dict[str, str]:
-    """What stands beside the progress bar: losses of a sample, and samples a second."""
-    scale = num if config.loss.reduction == "sum" else 1
-    shown = {"step": str(step), "loss": f"{means['total_loss'] / scale:.4f}"}
-    shown |= {name.removeprefix("loss_"): f"{means[name] / scale:.3f}" for name in _SHOWN if name in means}
-    return {**shown, "samples/s": f"{speed:.0f}"}

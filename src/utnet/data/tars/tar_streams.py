@@ -21,6 +21,8 @@ from utnet.errors import InputError, install_line
 
 _SCHEMES = ("pipe", "http", "https", "s3", "gs", "hf", "ais", "sftp", "ftps", "scp")
 REMEDY = "get the tar again"
+MAX_MEMBER_BYTES = 256 * 2**20
+"""Largest file of a tar that is read; a picture has a few MB."""
 _FAULTS = (OSError, EOFError, ValueError, AssertionError, tarfile.TarError, zlib.error, lzma.LZMAError)
 """Of the network and the command, of the library, of tarfile and of what it decompresses with."""
 
@@ -104,8 +106,8 @@ def members_of(url: str, name: str) -> Iterator[dict[str, Any] | BadSample]:
 
     def files() -> Iterator[dict[str, Any]]:
         try:
-            for file in wds.tariterators.tar_file_iterator(tail, handler=keep):
-                yield {**file, "__url__": url}
+            for name, data in _files(tail):
+                yield {"fname": name, "data": data, "__url__": url}
         except _FAULTS as error:  # ends here, so that the sample before is still given
             faults.append(error)
 
@@ -128,6 +130,18 @@ def members_of(url: str, name: str) -> Iterator[dict[str, Any] | BadSample]:
         first = str(faults[0].args[0] if faults[0].args else "").partition(" @ ")[0].partition("\n")[0]
         detail = f"{type(faults[0]).__name__}: {first[:200]}"
         yield BadSample(name, f"{url}: cannot be read to its end ({detail}), {read} samples were; {REMEDY}")
+
+
+def _files(tail: _Tail) -> Iterator[tuple[str, bytes]]:
+    """Names and bytes of the files of a tar but webdataset's own metadata; ValueError for one that is too large, whose
+    size is looked at before it is read: a gigabyte may be packed into a megabyte."""
+    with tarfile.open(fileobj=tail, mode="r|*") as tar:  # type: ignore[call-overload]
+        for member in tar:
+            if member.isreg() and not re.match(r"__[^/]*__($|/)", member.name):
+                if member.size > MAX_MEMBER_BYTES:
+                    raise ValueError(f"{member.name[:80]} has {member.size} bytes, at most {MAX_MEMBER_BYTES} are read")
+                yield member.name, tar.extractfile(member).read()  # type: ignore[union-attr]
+            tar.members = []  # tarfile keeps every member that it has seen
 
 
 class _Tail:
