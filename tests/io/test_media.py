@@ -15,7 +15,8 @@ from PIL import Image
 
 from utnet.errors import InputError
 from utnet.io.depth import read_depth
-from utnet.io.pictures import MAX_MEGAPIXELS, read_picture
+from utnet.io.limits import MAX_MEGAPIXELS
+from utnet.io.pictures import read_picture
 from utnet.io.videos import VideoReader, VideoWriter
 
 # ----------------------------------------------------------------------------------------------------------- pictures

@@ -22,12 +22,14 @@ from support.processes import finish, start, wait_for_step
 from utnet import signals
 from utnet.cli.main import main
 from utnet.config import Config, DataConfig, LossConfig, ModelConfig, TrainConfig
+from utnet.data import workers
 from utnet.data.shards import write_shards
 from utnet.errors import InputError, WorkerError, worker_errors
 from utnet.io.atomic import atomic_dir, atomic_file, atomic_write, output_folder
 from utnet.synth.source import SyntheticHands
 from utnet.training import loop
-from utnet.training.loop import train, train_step
+from utnet.training.loop import train
+from utnet.training.step import train_step
 
 CONFIG = Config(
     val=DataConfig(limit=4),
@@ -53,6 +55,11 @@ def finished(tmp_path_factory):
 # -------------------------------------------------------------------------------------------------------------- workers
 
 
+def loader_workers() -> list:
+    """The processes that read samples; others are those of other tests."""
+    return [child for child in multiprocessing.active_children() if isinstance(child, workers._Worker)]
+
+
 def signal_a_worker(number: int):
     """A loss that sends a signal to a process that reads samples, the third time that it is called."""
     from utnet.losses import UTNetLoss
@@ -62,14 +69,14 @@ def signal_a_worker(number: int):
     def function(predictions, targets):
         calls.append(1)
         if len(calls) == 3:
-            os.kill(multiprocessing.active_children()[0].pid, number)
+            os.kill(loader_workers()[0].pid, number)
         return loss(predictions, targets)
 
     return function
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="workers are forked on Linux")
-def test_a_killed_worker_ends_training_in_one_line(tmp_path):
+def test_a_killed_worker_ends_training_in_one_line(finished, tmp_path):
     config = with_train(CONFIG, steps=200, num_workers=1)
     with pytest.raises(WorkerError, match="memory ran out") as caught:
         train(config, tmp_path / "run", loss_function=signal_a_worker(signal.SIGKILL), progress=False)
@@ -77,7 +84,7 @@ def test_a_killed_worker_ends_training_in_one_line(tmp_path):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="workers are forked on Linux")
-def test_a_stuck_worker_ends_training_in_one_line_and_what_was_learnt_is_kept(tmp_path, monkeypatch):
+def test_a_stuck_worker_ends_training_in_one_line_and_what_was_learnt_is_kept(finished, tmp_path, monkeypatch):
     read, calls = SyntheticHands.__getitem__, []
 
     def stuck(self, index):
@@ -93,7 +100,7 @@ def test_a_stuck_worker_ends_training_in_one_line_and_what_was_learnt_is_kept(tm
         train(config, tmp_path / "run", progress=False)
     assert "\n" not in str(caught.value)
     assert json.loads((tmp_path / "run" / "last" / "run.json").read_text())["step"] == 3
-    assert not multiprocessing.active_children()
+    assert not loader_workers()
 
 
 def train_with_a_stuck_worker(workdir: str) -> None:

@@ -6,6 +6,7 @@ What a sample looks like depends on (seed, epoch, index), or in a stream on (see
 from __future__ import annotations
 
 import os
+import time
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -19,14 +20,17 @@ from utnet.config import AugmentConfig, Config, CropConfig
 from utnet.data.augment import augment as augment_sample
 from utnet.data.collate import collate, label_fault
 from utnet.data.extras import Extras
-from utnet.data.source import BadSample, Source, StreamSource, bad_sample, epoch_order, is_stream
+from utnet.data.source import BadSample, Source, StreamSource, bad_sample, epoch_order, is_stream, read_sample
 from utnet.data.transforms import right_crop
 from utnet.data.workers import init_worker, worker_context
-from utnet.errors import InputError, worker_errors
+from utnet.errors import InputError, WorkerTimeoutError, as_input_error, worker_errors
 from utnet.types import Batch, Sample
 
 _PREFETCH = 2
 """Batches that a worker has ready."""
+
+_POLL_S = 2.0
+"""How often torch looks for workers that were killed while no batch comes."""
 
 
 class _Crops:
@@ -83,10 +87,13 @@ class CropDataset(Dataset):
 
     def __getitem__(self, item: tuple[int, int]) -> Sample | BadSample:
         epoch, index = item
+        sample = read_sample(self._source, index)
+        if isinstance(sample, BadSample):
+            return sample
         try:
-            return self._crops(self._source[index], epoch, index)
-        except Exception as error:  # whatever one sample does, the others are read
-            return bad_sample(self._source.key(index), error)
+            return self._crops(sample, epoch, index)
+        except Exception as error:
+            return bad_sample(sample.key, error)
 
 
 class _Fatal(BadSample):
@@ -149,8 +156,9 @@ class CropStream(IterableDataset):
                     num_good += isinstance(item, Sample)
                     num += 1
                     yield _Placed(item, (worker, epoch, num))
-            except InputError as error:  # as an exception it would reach the main process wrapped in a traceback
-                yield _Placed(_Fatal(self._source.name, str(error)), (worker, epoch, num))
+            except Exception as error:  # it would reach the main process wrapped in a traceback
+                message = str(as_input_error(error, self._source.name))
+                yield _Placed(_Fatal(self._source.name, message), (worker, epoch, num))
                 return
             epoch, num = epoch + 1, 0
             if not self._endless or num_good == 0:  # nothing of this part can be read: another pass would not end
@@ -202,8 +210,18 @@ class Loader:
         position: how far it is, in plain numbers; `make_loader` goes on from there.
     """
 
-    def __init__(self, source: Source | StreamSource, loader: DataLoader, *, train: bool, max_bad: int, position: dict):
+    def __init__(
+        self,
+        source: Source | StreamSource,
+        loader: DataLoader,
+        *,
+        train: bool,
+        max_bad: int,
+        timeout_s: float,
+        position: dict,
+    ):
         self.source, self._loader, self._train, self._max_bad = source, loader, train, max_bad
+        self._timeout_s = timeout_s
         self.bad: dict[str, str] = {}
         self.position = position
 
@@ -222,7 +240,7 @@ class Loader:
         """
         batches, num_empty = iter(self._loader), 0
         try:
-            while (item := _next(batches)) is not None:
+            while (item := _next(batches, self._timeout_s)) is not None:
                 batch, bad, num, place = item
                 self._move(num, place)
                 num_empty = num_empty + len(bad) if batch is None else 0
@@ -262,10 +280,20 @@ class Loader:
             )
 
 
-def _next(batches: Iterator[Any]) -> Any:
-    """The next batch, or None at the end."""
-    with worker_errors():
-        return next(batches, None)
+def _next(batches: Iterator[Any], timeout_s: float) -> Any:
+    """The next batch, or None at the end; WorkerError where none comes within `timeout_s`.
+
+    torch's own limit is `_POLL_S`: when it is over, torch looks for killed workers, which its handler of SIGCHLD does
+    not always report (it is set once a process, and another may have replaced it).
+    """
+    end = time.monotonic() + timeout_s
+    while True:
+        try:
+            with worker_errors():
+                return next(batches, None)
+        except WorkerTimeoutError:
+            if time.monotonic() >= end:
+                raise
 
 
 class _Collate:
@@ -320,7 +348,7 @@ def make_loader(
     crops = _Crops(
         config.model.size_px, config.crop, changes, config.seed if train else None, config.model.p_drop, extras
     )
-    num_workers, seed = config.train.num_workers, config.seed
+    num_workers, seed, limit = config.train.num_workers, config.seed, config.train.worker_timeout_s
     position = _begun(position, max(1, num_workers))
     dataset: Dataset
     if is_stream(source):
@@ -340,10 +368,11 @@ def make_loader(
         multiprocessing_context=worker_context(num_workers),
         generator=torch.Generator(),  # reading must not move the random state of whoever trains
         prefetch_factor=_PREFETCH if num_workers else None,
-        timeout=config.train.worker_timeout_s if num_workers else 0,
+        timeout=min(_POLL_S, limit) if num_workers else 0,
         pin_memory=pin_memory,
     )
-    return Loader(source, loader, train=train, max_bad=config.train.max_bad_samples, position=position)
+    max_bad = config.train.max_bad_samples
+    return Loader(source, loader, train=train, max_bad=max_bad, timeout_s=limit, position=position)
 
 
 def _begun(position: dict | None, workers: int) -> dict:

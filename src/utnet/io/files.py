@@ -1,20 +1,18 @@
-"""Readers of images, npz and YAML files of data sets. Bad files raise an InputError that names them."""
+"""Readers of images and YAML files of data sets. Bad files raise an InputError that names them."""
 
 from __future__ import annotations
 
-import io
-import math
+from contextlib import suppress
+from io import BytesIO
 from pathlib import Path
-from zipfile import ZipFile
 
 import cv2
 import numpy as np
 import yaml
+from PIL import Image
 
-from utnet.errors import InputError, shown
-
-MAX_PIXELS = 100_000_000
-"""Of a picture of a data set; phones have up to 200 megapixels, data sets of hands a tenth of one."""
+from utnet.errors import InputError, as_input_error, first_line
+from utnet.io.limits import check_megapixels
 
 _SAFE_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml's is ten times faster where it is there
 
@@ -26,8 +24,8 @@ def read_bytes(path: Path, remedy: str = "check the dataset's folder or extract 
             return file.readall()
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file; {remedy}") from error
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}); {remedy}") from error
+    except (OSError, ValueError) as error:  # ValueError: a null byte in the path
+        raise InputError(f"{path}: cannot be read ({first_line(error)}); {remedy}") from error
 
 
 def read_image(path: Path, *, flags: int = cv2.IMREAD_COLOR) -> np.ndarray:
@@ -54,21 +52,28 @@ def decode_image(data: bytes, *, where: str, flags: int = cv2.IMREAD_COLOR) -> n
     if not complete:
         raise InputError(f"{where}: the image is truncated ({len(data)} bytes); extract or download the file again")
     _check_pixels(data, where)
-    image = cv2.imdecode(np.frombuffer(data, np.uint8), flags | cv2.IMREAD_IGNORE_ORIENTATION) if data else None
+    try:
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), flags | cv2.IMREAD_IGNORE_ORIENTATION) if data else None
+    except cv2.error as error:
+        raise as_input_error(error, where) from error
     if image is None:
         raise InputError(f"{where}: not an image that OpenCV can read; extract or download the file again")
     return image
 
 
 def _check_pixels(data: bytes, where: str) -> None:
-    """InputError for a PNG or JPEG of more than `MAX_PIXELS`, by its header: a megabyte may hold a billion."""
+    """InputError for more than `limits.MAX_MEGAPIXELS`, by the header: a megabyte may hold a billion pixels."""
     width = height = 0
     if data[:4] == b"\x89PNG":
         width, height = (int.from_bytes(data[at : at + 4], "big") for at in (16, 20))
     elif data[:2] == b"\xff\xd8":
         width, height = _jpeg_size(data)
-    if width * height > MAX_PIXELS:
-        raise InputError(f"{where}: {width}x{height} pixels, at most {MAX_PIXELS} are read; make it smaller")
+    elif data:
+        with suppress(OSError, SyntaxError, ValueError), Image.open(BytesIO(data)) as image:  # slower, and rare
+            width, height = image.size
+        if not width:
+            raise InputError(f"{where}: not an image; extract or download the file again")
+    check_megapixels(where, width, height)
 
 
 def _jpeg_size(data: bytes) -> tuple[int, int]:
@@ -123,57 +128,6 @@ def check_size(path: Path, image: np.ndarray, size_wh: tuple[int, int]) -> None:
         raise InputError(f"{path}: {width}x{height} pixels, expected {size_wh[0]}x{size_wh[1]} as in the calibration")
 
 
-MAX_ARRAY_BYTES = 2**28
-"""Largest array that is read whole; the largest here are depth images and index tables of a few MB."""
-
-
-def read_npz(path: Path, *names: str) -> list[np.ndarray]:
-    """Reads arrays of an npz file by name, without pickles.
-
-    Raises:
-        InputError: missing or damaged file, an array that is too large, or a key that it lacks.
-    """
-    try:
-        with ZipFile(path) as archive:
-            return [_npz_member(archive, name, str(path)) for name in names]
-    except FileNotFoundError as error:
-        raise InputError(f"{path}: no such file; check the dataset's folder or extract it again") from error
-    except KeyError as error:
-        raise InputError(f"{path}: {error.args[0]}; not a file of this dataset, or another version of it") from error
-    except InputError:
-        raise
-    except Exception as error:  # zipfile and the decompressors raise all sorts
-        detail = str(error)[:200]
-        raise InputError(f"{path}: not a readable npz file ({detail}); extract or download the file again") from error
-
-
-def _npz_member(archive: ZipFile, name: str, where: str) -> np.ndarray:
-    if f"{name}.npy" not in archive.namelist():
-        raise KeyError(f"{name} is not a file in the archive")
-    member = archive.getinfo(f"{name}.npy")
-    if member.file_size > MAX_ARRAY_BYTES:
-        raise InputError(f"{where}: {name} has {member.file_size} bytes, at most {MAX_ARRAY_BYTES} are read")
-    with archive.open(member) as file:
-        return parse_npy(file.read(member.file_size + 1), where=f"{where}: {name}")
-
-
-def parse_npy(data: bytes, *, where: str) -> np.ndarray:
-    """The array of an npy file's bytes: of booleans, numbers or text; InputError, beginning with `where`, for any
-    other and where the header does not fit the bytes."""
-    try:
-        file = io.BytesIO(data)
-        major, _ = np.lib.format.read_magic(file)
-        read = {1: np.lib.format.read_array_header_1_0, 2: np.lib.format.read_array_header_2_0}[major]
-        shape, fortran_order, dtype = read(file)
-        begin, num = file.tell(), math.prod(shape)
-        if dtype.hasobject or num < 0 or len(data) - begin != num * dtype.itemsize:
-            raise ValueError(f"{len(data) - begin} bytes for {shown(shape)} of {dtype}")
-        return np.frombuffer(data, dtype, num, begin).reshape(shape, order="F" if fortran_order else "C").copy()
-    except Exception as error:  # numpy evaluates the header as Python: TokenError, RecursionError, ...
-        detail = (str(error).splitlines() or [type(error).__name__])[0][:200]
-        raise InputError(f"{where}: not a readable array ({detail}); extract or download the file again") from error
-
-
 class _TupleLoader(_SAFE_LOADER):  # type: ignore[misc, valid-type]
     """Safe YAML loader that also accepts the Python tuples in DexYCB's calibration."""
 
@@ -193,8 +147,7 @@ def read_yaml(path: Path, *names: str) -> dict:
     try:
         tree = yaml.load(data, Loader=_TupleLoader)
     except Exception as error:  # a tag on the wrong value, a date that is none, deep nesting: all sorts
-        detail = (str(error).splitlines() or [type(error).__name__])[0][:200]
-        raise InputError(f"{path}: not a safe YAML file: {detail}") from error
+        raise InputError(f"{path}: not a safe YAML file: {first_line(error)}") from error
     for name in names:
         if not isinstance(tree, dict) or name not in tree:
             raise InputError(f"{path}: has no key {name!r}; not a file of this dataset, or another version of it")

@@ -56,7 +56,8 @@ def load_pickle(
     except InputError:
         raise
     except (OSError, ValueError) as error:  # ValueError: a null byte in the path
-        raise InputError(f"{shown(str(path))}: cannot be read ({error}); check the path") from error
+        name = str(path) if str(path).isprintable() else shown(str(path))
+        raise InputError(f"{name}: cannot be read ({error}); check the path") from error
     return parse_pickle(data, where=str(path), allow=allow, encoding=encoding, keys=keys)
 
 

@@ -20,7 +20,7 @@ from av.stream import Disposition
 from utnet.errors import InputError
 from utnet.io.atomic import atomic_file, check_stand_in
 from utnet.io.hdr import HLG, PQ, hdr_to_srgb
-from utnet.io.pictures import check_megapixels
+from utnet.io.limits import check_megapixels
 from utnet.io.shown import as_shown, display_matrix, fitted_into, square_pixels
 
 VIDEO_SUFFIXES = (
@@ -123,11 +123,16 @@ class _File:
         try:
             # FFmpeg believes names: a file that is called like something else is given to it without one.
             known = path.suffix.lower() in VIDEO_SUFFIXES
-            self._container: Any = av.open(str(path) if known else _Nameless(path))
+            self._container: Any = av.open(str(path) if known else _Nameless(path), metadata_errors="replace")
         except FFmpegError as error:
             check_stand_in(path)
             raise InputError(f"{path}: not a video, or cut short before its index ({error.strerror})") from error
         tracks = self._container.streams.video
+        known_codec = [track for track in tracks if track.codec_context is not None]
+        if tracks and not known_codec:
+            self._container.close()
+            raise InputError(f"{path}: a video of a codec that FFmpeg cannot decode; convert it to H.264")
+        tracks = known_codec
         films = [track for track in tracks if not (_is_cover(track) or _is_depth(track))]
         if not films:
             self._container.close()

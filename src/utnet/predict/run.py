@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from tqdm import tqdm
 
-from utnet.errors import InputError
+from utnet.errors import InputError, as_input_error
 from utnet.io.atomic import output_folder
 from utnet.predict.files import PREDICTIONS, PredictionsFile
 from utnet.predict.hand import Hand
@@ -121,7 +121,7 @@ class _Call:
             for item, result in self._in_order(items):
                 try:
                     record, hands = result.result()
-                except (InputError, OSError) as error:
+                except Exception as error:  # whatever one input does, the others are processed
                     self._problem(item, error)
                 else:
                     self._file.add_image(record)
@@ -140,7 +140,7 @@ class _Call:
                 return
             try:
                 done = predict_video(self._predictor, item, self._request, self._file, self._stop)
-            except (InputError, OSError) as error:
+            except Exception as error:
                 self._problem(item, error)
             else:
                 summary.num_videos += 1
@@ -172,14 +172,16 @@ class _Call:
                     yield waiting.popleft()
             yield from waiting
 
-    def _problem(self, item: Input, error: InputError | OSError) -> None:
-        why = str(error)
+    def _problem(self, item: Input, error: Exception) -> None:
+        if isinstance(error, SystemError) and isinstance(error.__cause__, KeyboardInterrupt):
+            raise error  # how compiled code passes on a second Ctrl-C
+        why = str(as_input_error(error, item.label))
         if isinstance(error, OSError):
             why = f"cannot be written to {self._request.out} ({error.strerror or error})"
             if error.errno in _NO_MORE_ROOM:
                 self._no_room = f"not begun: {error.strerror}"
         if self._is_only and self._file.is_empty:
-            raise InputError(why if isinstance(error, InputError) else f"{item.label}: {why}") from error
+            raise InputError(why if why.startswith(item.label) else f"{item.label}: {why}") from error
         self._note(item, why)
 
     def _note(self, item: Input, why: str) -> None:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from signal import SIGINT, SIGTERM
+from signal import SIGTERM
 
 import torch
 from tqdm import tqdm
@@ -30,19 +29,18 @@ from utnet.distributed import (
     job_id,
     process_device,
     process_group,
-    summed_terms,
 )
 from utnet.errors import InputError, WorkerError, worker_errors
 from utnet.evaluation.validation import INPUTS, evaluate, scorable_inputs
 from utnet.io.atomic import output_folder, write_json
 from utnet.losses import UTNetLoss
-from utnet.model import UTNet
 from utnet.signals import InterruptHandler, Terminated, TrainingInterrupted
 from utnet.training.calibration import calibrate_best
 from utnet.training.ema import EMA
 from utnet.training.log import RunLog, prediction_pictures, progress_values, resumed_line, skipped_lines
-from utnet.training.pretrained import backbone_parameters
+from utnet.training.optimizer import learning_rate, make_optimiser, progress_of
 from utnet.training.state import Progress, Run, begun_as, make_model, read_progress
+from utnet.training.step import train_step
 from utnet.types import Batch
 
 _BAR = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining}{postfix}"
@@ -269,118 +267,6 @@ def _validate(job: _Job, log: RunLog) -> None:
         if done.lowest is None or selection_score(done.scores) < done.lowest:
             done.lowest, done.best = selection_score(done.scores), done.scores
             job.run.save_best(job.workdir / "best", config, job.world)
-
-
-@dataclass(frozen=True)
-class Step:
-    """What a step gave, of all processes together.
-
-    Attributes:
-        terms: every term of the loss over the step's samples.
-        num_samples: how many those were.
-        seconds: the first process's time.
-        asked: a signal that asked one of them to stop, or 0.
-    """
-
-    terms: dict[str, float]
-    num_samples: int
-    seconds: float = 0.0
-    asked: int = 0
-
-
-def train_step(
-    engine: Engine,
-    batches: Sequence[Batch],
-    optimiser: torch.optim.Optimizer,
-    config: Config,
-    workdir: Path,
-    *,
-    start: float = 0.0,
-    stop: InterruptHandler | None = None,
-) -> Step:
-    """One update from `train.accumulate` batches a process. The processes agree on what they saw, in one message.
-
-    Args:
-        engine: the network and its loss.
-        batches: as many as that, on any device.
-        optimiser: of the engine's network.
-        config: the run.
-        workdir: for bad_batch.json.
-        start: when training began, on the monotonic clock.
-        stop: requests to stop, to tell the other processes of.
-
-    Raises:
-        FloatingPointError: in every process, where one's loss or the gradient is not finite; nothing is updated.
-    """
-    optimiser.zero_grad(set_to_none=True)
-    results = engine.backward(batches)
-    world, names = engine.world, list(results[0][1])
-    sums = [sum(terms[name] for _, terms in results) for name in names]
-    broken = [i for i, (objective, _) in enumerate(results) if not math.isfinite(objective)]
-    total, num = sum(objective for objective, _ in results), sum(map(len, batches))
-    asked = 0 if stop is None else stop.signal_number
-    seconds = time.monotonic() - start if world.is_main else 0.0
-    told = [len(broken), asked == SIGINT, asked == SIGTERM, seconds, num, total, *sums]
-    num_broken, by_key, by_term, seconds, samples, total, *sums = world.sum([float(value) for value in told])
-    norm = engine.gradient_norm()  # the same in every process
-    if num_broken or not norm.isfinite():
-        which = broken if num_broken else range(len(batches))
-        _report_broken(engine, [(batches[i].keys, results[i][1]) for i in which], float(norm), workdir)
-    if config.train.clip_grad > 0:
-        # Summed losses grow with the samples of a step, and so does the norm that is still ordinary.
-        size = config.train.batch_size * config.train.accumulate * world.size
-        scale = size if config.loss.reduction == "sum" else 1
-        torch.nn.utils.clip_grads_with_norm_(engine.model.parameters(), config.train.clip_grad * scale, norm)
-    optimiser.step()
-    parts, added = len(results) * world.size, summed_terms(engine.loss_function)
-    means = {name: value if name in added else value / parts for name, value in zip(names, sums, strict=True)}
-    means["total_loss"] = total / world.size
-    return Step(means, int(samples), seconds, SIGTERM if by_term else SIGINT if by_key else 0)
-
-
-def _report_broken(
-    engine: Engine, broken: list[tuple[tuple[str, ...], dict[str, float]]], norm: float, workdir: Path
-) -> None:
-    """Writes bad_batch.json and raises.
-
-    Args:
-        engine: all processes call it.
-        broken: keys and terms of this process's batches without a finite loss; of all, where the losses are finite.
-        norm: of the gradient.
-        workdir: for the file.
-    """
-    everyone = [found for process in engine.world.gather(broken) for found in process]
-    keys, terms = [key for found, _ in everyone for key in found], everyone[0][1]
-    if engine.world.is_main:
-        write_json(workdir / "bad_batch.json", {"keys": keys, "terms": terms, "gradient_norm": norm})
-    total = terms["total_loss"]
-    what = f"the gradient's norm is {norm}, of a loss of {total:g}" if math.isfinite(total) else f"the loss is {total}"
-    raise FloatingPointError(f"{what}; the samples' keys are in {workdir / 'bad_batch.json'}")
-
-
-def make_optimiser(model: UTNet, config: Config) -> torch.optim.AdamW:
-    """AdamW; biases, norms and embeddings of one axis are not decayed. "share" of a group: of the learning rate."""
-    backbone, groups = backbone_parameters(model), []
-    for share, of_backbone in ((1.0, False), (config.train.backbone_lr, True)):
-        own = [p for name, p in model.named_parameters() if (name in backbone) == of_backbone and p.requires_grad]
-        for decay, matrices in ((config.train.weight_decay, True), (0.0, False)):
-            chosen = [p for p in own if (p.ndim > 1) == matrices]
-            if chosen:
-                groups.append({"params": chosen, "weight_decay": decay, "share": share})
-    return torch.optim.AdamW(groups, lr=config.train.lr, betas=(0.9, 0.99), fused=True)
-
-
-def progress_of(step: int, seconds: float, config: Config) -> float:
-    """Share of the run that is done, by steps or by time, whichever is farther."""
-    by_time = seconds / (60 * config.train.minutes) if config.train.minutes else 0.0
-    return max(step / config.train.steps, by_time)
-
-
-def learning_rate(share: float, step: int, config: Config) -> float:
-    """Linear warm-up by steps, then a half cosine over the share of the run that is done."""
-    train = config.train
-    warm = min(1.0, (step + 1) / max(1, train.warmup_steps))
-    return train.min_lr + (train.lr - train.min_lr) * warm * 0.5 * (1 + math.cos(math.pi * share))
 
 
 def selection_score(scores: dict) -> float:

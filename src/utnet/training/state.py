@@ -11,11 +11,8 @@ DDP instead of FSDP. Only with the same number is it equal to the bit.
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -26,11 +23,12 @@ from utnet.checkpoint import RUN, find_checkpoint, load_checkpoint, recover_inte
 from utnet.config import Config
 from utnet.data.loader import Loader
 from utnet.distributed import ProcessInfo, copy_sharded_, full_tensor, is_sharded
-from utnet.errors import InputError, shown
+from utnet.errors import InputError
 from utnet.model import UTNet
 from utnet.model.presets import resolve_preset
 from utnet.training.ema import EMA
 from utnet.training.pretrained import backbone_parameters, load_backbone
+from utnet.training.resume_checks import REMEDY, check_entries, progress_fault
 
 TRAINING = "training.safetensors"
 _PARTS = ("uncertainty", "prompts", "evidence")
@@ -139,7 +137,7 @@ class Run:
         if bool(self.mean) != any(name.startswith("mean/") for name in tensors):
             raise InputError(f"{folder}: train.ema was {'off' if self.mean else 'on'}; resume with what it was")
         parameters = dict(self.model.named_parameters())
-        _check_entries(tensors, parameters, mean=self.mean is not None, where=folder / TRAINING)
+        check_entries(tensors, parameters, mean=self.mean is not None, where=folder / TRAINING)
         for entry, tensor in tensors.items():
             kind, _, name = entry.partition("/")
             if kind == "mean" and self.mean is not None:
@@ -162,7 +160,7 @@ class Run:
             if cuda is not None and torch.cuda.is_available():
                 torch.cuda.set_rng_state(cuda)
         except (KeyError, RuntimeError, TypeError) as error:
-            raise InputError(f"{path}: random/ holds no state of torch's random numbers; {_REMEDY}") from error
+            raise InputError(f"{path}: random/ holds no state of torch's random numbers; {REMEDY}") from error
 
     def _write(
         self, folder: Path, config: Config, world: ProcessInfo, extra_files: dict, *, metrics: dict, full=False
@@ -221,79 +219,14 @@ def read_progress(folder: str | Path) -> Progress:
     try:
         tree = json.loads(path.read_text(encoding="utf-8"))["progress"]
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise InputError(f"{path}: holds no progress to go on from; {_REMEDY}") from error
+        raise InputError(f"{path}: holds no progress to go on from; {REMEDY}") from error
     known = {f.name for f in fields(Progress)}
     if not isinstance(tree, dict) or set(tree) != known:
-        raise InputError(f"{path}: its progress is of another version of utnet; {_REMEDY}")
-    fault = _fault_of(tree)
+        raise InputError(f"{path}: its progress is of another version of utnet; {REMEDY}")
+    fault = progress_fault(tree)
     if fault:
-        raise InputError(f"{path}: its progress is damaged: {fault}; {_REMEDY}")
+        raise InputError(f"{path}: its progress is damaged: {fault}; {REMEDY}")
     return Progress(**tree)
-
-
-_REMEDY = "to begin a new run with its best weights give another folder and train.init_from=RUN/best"
-
-
-def _fault_of(tree: dict) -> str:
-    """What of a progress is not as `Run.save` writes it, "" where all is well."""
-    counts, numbers = ("step", "samples", "scored", "num_sums"), ("seconds", "busy", "share")
-    for name in (*counts, *numbers):
-        kinds = (int,) if name in counts else (int, float)
-        if type(tree[name]) not in kinds or not 0 <= tree[name] < 2**62:
-            return f"{name} is {shown(tree[name])}"
-    if tree["lowest"] is not None and (type(tree["lowest"]) is not float or not math.isfinite(tree["lowest"])):
-        return f"lowest is {shown(tree['lowest'])}"
-    sums = tree["sums"]
-    if not isinstance(sums, dict) or not all(type(value) is float for value in sums.values()):  # weight 0 may be inf
-        return f"sums is {shown(sums)}"
-    for name in ("scores", "best"):
-        if not isinstance(tree[name], dict) or (tree[name] and not {"num", "num_expected"} <= tree[name].keys()):
-            return f"{name} is {shown(tree[name])}"
-    if not isinstance(tree["loaders"], list) or not tree["loaders"]:
-        return "loaders is not a list of places in the data"
-    return next((f"loaders holds {shown(item)}" for item in tree["loaders"] if not _is_loader(item)), "")
-
-
-def _is_loader(item: Any) -> bool:
-    """Whether something is the {"position", "bad"} of a process."""
-
-    def count(value: Any) -> bool:
-        return type(value) is int and 0 <= value < 2**62
-
-    if not isinstance(item, dict) or set(item) != {"position", "bad"} or not isinstance(item["position"], dict):
-        return False
-    position, bad = item["position"], item["bad"]
-    places = position.get("places")
-    return (
-        set(position) == {"drawn", "turn", "places"}
-        and isinstance(places, dict)
-        and set(places) == set(map(str, range(len(places))))
-        and all(isinstance(place, list) and len(place) == 2 and all(map(count, place)) for place in places.values())
-        and count(position["drawn"])
-        and count(position["turn"])
-        and position["turn"] < max(1, len(places))
-        and isinstance(bad, dict)
-        and all(isinstance(message, str) for message in bad.values())
-    )
-
-
-def _check_entries(tensors: dict[str, Tensor], parameters: Mapping[str, Tensor], *, mean: bool, where: Path) -> None:
-    """InputError unless they are the moments of these parameters, their running mean and random states."""
-    expected: dict[str, torch.Size] = {}
-    for name, parameter in parameters.items():
-        keys = [f"optimiser/{key}/{name}" for key in ("exp_avg", "exp_avg_sq", "step")]
-        if any(key in tensors for key in keys):  # a parameter without a gradient until now has none
-            expected |= dict(zip(keys, (parameter.shape, parameter.shape, torch.Size()), strict=True))
-        if mean:
-            expected[f"mean/{name}"] = parameter.shape
-    found = {name for name in tensors if not name.startswith("random/")}
-    wrong = sorted(found ^ set(expected)) or sorted(name for name in found if tensors[name].shape != expected[name])
-    if wrong:
-        listed = ", ".join(map(shown, wrong[:3])) + (", ..." if len(wrong) > 3 else "")
-        raise InputError(f"{where}: {len(wrong)} entries do not fit the network: {listed}; {_REMEDY}")
-    for name in sorted(found):
-        if tensors[name].dtype not in (torch.float32, torch.float64) or not tensors[name].isfinite().all():
-            raise InputError(f"{where}: {name} is not of finite 32-bit floats; {_REMEDY}")
 
 
 def make_model(config: Config, *, last: str | Path | None = None) -> tuple[UTNet, str]:

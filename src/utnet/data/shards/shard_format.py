@@ -20,7 +20,8 @@ import numba
 import numpy as np
 
 from utnet.errors import InputError, shown
-from utnet.io.files import decode_image, decode_rgb, parse_npy
+from utnet.io.files import decode_image, decode_rgb
+from utnet.io.npy import parse_npy
 from utnet.types import HandParams, Sample
 
 SAMPLE_FORMAT = "utnet-sample-1"

@@ -18,6 +18,7 @@ from utnet.data.shards.write_shards import DESCRIPTION, INDEX, KEYS, SEQUENCES, 
 from utnet.data.source import evenly_spaced
 from utnet.errors import InputError, shown
 from utnet.io.files import read_bytes
+from utnet.io.npy import map_npy
 from utnet.types import Sample
 
 _MAX_OPEN = 128
@@ -179,10 +180,9 @@ def _is_name(file: str) -> bool:
 
 def _table(root: Path, name: str) -> np.ndarray:
     try:
-        return np.load(root / name, mmap_mode="r", allow_pickle=False)
-    except Exception as error:  # numpy evaluates the header as Python: TokenError, RecursionError, ...
-        detail = (str(error).splitlines() or [type(error).__name__])[0][:200]
-        raise InputError(f"{root / name}: missing or damaged ({detail}); {_REMEDY}") from error
+        return map_npy(root / name)
+    except InputError as error:
+        raise InputError(f"{error}; {_REMEDY}") from error
 
 
 def _sha256(path: Path) -> str:
