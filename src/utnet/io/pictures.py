@@ -203,5 +203,6 @@ def _on_white(image: Image.Image) -> np.ndarray:
     out = np.empty((height, width, 3), np.uint8)
     for top in range(0, height, _STRIPE):
         part = image.crop((0, top, width, min(top + _STRIPE, height))).convert("RGBA")
-        out[top : top + _STRIPE] = Image.alpha_composite(Image.new("RGBA", part.size, "white"), part).convert("RGB")
+        blended = Image.alpha_composite(Image.new("RGBA", part.size, "white"), part)
+        out[top : top + _STRIPE] = np.asarray(blended.convert("RGB"))
     return out

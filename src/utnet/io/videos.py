@@ -127,13 +127,11 @@ class _File:
         except FFmpegError as error:
             check_stand_in(path)
             raise InputError(f"{path}: not a video, or cut short before its index ({error.strerror})") from error
-        tracks = self._container.streams.video
-        known_codec = [track for track in tracks if track.codec_context is not None]
-        if tracks and not known_codec:
+        tracks = list(self._container.streams.video)
+        if tracks and all(track.codec_context is None for track in tracks):
             self._container.close()
             raise InputError(f"{path}: a video of a codec that FFmpeg cannot decode; convert it to H.264")
-        tracks = known_codec
-        films = [track for track in tracks if not (_is_cover(track) or _is_depth(track))]
+        films = [track for track in tracks if track.codec_context and not (_is_cover(track) or _is_depth(track))]
         if not films:
             self._container.close()
             what = "only a cover picture or depth in it" if tracks else "no video track in it"
@@ -211,8 +209,8 @@ def _is_cover(track: Any) -> bool:
 
 def _is_depth(track: Any) -> bool:
     """Distances or infrared, as depth cameras record them beside colours."""
-    title = track.metadata.get("title", "").casefold()
-    return title in ("depth", "ir") or "depth" in title or (track.pix_fmt or "").startswith("gray16")
+    title, context = track.metadata.get("title", "").casefold(), track.codec_context
+    return title in ("depth", "ir") or "depth" in title or ((context and context.pix_fmt) or "").startswith("gray16")
 
 
 class _Camera:
