@@ -20,6 +20,7 @@ from safetensors.torch import load_file, save_file
 from utnet.checkpoint import load_checkpoint, save_checkpoint
 from utnet.config import Config, ModelConfig, TrainConfig, override
 from utnet.data.shards.shard_format import _DEPTH_HEADER, decode_depth, decode_sample
+from utnet.data.source import BadSample
 from utnet.data.tars import tar_streams
 from utnet.data.tars.tar_streams import members_of
 from utnet.errors import InputError, shown
@@ -228,8 +229,8 @@ def test_a_picture_of_a_billion_pixels_is_not_unpacked():
 
 
 def test_a_large_member_ends_its_tar_before_it_is_read(tmp_path, monkeypatch):
-    monkeypatch.setattr(tar_streams, "MAX_MEMBER_BYTES", 2**20)
     pytest.importorskip("webdataset")
+    monkeypatch.setattr(tar_streams, "MAX_MEMBER_BYTES", 2**20)
 
     class Zeros(io.RawIOBase):
         def read(self, size=-1):
@@ -247,6 +248,27 @@ def test_a_large_member_ends_its_tar_before_it_is_read(tmp_path, monkeypatch):
     assert first["json"] == b"{}"
     assert "001.jpg has 3145728 bytes" in bad.message
     assert "1 samples were" in bad.message
+
+
+def test_tars_are_limited_by_samples_names_and_packing(tmp_path, monkeypatch):
+    pytest.importorskip("webdataset")
+    monkeypatch.setattr(tar_streams, "MAX_MEMBER_BYTES", 2**20)
+    monkeypatch.setattr(tar_streams, "MAX_NAME_BYTES", 2**12)
+    monkeypatch.setattr(tar_streams, "_FREE_BYTES", 2**20)
+
+    def said(*members, long=0) -> str:
+        with tarfile.open(tmp_path / "a.tar", "w:gz", format=tarfile.GNU_FORMAT) as tar:
+            for name, size, data in members:
+                info = tarfile.TarInfo(name + "x" * long)
+                info.size = size
+                tar.addfile(info, io.BytesIO(data * size))
+        *_, bad = members_of(str(tmp_path / "a.tar"), "a")
+        assert isinstance(bad, BadSample)
+        return bad.message
+
+    assert "1200000 bytes" in said(*((f"000.{i}", 200_000, b"\0") for i in range(9)))
+    assert "packed" in said(*((f"{i:03}.jpg", 500_000, b"\0") for i in range(9)))
+    assert "header of" in said(("000.jpg", 1, b"a"), long=5_000)
 
 
 @pytest.mark.parametrize(
