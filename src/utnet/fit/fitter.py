@@ -217,7 +217,8 @@ class HandFitter:
                 check_params(name, params, num)
         if expected_error_mm is not None:
             check_shape("expected_error_mm", expected_error_mm, (num, NUM_JOINTS))
-            if not (np.isfinite(expected_error_mm).all() and np.min(expected_error_mm) >= 0):
+            expected_error_mm = np.asarray(expected_error_mm, float)
+            if not (np.isfinite(expected_error_mm) & (expected_error_mm >= 0)).all():
                 raise ValueError("expected_error_mm: expected finite millimetres, 0 or more")
         betas = check_betas(betas, num)
         hands = []
@@ -228,7 +229,7 @@ class HandFitter:
             hand.free_betas = free_betas and betas is None
             starts = [hand]
             if expected is not None:
-                error = None if expected_error_mm is None else np.asarray(expected_error_mm[i], float)
+                error = None if expected_error_mm is None else expected_error_mm[i]
                 starts.append(self._expecting(hand, _ith(expected, i), error))
             else:
                 starts.append(self._mirrored(hand))
