@@ -858,3 +858,22 @@ def test_jobs_change_nothing_on_real_pictures(tmp_path):
     a, b = ((tmp_path / jobs / "predictions.json").read_bytes() for jobs in ("1", "3"))
     assert a == b
     assert len(json.loads(a)["images"]) == 3
+
+
+def test_all_hands_in_one_table_beside_the_json(detector, tmp_path):
+    """Of pictures and videos, in the order of the JSON; the next call removes it."""
+    from utnet.predict.formats.table import read_table
+
+    pytest.importorskip("pyarrow")
+    out = tmp_path / "out"
+    given = [picture(tmp_path / "a.png"), picture(tmp_path / "b.png", hand=False), video(tmp_path / "v.mp4", frames=4)]
+    assert predict(*given, "--out", out, "--also", "table", "--no-overlay", "--mesh", "none") == 0
+    tree, table = read(out), read_table(out / "hands.parquet")
+    assert tree["also"] == {"table": "hands.parquet"}
+    hands = [hand for record in tree["images"] for hand in record["hands"]]
+    hands += [hand for record in tree["videos"] for frame in record["frames"] for hand in frame["hands"]]
+    np.testing.assert_allclose(table["joints_cam_m"], [hand["joints_cam_m"] for hand in hands], atol=1e-5)
+    assert table["frame"].tolist() == [0, 0, 1, 2, 3]
+    assert table["track"].tolist() == [-1, 3, 3, 3, 3]
+    assert predict(given[0], "--out", out, "--overwrite", "--no-overlay", "--mesh", "none") == 0
+    assert not (out / "hands.parquet").exists()
