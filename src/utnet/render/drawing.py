@@ -18,6 +18,8 @@ FINGER_COLORS = dict(
 )
 WRIST_COLOR = (235, 235, 235)
 MESH_COLOR = (0.62, 0.76, 0.95)
+_MAX_SAMPLES = 1024
+"""Samples along the longer side of a hand's box, which bound the time. A hand of 512 px has two a pixel."""
 MAX_JPEG_PX = 65_500
 """Maximum side of a JPEG."""
 
@@ -121,7 +123,8 @@ def overlay_mesh_(
     if x0 >= x1 or y0 >= y1:
         return
     K_part = np.array([[1.0, 0.0, -x0], [0.0, 1.0, -y0], [0.0, 0.0, 1.0]]) @ K_px
-    light, alpha = render_light(vertices_cam_m, faces, K_part, (x1 - x0, y1 - y0))
+    density = min(2.0, _MAX_SAMPLES / max(x1 - x0, y1 - y0))
+    light, alpha = render_light(vertices_cam_m, faces, K_part, (x1 - x0, y1 - y0), density)
     blend(rgb[y0:y1, x0:x1], light, alpha, color, opacity)
 
 

@@ -15,8 +15,6 @@ import numpy as np
 
 NEAR_M = 0.01
 """Near plane: faces with a vertex nearer than this are not drawn."""
-_MAX_SAMPLES = 1024
-"""Samples along the longer side of a shaded picture. A hand of 512 px is drawn with two a pixel."""
 
 
 @dataclass(frozen=True)
@@ -91,17 +89,13 @@ def render_shaded(
 
 
 def render_light(
-    vertices_cam_m: np.ndarray, faces: np.ndarray, K_px: np.ndarray, size_wh: tuple[int, int]
+    vertices_cam_m: np.ndarray, faces: np.ndarray, K_px: np.ndarray, size_wh: tuple[int, int], density: float = 2.0
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Renders the brightness of a mesh lit from the camera.
-
-    Two samples a pixel along each axis; pictures with a side above `_MAX_SAMPLES` / 2 are drawn with `_MAX_SAMPLES`
-    along that side and resized, so that the time is bounded.
+    """Renders the brightness of a mesh lit from the camera, with `density` samples a pixel along each axis.
 
     Returns:
         Brightness in [0, 1], multiplied by coverage, and coverage, both (H, W) float32.
     """
-    density = min(2.0, _MAX_SAMPLES / max(size_wh))
     width, height = (max(1, round(density * side)) for side in size_wh)
     sx, sy = width / size_wh[0], height / size_wh[1]
     to_samples = np.array([[sx, 0, (sx - 1) / 2], [0, sy, (sy - 1) / 2], [0, 0, 1]])
