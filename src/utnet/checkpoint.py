@@ -89,19 +89,9 @@ def load_checkpoint(folder: str | Path, *, device: str = "cpu") -> tuple[UTNet, 
     Raises:
         InputError: the folder, one of its files or an entry is missing, damaged or from another version.
     """
-    folder = find_checkpoint(folder)
-    folder = recover_interrupted_save(folder.parent if folder.name == WEIGHTS else folder)
-    for name in (WEIGHTS, RUN):
-        if not (folder / name).is_file():
-            better = folder / "best" if (folder / "best" / name).is_file() else "RUN/best"
-            named = "".join(f" or {network}" for network in shipped_networks())
-            raise InputError(f"{folder / name}: no such file; give a checkpoint folder such as {better}{named}")
+    folder = _checkpoint_folder(folder)
     check_stand_in(folder / WEIGHTS)
-    try:
-        tree = json.loads((folder / RUN).read_text(encoding="utf-8"))["config"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{folder / RUN}: not the run.json of a checkpoint ({error!r})") from error
-    config = from_tree(Config, tree, where=str(folder / RUN))
+    config = read_config(folder)
     try:
         state = load_file(folder / WEIGHTS)
     except (SafetensorError, OSError) as error:
@@ -125,6 +115,28 @@ def load_checkpoint(folder: str | Path, *, device: str = "cpu") -> tuple[UTNet, 
         raise InputError(f"{folder / WEIGHTS}: {broken[0]} holds NaN or inf; the file is damaged")
     model.load_state_dict(state)
     return model.to(device).eval(), config
+
+
+def read_config(folder: str | Path) -> Config:
+    """The config of a checkpoint's run, without its weights; arguments and errors as for `load_checkpoint`."""
+    path = _checkpoint_folder(folder) / RUN
+    try:
+        tree = json.loads(path.read_text(encoding="utf-8"))["config"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path}: not the run.json of a checkpoint ({error!r})") from error
+    return from_tree(Config, tree, where=str(path))
+
+
+def _checkpoint_folder(folder: str | Path) -> Path:
+    """The folder with both files of a checkpoint; InputError if one is missing."""
+    folder = find_checkpoint(folder)
+    folder = recover_interrupted_save(folder.parent if folder.name == WEIGHTS else folder)
+    for name in (WEIGHTS, RUN):
+        if not (folder / name).is_file():
+            better = folder / "best" if (folder / "best" / name).is_file() else "RUN/best"
+            named = "".join(f" or {network}" for network in shipped_networks())
+            raise InputError(f"{folder / name}: no such file; give a checkpoint folder such as {better}{named}")
+    return folder
 
 
 def shipped_networks() -> tuple[str, ...]:
