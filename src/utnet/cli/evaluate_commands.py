@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from utnet.distributed import ProcessInfo
     from utnet.evaluation.protocol import Protocol
     from utnet.evaluation.rows import Row
+    from utnet.evaluation.saved_scores import SavedRun
     from utnet.model import UTNet
 
 _TEST_SPLITS = {
@@ -86,15 +87,17 @@ def evaluate(
 
 def compare(
     run_a: Annotated[Path, tyro.conf.arg(metavar="RUN_A"), tyro.conf.Positional],
-    run_b: Annotated[Path, tyro.conf.arg(metavar="RUN_B"), tyro.conf.Positional],
+    run_b: Annotated[Path | None, tyro.conf.arg(metavar="[RUN_B]", help_behavior_hint=""), tyro.conf.Positional] = None,
+    published: bool = False,
     rows: Annotated[tuple[int, int] | None, tyro.conf.arg(metavar="A B", help_behavior_hint="")] = None,
     json: File = None,
 ) -> None:
-    """Says which of two scored runs is better: paired differences of the same samples, with intervals.
+    """Compares two scored runs by paired differences of the same samples, with intervals; or one with published scores.
 
     Args:
         run_a: a folder that `utnet eval CKPT --out FOLDER` wrote.
         run_b: another, on the same samples.
+        published: instead of run_b: the scores of papers on this data set, with their protocols and sources.
         rows: a row of each, counted from 0 (default: every protocol that both have).
         json: also write the numbers there.
     """
@@ -103,11 +106,33 @@ def compare(
     from utnet.io.atomic import write_json
 
     _writable(json)
+    if published == (run_b is not None):
+        raise InputError(f"{run_a}: compare it with another run, or with published scores (--published)")
+    if run_b is None:
+        _compare_published(load_run(run_a), json)
+        return
     result = compare_runs(load_run(run_a), load_run(run_b), pairs=None if rows is None else [rows])
     for line in compare_lines(result):
         print(line)
     if json:
         write_json(json, result)
+
+
+def _compare_published(run: SavedRun, path: Path | None) -> None:
+    from utnet.evaluation.published import comparison_lines, dataset_of, published_rows
+    from utnet.io.atomic import write_json
+
+    data = run.about["data"]
+    dataset = dataset_of(data)
+    if not published_rows(dataset):
+        raise InputError(
+            f"{run.folder}: no published scores of {data['name']} {data.get('split', '')} ({data.get('num')} hands) "
+            "are known; there are some of FreiHAND's and HO3D's whole evaluation split and DexYCB's test"
+        )
+    for line in comparison_lines(run.about["rows"], dataset):
+        print(line)
+    if path:
+        write_json(path, {"dataset": dataset, "run": run.about["rows"], "published": published_rows(dataset)})
 
 
 def submit(
@@ -319,6 +344,7 @@ def _means(rows: list, constant: dict[str, float]) -> dict[str, Any]:
 
 
 def _write_page(scored: _Scored, out: Path, *, rows: list[Row], summaries: list[dict], about: dict[str, Any]) -> None:
+    from utnet.evaluation.published import dataset_of
     from utnet.evaluation.saved_scores import CSV, JSON, NPZ
     from utnet.evaluation.scores_page import write_scores_page
     from utnet.evaluation.sheet import case_sheet, pick_cases
@@ -349,6 +375,7 @@ def _write_page(scored: _Scored, out: Path, *, rows: list[Row], summaries: list[
         constant=about["constant"],
         sheets=sheets,
         links=(JSON, NPZ, CSV),
+        dataset=dataset_of(data),
     )
 
 
