@@ -45,7 +45,7 @@ def test_the_page_finds_the_hand_and_agrees_with_the_script(address, tmp_path):
     network = script.OnnxHand(str(EXAMPLES / "web" / "models" / "hand.onnx"))
     with Browser(tmp_path / "browser", size=(900, 900)) as browser:
         browser.goto(address)
-        browser.wait("document.querySelector('#state').textContent === 'Ready.'", seconds=300)
+        browser.wait("document.querySelector('#state')?.textContent === 'Ready.'", seconds=300)
         for name, side in (("hand.png", "right"), ("left.png", "left")):
             browser.js("window.hands = null")
             browser.upload("#file", tmp_path / name)
@@ -69,7 +69,7 @@ def test_texts_that_are_no_pictures_are_named(address, tmp_path):
     (tmp_path / "text.png").write_text("no picture")
     with Browser(tmp_path / "browser") as browser:
         browser.goto(address)
-        browser.wait("document.querySelector('#state').textContent === 'Ready.'", seconds=300)
+        browser.wait("document.querySelector('#state')?.textContent === 'Ready.'", seconds=300)
         browser.upload("#file", tmp_path / "text.png")
-        browser.wait("document.querySelector('#state').textContent.includes('not a picture')")
+        browser.wait("document.querySelector('#state')?.textContent.includes('not a picture')")
         assert browser.complaints == []

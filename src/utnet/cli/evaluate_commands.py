@@ -204,11 +204,8 @@ def _open(data: str, config: Any, hand: str, allow_missing: bool, **options: Any
         except NoSuchHands:
             if split == splits[-1]:
                 raise
-    notes = (
-        []
-        if named or split == splits[0]
-        else [f"split {split}: there is no {' or '.join(splits[: splits.index(split)])}"]
-    )
+    lacking = splits[: splits.index(split)]
+    notes = [f"scored on the split {split}; there is no {' or '.join(lacking)}"] if lacking else []
     if "with_vertices" not in known or _first(source, allow_missing).hand_model != hand:
         return source, notes
     given = {key: value for key, value in options.items() if key in known and value != ""}
