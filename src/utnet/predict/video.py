@@ -75,7 +75,7 @@ def predict_video(
         rows = HandRows(with_vertices=False)
         for frame in _until(first, frames, request.seconds, stop, _bar(reader, item)):
             hands = follow(frame)
-            meshes = _frame_meshes(request, item, frame, hands)
+            meshes = frame_meshes(request, item, frame.index, hands)
             records = [hand_record(hand, mesh) for hand, mesh in zip(hands, meshes, strict=True)]
             add({"index": frame.index, "time_s": round(frame.time_s, 6), "hands": records})
             if writer is not None:
@@ -126,11 +126,11 @@ def _bar(reader: VideoReader, item: Input) -> tqdm:
     return tqdm(total=reader.num_frames, desc=item.name, unit="frame", disable=None)
 
 
-def _frame_meshes(request: Request, item: Input, frame: Frame, hands: Sequence[Hand]) -> list[str] | list[None]:
+def frame_meshes(request: Request, item: Input, index: int, hands: Sequence[Hand]) -> list[str] | list[None]:
     """Names of a frame's meshes in the folder of the video's meshes, where they are asked for."""
     if request.video_mesh is None:
         return [None] * len(hands)
     folder = Path(f"{item.name}_meshes")
     (request.out / folder).mkdir(exist_ok=True)
-    paths = write_meshes(request.out / folder / f"{frame.index:06d}", hands, request.video_mesh)
+    paths = write_meshes(request.out / folder / f"{index:06d}", hands, request.video_mesh)
     return [(folder / path.name).as_posix() for path in paths]
