@@ -72,7 +72,7 @@ def run(predictor: Predictor, inputs: Sequence[Input], request: Request) -> Summ
     request.out.mkdir(parents=True, exist_ok=True)
     made_by = {"method": predictor.method, "weights": predictor.weights, "hand_model": predictor.hand_model}
     try:
-        also = {name: FORMATS[name].file for name in request.also}
+        also: dict[str, str] = {name: FORMATS[name].file for name in request.also}
         with (
             InterruptHandler() as stop,
             ExitStack() as stack,
