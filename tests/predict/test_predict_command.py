@@ -93,6 +93,7 @@ def picture(path, place=100, hand=True, **options):
 
 
 def video(path, frames=10, hand=True):
+    path.parent.mkdir(parents=True, exist_ok=True)
     with VideoWriter(path, 25.0) as writer:
         for i in range(frames):
             pixels = np.full((HEIGHT, WIDTH, 3), 200 if hand else 0, np.uint8)
@@ -330,6 +331,44 @@ def test_what_cannot_be_read_is_named_and_the_rest_is_done(detector, tmp_path, c
     assert [Path(image["file"]).name for image in tree["images"]] == ["also.png", "good.png"]
     assert [Path(problem["file"]).name for problem in tree["problems"]] == ["bad.jpg", "empty.png", "w.mp4"]
     assert len(tree["videos"][0]["frames"]) == 3
+
+
+def test_whatever_an_input_raises_is_its_problem(detector, tmp_path, capsys):
+    """A defect in this package or a library while one picture is looked at, at each place."""
+    for i in range(12):
+        picture(tmp_path / "in" / f"{i:02d}.png")
+    video(tmp_path / "in" / "v.mp4", 4)
+    video(tmp_path / "in" / "w.mp4", 4)
+    raised = iter([MemoryError(), RecursionError("a\nb"), cv2.error("assertion"), AttributeError("x"), TypeError("y")])
+
+    def fail():
+        FakeDetector.at_call = (FakeDetector.calls + 3, fail)
+        if error := next(raised, None):
+            raise error
+
+    detector.at_call = (2, fail)
+    out = tmp_path / "out"
+    assert predict(tmp_path / "in", "--out", out, "--jobs", 1) == 1
+    tree = read(out)
+    named = {Path(problem["file"]).name: problem["why"] for problem in tree["problems"]}
+    assert len(named) == 5
+    assert all("\n" not in why for why in named.values())
+    assert len(tree["images"]) + len(named) + sum(len(v["frames"]) == 4 for v in tree["videos"]) == 14
+    listed = {image["overlay"] for image in tree["images"]}
+    listed |= {hand["mesh"] for image in tree["images"] for hand in image["hands"]}
+    listed |= {f"{Path(v['file']).stem}_overlay.mp4" for v in tree["videos"]}
+    assert {p.name for p in out.iterdir()} <= {"predictions.json", *listed}
+
+
+def test_titles_and_codecs_of_videos_are_not_believed(detector, tmp_path, capsys):
+    for name, old, new in (("latin", b"Lavf", b"L\xe4vf"), ("codec", b"avc1", b"zzz1"), ("good", b"", b"")):
+        data = video(tmp_path / "in" / f"{name}.mp4", 3).read_bytes()
+        assert old in data
+        (tmp_path / "in" / f"{name}.mp4").write_bytes(data.replace(old, new) if old else data)
+    assert predict(tmp_path / "in", "--out", tmp_path / "out") == 1
+    tree = read(tmp_path / "out")
+    assert [(Path(v["file"]).stem, len(v["frames"])) for v in tree["videos"]] == [("good", 3), ("latin", 3)]
+    assert "codec" in tree["problems"][0]["why"]
 
 
 def test_a_bad_only_input_writes_nothing(detector, tmp_path, capsys):

@@ -7,12 +7,13 @@ import sys
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 
 from tqdm import tqdm
 
-from utnet.errors import InputError
+from utnet.errors import InputError, as_input_error
+from utnet.io.atomic import output_folder
 from utnet.predict.files import PREDICTIONS, PredictionsFile
 from utnet.predict.formats import FORMATS, FrameWriter, PredictedFrame
 from utnet.predict.hand import Hand
@@ -67,27 +68,21 @@ def run(predictor: Predictor, inputs: Sequence[Input], request: Request) -> Summ
         InputError: the only input failed, or the folder holds an input or an earlier call's predictions.
     """
     check_out(request.out, inputs)
-    earlier = previous_files(request.out, allowed=request.overwrite)
-    is_new = not request.out.exists()
-    request.out.mkdir(parents=True, exist_ok=True)
     made_by = {"method": predictor.method, "weights": predictor.weights, "hand_model": predictor.hand_model}
-    try:
-        also: dict[str, str] = {name: FORMATS[name].file for name in request.also}
-        with (
-            InterruptHandler() as stop,
-            ExitStack() as stack,
-            PredictionsFile(request.out / PREDICTIONS, made_by, also) as file,
-        ):
-            writers = [stack.enter_context(FORMATS[name].open(request.out)) for name in request.also]
-            call = _Call(predictor, request, file, writers, stop, is_only=len(inputs) == 1)
-            call.do(inputs)
-    except (InputError, KeyboardInterrupt):
-        if is_new:
-            with suppress(OSError):  # not empty
-                request.out.rmdir()
-        raise
-    finally:
-        remove_stale(earlier)
+    also: dict[str, str] = {name: FORMATS[name].file for name in request.also}
+    with output_folder(request.out):
+        earlier = previous_files(request.out, allowed=request.overwrite)
+        try:
+            with (
+                InterruptHandler() as stop,
+                ExitStack() as stack,
+                PredictionsFile(request.out / PREDICTIONS, made_by, also) as file,
+            ):
+                writers = [stack.enter_context(FORMATS[name].open(request.out)) for name in request.also]
+                call = _Call(predictor, request, file, writers, stop, is_only=len(inputs) == 1)
+                call.do(inputs)
+        finally:
+            remove_stale(earlier)
     return call.summary
 
 
@@ -143,7 +138,7 @@ class _Call:
             for item, result in self._in_order(items):
                 try:
                     record, hands = result.result()
-                except (InputError, OSError) as error:
+                except Exception as error:  # whatever one input does, the others are processed
                     self._problem(item, error)
                 else:
                     self._file.add_image(record)
@@ -165,7 +160,7 @@ class _Call:
                 return
             try:
                 done = predict_video(self._predictor, item, self._request, self._file, self._writers, self._stop)
-            except (InputError, OSError) as error:
+            except Exception as error:
                 self._problem(item, error)
             else:
                 summary.num_videos += 1
@@ -197,14 +192,16 @@ class _Call:
                     yield waiting.popleft()
             yield from waiting
 
-    def _problem(self, item: Input, error: InputError | OSError) -> None:
-        why = str(error)
+    def _problem(self, item: Input, error: Exception) -> None:
+        if isinstance(error, SystemError) and isinstance(error.__cause__, KeyboardInterrupt):
+            raise error  # how compiled code passes on a second Ctrl-C
+        why = str(as_input_error(error, item.label))
         if isinstance(error, OSError):
             why = f"cannot be written to {self._request.out} ({error.strerror or error})"
             if error.errno in _NO_MORE_ROOM:
                 self._no_room = f"not begun: {error.strerror}"
         if self._is_only and self._file.is_empty:
-            raise InputError(why if isinstance(error, InputError) else f"{item.label}: {why}") from error
+            raise InputError(why if why.startswith(item.label) else f"{item.label}: {why}") from error
         self._note(item, why)
 
     def _note(self, item: Input, why: str) -> None:

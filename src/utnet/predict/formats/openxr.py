@@ -1,10 +1,8 @@
 """Hands as OpenXR (XR_EXT_hand_tracking) and WebXR (WebXR Hand Input) have them: 26 joints with poses and radii.
 
 Axes of a joint, as both specifications define them: -Z along the bone towards the tip (of the last bone for a tip), +Y
-out of the back of the hand (for the thumb's bones: away from the side that the nail's back faces when it bends), +X to
-the right of both. Poses are in the camera's view space: right-handed, x right, y up, -z forward, metres; quaternions are
-x, y, z, w. A joint's pose does not depend on its neighbours' rotations in the hand model, only on places and on the axis
-that the joint bends about.
+out of the back of the hand, across the axis about which the joint bends, +X to the right of both. Poses are in the view
+space of the camera: right-handed, x right, y up, -z forward, metres; quaternions are x, y, z, w.
 """
 
 from __future__ import annotations
