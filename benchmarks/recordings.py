@@ -33,7 +33,7 @@ from utnet.detect import HandTracker
 from utnet.geometry import intrinsics
 from utnet.io.recordings import open_recording
 from utnet.predict import Hand, Predictor
-from utnet.predict.tracks import SeenFrame, SmoothedTracks, without_mesh
+from utnet.predict.smoothed_tracks import SeenFrame, SmoothedTracks, without_mesh
 from utnet.synth.sequence import draw_sequence, write_recording
 
 SIZE = (640, 480)

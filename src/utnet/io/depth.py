@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import zlib
 from pathlib import Path
-from zipfile import BadZipFile
 
 import av
 import numpy as np
 from av.error import FFmpegError
 
 from utnet.errors import InputError
-from utnet.io.pictures import check_megapixels, open_image
+from utnet.io.limits import check_megapixels
+from utnet.io.npy import map_npy
+from utnet.io.npz import read_npz_all
+from utnet.io.pictures import open_image
 
 DEPTH_SUFFIXES = (".png", ".tif", ".tiff", ".exr", ".npy", ".npz")
 
@@ -49,22 +50,19 @@ def read_stored_depth(path: str | Path) -> np.ndarray:
 
 
 def _read_numpy(path: Path) -> np.ndarray:
-    try:
-        loaded = np.load(path, allow_pickle=False, mmap_mode="r")  # the header first: its size is checked below
-        if isinstance(loaded, np.ndarray):
-            depth = loaded
-        else:
-            with loaded:
-                names = [name for name in loaded.files if name.lower() == "depth"] or loaded.files
-                if len(names) != 1:
-                    raise InputError(f"{path}: holds {', '.join(loaded.files)}; call the depth image depth")
-                depth = loaded[names[0]]
-    except (ValueError, EOFError, OSError, BadZipFile, zlib.error) as error:
-        raise InputError(f"{path}: not a numpy array ({error})") from error
+    depth = map_npy(path) if path.suffix.lower() == ".npy" else _from_npz(path)  # the header alone
     if depth.ndim != 2 or depth.dtype.kind not in "fiu":
         raise InputError(f"{path}: expected one array of (H, W) numbers")
     check_megapixels(path, depth.shape[1], depth.shape[0])
     return np.array(depth)
+
+
+def _from_npz(path: Path) -> np.ndarray:
+    arrays = read_npz_all(path)
+    names = [name for name in arrays if name.lower() == "depth"] or list(arrays)
+    if len(names) != 1:
+        raise InputError(f"{path}: holds {', '.join(names) or 'nothing'}; call the depth image depth")
+    return arrays[names[0]]
 
 
 def _read_image(path: Path) -> np.ndarray:

@@ -16,11 +16,14 @@ from utnet.io.videos import VideoWriter
 from utnet.predict.arrays import HandRows
 from utnet.predict.drawing import draw_hands
 from utnet.predict.files import PredictionsFile, hand_record, image_record, image_size
+from utnet.predict.formats import FrameWriter, PredictedFrame
+from utnet.predict.formats.rig import write_rig
 from utnet.predict.hand import Hand
 from utnet.predict.inputs import Input
 from utnet.predict.predictor import Predictor
 from utnet.predict.request import Request
-from utnet.predict.tracks import SeenFrame, SmoothedTracks, decoded_again, without_mesh
+from utnet.predict.smoothed_tracks import SeenFrame, SmoothedTracks, decoded_again, without_mesh
+from utnet.predict.track import TrackCollector
 from utnet.predict.video import VideoResult, frame_meshes
 from utnet.render.drawing import color_depth
 from utnet.signals import InterruptHandler
@@ -30,9 +33,14 @@ _REMEMBERED_S = 0.5
 
 
 def predict_recording(
-    predictor: Predictor, item: Input, request: Request, file: PredictionsFile, stop: InterruptHandler
+    predictor: Predictor,
+    item: Input,
+    request: Request,
+    file: PredictionsFile,
+    writers: Sequence[FrameWriter],
+    stop: InterruptHandler,
 ) -> VideoResult:
-    """Adds a recording's frames to predictions.json, and writes its overlay, meshes and arrays.
+    """Adds a recording's frames to predictions.json and to the `writers`, and writes its overlay, meshes and arrays.
 
     The recording is read twice: hands are found and tracked, then, smoothed over all frames, drawn and written. A
     request to stop, and a damaged or missing end, leave the frames before it.
@@ -62,7 +70,7 @@ def predict_recording(
             return smoothed.hands(i)
         return [decoded_again(hand, predictor.hand) for hand in seen.frames[i].hands]
 
-    num_hands = _write(frames, seen, hands_of, item, request, file)
+    num_hands = _write(frames, seen, hands_of, item, request, file, writers)
     return VideoResult(len(seen.frames), num_hands, incomplete, bool(stop.signal_number), tuple(notes))
 
 
@@ -127,14 +135,16 @@ def _write(
     item: Input,
     request: Request,
     file: PredictionsFile,
+    writers: Sequence[FrameWriter],
 ) -> int:
     """Writes everything; returns the number of hands."""
     files: dict[str, str | None] = {
         "overlay": f"{item.name}_overlay.mp4" if request.overlay else None,
         "arrays": f"{item.name}.npz" if request.arrays else None,
+        "mesh": f"{item.name}_hands.glb" if request.video_mesh == "animated" else None,
     }
     head = image_record(recording.name, seen.size_px, seen.K_px, seen.K_from, files)
-    rows, num_hands = HandRows(with_vertices=False), 0
+    rows, tracks, num_hands = HandRows(with_vertices=False), TrackCollector(), 0
     pictures: Iterator[RGBDFrame] | None = iter(recording) if request.overlay else None
     with ExitStack() as stack:
         add = stack.enter_context(file.video({**head, "fps": round(recording.fps, 4), "smoothed": not request.raw}))
@@ -144,16 +154,25 @@ def _write(
         for i, frame in enumerate(seen.frames):
             hands = hands_of(i)
             meshes = frame_meshes(request, item, frame.index, hands)
+            if files["mesh"]:
+                tracks.add(hands, frame.index, frame.time_s)
             records = [hand_record(hand, mesh) for hand, mesh in zip(hands, meshes, strict=True)]
             add({"index": frame.index, "time_s": round(frame.time_s, 6), "hands": records})
             if writer is not None and pictures is not None:
                 picture = next(pictures)
                 writer.write(_drawn(picture, hands, seen.size_px, with_depth=request.show_depth), frame.time_s)
+            shown = PredictedFrame(
+                recording.name, hands, seen.size_px, seen.K_px, frame.index, frame.time_s, is_video=True
+            )
+            for also in writers:
+                also.add(shown)
             if request.arrays:
                 rows.add(hands, frame.index, frame.time_s)
             num_hands += len(hands)
         if files["arrays"]:
             rows.write(request.out / files["arrays"])
+        if files["mesh"] and num_hands:
+            write_rig(request.out / files["mesh"], tracks.tracks(), file=recording.name)
     return num_hands
 
 

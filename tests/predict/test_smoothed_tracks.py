@@ -7,7 +7,7 @@ import pytest
 
 from support.drawn_tracks import MODELS, decoded, moving
 from utnet.conventions import PARENTS
-from utnet.predict.tracks import SeenFrame, SmoothedTracks, decoded_again, shapes_of, without_mesh
+from utnet.predict.smoothed_tracks import SeenFrame, SmoothedTracks, decoded_again, shapes_of, without_mesh
 
 FPS = 30.0
 
