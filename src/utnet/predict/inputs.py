@@ -78,6 +78,8 @@ def passed_over(words: Sequence[str], *, with_depth: bool = False) -> list[str]:
     lines = []
     for word in words:
         path = Path(word)
+        if path.is_dir() and is_recording(path):
+            continue
         if path.is_dir():
             files = sorted(path.iterdir())
         elif glob.has_magic(word) and not path.exists():

@@ -146,8 +146,12 @@ class Frames(ABC):
         """Raises InputError where not even the first frame can be read."""
         self.incomplete, self.notes, self._skipped = None, [], []
         clock, tally = _Clock(), _Tally()
-        index = 0
+        index, shape = 0, None
         for raw in self.read():
+            shape = raw.rgb.shape if shape is None else shape
+            if raw.rgb.shape != shape:
+                self.skip(raw.source, f"{raw.rgb.shape[1]}x{raw.rgb.shape[0]} pixels, unlike the first")
+                continue
             frame = self._aligned(raw, index, clock(raw.time_s))
             tally.add(frame)
             yield frame
