@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from utnet.apps.demo import resolve_init_config, demo
+from utnet.apps.demo import demo, resolve_init_config
 from utnet.checkpoint import load_checkpoint, save_checkpoint
 from utnet.config import Config, LossConfig, ModelConfig
 from utnet.data import open_source
@@ -115,7 +115,8 @@ def test_a_config_of_another_network_is_trained_as_it_says(changes, differing, s
     config = replace(SHIPPED, model=replace(SHIPPED.model, **changes))
     begun, said = resolve_init_config(config, from_nothing=False)
     assert begun == config
-    assert said.startswith("Trained from scratch") and "(ti)" in said
+    assert said.startswith("Trained from scratch")
+    assert "(ti)" in said
     assert differing in said
 
 

@@ -21,8 +21,8 @@ class Limits:
             one.
         reprojection: largest distance of the fitted hand's projected joints from the landmarks.
         joint: the same for a single joint; joints beyond it have no 2D label.
-        tremble: in videos, largest second difference of the landmarks over three frames.
-        tremble_mm: the same of the fitted joints relative to the wrist.
+        jitter: in videos, largest second difference of the landmarks over three frames.
+        jitter_mm: the same of the fitted joints relative to the wrist.
     """
 
     score: float = 0.9
@@ -32,12 +32,12 @@ class Limits:
     flip: float = 4.0
     reprojection: float = 4.5
     joint: float = 8.0
-    tremble: float = 3.0
-    tremble_mm: float = 15.0
+    jitter: float = 3.0
+    jitter_mm: float = 15.0
 
 
 @dataclass(frozen=True)
-class Evidence:
+class QualityScores:
     """Agreement scores of one hand; units as in `Limits`.
 
     Attributes:
@@ -47,8 +47,8 @@ class Evidence:
         overlap: percentage of the box inside that of a hand with a higher score.
         flip: percent; infinity if no hand, or one of the same side, is detected in the mirrored picture.
         reprojection: percent.
-        tremble: percent, 0 in a single picture; infinity if the hand is missing in the previous or next frame.
-        tremble_mm: mm, likewise.
+        jitter: percent, 0 in a single picture; infinity if the hand is missing in the previous or next frame.
+        jitter_mm: mm, likewise.
     """
 
     score: float
@@ -57,11 +57,11 @@ class Evidence:
     overlap: float
     flip: float
     reprojection: float
-    tremble: float = 0.0
-    tremble_mm: float = 0.0
+    jitter: float = 0.0
+    jitter_mm: float = 0.0
 
 
-def why_dropped(hand: Evidence, limits: Limits) -> str | None:
+def why_dropped(hand: QualityScores, limits: Limits) -> str | None:
     """The first of `REASONS` that applies, None for a hand that is kept. NaN exceeds every limit."""
     passed = {
         "unsure": hand.score >= limits.score,
@@ -70,6 +70,6 @@ def why_dropped(hand: Evidence, limits: Limits) -> str | None:
         "overlap": hand.overlap <= limits.overlap,
         "flip": hand.flip <= limits.flip,
         "reprojection": hand.reprojection <= limits.reprojection,
-        "unsteady": hand.tremble <= limits.tremble and hand.tremble_mm <= limits.tremble_mm,
+        "unsteady": hand.jitter <= limits.jitter and hand.jitter_mm <= limits.jitter_mm,
     }
     return next((reason for reason in REASONS if not passed[reason]), None)

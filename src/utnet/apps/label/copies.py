@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from utnet.apps.label.candidates import DIGITS_PX, WINDOW, jpeg, rounded
 from utnet.apps.label.cutouts import before, cut_out, draw_light, extended, leaves_by_the_arm, room
-from utnet.apps.label.found import DIGITS_PX, WINDOW, jpeg, rounded
 from utnet.data.custom.custom_line import Line
 from utnet.errors import InputError
 from utnet.hand import HandModel

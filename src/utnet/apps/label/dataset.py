@@ -13,8 +13,8 @@ from tqdm import tqdm
 
 import utnet
 from utnet.apps.label.agreement import REASONS, Limits, why_dropped
+from utnet.apps.label.candidates import FrameCount, HandCandidate, in_picture, in_video
 from utnet.apps.label.copies import Copier, Copies
-from utnet.apps.label.found import Found, FrameCount, in_picture, in_video
 from utnet.apps.label.sequences import SequenceOf, name_sequences, splits
 from utnet.data.custom.custom_reader import FILE
 from utnet.errors import InputError, as_input_error
@@ -132,7 +132,7 @@ def _copies(copier: Copier, folder: Path, lines: Sequence[dict], summary: Summar
 
 def _hands(
     item: Input, name: str, predictor: Predictor, limits: Limits, every: int, summary: Summary
-) -> Iterator[Found]:
+) -> Iterator[HandCandidate]:
     """Yields the hands of a file. Unreadable inputs are reported and counted."""
     path = Path(str(item.source))
     try:
@@ -151,7 +151,7 @@ def _hands(
         _note(item.label, str(as_input_error(error, item.label)), summary)
 
 
-def _is_kept(found: Found, limits: Limits, summary: Summary) -> bool:
+def _is_kept(found: HandCandidate, limits: Limits, summary: Summary) -> bool:
     """Whether the hand is kept; updates the counts."""
     reason = why_dropped(found.evidence, limits)
     summary.found += 1

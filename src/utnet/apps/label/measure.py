@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from utnet.apps.label.agreement import Evidence
+from utnet.apps.label.agreement import QualityScores
 from utnet.detect import Detection, HandDetector
 from utnet.detect.boxes import covered
 from utnet.geometry import longer_side, normalized_distance_percent
@@ -20,10 +20,10 @@ def observe(
     detections: Sequence[Detection],
     hands: Sequence[Hand],
     index: int,
-) -> Evidence:
+) -> QualityScores:
     """Agreement scores of a detection and the hand fitted to it, from one picture."""
     detection = detections[index]
-    return Evidence(
+    return QualityScores(
         score=detection.score,
         box_px=longer_side(detection.joints_px),
         outside=int((~inside(detection.joints_px, image_rgb.shape)).sum()),

@@ -9,7 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from utnet.apps.label.agreement import Evidence, Limits
+from utnet.apps.label.agreement import Limits, QualityScores
 from utnet.apps.label.measure import inside, observe, second_difference
 from utnet.conventions import NUM_JOINTS
 from utnet.data.shards.write_shards import ShardOptions, cut
@@ -27,7 +27,7 @@ DIGITS_M, DIGITS_PX = 6, 3
 
 
 @dataclass(frozen=True)
-class Found:
+class HandCandidate:
     """A candidate hand.
 
     Attributes:
@@ -40,10 +40,10 @@ class Found:
     name: str
     jpeg: bytes
     line: dict
-    evidence: Evidence
+    evidence: QualityScores
 
 
-def in_picture(path: Path, name: str, predictor: Predictor, limits: Limits) -> list[Found]:
+def in_picture(path: Path, name: str, predictor: Predictor, limits: Limits) -> list[HandCandidate]:
     """The hands of a picture file.
 
     Raises:
@@ -52,7 +52,9 @@ def in_picture(path: Path, name: str, predictor: Predictor, limits: Limits) -> l
     picture = read_picture(path)
     detections = predictor.detector(picture.rgb)
     hands = predictor.from_detections(picture.rgb, detections, None, picture.K_px)
-    return [_found(f"{name}_{i}", picture.rgb, hands, detections, i, predictor, limits) for i in range(len(detections))]
+    return [
+        _candidate(f"{name}_{i}", picture.rgb, hands, detections, i, predictor, limits) for i in range(len(detections))
+    ]
 
 
 @dataclass
@@ -65,7 +67,7 @@ class FrameCount:
 
 def in_video(
     path: Path, name: str, predictor: Predictor, limits: Limits, *, every: int, count: FrameCount
-) -> Iterator[Found]:
+) -> Iterator[HandCandidate]:
     """The hands of every n-th frame of a video; its neighbouring frames give the jitter.
 
     Raises:
@@ -74,7 +76,7 @@ def in_video(
     tracker = HandTracker(predictor.detector)
     seen: dict[int, dict[int | None, Hand]] = {}  # by frame and track
     marks: dict[int, dict[int | None, np.ndarray]] = {}
-    waiting: list[tuple[int | None, Found]] = []
+    waiting: list[tuple[int | None, HandCandidate]] = []
     with VideoReader(path) as frames:
         for frame in frames:
             detections = tracker(frame.rgb)
@@ -85,27 +87,27 @@ def in_video(
             seen[at] = {hand.track: hand for hand in hands}
             marks[at] = {detection.track: detection.joints_px for detection in detections}
             for track, found in waiting:  # of the previous frame
-                yield _with_tremble(found, track, at - 1, seen, marks)
+                yield _with_jitter(found, track, at - 1, seen, marks)
             waiting = []
             if phase == 0:
                 count.frames += 1
                 for i, detection in enumerate(detections):
-                    found = _found(f"{name}_{at:06d}_{i}", frame.rgb, hands, detections, i, predictor, limits)
+                    found = _candidate(f"{name}_{at:06d}_{i}", frame.rgb, hands, detections, i, predictor, limits)
                     waiting.append((detection.track, found))
             for old in [index for index in seen if index < at - 1]:
                 del seen[old], marks[old]
         count.incomplete = frames.incomplete
     for _, found in waiting:  # of the last frame, which has no successor
-        yield replace(found, evidence=replace(found.evidence, tremble=np.inf, tremble_mm=np.inf))
+        yield replace(found, evidence=replace(found.evidence, jitter=np.inf, jitter_mm=np.inf))
 
 
-def _with_tremble(
-    found: Found,
+def _with_jitter(
+    found: HandCandidate,
     track: int | None,
     at: int,
     seen: dict[int, dict[int | None, Hand]],
     marks: dict[int, dict[int | None, np.ndarray]],
-) -> Found:
+) -> HandCandidate:
     """Adds the second differences around the frame `at`."""
     percent = mm = np.inf
     around = [at - 1, at, at + 1]
@@ -114,10 +116,10 @@ def _with_tremble(
         metres = [seen[index][track].joints_cam_m for index in around]
         percent = second_difference(px[0], px[1], px[2]) / longer_side(px[1]) * 100
         mm = second_difference(*(joints - joints[:1] for joints in metres)) * 1000
-    return replace(found, evidence=replace(found.evidence, tremble=percent, tremble_mm=mm))
+    return replace(found, evidence=replace(found.evidence, jitter=percent, jitter_mm=mm))
 
 
-def _found(
+def _candidate(
     name: str,
     rgb: np.ndarray,
     hands: Sequence[Hand],
@@ -125,12 +127,12 @@ def _found(
     index: int,
     predictor: Predictor,
     limits: Limits,
-) -> Found:
+) -> HandCandidate:
     hand, joints_px = hands[index], detections[index].joints_px
     agrees = inside(joints_px, rgb.shape) & (normalized_distance_percent(joints_px, hand.joints_px) <= limits.joint)
     evidence = observe(predictor.detector, rgb, detections, hands, index)
     sample = cut(fitted_sample(name, rgb, hand, agrees.astype(np.float32)), WINDOW)
-    return Found(name, jpeg(sample.rgb), line_of(sample), evidence)
+    return HandCandidate(name, jpeg(sample.rgb), line_of(sample), evidence)
 
 
 def fitted_sample(name: str, rgb: np.ndarray, hand: Hand, conf_2d: np.ndarray) -> Sample:
