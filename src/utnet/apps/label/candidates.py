@@ -34,13 +34,13 @@ class HandCandidate:
         name: unique name of its picture's file.
         jpeg: the crop around it.
         line: its labels in the crop, a line of `hands.jsonl` without "image", "sequence" and "split".
-        evidence: its agreement scores.
+        quality: its agreement scores.
     """
 
     name: str
     jpeg: bytes
     line: dict
-    evidence: QualityScores
+    quality: QualityScores
 
 
 def in_picture(path: Path, name: str, predictor: Predictor, limits: Limits) -> list[HandCandidate]:
@@ -98,7 +98,7 @@ def in_video(
                 del seen[old], marks[old]
         count.incomplete = frames.incomplete
     for _, found in waiting:  # of the last frame, which has no successor
-        yield replace(found, evidence=replace(found.evidence, jitter=np.inf, jitter_mm=np.inf))
+        yield replace(found, quality=replace(found.quality, jitter=np.inf, jitter_mm=np.inf))
 
 
 def _with_jitter(
@@ -116,7 +116,7 @@ def _with_jitter(
         metres = [seen[index][track].joints_cam_m for index in around]
         percent = second_difference(px[0], px[1], px[2]) / longer_side(px[1]) * 100
         mm = second_difference(*(joints - joints[:1] for joints in metres)) * 1000
-    return replace(found, evidence=replace(found.evidence, jitter=percent, jitter_mm=mm))
+    return replace(found, quality=replace(found.quality, jitter=percent, jitter_mm=mm))
 
 
 def _candidate(
@@ -130,9 +130,9 @@ def _candidate(
 ) -> HandCandidate:
     hand, joints_px = hands[index], detections[index].joints_px
     agrees = inside(joints_px, rgb.shape) & (normalized_distance_percent(joints_px, hand.joints_px) <= limits.joint)
-    evidence = observe(predictor.detector, rgb, detections, hands, index)
+    quality = observe(predictor.detector, rgb, detections, hands, index)
     sample = cut(fitted_sample(name, rgb, hand, agrees.astype(np.float32)), WINDOW)
-    return HandCandidate(name, jpeg(sample.rgb), line_of(sample), evidence)
+    return HandCandidate(name, jpeg(sample.rgb), line_of(sample), quality)
 
 
 def fitted_sample(name: str, rgb: np.ndarray, hand: Hand, conf_2d: np.ndarray) -> Sample:

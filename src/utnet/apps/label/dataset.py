@@ -153,7 +153,7 @@ def _hands(
 
 def _is_kept(found: HandCandidate, limits: Limits, summary: Summary) -> bool:
     """Whether the hand is kept; updates the counts."""
-    reason = why_dropped(found.evidence, limits)
+    reason = why_dropped(found.quality, limits)
     summary.found += 1
     if reason is not None:
         summary.dropped[reason] += 1
