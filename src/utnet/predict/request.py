@@ -80,7 +80,7 @@ class Request:
         """Intrinsics (3, 3) of a picture, and where they are from: "given", "exif" or "default".
 
         Raises:
-            InputError: those given cannot be of a picture of that size.
+            InputError: the given ones are not plausible for a picture of that size.
         """
         size = image_rgb.shape[1], image_rgb.shape[0]
         K_px = None if self.given_camera is None else self.given_camera.scaled(size).K_px
