@@ -34,7 +34,7 @@ ROUTES = (
     "/api/pictures/{}",
     "/api/pictures/{}/hands.json",
     "/api/pictures/KEY/{}",
-    "/gradio_api/file={}",
+    "/file={}",
 )
 PATHS = (
     "../../../../../../etc/passwd",
@@ -66,7 +66,7 @@ def test_no_path_leads_out(visitor):
 
 
 def test_names_of_uploads_stay_in_their_folder(server, visitor):
-    port, store = server
+    store = server[1]
     for name in ("../../evil.png", "/tmp/evil.png", "..\\evil.png", "%2e%2e%2fevil.png", "a%00b", "..", ".", "%0a", ""):
         visitor.upload(b"evil", name)
     found = [path for path in files_in(store.path) if path.read_bytes() == b"evil"]
@@ -92,7 +92,16 @@ def test_a_file_keeps_what_is_harmless_of_its_name(header, name):
 
 def test_addresses_and_files_of_the_server_are_no_uploads(visitor):
     """Nothing in a message is opened or fetched: it names uploads by their keys."""
-    for value in ("/etc/passwd", "http://127.0.0.1:1/a.png", "file:///etc/passwd", "../x", 7, None, [], {"path": "/etc"}):
+    for value in (
+        "/etc/passwd",
+        "http://127.0.0.1:1/a.png",
+        "file:///etc/passwd",
+        "../x",
+        7,
+        None,
+        [],
+        {"path": "/etc"},
+    ):
         assert visitor.status("POST", "/api/pictures", {"file": value}) == 404
         assert visitor.status("POST", "/api/pictures", {"file": visitor.upload(b"x"), "depth": value}) in (202, 404)
 
@@ -129,7 +138,9 @@ def test_messages_that_are_none_are_client_errors(visitor):
         {"box": [0, 0, None, 1]},
     ):
         assert visitor.status("POST", edits, edit) == 400, edit
-    assert visitor.status("POST", edits, b"{}", Content_Type="text/plain") == 415  # what a form of another site can send
+    assert (
+        visitor.status("POST", edits, b"{}", Content_Type="text/plain") == 415
+    )  # what a form of another site can send
     for path in (f"{pictures}/none", f"{pictures}/{key}/view.png", f"{pictures}/{key}/hands.glb", "/api", "/docs"):
         assert visitor.status("GET", path) == 404
     for method in ("PUT", "DELETE", "OPTIONS", "TRACE", "BREW"):
@@ -156,7 +167,7 @@ def test_only_its_own_address_and_its_own_page_are_answered(server, visitor):
 
 def test_every_answer_has_the_headers_of_a_page_that_runs_nothing_foreign(visitor):
     for path in ("/", "/static/page.js", "/api/settings", "/none", "/api/pictures/none"):
-        _, headers, body = visitor.ask("GET", path)
+        _, headers, _ = visitor.ask("GET", path)
         assert headers["x-content-type-options"] == "nosniff"
         assert headers["x-frame-options"] == "DENY"
         assert headers["referrer-policy"] == "same-origin"
@@ -281,7 +292,9 @@ def test_a_full_queue_and_a_full_house_are_answers():
         file = visitors[3].upload(b"y")
         status, headers, _ = visitors[3].ask("POST", "/api/pictures", {"file": file})
         assert (status, headers["retry-after"]) == (503, "2")
-        before = [json.loads(v.ask("GET", f"/api/pictures/{k}")[2])["before"] for v, k in zip(visitors, keys, strict=False)]
+        before = [
+            json.loads(v.ask("GET", f"/api/pictures/{k}")[2])["before"] for v, k in zip(visitors, keys, strict=False)
+        ]
         assert before == [0, 1, 2]
         later = visitors[1].start(visitors[1].upload(b"later"))  # takes the place of his own
         assert visitors[1].state(keys[1])["state"] == "replaced"

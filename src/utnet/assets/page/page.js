@@ -92,7 +92,8 @@ function showPart(name) {
 function clearResult() {
   setAdding(false);
   viewer?.clear();
-  $("scene-note").hidden = viewer === null;
+  $("scene-note").hidden = false;
+  $("result").classList.add("empty");
   for (const id of ["hands", "downloads", "tools"]) $(id).hidden = true;
   $("reset").disabled = true;
 }
@@ -106,6 +107,7 @@ async function showResult(state, { keepView = false } = {}) {
   setAdding(stage.adding);
   $("undo").disabled = !state.hands.some((hand) => Object.keys(hand.points).length);
   const some = state.hands.length > 0;
+  $("result").classList.remove("empty");
   showTable(state.hands);
   $("downloads").hidden = false;
   $("glb").hidden = !some;

@@ -61,7 +61,7 @@ class Stage {
           const title = document.createElementNS(this.svg.namespaceURI, "title");
           title.textContent = (this.names[joint] || "").replaceAll("_", " ");
           grip.append(title);
-          parts.push(grip, this.circle(x, y, given ? 5 : 3.5, given ? "dot moved" : "dot"));
+          parts.push(grip, this.circle(x, y, given ? 5 : Math.min(3.5, this.image.clientWidth / 150), given ? "dot moved" : "dot"));
         }),
       );
     }
