@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 
 from utnet.errors import InputError
+from utnet.predict.formats import FormatName
 from utnet.predict.methods.resolve import Method, resolve_method
 
 if TYPE_CHECKING:
@@ -52,6 +53,7 @@ def predict(
     landmarks: Annotated[Path | None, _left_out("FILE")] = None,
     mesh: Annotated[Literal["glb", "obj", "ply", "none"] | None, _left_out("glb|obj|ply|none")] = None,
     npz: Flag = False,
+    also: Annotated[tuple[FormatName, ...], tyro.conf.UseAppendAction, _left_out("FORMAT")] = (),
     no_overlay: Flag = False,
     raw: Flag = False,
     seconds: Annotated[float | None, _left_out("SECONDS")] = None,
@@ -85,6 +87,7 @@ def predict(
             or MediaPipe's (docs/predictions.md).
         mesh: format of the meshes, one file a hand (default: glb for pictures, none for videos).
         npz: also write arrays: NAME.npz.
+        also: other files that hold all hands: table (hands.parquet; docs/howto/use_the_result.md).
         no_overlay: do not draw the hands over the pictures and videos.
         raw: do not smooth videos.
         seconds: stop a video or camera after this long.
@@ -117,6 +120,7 @@ def predict(
         mesh=None if mesh == "none" else mesh or "glb",
         video_mesh=None if mesh == "none" else mesh,
         arrays=npz,
+        also=tuple(dict.fromkeys(also)),
         raw=raw,
         seconds=seconds,
         jobs=jobs,

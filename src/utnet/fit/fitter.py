@@ -10,6 +10,7 @@ import numpy as np
 
 from utnet.conventions import MANO_PARENTS, NUM_BETAS, NUM_JOINTS
 from utnet.fit.angles import pose_to_angles
+from utnet.fit.checks import check_betas, check_inputs, check_params, finite_depth
 from utnet.fit.landmark_model import LandmarkModel
 from utnet.fit.landmarks import (
     View,
@@ -21,7 +22,7 @@ from utnet.fit.landmarks import (
     weighted_directions,
     weighted_points,
 )
-from utnet.fit.model import FitModel, check_params
+from utnet.fit.model import FitModel
 from utnet.fit.priors import USUAL_ERROR_RAD, PosePrior, angle_limits, expected_errors_rad, expected_prior, rest_prior
 from utnet.fit.solver import NUM_UNKNOWNS, pose_joints, solve_hand
 from utnet.fit.surface import Surface, no_surface, read_surface
@@ -156,11 +157,12 @@ class HandFitter:
         """Fits B hands, each for itself.
 
         Args:
-            joints_px: (B, 21, 2) landmarks in the picture, NaN for those that are not seen.
+            joints_px: (B, 21, 2) landmarks of B >= 1 hands in the picture, NaN for those that are not seen.
             joints_m: (B, 21, 3) relative landmarks in metres (any origin and scale), axes as the picture's, of a camera
                 that looks at the hand, as networks on crops give them; NaN where there are none.
             K_px: (B, 3, 3) intrinsics; unequal focal lengths, an off-centre principal point and skew are honoured.
-            depth_m: of each hand an (H, W) depth image of the same camera (0: no reading), or None.
+            depth_m: of each hand an (H, W) depth image of the same camera in metres, floats (0, NaN or inf: no
+                reading), or None.
             betas: (10,) or (B, 10) the person's shape where it is known (`shared_betas`); it is then kept.
             betas_from: what `Fits.shape_source` says of them: "given", or "frames" for those of `shared_betas`.
             start: (B, ...) parameters to begin with, such as the frame's before.
@@ -172,7 +174,8 @@ class HandFitter:
                 (0.25 in depth).
 
         Raises:
-            ValueError: wrong shapes, numbers that are not finite, or fewer than three landmarks of a palm.
+            ValueError: wrong shapes, numbers that are not finite, K with a focal length of less than a pixel, or fewer
+                than three landmarks of a palm.
         """
         options = {"betas": betas, "start": start, "expected": expected, "expected_error_mm": expected_error_mm}
         hands = self._solved(joints_px, joints_m, K_px, depth_m, **options)
@@ -208,18 +211,16 @@ class HandFitter:
         free_betas=False,
     ) -> list[_Hand]:  # fmt: skip
         num = len(joints_px)
-        check_shape("joints_px", joints_px, (num, NUM_JOINTS, 2))
-        check_shape("joints_m", joints_m, (num, NUM_JOINTS, 3))
-        check_shape("K_px", K_px, (num, 3, 3))
-        if depth_m is not None and len(depth_m) != num:
-            raise ValueError(f"{len(depth_m)} depth images for {num} hands; give one (or None) for each")
+        check_inputs(joints_px, joints_m, K_px, depth_m)
         for name, params in (("start", start), ("expected", expected)):
             if params is not None:
                 check_params(name, params, num)
         if expected_error_mm is not None:
             check_shape("expected_error_mm", expected_error_mm, (num, NUM_JOINTS))
-        if betas is not None:
-            betas = np.broadcast_to(np.asarray(betas, float), (num, NUM_BETAS))
+            expected_error_mm = np.asarray(expected_error_mm, float)
+            if not (np.isfinite(expected_error_mm) & (expected_error_mm >= 0)).all():
+                raise ValueError("expected_error_mm: expected finite millimetres, 0 or more")
+        betas = check_betas(betas, num)
         hands = []
         for i in range(num):
             landmarks = (np.asarray(array[i], float) for array in (joints_px, joints_m, K_px))
@@ -228,7 +229,7 @@ class HandFitter:
             hand.free_betas = free_betas and betas is None
             starts = [hand]
             if expected is not None:
-                error = None if expected_error_mm is None else np.asarray(expected_error_mm[i], float)
+                error = None if expected_error_mm is None else expected_error_mm[i]
                 starts.append(self._expecting(hand, _ith(expected, i), error))
             else:
                 starts.append(self._mirrored(hand))
@@ -236,7 +237,7 @@ class HandFitter:
                 starts.append(self._resume(hand, _ith(start, i)))
             hand = self._cheapest(starts)
             if depth_m is not None and depth_m[i] is not None:
-                self._fit_depth(hand, np.asarray(depth_m[i]), np.asarray(K_px[i], float))
+                self._fit_depth(hand, finite_depth(depth_m[i]), np.asarray(K_px[i], float))
             hands.append(hand)
         return hands
 

@@ -8,13 +8,13 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from utnet.conventions import MANO21_TO_OPENPOSE, NUM_BETAS, NUM_MANO_JOINTS
+from utnet.conventions import MANO21_TO_OPENPOSE, NUM_MANO_JOINTS
 from utnet.fit.landmark_model import LandmarkModel
 from utnet.hand import HandModel
 from utnet.hand.anatomy import anatomical_axes
 from utnet.hand.arrays import HandArrays
 from utnet.rotations import axis_angle_to_matrix, matrix_to_axis_angle
-from utnet.types import HandParams, check_shape
+from utnet.types import HandParams
 
 _TIP_JOINTS = (15, 3, 6, 12, 9)
 """MANO's last joint of each finger, thumb to little."""
@@ -91,18 +91,3 @@ def _arrays_of(hand: HandModel) -> HandArrays:
     doubles = {name: np.ascontiguousarray(getattr(arrays, name), np.float64) for name in fields}
     mean = arrays.pose_mean if arrays.pose_mean is not None and np.any(arrays.pose_mean) else None
     return replace(arrays, **doubles, pose_mean=mean)
-
-
-def check_params(name: str, params: HandParams, num: int) -> None:
-    """ValueError unless these are `num` hands with finite numbers."""
-    shapes = {
-        "global_orient": (num, 1, 3, 3),
-        "hand_pose": (num, 15, 3, 3),
-        "betas": (num, NUM_BETAS),
-        "transl_m": (num, 3),
-    }
-    for key, shape in shapes.items():
-        array = np.asarray(getattr(params, key))
-        check_shape(f"{name}.{key}", array, shape)
-        if not np.isfinite(array).all():
-            raise ValueError(f"{name}.{key} holds NaN or inf")

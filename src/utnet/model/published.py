@@ -12,7 +12,7 @@ import re
 import warnings
 import zipfile
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +55,7 @@ _BLOCK_NAMES = {
     }.items()
     for kind in ("weight", "bias")
 }
+_MAX_LISTED = 20
 _HAND = ("v_template", "shapedirs", "posedirs", "J_regressor", "lbs_weights", "faces_tensor", "extra_joints_idxs")
 _HAND_CHECKED = {"parents": MANO_PARENTS, "joint_map": MANO21_TO_OPENPOSE}
 _UNUSED = (
@@ -79,8 +80,13 @@ def block_names(num_blocks: int) -> dict[str, str]:
 
 
 def count(state: Iterable[str], pattern: str) -> int:
-    """One more than the largest number that `pattern` finds in the names, at least 1."""
-    return 1 + max((int(match[1]) for name in state if (match := re.match(pattern, name))), default=0)
+    """How many numbers `pattern` finds in the names, at least 1; of a damaged file a name may hold any number."""
+    return max(1, len({match[1] for name in state if (match := re.match(pattern, name))}))
+
+
+def _listed(names: Sequence[str]) -> str:
+    """The first names of many, each cut to 80 characters."""
+    return ", ".join(name[:80] for name in names[:_MAX_LISTED]) + (", ..." if len(names) > _MAX_LISTED else "")
 
 
 def read_state(source: str | Path | Mapping, project: str) -> tuple[str, dict[str, Tensor]]:
@@ -119,7 +125,7 @@ def read_state(source: str | Path | Mapping, project: str) -> tuple[str, dict[st
         raise InputError(f"{where}: holds a {type(tree).__name__}, not a state dict")
     odd = [str(name) for name, value in tree.items() if not isinstance(value, Tensor | np.ndarray)]
     if odd:
-        raise InputError(f"{where}: these entries are not arrays: {', '.join(odd)}")
+        raise InputError(f"{where}: these entries are not arrays: {_listed(odd)}")
     return where, {str(name): torch.as_tensor(value) for name, value in tree.items()}
 
 
@@ -142,7 +148,7 @@ def select_entries(
     odd = {"missing": sorted(wanted - state.keys())}
     odd["unknown"] = sorted(state.keys() - wanted - set(_UNUSED) - set(dropped))
     if any(odd.values()):
-        parts = [f"{len(listed)} {kind}: {', '.join(listed)}" for kind, listed in odd.items() if listed]
+        parts = [f"{len(listed)} {kind}: {_listed(listed)}" for kind, listed in odd.items() if listed]
         raise InputError(f"{where}: these are not the entries of a {project} checkpoint; {'; '.join(parts)}")
     broken = [name for name in wanted if not state[name].isfinite().all()]
     if broken:

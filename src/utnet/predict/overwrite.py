@@ -11,6 +11,7 @@ from pathlib import Path
 
 from utnet.errors import InputError
 from utnet.predict.files import PREDICTIONS, SCHEMA
+from utnet.predict.formats import FORMATS
 
 _OURS = re.compile(r".*(_overlay\.(jpg|png|mp4)|_\d+_(right|left)\.(glb|obj|ply)|\.npz)")
 """Names that `utnet predict` gives; other files that a JSON names are not removed."""
@@ -32,7 +33,9 @@ def previous_files(folder: Path, *, allowed: bool) -> dict[Path, _Stamp]:
         raise InputError(f"{path}: exists already; give another folder with --out, or --overwrite it")
     try:
         tree = json.loads(path.read_text(encoding="utf-8"))
-        ours = [folder / name for name in _named_files(tree) if _OURS.fullmatch(name)]
+        names = [name for name in _named_files(tree) if _OURS.fullmatch(name)]
+        names += [kind.file for name, kind in FORMATS.items() if name in tree.get("also", ())]
+        ours = [folder / name for name in names]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{path}: not written by utnet predict; it is left alone, give another --out") from error
     inside = folder.resolve()  # whatever the JSON says, nothing outside is touched

@@ -15,6 +15,7 @@ from utnet.io.videos import Frame, VideoReader, VideoWriter
 from utnet.predict.arrays import HandRows
 from utnet.predict.drawing import draw_hands
 from utnet.predict.files import PredictionsFile, hand_record, image_record, image_size
+from utnet.predict.formats import FrameWriter, PredictedFrame
 from utnet.predict.hand import Hand
 from utnet.predict.inputs import Input
 from utnet.predict.meshes import write_meshes
@@ -47,9 +48,14 @@ class VideoResult:
 
 
 def predict_video(
-    predictor: Predictor, item: Input, request: Request, file: PredictionsFile, stop: InterruptHandler
+    predictor: Predictor,
+    item: Input,
+    request: Request,
+    file: PredictionsFile,
+    writers: Sequence[FrameWriter],
+    stop: InterruptHandler,
 ) -> VideoResult:
-    """Adds a video's frames to predictions.json, and writes its overlay, meshes and arrays.
+    """Adds a video's frames to predictions.json and to the `writers`, and writes its overlay, meshes and arrays.
 
     A request to stop, and a damaged or missing end, leave the frames before it.
 
@@ -67,7 +73,8 @@ def predict_video(
             "arrays": f"{item.name}.npz" if request.arrays else None,
         }
         follow = _Follower(predictor, reader.fps, K_px, smooth=not request.raw)
-        head = image_record(reader.name, image_size(first.rgb), K_px, K_from, files)
+        size_px = image_size(first.rgb)
+        head = image_record(reader.name, size_px, K_px, K_from, files)
         add = stack.enter_context(file.video({**head, "fps": round(reader.fps, 4), "smoothed": not request.raw}))
         writer = None
         if files["overlay"]:
@@ -80,6 +87,9 @@ def predict_video(
             add({"index": frame.index, "time_s": round(frame.time_s, 6), "hands": records})
             if writer is not None:
                 writer.write(draw_hands(frame.rgb, hands), frame.time_s)
+            shown = PredictedFrame(reader.name, hands, size_px, K_px, frame.index, frame.time_s, is_video=True)
+            for also in writers:
+                also.add(shown)
             if request.arrays:
                 rows.add(hands, frame.index, frame.time_s)
             num_frames, num_hands = num_frames + 1, num_hands + len(hands)
