@@ -313,7 +313,7 @@ def test_two_hundred_visitors_at_once():
         statuses = []
 
         def visit():
-            visitor = Visitor(port)
+            visitor = Visitor(port, seconds=120)
             status, _, body = visitor.ask("POST", "/api/files", os.urandom(3_000_000), X_File_Name="a.jpg")
             if status == 201:
                 status = visitor.status("POST", "/api/pictures", {"file": json.loads(body)["id"]})

@@ -54,12 +54,12 @@ class Echo:
 class Visitor:
     """Requests with a cookie of its own."""
 
-    def __init__(self, port):
-        self.port, self.cookie = port, None
+    def __init__(self, port, *, seconds=20):
+        self.port, self.cookie, self.seconds = port, None, seconds
 
     def ask(self, method, path, body=None, **headers):
         """Status, headers and body of a request; (0, {}, b"") where the server closes the connection."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=self.seconds)
         headers = {name.replace("_", "-"): value for name, value in headers.items()}
         if isinstance(body, dict):
             body, headers = json.dumps(body).encode(), {"Content-Type": "application/json", **headers}

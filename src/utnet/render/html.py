@@ -30,11 +30,11 @@ def picture(png: bytes, alt: str) -> str:
 
 def turnable_scene(glb: bytes) -> str:
     """Returns a 3D view of a GLB that the reader can turn; the viewer is embedded, so a page has one of them."""
-    scripts = "".join(
-        f'<script src="data:text/javascript;base64,{base64.b64encode((_VIEWER / name).read_bytes()).decode()}"></script>'
-        for name in ("three.min.js", "viewer.js")
+    data, *code = (
+        base64.b64encode(content).decode()
+        for content in (glb, *((_VIEWER / name).read_bytes() for name in ("three.min.js", "viewer.js")))
     )
-    data = base64.b64encode(glb).decode()
+    scripts = "".join(f'<script src="data:text/javascript;base64,{text}"></script>' for text in code)
     show = (
         'const glb = Uint8Array.from(atob(document.getElementById("scene").dataset.glb), (c) => c.charCodeAt(0)); '
         'new HandViewer(document.getElementById("scene")).show(glb.buffer);'

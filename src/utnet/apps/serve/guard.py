@@ -75,6 +75,9 @@ class Guard:
             if started:
                 raise  # the server closes the connection
             await _refuse(send_with_headers, 408, "the request took too long")
+        except asyncio.CancelledError:  # the server ends
+            if not started:
+                await _refuse(send_with_headers, 503, "the server ends")
         return None
 
     def _refusal(self, scope: _Scope) -> tuple[int, str] | None:
