@@ -196,9 +196,9 @@ def test_default_intrinsics_are_the_stated_ones():
         ({"K_px": np.zeros((3, 3))}, "not a camera matrix"),
         ({"K_px": intrinsics(np.nan, 500, 1, 1)}, "not a camera matrix"),
         ({"depth_m": np.full((480, 640), 800.0)}, "800 m.*millimetres"),
-        ({"depth_m": np.full((240, 320), 0.8)}, "depth is 320x240, the image 640x480"),
+        ({"depth_m": np.full((240, 640), 0.8)}, "another shape"),
         ({"depth_m": np.zeros((480, 640))}, "no reading at all"),
-        ({"depth_m": np.full((480, 640, 1), 0.8)}, "depth is 1x640x480, the image 640x480"),
+        ({"depth_m": np.full((480, 640, 1), 0.8)}, "has the shape"),
     ],
 )
 def test_bad_input_says_what_and_what_to_do(predictor, change, message):
