@@ -155,7 +155,7 @@ def test_expectations_of_another_number_or_without_numbers_are_refused(fitter):
     with pytest.raises(ValueError, match=r"expected\.global_orient"):
         fitter(px[:2], xyz[:2], K_px[:2], expected=params)
     params.betas[0, 0] = np.nan
-    with pytest.raises(ValueError, match=r"start\.betas holds NaN"):
+    with pytest.raises(ValueError, match=r"start\.betas contains NaN"):
         fitter(px, xyz, K_px, start=params)
 
 
@@ -290,7 +290,7 @@ def test_the_mean_of_the_network_s_hand_and_the_lifter_s_is_what_is_expected():
 
 
 def test_a_network_without_a_hand_has_nothing_to_fit():
-    with pytest.raises(InputError, match="holds no hand to fit; take the method network"):
+    with pytest.raises(InputError, match="no hand model"):
         CombinedMethod(SimpleNamespace(hand=None, weights="net.onnx"))
 
 

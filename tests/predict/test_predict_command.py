@@ -14,6 +14,7 @@ import torch
 import trimesh
 from PIL import Image
 
+from support.skinned import Skinned
 from utnet.checkpoint import save_checkpoint
 from utnet.cli.main import main
 from utnet.config import Config, ModelConfig
@@ -381,19 +382,19 @@ def test_a_bad_only_input_writes_nothing(detector, tmp_path, capsys):
         ([tmp_path / "none.jpg"], "none.jpg: no such file"),
         ([tmp_path / "bad.jpg"], "bad.jpg: not a picture"),
         ([tmp_path / "bad.mp4"], "bad.mp4: not a video"),
-        ([tmp_path / "folder"], "folder: the folder holds no picture or video"),
-        ([tmp_path / "*.bmp"], r"*.bmp: no picture or video has such a name"),
-        ([], "nothing to look at"),
+        ([tmp_path / "folder"], "folder: the folder has no picture or video"),
+        ([tmp_path / "*.bmp"], r"*.bmp: no picture or video matches"),
+        ([], "no inputs"),
         (["99"], "camera 99: cannot be opened"),
         ([good, "--K", "1,2"], "--K '1,2': 2 numbers, expected 4"),
         ([good, "--K", "0.1,0.1,0,0"], "focal length of 0.1 px"),
         ([clip, "--K", "0.1,0.1,0,0"], "focal length of 0.1 px"),
         ([good, "--box", "0,0,x,9"], "--box '0,0,x,9'"),
-        ([good, "--box", "0,0,200,2"], "cannot hold a hand"),
+        ([good, "--box", "0,0,200,2"], "too small for a hand"),
         ([good, "--box", "0,0,9,9", "--side", "left", "right"], "2 sides for 1 boxes"),
         ([good, "--side", "left"], "give the box, too"),
         ([good, clip, "--box", "0,0,9,9"], "--box is of one picture"),
-        ([clip, "--depth", good], "--depth goes with pictures"),
+        ([clip, "--depth", good], "not a depth video"),
         ([good, "--depth", good], "expected one channel of 16 bits"),
         ([good, "--depth", tmp_path / "none.png"], "none.png: no such file"),
         ([good, "--depth", good, "--depth-scale", "0"], "--depth-scale is 0"),
@@ -461,7 +462,7 @@ def test_a_folder_with_inputs_is_not_written_into(detector, tmp_path, capsys, mo
     own = picture(Path("ow/a_overlay.jpg")).read_bytes()
     Path("link").symlink_to("ow")
     for options in ([], ["--overwrite"]):
-        assert "--out ow: holds the input" in fails(capsys, word, "--out", "ow", *options)
+        assert "--out ow: contains" in fails(capsys, word, "--out", "ow", *options)
     assert Path("ow/a_overlay.jpg").read_bytes() == own
     assert sorted(p.name for p in Path("ow").iterdir()) == ["a.png", "a_overlay.jpg"]
 
@@ -662,7 +663,7 @@ def test_depth_that_does_not_fit_its_picture_is_named(detector, tmp_path, capsys
     for name in ("good", "none", "small", "unit", "blank"):
         picture(tmp_path / "rgb" / f"{name}.png")
     write_depth(tmp_path / "d" / "good.png", 0.5)
-    write_depth(tmp_path / "d" / "small.png", 0.5, (WIDTH // 2, HEIGHT // 2))
+    write_depth(tmp_path / "d" / "small.png", 0.5, (WIDTH // 2, HEIGHT))
     write_depth(tmp_path / "d" / "unit.png", 50.0)
     write_depth(tmp_path / "d" / "blank.png", 0.0)
     out = tmp_path / "out"
@@ -670,8 +671,8 @@ def test_depth_that_does_not_fit_its_picture_is_named(detector, tmp_path, capsys
     assert [Path(image["file"]).stem for image in read(out)["images"]] == ["good"]
     why = {Path(problem["file"]).stem: problem["why"] for problem in read(out)["problems"]}
     assert "no depth image of its name or number" in why["none"]
-    assert "depth is 80x60, the image 160x120" in why["small"]
-    assert "50 m away" in why["unit"]
+    assert "another shape" in why["small"]
+    assert "50 m" in why["unit"]
     assert "no reading at all" in why["blank"]
     assert not list(out.glob("small*"))
 
@@ -720,7 +721,7 @@ def test_depth_files_that_cannot_be_meant(tmp_path):
         DepthFiles(str(tmp_path / "d"), 3).of(Path("color_0001.jpg"))
     with pytest.raises(InputError, match="one depth image for 3 pictures"):
         DepthFiles(str(tmp_path / "d" / "a_1.png"), 3)
-    with pytest.raises(InputError, match="holds no depth image"):
+    with pytest.raises(InputError, match="no depth image"):
         DepthFiles(str(tmp_path / "*.none"), 3)
 
 
@@ -877,3 +878,20 @@ def test_all_hands_in_one_table_beside_the_json(detector, tmp_path):
     assert table["track"].tolist() == [-1, 3, 3, 3, 3]
     assert predict(given[0], "--out", out, "--overwrite", "--no-overlay", "--mesh", "none") == 0
     assert not (out / "hands.parquet").exists()
+
+
+def test_an_animated_glb_a_video_and_a_scene_a_picture(detector, tmp_path):
+    out = tmp_path / "out"
+    given = [picture(tmp_path / "a.png"), video(tmp_path / "v.mp4", frames=4)]
+    assert predict(*given, "--out", out, "--mesh", "animated", "--no-overlay") == 0
+    tree = read(out)
+    assert tree["images"][0]["hands"][0]["mesh"] == "a_hands.glb"
+    assert tree["videos"][0]["mesh"] == "v_hands.glb"
+    assert set(trimesh.load(out / "a_hands.glb").graph.nodes_geometry) == {"0_right"}
+    wrists = np.array([frame["hands"][0]["joints_cam_m"][0] for frame in tree["videos"][0]["frames"]])
+    file = Skinned(out / "v_hands.glb")
+    for wrist, frame in zip(wrists, tree["videos"][0]["frames"], strict=True):
+        place = file.node_place("right_3_wrist", frame["time_s"])[:3, 3]
+        np.testing.assert_allclose(place, wrist * [1, -1, -1], atol=1e-5)
+    assert predict(given[0], "--out", out, "--overwrite", "--no-overlay", "--mesh", "none") == 0
+    assert [path.name for path in out.iterdir()] == ["predictions.json"]

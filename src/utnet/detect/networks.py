@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 ASSETS = Path(__file__).parents[1] / "assets" / "detector"
 _MOST_THREADS = 4
-"""These networks take milliseconds: more threads than this wait for each other."""
+"""These networks take milliseconds; more threads do not make them faster."""
 
 
 _Item = TypeVar("_Item")
@@ -59,7 +59,7 @@ def open_network(name: str) -> onnxruntime.InferenceSession:
         name: file in `assets/detector` without its ending.
 
     Raises:
-        InputError: the file is not there.
+        InputError: the file is missing.
     """
     path = ASSETS / f"{name}.onnx"
     if not path.is_file():
@@ -73,7 +73,7 @@ def open_network(name: str) -> onnxruntime.InferenceSession:
 
 
 def run(session: onnxruntime.InferenceSession, picture: np.ndarray) -> list[np.ndarray]:
-    """One picture (S, S, 3) in the network's range -> its outputs without their batch axis."""
+    """One picture (S, S, 3) in the network's input range -> its outputs without their batch axis."""
     feed = {session.get_inputs()[0].name: picture[None].astype(np.float32, copy=False)}
     return [np.asarray(output)[0] for output in session.run(None, feed)]
 

@@ -1,4 +1,4 @@
-"""What a user means by INPUT and by --depth: files, folders, globs, cameras; and the names of what comes of them."""
+"""Resolves INPUT and --depth: files, folders, globs, cameras; and the names of their outputs."""
 
 from __future__ import annotations
 
@@ -14,25 +14,26 @@ from utnet.errors import InputError
 from utnet.io.depth import DEPTH_SUFFIXES
 from utnet.io.kinds import is_video, picture_format
 from utnet.io.pictures import PICTURE_SUFFIXES, is_animation, is_depth_image
+from utnet.io.recordings.opening import RECORDING_SUFFIXES, is_recording
 from utnet.io.videos import VIDEO_SUFFIXES
 
 _NUMBER = re.compile(r"(\d+)\D*$")
 _TIME = re.compile(r"\d{9,}[._]\d+$")
-"""A time in seconds since 1970, as ROS and TUM's tools name pictures."""
+"""A Unix time in seconds, as in the file names of ROS and TUM's tools."""
 _DEPTH_NAME = re.compile(r"(^|[^a-z])depth", re.IGNORECASE)
 _SHOWN = 5
 _LONGEST_NAME = 150
-"""Bytes. Most systems take 255, and what is made of a picture adds to its name."""
+"""Bytes. Most systems allow 255, and output files add suffixes to a picture's name."""
 
 
 @dataclass(frozen=True)
 class Input:
-    """One picture, video or camera.
+    """One picture, video, camera or recording.
 
     Attributes:
-        kind: "picture", "video" or "camera".
-        source: the file, or the camera's number.
-        name: what the files made of it begin with, unlike every other input's.
+        kind: "picture", "video", "camera" or "recording" (RGB-D, a file or a folder).
+        source: the file or folder, or the camera's number.
+        name: prefix of its output files, unique among the inputs.
     """
 
     kind: str
@@ -41,33 +42,33 @@ class Input:
 
     @property
     def label(self) -> str:
-        """The file as it was named; "camera 0"."""
+        """The file as named by the user, or "camera 0"."""
         return f"camera {self.source}" if isinstance(self.source, int) else str(self.source)
 
 
-def find_inputs(words: Sequence[str]) -> list[Input]:
-    """The pictures, videos and cameras that the words of a command line mean, each once, in their order.
+def find_inputs(words: Sequence[str], *, sequence: bool = False) -> list[Input]:
+    """The pictures, videos and cameras of the words of a command line, without duplicates, in their order.
 
-    A word is a file, a folder (its pictures and videos, by name; not those of its folders), a glob (`**` goes into
-    folders) or, if there is no such file, the number of a camera. Of folders and globs, files are taken that are
-    pictures or videos by their first bytes or by their names; depth images are not (`passed_over` names what is left).
-    What a file is, its first bytes tell, and its name only where they do not.
+    A word is a file, a folder (its pictures and videos, sorted by name, without subfolders), a glob (`**` recurses) or,
+    if there is no such file, the number of a camera. Files of folders and globs are included if they are pictures or
+    videos by their first bytes, else by their names; depth images are not (`passed_over` lists the others). The folder
+    of an RGB-D recording is one input; with `sequence` every folder is.
 
     Raises:
-        InputError: no word, or one that means nothing.
+        InputError: no word, or one without inputs.
     """
     if not words:
-        raise InputError("nothing to look at; give pictures, folders, globs, videos or the number of a camera")
+        raise InputError("no inputs; give pictures, folders, globs, videos or the number of a camera")
     found: dict[Path | int, Path | int] = {}
     for word in words:
-        for source in _expand(word):
+        for source in _expand(word, sequence=sequence):
             found.setdefault(source.resolve() if isinstance(source, Path) else source, source)
     sources = list(found.values())
     return [Input(_kind(source), source, name) for source, name in zip(sources, _names(sources), strict=True)]
 
 
 def passed_over(words: Sequence[str], *, with_depth: bool = False) -> list[str]:
-    """Files of folders and globs that `find_inputs` does not take: lines with their number and names.
+    """Files of folders and globs that `find_inputs` skips: lines with their number and names.
 
     Args:
         words: as for `find_inputs`.
@@ -76,6 +77,8 @@ def passed_over(words: Sequence[str], *, with_depth: bool = False) -> list[str]:
     lines = []
     for word in words:
         path = Path(word)
+        if path.is_dir() and is_recording(path):
+            continue
         if path.is_dir():
             files = sorted(path.iterdir())
         elif glob.has_magic(word) and not path.exists():
@@ -95,19 +98,19 @@ def passed_over(words: Sequence[str], *, with_depth: bool = False) -> list[str]:
 
 
 def check_out(out: Path, inputs: Sequence[Input]) -> None:
-    """InputError where the folder to write into holds an input: a result could replace the user's own file."""
+    """InputError if the output folder contains an input, which an output file could replace."""
     folder = out.resolve()
     for item in inputs:
         if isinstance(item.source, Path) and folder in (item.source.parent.resolve(), item.source.resolve().parent):
-            raise InputError(f"--out {out}: holds the input {item.source}; give a folder without inputs")
+            raise InputError(f"--out {out}: contains the input {item.source}; give a folder without inputs")
 
 
 class DepthFiles:
-    """Which depth image belongs to a picture.
+    """Finds the depth image of a picture.
 
     Args:
         word: one file, a folder or a glob.
-        num_pictures: how many pictures there are: one file is for one picture.
+        num_pictures: number of pictures; a file is for one picture.
 
     Raises:
         InputError: no such files, or one file for several pictures.
@@ -125,12 +128,12 @@ class DepthFiles:
         else:
             files, self._only = [path], path
         if not files:
-            raise InputError(f"--depth {word}: holds no depth image (16-bit PNG, TIFF or .npy)")
+            raise InputError(f"--depth {word}: contains no depth image (16-bit PNG, TIFF or .npy)")
         self._by_stem, self._by_number = _grouped(files, _stem), _grouped(files, _number)
 
     def of(self, picture: Path) -> Path:
-        """The one of the picture's own name; else the one that ends in the same number, as in color_000012.jpg and
-        aligned_depth_to_color_000012.png. Of pictures named by time, the one of the same time.
+        """The depth image of the same name, else of the same number, as in color_000012.jpg and
+        aligned_depth_to_color_000012.png. For pictures named by time, the one of the same time.
 
         Raises:
             InputError: there is none, or more than one.
@@ -149,7 +152,7 @@ class DepthFiles:
         return files[0]
 
     def _nearest(self, picture: Path) -> str:
-        """Which depth image was taken next to it, and how far apart."""
+        """The depth image nearest in time, and the difference."""
         time = _seconds(picture)
         timed = [(abs(_seconds(file) - time), file) for group in self._by_stem.values() for file in group]
         timed = [(apart, file) for apart, file in timed if apart == apart]
@@ -159,15 +162,17 @@ class DepthFiles:
         return f" (next to it {file.name}, {apart:.3f} s apart; pictures are not paired by nearest time)"
 
 
-def _expand(word: str) -> Iterable[Path | int]:
+def _expand(word: str, *, sequence: bool = False) -> Iterable[Path | int]:
     path = Path(word)
+    if path.is_dir() and (sequence or is_recording(path)):
+        return [path]
     if path.is_dir():
         inside = [file for file in sorted(path.iterdir()) if _known(file)]
         if not inside:
             deeper = (
                 f'; for those in its folders write "{path}/**/*"' if any(f.is_dir() for f in path.iterdir()) else ""
             )
-            raise InputError(f"{word}: the folder holds no picture or video ({' '.join(PICTURE_SUFFIXES)} ...){deeper}")
+            raise InputError(f"{word}: the folder has no picture or video ({' '.join(PICTURE_SUFFIXES)} ...){deeper}")
         return inside
     if path.is_file():
         return [path]
@@ -178,7 +183,7 @@ def _expand(word: str) -> Iterable[Path | int]:
     if glob.has_magic(word):
         inside = [file for file in map(Path, sorted(glob.glob(word, recursive=True))) if _known(file)]
         if not inside:
-            raise InputError(f"{word}: no picture or video has such a name")
+            raise InputError(f"{word}: no picture or video matches")
         return inside
     slashes = "; write / in place of backslashes" if os.sep == "/" and "\\" in word else ""
     raise InputError(f"{word}: no such file{slashes}")
@@ -187,26 +192,28 @@ def _expand(word: str) -> Iterable[Path | int]:
 def _known(file: Path) -> bool:
     if file.name.startswith(".") or not file.is_file() or _is_depth(file):
         return False
-    named = file.suffix.lower() in PICTURE_SUFFIXES + VIDEO_SUFFIXES
+    named = file.suffix.lower() in PICTURE_SUFFIXES + VIDEO_SUFFIXES + RECORDING_SUFFIXES
     return named or (picture_format(file) or is_video(file)) not in (None, False)
 
 
 def _is_depth(file: Path) -> bool:
-    """Called a depth image, and of one channel of 16 bits."""
+    """Whether a file is named as a depth image and has one channel of 16 bits."""
     return bool(_DEPTH_NAME.search(file.stem)) and file.suffix.lower() in DEPTH_SUFFIXES and is_depth_image(file)
 
 
 def _kind(source: Path | int) -> str:
     if isinstance(source, int):
         return "camera"
+    if source.is_dir() or is_recording(source):
+        return "recording"
     if kind := picture_format(source):
         return "video" if kind == "GIF" and is_animation(source) else "picture"
     return "video" if is_video(source) or source.suffix.lower() in VIDEO_SUFFIXES else "picture"
 
 
 def _names(sources: Sequence[Path | int]) -> list[str]:
-    """The file's stem where no other file has it (small or capital letters are the same to some systems); otherwise the
-    folder's name goes before it, and if need be a number behind it. Long names are cut."""
+    """The file's stem if it is unique (ignoring case), else prefixed by the folder's name and, if needed, with a number
+    appended. Long names are truncated."""
     plain = [f"camera_{source}" if isinstance(source, int) else _cut(source.stem) for source in sources]
     count = Counter(name.casefold() for name in plain)
     taken = {name for name in count if count[name] == 1}
@@ -235,7 +242,7 @@ def _stem(file: Path) -> str:
 
 def _number(file: Path) -> str:
     """The last number in a file's name, "" without one."""
-    if timed := _TIME.search(file.stem):  # digits after the point come again each second
+    if timed := _TIME.search(file.stem):  # digits after the point repeat each second
         return timed.group(0)
     match = _NUMBER.search(file.stem)
     return match.group(1).lstrip("0") or "0" if match else ""

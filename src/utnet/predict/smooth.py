@@ -1,15 +1,15 @@
-"""Hands of a video made quiet: a One Euro filter on each track's rotations and place, one shape a track.
+"""Temporal smoothing: a One Euro filter on each track's rotations and position, one shape per track.
 
-Casiez, Roussel and Vogel, "1 Euro Filter" (CHI 2012): an exponential mean whose cutoff grows with speed, so that a
-still hand is quiet and a fast one is not late. The channels are those whose errors have little to do with one another:
+Casiez, Roussel and Vogel, "1 Euro Filter" (CHI 2012): an exponential mean whose cutoff grows with speed, which reduces
+jitter of a still hand without lag of a fast one. The channels are chosen to have nearly independent errors:
 
-    rotations   each of MANO's 16 joints on SO(3): steps go along the geodesic, speeds are angular velocities.
-    bearing     the direction from the camera to the middle of the palm; the wrist swings with errors of the rotation.
-    distance    its logarithm, in sizes of the hand: without depth, a frame that takes the hand for larger also puts it
-                farther away. A distance measured by depth is left as it was measured.
-    shape       the mean over the track: a person's hand does not change its bones.
+    rotations   each of MANO's 16 joints on SO(3): steps along the geodesic, speeds are angular velocities.
+    bearing     the direction from the camera to the middle of the palm (the wrist's depends on the rotation).
+    distance    its logarithm, in sizes of the hand: without depth, errors of size and distance are proportional.
+                A distance measured by depth is not filtered.
+    shape       the mean over the track.
 
-No channel has axes of its own: turning everything about the camera turns the result.
+The filter is equivariant to rotations about the camera.
 """
 
 from __future__ import annotations
@@ -32,20 +32,20 @@ _Binary = Callable[[np.ndarray, np.ndarray], np.ndarray]
 _PALM = [JOINT_NAMES.index(name) for name in ("wrist", "index_mcp", "middle_mcp", "ring_mcp", "little_mcp")]
 _PARENTS = list(PARENTS[1:])
 _GAP_S, _GAP_FRAMES = 0.25, 2.5
-"""A track unseen for longer than both starts anew: what it did in between is not known."""
+"""The filter of a track is reset after a gap longer than both."""
 
 
 _SPEED_CUTOFF_HZ = 1.0
-"""Of the exponential mean that makes a velocity of differences (the paper's value)."""
+"""Cutoff of the exponential mean of velocities (the paper's value)."""
 
 
 @dataclass(frozen=True)
 class OneEuro:
-    """The two numbers of a One Euro filter.
+    """Parameters of a One Euro filter.
 
     Attributes:
-        min_cutoff_hz: cutoff at rest; lower is quieter and later. Infinity passes everything through.
-        beta: how the cutoff grows with speed, Hz per unit a second.
+        min_cutoff_hz: cutoff at rest; lower means less jitter and more lag. Infinity disables the filter.
+        beta: slope of the cutoff over speed, Hz per unit per second.
     """
 
     min_cutoff_hz: float
@@ -54,7 +54,7 @@ class OneEuro:
 
 @dataclass(frozen=True)
 class Smoothing:
-    """The filter of each channel, tuned on synthetic motion with errors as the detector's (`benchmarks/video.py`).
+    """The filter of each channel, tuned on synthetic motion with the detector's errors (`benchmarks/video.py`).
 
     Attributes:
         rotations: of each of the 16 joints, radians.
@@ -68,10 +68,10 @@ class Smoothing:
 
 
 class HandSmoother:
-    """Smooths the hands of a video, frame by frame and track by track. Tracks never touch one another.
+    """Smooths the hands of a video, frame by frame; tracks are independent.
 
     Args:
-        fps: frames a second, about; the filters use the times that they are given.
+        fps: approximate frames per second; the filters use the given times.
         hand: the right hand model that decodes the parameters (None: the open hand); left hands use its mirror image.
         smoothing: the filters.
 
@@ -86,22 +86,22 @@ class HandSmoother:
         self._models = {right.side: right, (left := right.mirrored()).side: left}
         self._smoothing = smoothing or Smoothing()
         self._gap_s = max(_GAP_S, _GAP_FRAMES / fps)
-        self._tracks: dict[tuple[int, str], _Track] = {}
+        self._tracks: dict[tuple[int, str], TrackFilter] = {}
         self._last_s = -np.inf
 
     def __call__(self, hands: Sequence[Hand], time_s: float) -> list[Hand]:
         """The hands of the next frame, smoothed, in the same order.
 
         Args:
-            hands: of one picture, each with its own `track`. A track is one hand: on the other side it starts anew.
-            time_s: when the picture was taken; later than the last.
+            hands: of one picture, each with its own `track`. If a track changes its side, its filter is reset.
+            time_s: time of the frame, increasing.
 
         Raises:
             ValueError: a time that is not later than the last, a hand without a track or two of one track, a hand of
                 another hand model.
         """
         if not time_s > self._last_s:
-            raise ValueError(f"time_s is {time_s} after {self._last_s}; expected times that grow from frame to frame")
+            raise ValueError(f"time_s is {time_s} after {self._last_s}; expected increasing times")
         keys = [self._key(hand) for hand in hands]
         if len(set(keys)) < len(keys):
             raise ValueError(f"tracks {[hand.track for hand in hands]} of one picture; expected each hand once")
@@ -111,7 +111,7 @@ class HandSmoother:
             if key in self._tracks:
                 self._tracks[key].follow(hand, time_s, self._smoothing)
             else:
-                self._tracks[key] = _Track(hand, time_s)
+                self._tracks[key] = TrackFilter(hand, time_s)
         return [self._decode(hand, self._tracks[key]) for key, hand in zip(keys, hands, strict=True)]
 
     def _key(self, hand: Hand) -> tuple[int, str]:
@@ -121,60 +121,88 @@ class HandSmoother:
             raise ValueError(f"a hand of the {hand.hand_model} model; the smoother has {self._models[hand.side].name}")
         return hand.track, hand.side
 
-    def _decode(self, hand: Hand, track: _Track) -> Hand:
-        """The hand with everything that follows from the parameters made anew from the track's."""
-        rotations, betas = track.rotations.value, track.betas
-
-        def tensor(array: np.ndarray) -> torch.Tensor:
-            return torch.from_numpy(array.astype(np.float32))[None]
-
-        with torch.inference_mode():
-            mesh = self._models[hand.side](tensor(rotations[:1]), tensor(rotations[1:]), tensor(betas))
-        joints, vertices = (t[0].double().numpy() for t in (mesh.joints_m, mesh.vertices_m))
-        transl = track.palm_cam_m(_size_m(joints)) - joints[_PALM].mean(0)
-        return replace(
-            hand,
-            joints_cam_m=joints + transl,
-            joints_px=project(joints + transl, hand.K_px),
-            vertices_cam_m=vertices + transl,
-            params=HandParams(rotations[:1], rotations[1:], betas, transl),
-            shape_source="frames" if hand.shape_source != "mean" and track.num_frames > 1 else hand.shape_source,
+    def _decode(self, hand: Hand, track: TrackFilter) -> Hand:
+        """The hand decoded again from the track's parameters."""
+        source = "frames" if hand.shape_source != "mean" and track.num_frames > 1 else hand.shape_source
+        return posed_anew(
+            hand, self._models[hand.side], track.rotations.value, track.betas, track.palm_cam_m, shape_source=source
         )
 
 
-class _Track:
-    """What is known of one hand.
+def posed_anew(
+    hand: Hand,
+    model: HandModel,
+    rotations: np.ndarray,
+    betas: np.ndarray,
+    palm_cam_m: Callable[[float], np.ndarray],
+    *,
+    shape_source: str,
+) -> Hand:
+    """Returns the hand decoded again from other parameters.
+
+    Args:
+        hand: what else is known of it.
+        model: of its side.
+        rotations: (16, 3, 3), the root joint first.
+        betas: (10,).
+        palm_cam_m: gives the middle of the palm (3,) of a hand whose bones are together as long as the argument.
+        shape_source: where the betas are from.
+    """
+
+    def tensor(array: np.ndarray) -> torch.Tensor:
+        return torch.from_numpy(array.astype(np.float32))[None]
+
+    with torch.inference_mode():
+        mesh = model(tensor(rotations[:1]), tensor(rotations[1:]), tensor(betas))
+    joints, vertices = (t[0].double().numpy() for t in (mesh.joints_m, mesh.vertices_m))
+    transl = palm_cam_m(_size_m(joints)) - joints[_PALM].mean(0)
+    return replace(
+        hand,
+        joints_cam_m=joints + transl,
+        joints_px=project(joints + transl, hand.K_px),
+        vertices_cam_m=vertices + transl,
+        params=HandParams(rotations[:1], rotations[1:], betas, transl),
+        shape_source=shape_source,
+    )
+
+
+class TrackFilter:
+    """Filter state of one hand.
 
     Attributes:
-        time_s: when it was seen last.
+        time_s: time of its last frame.
         rotations: channel of (16, 3, 3), the root joint first.
         betas: (10,) mean over the frames.
-        num_frames: how many these are.
+        num_frames: number of frames.
+        bearing: channel of (3,) the direction from the camera to the palm.
+        distance: channel of (1,) the logarithm of the palm's distance in sizes of the hand.
+        range_m: the palm's distance in the last frame.
+        measured: it was measured by depth.
     """
 
     def __init__(self, hand: Hand, time_s: float):
         self.time_s, self.betas, self.num_frames = time_s, hand.params.betas, 1
-        bearing, self._range_m, log_sizes = _place(hand)
+        bearing, self.range_m, log_sizes = _place(hand)
         self.rotations = _Channel(_rotations(hand), _between, _turned)
-        self._bearing = _Channel(bearing, np.subtract, lambda b, v: _unit(b + v))
-        self._distance = _Channel(log_sizes, np.subtract, np.add)
-        self._measured = hand.distance_source == "sensor"
+        self.bearing = _Channel(bearing, np.subtract, lambda b, v: _unit(b + v))
+        self.distance = _Channel(log_sizes, np.subtract, np.add)
+        self.measured = hand.distance_source == "sensor"
 
     def follow(self, hand: Hand, time_s: float, smoothing: Smoothing) -> None:
-        """Takes the hand of the next frame."""
+        """Updates the state by the hand of the next frame."""
         dt_s, self.time_s = time_s - self.time_s, time_s
         self.num_frames += 1
         self.betas = self.betas + (hand.params.betas - self.betas) / self.num_frames
-        bearing, self._range_m, log_sizes = _place(hand)
+        bearing, self.range_m, log_sizes = _place(hand)
         self.rotations.follow(_rotations(hand), dt_s, smoothing.rotations)
-        self._bearing.follow(bearing, dt_s, smoothing.bearing)
-        self._distance.follow(log_sizes, dt_s, smoothing.distance)
-        self._measured = hand.distance_source == "sensor"
+        self.bearing.follow(bearing, dt_s, smoothing.bearing)
+        self.distance.follow(log_sizes, dt_s, smoothing.distance)
+        self.measured = hand.distance_source == "sensor"
 
     def palm_cam_m(self, size_m: float) -> np.ndarray:
         """(3,) the middle of the palm of a hand of that size."""
-        range_m = self._range_m if self._measured else size_m * np.exp(self._distance.value)
-        return self._bearing.value * range_m
+        range_m = self.range_m if self.measured else size_m * np.exp(self.distance.value)
+        return self.bearing.value * range_m
 
 
 class _Channel:
@@ -184,9 +212,9 @@ class _Channel:
         value: the filtered value.
 
     Args:
-        first: its first value, which is taken as it is.
-        minus: (a, b) -> the tangent vector (..., n) at b that leads to a.
-        plus: (b, v) -> where the tangent vector v leads from b.
+        first: its first value.
+        minus: (a, b) -> the tangent vector (..., n) from b to a (logarithm).
+        plus: (b, v) -> the point reached from b by the tangent vector v (exponential).
     """
 
     def __init__(self, first: np.ndarray, minus: _Binary, plus: _Binary):
@@ -195,7 +223,7 @@ class _Channel:
         self._velocity = np.zeros_like(minus(first, first))
 
     def follow(self, raw: np.ndarray, dt_s: float, one_euro: OneEuro) -> None:
-        """Takes the next raw value, `dt_s` after the last."""
+        """Updates the value by the next raw one, `dt_s` after the last."""
         error, step = self._minus(raw, np.stack([self.value, self._raw]))
         self._velocity += _weight(_SPEED_CUTOFF_HZ, dt_s) * (step / dt_s - self._velocity)
         speed = np.linalg.norm(self._velocity, axis=-1, keepdims=True)
@@ -209,7 +237,7 @@ def _weight(cutoff_hz, dt_s: float):
 
 
 def _between(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """(..., 3) rotation vectors from rotations b to a, in the frame of b: b exp(v) = a, the short way."""
+    """(..., 3) shortest rotation vectors from rotations b to a, in the frame of b: b exp(v) = a."""
     return matrix_to_axis_angle(b.swapaxes(-1, -2) @ a)
 
 
@@ -226,13 +254,18 @@ def _rotations(hand: Hand) -> np.ndarray:
     return np.concatenate([hand.params.global_orient, hand.params.hand_pose])
 
 
+def palm_of(hand: Hand) -> np.ndarray:
+    """(3,) the middle of the palm in the camera."""
+    return hand.joints_cam_m[_PALM].mean(0)
+
+
 def _place(hand: Hand) -> tuple[np.ndarray, float, np.ndarray]:
     """The palm's direction (3,) from the camera, its distance, and the logarithm (1,) of that in sizes of the hand."""
-    palm = hand.joints_cam_m[_PALM].mean(0)
+    palm = palm_of(hand)
     range_m = float(np.linalg.norm(palm))
     return palm / range_m, range_m, np.log([range_m / _size_m(hand.joints_cam_m)])
 
 
 def _size_m(joints_m: np.ndarray) -> float:
-    """The length of all bones of (21, 3) joints: it says the size of a hand in any pose."""
+    """Total length of all bones of (21, 3) joints, a pose-invariant size."""
     return float(np.linalg.norm(joints_m[1:] - joints_m[_PARENTS], axis=1).sum())
