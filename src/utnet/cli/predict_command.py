@@ -57,6 +57,7 @@ def predict(
     npz: Flag = False,
     also: Annotated[tuple[FormatName, ...], tyro.conf.UseAppendAction, _left_out("FORMAT")] = (),
     no_overlay: Flag = False,
+    angles: Flag = False,
     raw: Flag = False,
     seconds: Annotated[float | None, _left_out("SECONDS")] = None,
     jobs: int = 1,
@@ -90,7 +91,9 @@ def predict(
         mesh: glb, obj or ply: one file a hand (default: glb for pictures, none for videos); scene: one GLB a picture
             or frame; animated: one GLB a video, with a skinned mesh for each track.
         npz: also write arrays: NAME.npz.
-        also: other files that hold all hands: table (hands.parquet; docs/howto/use_the_result.md).
+        also: other files that hold all hands: table (parquet), angles (CSV, degrees), openxr (26 joints), coco
+            (COCO-WholeBody), custom (a data set to train on); docs/howto/use_the_result.md.
+        angles: the same as --also angles.
         no_overlay: do not draw the hands over the pictures and videos.
         raw: do not smooth videos.
         seconds: stop a video or camera after this long.
@@ -123,7 +126,7 @@ def predict(
         mesh=None if mesh == "none" else mesh or "glb",
         video_mesh=None if mesh == "none" else mesh,
         arrays=npz,
-        also=tuple(dict.fromkeys(also)),
+        also=tuple(dict.fromkeys([*also, *(["angles"] if angles else [])])),
         raw=raw,
         seconds=seconds,
         jobs=jobs,

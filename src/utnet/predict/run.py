@@ -142,7 +142,9 @@ class _Call:
                     self._problem(item, error)
                 else:
                     self._file.add_image(record)
-                    frame = PredictedFrame(str(item.source), hands, hands.size_px, hands.K_px)
+                    frame = PredictedFrame(
+                        str(item.source), hands, hands.size_px, hands.K_px, read_rgb=lambda hands=hands: hands.image_rgb
+                    )
                     for writer in self._writers:
                         writer.add(frame)
                     summary.hands = hands

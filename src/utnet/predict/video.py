@@ -92,7 +92,9 @@ def predict_video(
             add({"index": frame.index, "time_s": round(frame.time_s, 6), "hands": records})
             if writer is not None:
                 writer.write(draw_hands(frame.rgb, hands), frame.time_s)
-            shown = PredictedFrame(reader.name, hands, size_px, K_px, frame.index, frame.time_s, is_video=True)
+            shown = PredictedFrame(
+                reader.name, hands, size_px, K_px, frame.index, frame.time_s, True, lambda rgb=frame.rgb: rgb
+            )
             for also in writers:
                 also.add(shown)
             if request.arrays:
