@@ -155,43 +155,24 @@ class HandFitter:
     ) -> Fits:
         """Fits B hands independently.
 
-                Args:
-        <<<<<<< HEAD
-                    joints_px: (B, 21, 2) landmarks in the picture, NaN where not visible.
-                    joints_m: (B, 21, 3) relative landmarks in metres (any origin and scale), axes as the picture's, of a camera
-                        turned towards the hand, as networks on crops predict them; NaN where missing.
-                    K_px: (B, 3, 3) intrinsics; unequal focal lengths, an off-centre principal point and skew are supported.
-                    depth_m: for each hand an (H, W) depth image of the same camera (0: no reading), or None.
-                    betas: (10,) or (B, 10) known shape of the person (`shared_betas`), kept fixed.
-                    betas_from: their `Fits.shape_source`: "given", or "frames" for those of `shared_betas`.
-                    start: (B, ...) initial parameters, for example of the previous frame.
-                    expected: (B, ...) parameters of another method, for example a network, used as a prior of bone directions
-                        (averaged with the 3D landmarks'), of joint angles and, with depth, of betas (within two standard
-                        deviations of the mean). Their translation is ignored.
-                    expected_error_mm: (B, 21) expected error of these joints relative to the wrist, which sets the width of
-                        the prior. None: 10 degrees of flexion, 6 of abduction and twist, 0.2 rad of bone direction (0.25 in
-                        depth).
-        =======
-                    joints_px: (B, 21, 2) landmarks of B >= 1 hands in the picture, NaN for those that are not seen.
-                    joints_m: (B, 21, 3) relative landmarks in metres (any origin and scale), axes as the picture's, of a camera
-                        that looks at the hand, as networks on crops give them; NaN where there are none.
-                    K_px: (B, 3, 3) intrinsics; unequal focal lengths, an off-centre principal point and skew are honoured.
-                    depth_m: of each hand an (H, W) depth image of the same camera in metres, floats (0, NaN or inf: no
-                        reading), or None.
-                    betas: (10,) or (B, 10) the person's shape where it is known (`shared_betas`); it is then kept.
-                    betas_from: what `Fits.shape_source` says of them: "given", or "frames" for those of `shared_betas`.
-                    start: (B, ...) parameters to begin with, such as the frame's before.
-                    expected: (B, ...) parameters by another method, such as a network: directions of bones are drawn to the
-                        mean of theirs and the 3D landmarks', fingers to their pose, and with depth betas to theirs, within two
-                        deviations of the average. Their place does not count.
-                    expected_error_mm: (B, 21) mean error of the expected hand's joints relative to the wrist: the width of the
-                        prior that it is. None: 10 degrees of flexion, 6 of abduction and twist, 0.2 rad of a bone's direction
-                        (0.25 in depth).
-        >>>>>>> main
+        Args:
+            joints_px: (B, 21, 2) landmarks of B >= 1 hands in the picture, NaN where not visible.
+            joints_m: (B, 21, 3) relative landmarks in metres (any origin and scale), axes as the picture's, of a camera
+                turned towards the hand, as networks on crops predict them; NaN where missing.
+            K_px: (B, 3, 3) intrinsics; unequal focal lengths, an off-centre principal point and skew are supported.
+            depth_m: for each hand an (H, W) float depth image of the same camera (0, NaN or inf: no reading), or None.
+            betas: (10,) or (B, 10) known shape of the person (`shared_betas`), kept fixed.
+            betas_from: their `Fits.shape_source`: "given", or "frames" for those of `shared_betas`.
+            start: (B, ...) initial parameters, for example of the previous frame.
+            expected: (B, ...) parameters of another method, for example a network, used as a prior of bone directions
+                (averaged with the 3D landmarks'), joint angles and, with depth, betas (within two standard deviations
+                of the mean). Their translation is ignored.
+            expected_error_mm: (B, 21) expected error of these joints relative to the wrist, the width of the prior.
+                None: 10 degrees of flexion, 6 of abduction and twist, 0.2 rad of bone direction (0.25 in depth).
 
-                Raises:
-                    ValueError: wrong shapes, numbers that are not finite, K with a focal length of less than a pixel, or fewer
-                        than three landmarks of a palm.
+        Raises:
+            ValueError: wrong shapes, numbers that are not finite, K with a focal length of less than a pixel, or fewer
+                than three landmarks of a palm.
         """
         options = {"betas": betas, "start": start, "expected": expected, "expected_error_mm": expected_error_mm}
         hands = self._solved(joints_px, joints_m, K_px, depth_m, **options)
