@@ -76,8 +76,9 @@ def evaluate(
 
 def compare(
     run_a: Annotated[Path, tyro.conf.arg(metavar="RUN_A"), tyro.conf.Positional],
-    run_b: Annotated[Path, tyro.conf.arg(metavar="RUN_B"), tyro.conf.Positional],
+    run_b: Annotated[Path | None, tyro.conf.arg(metavar="RUN_B", help_behavior_hint=""), tyro.conf.Positional] = None,
     rows: Annotated[tuple[int, int] | None, tyro.conf.arg(metavar="A B", help_behavior_hint="")] = None,
+    predictions: File = None,
     json: File = None,
 ) -> None:
     """Says which of two scored runs is better: paired differences of the same samples, with intervals.
@@ -86,14 +87,24 @@ def compare(
         run_a: a folder that `utnet eval CKPT --out FOLDER` wrote.
         run_b: another, on the same samples.
         rows: a row of each, counted from 0 (default: every protocol that both have).
+        predictions: in place of RUN_B another program's joints of the same samples, .npz: keys (of per_sample.csv) and
+            joints_cam_m or pred_keypoints_3d (N, 21, 3); compared after Procrustes alignment.
         json: also write the numbers there.
     """
     from utnet.evaluation.compare import compare_lines, compare_runs
+    from utnet.evaluation.given_predictions import load_predictions
     from utnet.evaluation.saved_scores import load_run
     from utnet.io.atomic import write_json
 
     _writable(json)
-    result = compare_runs(load_run(run_a), load_run(run_b), pairs=None if rows is None else [rows])
+    a, pairs = load_run(run_a), None if rows is None else [rows]
+    if run_b is not None and predictions is None:
+        b = load_run(run_b)
+    elif predictions is not None and run_b is None:
+        b, pairs = load_predictions(predictions, a), pairs or [(0, 0)]
+    else:
+        raise InputError("give RUN_B or --predictions FILE, one of them, to compare RUN_A with")
+    result = compare_runs(a, b, pairs=pairs)
     for line in compare_lines(result):
         print(line)
     if json:
@@ -279,7 +290,7 @@ def _score(
     }
     from utnet.evaluation.saved_scores import save_run
 
-    save_run(out, run.rows, summaries, about)
+    save_run(out, run.rows, summaries, about, run.gt_m)
     _write_page(scored, out, rows=run.rows, summaries=summaries, about=about)
     print(f"open {out / 'report.html'}")
 

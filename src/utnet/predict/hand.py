@@ -106,6 +106,26 @@ class Hand:
 
         save_hand(path, self, image_rgb)
 
+    def to_hamer(self, size_px: tuple[int, int], mano: str | Path | None = None) -> dict:
+        """Returns the hand as HaMeR's and WiLoR's dictionary, numpy (fields: `utnet.predict.formats.hamer`).
+
+        Args:
+            size_px: width and height of the picture.
+            mano: folder of your MANO_RIGHT.pkl, to which a hand of the open model is fitted (0.2 s a hand).
+
+        Raises:
+            InputError: a hand of the open model without `mano`: its parameters and vertices are not MANO's.
+        """
+        from utnet.predict.formats.hamer import hand_to_hamer, load_right
+
+        return hand_to_hamer(self, size_px, None if mano is None else load_right(mano))
+
+    def to_openxr(self) -> dict:
+        """Returns the 26 joints of OpenXR and WebXR with poses, radii and flags (`utnet.predict.formats.openxr`)."""
+        from utnet.predict.formats.openxr import to_openxr
+
+        return to_openxr(self)
+
     def to_dict(self) -> dict:
         """Returns the fields of docs/predictions.md, as predictions.json holds them."""
         from utnet.predict.files import hand_record

@@ -8,8 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
+from utnet.hand.arrays import HandArrays
+from utnet.predict.arrays import HandRows
 from utnet.predict.checks import choose_camera
 from utnet.predict.formats import FormatName
+from utnet.predict.formats.hamer import HamerRows
 from utnet.predict.inputs import DepthFiles
 
 
@@ -30,6 +33,8 @@ class Request:
         mesh: format of the pictures' meshes; None: no meshes.
         video_mesh: format of the meshes of every video frame; None: no meshes.
         arrays: write .npz files.
+        npz_style: their fields: "utnet", or "hamer" for HaMeR's and WiLoR's.
+        mano: the user's MANO_RIGHT, to which open hands are fitted for "hamer".
         also: names of `formats.FORMATS`: files that hold all hands of the call.
         raw: do not smooth videos.
         seconds: stop a video or camera after this time; None: at its end.
@@ -48,10 +53,18 @@ class Request:
     mesh: str | None = "glb"
     video_mesh: str | None = None
     arrays: bool = False
+    npz_style: str = "utnet"
+    mano: HandArrays | None = None
     also: Sequence[FormatName] = ()
     raw: bool = False
     seconds: float | None = None
     jobs: int = 1
+
+    def rows(self, size_px: tuple[int, int], *, with_vertices: bool) -> HandRows | HamerRows:
+        """Returns the collector of a picture's or video's arrays; `with_vertices` as of `HandRows`."""
+        if self.npz_style == "hamer":
+            return HamerRows(size_px, self.mano)
+        return HandRows(with_vertices=with_vertices)
 
     def camera(self, image_rgb: np.ndarray, exif_K_px: np.ndarray | None = None) -> tuple[np.ndarray, str]:
         """Intrinsics (3, 3) of a picture, and where they are from: "given", "exif" or "default".

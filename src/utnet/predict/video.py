@@ -12,7 +12,6 @@ from tqdm import tqdm
 from utnet.detect import HandTracker
 from utnet.errors import InputError
 from utnet.io.videos import Frame, VideoReader, VideoWriter
-from utnet.predict.arrays import HandRows
 from utnet.predict.drawing import draw_hands
 from utnet.predict.files import PredictionsFile, hand_record, image_record, image_size
 from utnet.predict.formats import FrameWriter, PredictedFrame
@@ -82,7 +81,7 @@ def predict_video(
         writer = None
         if files["overlay"]:
             writer = stack.enter_context(VideoWriter(request.out / files["overlay"], reader.fps))
-        rows, tracks = HandRows(with_vertices=False), TrackCollector()
+        rows, tracks = request.rows(size_px, with_vertices=False), TrackCollector()
         for frame in _until(first, frames, request.seconds, stop, _bar(reader, item)):
             hands = follow(frame)
             meshes = _frame_meshes(request, item, frame, hands)

@@ -1,6 +1,7 @@
 """OpenXR's and WebXR's joints: axes as the specifications define them, on a hand at rest and on gestures."""
 
 import json
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -41,7 +42,7 @@ def test_z_is_along_the_bones_and_y_out_of_the_back(gesture, side):
     np.testing.assert_allclose(R @ R.swapaxes(1, 2), np.broadcast_to(np.eye(3), R.shape), atol=1e-6)
     np.testing.assert_allclose(np.linalg.det(R), 1, atol=1e-6)
     names = list(OPENXR_JOINTS)
-    for first, second in zip(names[2:-1], names[3:], strict=True):
+    for first, second in pairwise(names[2:]):
         if first.endswith("tip"):
             continue
         i, j = names.index(first), names.index(second)
