@@ -40,7 +40,7 @@ def main() -> None:
     args = parser.parse_args()
     source = SyntheticHands(seed=SEED, size_px=_SIZE_PX, num=args.num, synth=full_appearance(), jitter=False)
     predictors = {method: Predictor(method=method) for method in METHODS}
-    errors, stated = defaultdict(list), defaultdict(list)
+    errors = defaultdict(list)
     for i in tqdm(range(args.num), unit="hand", disable=None):
         sample = source[i]
         detection = found(predictors["fit"], sample)
@@ -52,8 +52,6 @@ def main() -> None:
                 (hand,) = predictor.from_detections(sample.rgb, [detection], depth_m, sample.K_px)
                 kind = kind_of(method, with_depth=depth_m is not None)
                 errors[kind].append(clinical_angles(hand.params.hand_pose, hand.side) - truth)
-                if hand.joint_error_mm is not None:
-                    stated[kind].append(float(hand.joint_error_mm[1:].mean()))
     kinds = {}
     for kind, rows in errors.items():
         values = np.stack(rows)
@@ -61,7 +59,6 @@ def main() -> None:
         kinds[kind] = {
             "rms_deg": np.round(rms, 2).tolist(),
             "median_deg": np.round(median, 2).tolist(),
-            "stated_mm": round(float(np.mean(stated[kind])), 3) if stated[kind] else None,
         }
     num = len(next(iter(errors.values())))
     print(f"{num} of {args.num} hands; median of the absolute error / root mean square, degrees")

@@ -2,8 +2,8 @@
 
 Flexion is positive towards the palm, abduction away from the middle finger (the middle finger's: towards the thumb; the
 thumb's: out of the palm), both from 0 at the open hand's pose at rest: flat, with straight fingers. Axes are those of
-`utnet.hand.anatomy`. The standard error is what `benchmarks/angles.py` measured for the joint, the method and the input
-on drawn hands (assets/angles.json), scaled by the error that the network states of this hand, where it states one.
+`utnet.hand.anatomy`. The standard error is the root mean square error that `benchmarks/angles.py` measured for the angle,
+the method and the input (RGB, RGB-D) on drawn hands (assets/angles.json); it is not of this hand in particular.
 """
 
 from __future__ import annotations
@@ -51,12 +51,7 @@ def clinical_angles(hand_pose: np.ndarray, side: str) -> np.ndarray:
 def standard_errors(hand: Hand) -> np.ndarray | None:
     """Returns the standard errors (20,) of `clinical_angles` in degrees, or None where none was measured."""
     measured = _measured().get(kind_of(hand.method, with_depth=hand.distance_source == "sensor"))
-    if measured is None:
-        return None
-    scale = 1.0
-    if hand.joint_error_mm is not None and measured["stated_mm"]:
-        scale = float(np.mean(hand.joint_error_mm[1:])) / measured["stated_mm"]
-    return scale * np.array(measured["rms_deg"])
+    return None if measured is None else np.array(measured["rms_deg"])
 
 
 @contextmanager
