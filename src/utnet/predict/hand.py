@@ -14,6 +14,8 @@ from utnet.types import HandParams
 if TYPE_CHECKING:
     import trimesh
 
+    from utnet.predict.formats import Style
+
 
 @dataclass(frozen=True)
 class Hand:
@@ -86,11 +88,16 @@ class Hand:
 
         return trimesh.Trimesh(self.vertices_cam_m, self.faces, process=False)
 
-    def draw(self, image_rgb: np.ndarray) -> np.ndarray:
-        """Returns a copy of its picture, (H, W, 3) uint8 RGB, with the mesh and the skeleton drawn."""
+    def draw(self, image_rgb: np.ndarray, style: Style = "mesh") -> np.ndarray:
+        """Returns a copy of its picture, (H, W, 3) uint8 RGB, with the hand drawn.
+
+        Args:
+            image_rgb: (H, W, 3) uint8.
+            style: "mesh" with the skeleton, "outline" (the hand stays visible) or "skeleton".
+        """
         from utnet.predict.drawing import draw_hands
 
-        return draw_hands(image_rgb, [self])
+        return draw_hands(image_rgb, [self], style)
 
     def save(self, path: str | Path, image_rgb: np.ndarray | None = None) -> None:
         """Writes the hand to a file, by the path's ending.

@@ -12,6 +12,7 @@ from utnet.conventions import NUM_BETAS, NUM_JOINTS
 from utnet.errors import InputError
 from utnet.io.pictures import read_picture
 from utnet.placement import default_intrinsics
+from utnet.predict.formats import Style
 from utnet.predict.hand import Hand
 from utnet.types import HandParams
 
@@ -123,11 +124,11 @@ class Hands(Sequence[Hand]):
             stacked[name] = np.stack(rows) if rows else np.zeros((0, *shape))
         return HandParams(**stacked)
 
-    def draw(self) -> np.ndarray:
-        """Returns a copy of the picture, (H, W, 3) uint8 RGB, with all meshes and skeletons drawn."""
+    def draw(self, style: Style = "mesh") -> np.ndarray:
+        """Returns a copy of the picture, (H, W, 3) uint8 RGB, with all hands drawn; `style` as of `Hand.draw`."""
         from utnet.predict.drawing import draw_hands
 
-        return draw_hands(self.image_rgb, self)
+        return draw_hands(self.image_rgb, self, style)
 
     def save(self, path: str | Path) -> None:
         """Writes the hands to a file, by the path's ending.

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
     from utnet.predict.hand import Hand
 
+Style = Literal["mesh", "outline", "skeleton"]
+"""Of overlays (`predict.drawing`)."""
 FormatName = Literal["table", "angles", "openxr", "coco", "custom"]
 
 

@@ -2,8 +2,8 @@
 
 Flexion is positive towards the palm, abduction away from the middle finger (the middle finger's: towards the thumb; the
 thumb's: out of the palm), both from 0 at the open hand's pose at rest: flat, with straight fingers. Axes are those of
-`utnet.hand.anatomy`. The standard error is the root mean square error that `benchmarks/angles.py` measured for the angle,
-the method and the input (RGB, RGB-D) on drawn hands (assets/angles.json); it is not of this hand in particular.
+`utnet.hand.anatomy`. The standard error is the root mean square error that `benchmarks/angles.py` measured for the
+angle, the method and the input (RGB, RGB-D) on drawn hands (assets/angles.json); it is not of this hand in particular.
 """
 
 from __future__ import annotations
