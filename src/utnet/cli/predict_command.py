@@ -152,7 +152,7 @@ def predict(
         arrays=npz or npz_style is not None,
         npz_style=npz_style or "utnet",
         mano=_mano_to_fit(mano) if npz_style == "hamer" else None,
-        also=tuple(dict.fromkeys([*also, *(["angles"] if angles else [])])),
+        also=tuple(dict.fromkeys((*also, "angles") if angles else also)),
         raw=raw,
         seconds=seconds,
         jobs=jobs,

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 
 from tqdm import tqdm
 
@@ -145,7 +146,11 @@ class _Call:
                 else:
                     self._file.add_image(record)
                     frame = PredictedFrame(
-                        str(item.source), hands, hands.size_px, hands.K_px, read_rgb=lambda hands=hands: hands.image_rgb
+                        str(item.source),
+                        hands,
+                        hands.size_px,
+                        hands.K_px,
+                        read_rgb=partial(getattr, hands, "image_rgb"),
                     )
                     for writer in self._writers:
                         writer.add(frame)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from tqdm import tqdm
@@ -92,7 +93,7 @@ def predict_video(
             if writer is not None:
                 writer.write(draw_hands(frame.rgb, hands, request.style), frame.time_s)
             shown = PredictedFrame(
-                reader.name, hands, size_px, K_px, frame.index, frame.time_s, True, lambda rgb=frame.rgb: rgb
+                reader.name, hands, size_px, K_px, frame.index, frame.time_s, True, partial(getattr, frame, "rgb")
             )
             for also in writers:
                 also.add(shown)

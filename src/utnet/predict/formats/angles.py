@@ -29,6 +29,7 @@ from utnet.predict.formats import PredictedFrame
 from utnet.predict.hand import Hand
 
 _FLEXION, _ABDUCTION = 0, 1
+_MIRROR = np.array([-1.0, 1.0, 1.0])
 ANGLES = tuple(
     (f"{name}_{motion}", joint, axis)
     for joint, name in enumerate(MANO_JOINT_NAMES[1:])
@@ -43,7 +44,7 @@ _HEAD = ("file", "frame", "time_s", "track", "side", "valid", "score")
 
 def clinical_angles(hand_pose: np.ndarray, side: str) -> np.ndarray:
     """Returns the angles (20,) in degrees, in the order of `ANGLES`, of (15, 3, 3) rotations of a hand of that side."""
-    mirror = np.outer(*[[-1.0, 1.0, 1.0]] * 2) if side == "left" else 1.0
+    mirror = np.outer(_MIRROR, _MIRROR) if side == "left" else 1.0
     angles = np.rad2deg(pose_to_angles(hand_pose * mirror, _axes()))
     return angles[[joint for _, joint, _ in ANGLES], [axis for _, _, axis in ANGLES]] * _SIGNS
 

@@ -158,7 +158,7 @@ def read_hamer(source: str | Path | Mapping[str, Any], faces: np.ndarray | None 
     """
     where = str(source) if isinstance(source, str | Path) else "the dictionary"
     try:
-        data = read_npz_all(Path(source)) if isinstance(source, str | Path) else dict(source)
+        data: dict[str, Any] = dict(read_npz_all(Path(source)) if isinstance(source, str | Path) else source)
         data = {**data, **data.get("pred_mano_params", {})}
         arrays = {name: np.asarray(value, float) for name, value in data.items() if name in _READ}
         if faces is None:
@@ -209,7 +209,8 @@ def _hand(arrays: Mapping[str, np.ndarray], i: int, full: np.ndarray, focal: flo
     px = project(joints, K)
     shapes = _PARAMS.items()
     given = [arrays[name][i].reshape(shape) if name in arrays else np.full(shape, np.nan) for name, shape in shapes]
-    params = _of_right(HandParams(*given, full * flip), flip)
+    orient, pose, betas = given
+    params = _of_right(HandParams(orient, pose, betas, full * flip), flip)
     return Hand(
         side="right" if is_right else "left",
         score=float(arrays["score"][i]) if "score" in arrays else 1.0,
