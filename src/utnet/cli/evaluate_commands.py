@@ -244,7 +244,7 @@ def _score(
     from utnet.evaluation.summary import summarise
     from utnet.evaluation.tables import score_lines
     from utnet.evaluation.validation import constant_hand
-    from utnet.io.atomic import write_json
+    from utnet.io.atomic import atomic_files, write_json
 
     run = score_source(
         scored.model,
@@ -268,7 +268,6 @@ def _score(
         write_json(json, _means(run.rows, constant))
     if out is None:
         return
-    out.mkdir(parents=True, exist_ok=True)
     source = scored.source
     about = {
         **run_info(),
@@ -279,8 +278,9 @@ def _score(
     }
     from utnet.evaluation.saved_scores import save_run
 
-    save_run(out, run.rows, summaries, about)
-    _write_page(scored, out, rows=run.rows, summaries=summaries, about=about)
+    with atomic_files(out) as folder:
+        save_run(folder, run.rows, summaries, about)
+        _write_page(scored, folder, rows=run.rows, summaries=summaries, about=about)
     print(f"open {out / 'report.html'}")
 
 

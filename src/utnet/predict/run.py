@@ -69,7 +69,7 @@ def run(predictor: Predictor, inputs: Sequence[Input], request: Request) -> Summ
     """
     check_out(request.out, inputs)
     made_by = {"method": predictor.method, "weights": predictor.weights, "hand_model": predictor.hand_model}
-    also = {name: FORMATS[name].file for name in request.also}
+    also: dict[str, str] = {name: FORMATS[name].file for name in request.also}
     with output_folder(request.out):
         earlier = previous_files(request.out, allowed=request.overwrite)
         try:
