@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from fuzz.kinds import KINDS
-from utnet.errors import InputError
+from utnet.errors import InputError, first_line
 
 SECONDS, MEGABYTES = 10.0, 1500
 _ADDRESS_SPACE = 12 * 2**30
@@ -44,7 +44,11 @@ def _reset_peak() -> float:
 def run(seed: int, number: int, kind: str, folder: Path) -> dict:
     """Makes and reads input `number` of a campaign."""
     rng = np.random.default_rng((seed, number))
-    made = KINDS[kind].make(rng, folder)
+    try:
+        made = KINDS[kind].make(rng, folder)
+    except Exception as error:
+        fault = f"the input cannot be made: {first_line(error)}"
+        return {"number": number, "kind": kind, "outcome": "not made", "fault": fault}
     before, start, fault = _reset_peak(), time.process_time(), ""
     try:
         KINDS[kind].read(made)

@@ -67,7 +67,7 @@ def tree_of(rng: np.random.Generator, tree: Any) -> Any:
         elif kind == 1:
             node.append(node[place])
         elif kind == 2:
-            node[place] = _nested(int(rng.choice([3, 50, 900])))
+            node[place] = _nested(int(rng.choice([3, 50, 400])))
         else:
             node[place] = UNLIKELY[int(rng.integers(len(UNLIKELY)))]
     return tree
@@ -81,10 +81,13 @@ def _nested(levels: int) -> list:
 
 
 def _nodes(tree: Any) -> list[Any]:
-    if not isinstance(tree, dict | list):
-        return []
-    inner = tree.values() if isinstance(tree, dict) else tree
-    return [tree, *(node for item in inner for node in _nodes(item))]
+    found, waiting = [], [tree]
+    while waiting:
+        item = waiting.pop()
+        if isinstance(item, dict | list):
+            found.append(item)
+            waiting += item.values() if isinstance(item, dict) else item
+    return found
 
 
 def text_of(rng: np.random.Generator, tree: Any) -> bytes:

@@ -21,7 +21,7 @@ import numpy as np
 from utnet.conventions import NUM_JOINTS, SIDES
 from utnet.data.prompts import DETECTOR_CONFIDENCE, LEAST_PRESENCE
 from utnet.detect import Detection
-from utnet.errors import InputError
+from utnet.errors import InputError, shown
 
 _REMEDY = "expected landmarks as docs/predictions.md describes them"
 _WHOLE_BODY = 133
@@ -138,7 +138,7 @@ def _own(hand: dict) -> GivenHand:
             points[i] = [*point, 1.0] if len(point) == 2 else point
     side, box = hand.get("side"), hand.get("box_px")
     if side not in (None, *SIDES):
-        raise ValueError(f"side is {side!r}, not right or left")
+        raise ValueError(f"side is {shown(side)}, not right or left")
     return GivenHand(checked_landmarks(points), side, None if box is None else np.array(box, float).reshape(4))
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from utnet.errors import InputError
+from utnet.errors import InputError, shown
 from utnet.predict.files import SCHEMA, SCHEMA_VERSION
 from utnet.rotations import axis_angle_to_matrix
 
@@ -35,7 +35,7 @@ def read_predictions(path: str | Path) -> dict[str, Any]:
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path}: not a predictions.json of utnet predict, or damaged; write it again") from error
     if schema != SCHEMA:
-        raise InputError(f"{path}: schema is {schema!r}, expected {SCHEMA!r}; give a file of utnet predict")
+        raise InputError(f"{path}: schema is {shown(schema)}, expected {SCHEMA!r}; give a file of utnet predict")
     if version not in (2, SCHEMA_VERSION):
         raise InputError(f"{path}: version {version}, this utnet reads 2 and {SCHEMA_VERSION}; install a newer one")
     if version == 2:
