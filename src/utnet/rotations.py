@@ -62,6 +62,24 @@ def _rodrigues(axis_angle: np.ndarray) -> np.ndarray:
     return R
 
 
+def matrix_to_quaternion(R: np.ndarray) -> np.ndarray:
+    """(..., 3, 3) -> (..., 4) unit quaternions x, y, z, w, numpy. The larger of w and the axis' parts decides the sign.
+
+    The four products of a component with all are read off the matrix, and the longest row is taken (Shepperd 1978).
+    """
+    (a, b, c), (d, e, f), (g, h, i) = np.moveaxis(R, (-2, -1), (0, 1))
+    rows = (
+        (1 + a - e - i, b + d, c + g, h - f),
+        (b + d, 1 - a + e - i, f + h, c - g),
+        (c + g, f + h, 1 - a - e + i, d - b),
+        (h - f, c - g, d - b, 1 + a + e + i),
+    )
+    products = np.stack([np.stack(row, -1) for row in rows], -2)
+    largest = np.argmax(np.diagonal(products, axis1=-2, axis2=-1), -1)
+    q = np.take_along_axis(products, largest[..., None, None], -2)[..., 0, :]
+    return q / np.linalg.norm(q, axis=-1, keepdims=True)
+
+
 def matrix_to_axis_angle(R: Any) -> Any:
     """(..., 3, 3) -> (..., 3) rotation vectors in radians, angle in [0, pi]. Numpy in, numpy out."""
     import roma

@@ -14,6 +14,7 @@ import torch
 import trimesh
 from PIL import Image
 
+from support.skinned import Skinned
 from utnet.checkpoint import save_checkpoint
 from utnet.cli.main import main
 from utnet.config import Config, ModelConfig
@@ -877,3 +878,20 @@ def test_all_hands_in_one_table_beside_the_json(detector, tmp_path):
     assert table["track"].tolist() == [-1, 3, 3, 3, 3]
     assert predict(given[0], "--out", out, "--overwrite", "--no-overlay", "--mesh", "none") == 0
     assert not (out / "hands.parquet").exists()
+
+
+def test_an_animated_glb_a_video_and_a_scene_a_picture(detector, tmp_path):
+    out = tmp_path / "out"
+    given = [picture(tmp_path / "a.png"), video(tmp_path / "v.mp4", frames=4)]
+    assert predict(*given, "--out", out, "--mesh", "animated", "--no-overlay") == 0
+    tree = read(out)
+    assert tree["images"][0]["hands"][0]["mesh"] == "a_hands.glb"
+    assert tree["videos"][0]["mesh"] == "v_hands.glb"
+    assert set(trimesh.load(out / "a_hands.glb").graph.nodes_geometry) == {"0_right"}
+    wrists = np.array([frame["hands"][0]["joints_cam_m"][0] for frame in tree["videos"][0]["frames"]])
+    file = Skinned(out / "v_hands.glb")
+    for wrist, frame in zip(wrists, tree["videos"][0]["frames"], strict=True):
+        place = file.node_place("right_3_wrist", frame["time_s"])[:3, 3]
+        np.testing.assert_allclose(place, wrist * [1, -1, -1], atol=1e-5)
+    assert predict(given[0], "--out", out, "--overwrite", "--no-overlay", "--mesh", "none") == 0
+    assert [path.name for path in out.iterdir()] == ["predictions.json"]

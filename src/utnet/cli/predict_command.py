@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from utnet.predict.run import Summary
 
 
+MeshKind = Literal["glb", "obj", "ply", "scene", "animated", "none"]
+
 _SHOWN = 20
 """Pictures without a hand that are named."""
 _LEAST_PRESENCE = 0.5
@@ -51,7 +53,7 @@ def predict(
     box: Annotated[tuple[str, ...], tyro.conf.UseAppendAction, _left_out("X0,Y0,X1,Y1")] = (),
     side: Annotated[tuple[Literal["right", "left"], ...], tyro.conf.UseAppendAction, _left_out("right|left")] = (),
     landmarks: Annotated[Path | None, _left_out("FILE")] = None,
-    mesh: Annotated[Literal["glb", "obj", "ply", "none"] | None, _left_out("glb|obj|ply|none")] = None,
+    mesh: Annotated[MeshKind | None, _left_out("glb|obj|ply|scene|animated|none")] = None,
     npz: Flag = False,
     also: Annotated[tuple[FormatName, ...], tyro.conf.UseAppendAction, _left_out("FORMAT")] = (),
     no_overlay: Flag = False,
@@ -85,7 +87,8 @@ def predict(
         side: which hand is in each box, in the same order (default: the detector says).
         landmarks: JSON with the landmarks of one picture's hands, in place of the detector's: our own, COCO-WholeBody's
             or MediaPipe's (docs/predictions.md).
-        mesh: format of the meshes, one file a hand (default: glb for pictures, none for videos).
+        mesh: glb, obj or ply: one file a hand (default: glb for pictures, none for videos); scene: one GLB a picture
+            or frame; animated: one GLB a video, with a skinned mesh for each track.
         npz: also write arrays: NAME.npz.
         also: other files that hold all hands: table (hands.parquet; docs/howto/use_the_result.md).
         no_overlay: do not draw the hands over the pictures and videos.

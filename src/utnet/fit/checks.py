@@ -75,4 +75,4 @@ def check_params(name: str, params: HandParams, num: int) -> None:
         array = np.asarray(getattr(params, key))
         check_shape(f"{name}.{key}", array, shape)
         if not np.isfinite(array).all():
-            raise ValueError(f"{name}.{key} holds NaN or inf")
+            raise ValueError(f"{name}.{key} contains NaN or inf")

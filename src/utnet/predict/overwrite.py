@@ -13,7 +13,7 @@ from utnet.errors import InputError
 from utnet.predict.files import PREDICTIONS, SCHEMA
 from utnet.predict.formats import FORMATS
 
-_OURS = re.compile(r".*(_overlay\.(jpg|png|mp4)|_\d+_(right|left)\.(glb|obj|ply)|\.npz)")
+_OURS = re.compile(r".*(_overlay\.(jpg|png|mp4)|_\d+_(right|left)\.(glb|obj|ply)|_hands\.glb|\.npz)")
 """Names that `utnet predict` gives; other files that a JSON names are not removed."""
 
 _Stamp = tuple[int, int]
@@ -65,6 +65,6 @@ def _named_files(tree: dict) -> Iterator[str]:
     if tree["schema"] != SCHEMA:
         raise ValueError(tree["schema"])
     for record in [*tree["images"], *tree["videos"]]:
-        yield from (record[kind] for kind in ("overlay", "arrays") if record.get(kind))
+        yield from (record[kind] for kind in ("overlay", "arrays", "mesh") if record.get(kind))
         for frame in record.get("frames", [record]):
             yield from (hand["mesh"] for hand in frame["hands"] if hand["mesh"])
