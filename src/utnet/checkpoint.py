@@ -30,7 +30,7 @@ from torch import Tensor
 
 import utnet
 from utnet.config import Config, from_tree, to_tree
-from utnet.errors import InputError
+from utnet.errors import BAD_TREE, InputError
 from utnet.hand import HandModel
 from utnet.hand.arrays import HandArrays
 from utnet.io.atomic import check_stand_in, fsync_path, write_json
@@ -120,7 +120,7 @@ def load_checkpoint(folder: str | Path, *, device: str = "cpu") -> tuple[UTNet, 
     check_stand_in(folder / WEIGHTS)
     try:
         tree = json.loads((folder / RUN).read_text(encoding="utf-8"))["config"]
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+    except BAD_TREE as error:
         raise InputError(f"{folder / RUN}: not the run.json of a checkpoint ({type(error).__name__})") from error
     try:
         config = from_tree(Config, tree, where=str(folder / RUN))

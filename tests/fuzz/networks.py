@@ -57,7 +57,7 @@ def _damage_tensors(rng: Rng, path: Path) -> None:
             state[name] = torch.zeros(3).to(dtypes[int(rng.integers(len(dtypes)))])
         elif state.get(name) is not None and state[name].is_floating_point():
             state[name] = torch.full_like(state[name], float(rng.choice([np.nan, np.inf, 1e38])))
-    save_file({name: tensor.contiguous() for name, tensor in state.items()}, path)
+    save_file({name: tensor.clone().contiguous() for name, tensor in state.items()}, path)
 
 
 def make_checkpoint(rng: Rng, folder: Path) -> Path:
