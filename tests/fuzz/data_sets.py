@@ -166,7 +166,7 @@ def make_tar(rng: Rng, folder: Path) -> Path:
 
 def make_npz(rng: Rng, folder: Path) -> Path:
     path = folder / "labels.npz"
-    kinds = ["f4", "f8", "i8", "?", "U4", ">f8", "O"]
+    kinds = ["f4", "f4", "f8", "i8", "?", "U4", ">f8", "O"] if rng.random() < 0.3 else ["f4", "f8"]
     arrays = {name: np.zeros((21, 3)).astype(str(rng.choice(kinds))) for name in ("joint_3d", "pose_m", "seg")}
     (np.savez if rng.random() < 0.5 else np.savez_compressed)(path, **arrays)
     path.write_bytes(bytes_of(rng, path.read_bytes()))

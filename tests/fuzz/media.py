@@ -184,7 +184,8 @@ def read_folder(folders: tuple[Path, Path]) -> None:
     for item in inputs:
         if item.kind == "picture":
             assert isinstance(item.source, Path)
-            read_depth(files.of(item.source))
+            with suppress(InputError):
+                read_depth(files.of(item.source))
 
 
 KINDS = {

@@ -99,8 +99,8 @@ def _write_onnx(path: Path) -> None:
 
 def make_exported(rng: Rng, folder: Path) -> Path:
     path = copy(base("exported", _write_onnx), folder) / "hand.onnx"
-    data = path.read_bytes()
-    if rng.random() < 0.6:  # its record: the length of the text stays, or protobuf would not find the next field
+    data, kind = path.read_bytes(), rng.random()
+    if kind < 0.6:  # its record: the length of the text stays, or protobuf would not find the next field
         found = re.search(rb'\{"schema.*?\}(?=[^"]*$|\x12|\x0a|r|:)', data, re.DOTALL)
         begin = data.index(b'{"schema')
         end = found.end() if found else begin + 200
@@ -108,7 +108,7 @@ def make_exported(rng: Rng, folder: Path) -> Path:
         for at in rng.integers(0, min(len(text), 900), int(rng.integers(1, 4))).tolist():
             text[at] = int(rng.choice(list(b'0123456789-"[]{}, a\xff')))
         data = data[:begin] + bytes(text) + data[end:]
-    else:
+    elif kind < 0.9:
         data = bytes_of(rng, data)
     path.write_bytes(data)
     return path

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+import warnings
 from io import BytesIO
 from pathlib import Path
 
@@ -67,11 +67,19 @@ def _check_pixels(data: bytes, where: str) -> None:
     elif data[:2] == b"\xff\xd8":
         width, height = _jpeg_size(data)
     elif data:
-        with suppress(OSError, SyntaxError, ValueError), Image.open(BytesIO(data)) as image:  # slower, and rare
-            width, height = image.size
-        if not width:
-            raise InputError(f"{where}: not an image; extract or download the file again")
+        width, height = _other_size(data, where)
     check_megapixels(where, width, height)
+
+
+def _other_size(data: bytes, where: str) -> tuple[int, int]:
+    """(width, height) of a picture that is neither JPEG nor PNG, which data sets hardly have."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with Image.open(BytesIO(data)) as image:
+                return image.size
+    except Exception as error:
+        raise InputError(f"{where}: not an image ({first_line(error)}); extract or download the file again") from error
 
 
 def _jpeg_size(data: bytes) -> tuple[int, int]:
