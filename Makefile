@@ -16,7 +16,8 @@ CHECKS := tests/test_layering.py tests/test_docs.py tests/test_conventions.py te
 	tests/training/test_train.py::test_loss_curve_is_the_golden_one \
 	tests/predict/test_predict.py::test_fit_puts_a_hand_where_its_landmarks_are
 
-.PHONY: env check demo docs test test-long test-blender test-fuzz test-pythons print-checks licences lint bench wheel clean
+.PHONY: env check demo docs test test-long test-blender test-finetune test-fuzz test-pythons test-web web
+.PHONY: print-checks licences lint bench wheel clean
 
 env: .venv/done
 
@@ -75,6 +76,20 @@ print-checks:
 
 licences: env
 	$(BIN)/python tools/licences.py --sbom runs/sbom.json
+
+# Five CPU minutes: 200 drawn hands of a new appearance, before and after fine-tuning (docs/howto/own_data.md).
+test-finetune: env
+	$(BIN)/python benchmarks/finetune.py --out build/finetune
+
+# examples/web: npm packages by the lock file, and the networks, for any server of static files.
+web: env
+	cd examples/web && npm ci --omit=dev --ignore-scripts --no-audit --no-fund
+	mkdir -p examples/web/models
+	cp src/utnet/assets/detector/palm.onnx src/utnet/assets/detector/landmark.onnx examples/web/models/
+	$(BIN)/utnet export ti --format onnx --out examples/web/models/hand.onnx
+
+test-web: web
+	UTNET_TEST_WEB=1 $(BIN)/python -m pytest -n 0 tests/examples/test_web.py
 
 docs: env
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet

