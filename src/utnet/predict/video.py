@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from tqdm import tqdm
@@ -13,7 +14,6 @@ from utnet.detect import HandTracker
 from utnet.errors import InputError
 from utnet.io.overlap import read_ahead, write_behind
 from utnet.io.videos import Frame, VideoReader, VideoWriter
-from utnet.predict.arrays import HandRows
 from utnet.predict.drawing import draw_hands
 from utnet.predict.files import PredictionsFile, hand_record, image_record, image_size
 from utnet.predict.formats import FrameWriter, PredictedFrame
@@ -84,8 +84,8 @@ def predict_video(
         draw = None
         if files["overlay"]:
             writer = stack.enter_context(VideoWriter(request.out / files["overlay"], reader.fps))
-            draw = stack.enter_context(write_behind(_drawing(writer)))
-        rows, tracks = HandRows(with_vertices=False), TrackCollector()
+            draw = stack.enter_context(write_behind(_drawing(writer, request)))
+        rows, tracks = request.rows(size_px, with_vertices=False), TrackCollector()
         for frame in _until(first, frames, request.seconds, stop, _bar(reader, item)):
             hands = follow(frame)
             meshes = frame_meshes(request, item, frame.index, hands)
@@ -95,7 +95,9 @@ def predict_video(
             add({"index": frame.index, "time_s": round(frame.time_s, 6), "hands": records})
             if draw is not None:
                 draw(frame, hands)
-            shown = PredictedFrame(reader.name, hands, size_px, K_px, frame.index, frame.time_s, is_video=True)
+            shown = PredictedFrame(
+                reader.name, hands, size_px, K_px, frame.index, frame.time_s, True, partial(getattr, frame, "rgb")
+            )
             for also in writers:
                 also.add(shown)
             if request.arrays:
@@ -111,8 +113,8 @@ def predict_video(
         return VideoResult(num_frames, num_hands, incomplete, stopped, tuple(reader.notes))
 
 
-def _drawing(writer: VideoWriter) -> Callable[[Frame, Sequence[Hand]], None]:
-    return lambda frame, hands: writer.write(draw_hands(frame.rgb, hands), frame.time_s)
+def _drawing(writer: VideoWriter, request: Request) -> Callable[[Frame, Sequence[Hand]], None]:
+    return lambda frame, hands: writer.write(draw_hands(frame.rgb, hands, request.style), frame.time_s)
 
 
 class _Follower:
