@@ -64,7 +64,8 @@ def predict_video(
 
     Raises:
         InputError: not even its first frame can be had; nothing is written.
-        OSError: something cannot be written; predictions.json has the frames before it.
+        OSError: something cannot be written; predictions.json has the frames before it, and those (two at the most)
+            that were predicted while an overlay's frame was written.
     """
     num_frames = num_hands = 0
     with VideoReader(item.source) as reader, ExitStack() as stack:
