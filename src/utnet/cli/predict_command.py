@@ -58,6 +58,8 @@ def predict(
     tolerance: float = 0.02,
     confidence: Annotated[int | None, _left_out("LEVEL")] = None,
     show_depth: Flag = False,
+    poses: Annotated[Path | None, _left_out("FILE")] = None,
+    poses_axes: Literal["opencv", "arkit"] = "opencv",
     box: Annotated[tuple[str, ...], tyro.conf.UseAppendAction, _left_out("X0,Y0,X1,Y1")] = (),
     side: Annotated[tuple[Literal["right", "left"], ...], tyro.conf.UseAppendAction, _left_out("right|left")] = (),
     landmarks: Annotated[Path | None, _left_out("FILE")] = None,
@@ -97,6 +99,8 @@ def predict(
         fps: frames a second of a recording's pictures without times.
         tolerance: seconds that colour and depth of a recording may be apart.
         confidence: least confidence of a recording's depth (default: 1 of ARKit's 0, 1, 2).
+        poses: the camera's poses over a recording, TUM's format: time tx ty tz qx qy qz qw a line.
+        poses_axes: axes of the camera in --poses.
         show_depth: draw depth beside colour in the overlay of a recording.
         box: tight box of each hand of one picture in pixels, instead of the detector's: --box A --box B, or --box A B
             (write --box=-5,... where it begins with a minus).
@@ -118,6 +122,7 @@ def predict(
         jobs: pictures worked on at once.
     """
     from utnet.io.recordings import Options
+    from utnet.io.recordings.poses import read_poses
     from utnet.predict.inputs import DepthFiles, check_out, find_inputs, passed_over
     from utnet.predict.overwrite import previous_files
 
@@ -156,7 +161,13 @@ def predict(
         raw=raw,
         seconds=seconds,
         jobs=jobs,
-        recording=Options(depth=depth, fps=fps, tolerance_s=tolerance, least_confidence=confidence),
+        recording=Options(
+            depth=depth,
+            fps=fps,
+            tolerance_s=tolerance,
+            least_confidence=confidence,
+            poses=None if poses is None else read_poses(poses, arkit=poses_axes == "arkit"),
+        ),
         show_depth=show_depth,
     )
     for line in [*passed_over(inputs, with_depth=depth is not None), *camera_doubts(found, request.K_px)]:
