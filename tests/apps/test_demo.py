@@ -93,7 +93,7 @@ def test_a_config_of_the_network_that_ships_is_fine_tuned(changes, ships):
     """Whether it spells the network out or leaves it to the preset; what is no part of it stays the config's."""
     config = replace(SHIPPED, model=replace(SHIPPED.model, **changes))
     begun, said = resolve_init_config(config, from_nothing=False)
-    assert "Fine-tuned from the network that ships (ti)" in said
+    assert "Fine-tuned from the bundled network (ti)" in said
     assert begun.train.init_from == "ti"
     assert begun.model == replace(config.model, stem="lite0")
     start, theirs = make_model(begun)[0].state_dict(), load_checkpoint("ti")[0].state_dict()

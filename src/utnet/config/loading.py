@@ -174,7 +174,7 @@ def to_tree(config) -> dict:
 def from_tree(cls: type, tree: object, *, where: str = "config"):
     """Builds the dataclass `cls` from plain YAML values, strictly.
 
-    A class with a method `completed_tree(tree, where)` fills in what it takes from other keys than its own.
+    A class with a method `with_defaults(tree, where)` fills in what it takes from other keys than its own.
 
     Raises:
         InputError: unknown key or wrong type; the message starts with `where` and the dotted key.
@@ -188,7 +188,7 @@ def from_tree(cls: type, tree: object, *, where: str = "config"):
             near = difflib.get_close_matches(str(key)[:_MAX_DETAIL], known, n=1, cutoff=0.4)
             hint = f"; did you mean {near[0]!r}?" if near else f"; known keys: {', '.join(known)}"
             raise InputError(f"{where}: unknown key {shown(key)}{hint}")
-    complete = getattr(cls, "completed_tree", None)
+    complete = getattr(cls, "with_defaults", None)
     values: dict = complete(tree, where) if complete else tree
     return cls(**{key: _convert(hints[key], value, f"{where}: {key}") for key, value in values.items()})
 

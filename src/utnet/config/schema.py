@@ -8,7 +8,7 @@ from pathlib import Path
 
 from utnet.config.loading import from_tree, read_yaml, require, require_range, to_tree, to_yaml
 from utnet.config.synth_schema import SynthConfig
-from utnet.config.validation import own_validation
+from utnet.config.validation import default_validation
 from utnet.io.atomic import atomic_write
 
 
@@ -329,12 +329,12 @@ class Config:
         require("loss.w_mask, loss.w_side", heads == self.model.evidence, weights, expected)
 
     @classmethod
-    def completed_tree(cls, tree: dict, where: str) -> dict:
+    def with_defaults(cls, tree: dict, where: str) -> dict:
         """A val section that names no data set changes keys of what belongs to the training data (`val.limit=500`)."""
         val = tree.get("val")
         if not isinstance(val, dict) or "name" in val:
             return tree
-        own = own_validation(from_tree(DataConfig, tree.get("data", {}), where=f"{where}: data"))
+        own = default_validation(from_tree(DataConfig, tree.get("data", {}), where=f"{where}: data"))
         return {**tree, "val": {**to_tree(own), **val}}
 
     @classmethod

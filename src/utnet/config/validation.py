@@ -19,7 +19,7 @@ _OWN = {("dexycb", "train"), *((name, "train_fit") for name in HELD_OUT_SPLIT)}
 _NAME_ONE = "name one: --set val.name=dexycb val.root=FOLDER val.split=val, or a val section like that in the config"
 
 
-def own_validation(data: DataConfig) -> DataConfig:
+def default_validation(data: DataConfig) -> DataConfig:
     """Held-out synthetic hands for synthetic ones, the official val split for DexYCB, and `val` for the data sets whose
     `train_fit` split leaves those recordings out.
 
