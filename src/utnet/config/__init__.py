@@ -1,5 +1,5 @@
-"""A run's settings: `schema`, the one page that names them all, and `loading`, strict YAML in and out. The
-bundled runs are in `utnet/configs`."""
+"""Configs of runs: `schema` defines all fields, `loading` reads and writes YAML strictly. The bundled configs are in
+`utnet/configs`."""
 
 from utnet.config.loading import bundled_configs, find_config, from_tree, override, to_tree
 from utnet.config.schema import (
