@@ -200,9 +200,10 @@ class Run:
 def read_run_metadata(workdir: Path) -> dict:
     """The contents of run.json of the run in a folder, {} without one."""
     try:
-        return json.loads((workdir / RUN).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        tree = json.loads((workdir / RUN).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
         return {}
+    return tree if isinstance(tree, dict) else {}
 
 
 def read_progress(folder: str | Path) -> Progress:
