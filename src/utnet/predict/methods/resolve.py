@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal, get_args
 
+from utnet.weights import shipped_weights
+
 ResolvedMethod = Literal["both", "network", "fit"]
 Method = Literal["auto", "both", "network", "fit"]
 METHODS: tuple[Method, ...] = get_args(Method)
@@ -13,8 +15,6 @@ METHODS: tuple[Method, ...] = get_args(Method)
 def resolve_method(method: Method, weights: str | Path | None, mano: str | Path | None) -> ResolvedMethod:
     """Returns the method that is used. "auto" is the network alone where weights are named, so that its raw output is
     shown; the landmark fit where `mano` is given or no weights ship; else the bundled network fitted to landmarks."""
-    from utnet.checkpoint import shipped_weights  # takes torch with it, which the command line need not wait for
-
     if method != "auto":
         return method
     if weights is not None:
