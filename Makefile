@@ -13,7 +13,7 @@ CHECKS := tests/test_layering.py tests/test_docs.py tests/test_conventions.py te
 	tests/training/test_train.py::test_loss_curve_is_the_golden_one \
 	tests/predict/test_predict.py::test_fit_puts_a_hand_where_its_landmarks_are
 
-.PHONY: env check demo docs test test-long lint bench wheel clean
+.PHONY: env check demo docs test test-long test-blender lint bench wheel clean
 
 env: .venv/done
 
@@ -27,6 +27,21 @@ env: .venv/done
 
 demo: env
 	$(BIN)/utnet demo --out $(OUT) --minutes $(MINUTES) --frames $(FRAMES)
+
+# The animated GLB in Blender and under Khronos' validator, each a process of its own. bpy is GPL: it stays in an
+# environment of its own, and nothing of UTNet imports it.
+test-blender: env .venv-blender/done .node/done
+	UTNET_BLENDER_PYTHON=$(CURDIR)/.venv-blender/bin/python UTNET_NODE_MODULES=$(CURDIR)/.node/node_modules \
+		$(BIN)/python -m pytest -n 0 -rs tests/predict/formats/test_rig.py
+
+.venv-blender/done:
+	$(PYTHON) -m venv .venv-blender
+	.venv-blender/bin/python -m pip install --quiet --disable-pip-version-check bpy
+	@touch $@
+
+.node/done:
+	npm install --silent --prefix .node gltf-validator
+	@touch $@
 
 lint: env
 	$(BIN)/ruff check .
@@ -55,4 +70,4 @@ bench: env
 	$(BIN)/python benchmarks/sources.py
 
 clean:
-	rm -rf .venv build site
+	rm -rf .venv .venv-blender .node build site

@@ -42,8 +42,9 @@ from utnet.metrics import pa_mpjpe_mm
 from utnet.model import UTNet
 from utnet.synth import SyntheticHands
 from utnet.training.ema import EMA
-from utnet.training.loop import learning_rate, make_optimiser, progress_of, train_step
+from utnet.training.optimizer import learning_rate, make_optimiser, progress_of
 from utnet.training.state import make_model
+from utnet.training.step import train_step
 
 _STACK = (
     "data.name=shards",

@@ -213,7 +213,7 @@ def memory_section(arguments: argparse.Namespace) -> dict:
     from utnet.config import Config, LossConfig, ModelConfig
     from utnet.losses import UTNetLoss
     from utnet.model import UTNet
-    from utnet.training.loop import make_optimiser
+    from utnet.training.optimizer import make_optimiser
     from utnet.types import Batch, HandParams
 
     def peak_gb() -> float:

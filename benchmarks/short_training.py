@@ -17,7 +17,8 @@ from utnet.data.loader import make_loader
 from utnet.data.sources import open_data
 from utnet.losses import UTNetLoss
 from utnet.model import UTNet
-from utnet.training.loop import learning_rate, make_optimiser, progress_of, train
+from utnet.training.loop import train
+from utnet.training.optimizer import learning_rate, make_optimiser, progress_of
 from utnet.types import Batch, Prediction
 
 HELD_OUT_SEED = 2_000_003

@@ -9,8 +9,11 @@ MANO's and stay under MANO's licence: licence holders may use such a checkpoint,
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -32,6 +35,7 @@ from utnet.hand.arrays import HandArrays
 from utnet.io.atomic import check_stand_in, fsync_path, write_json
 from utnet.model import UTNet
 from utnet.model.hamer import import_hamer as import_hamer
+from utnet.model.presets import resolve_preset
 from utnet.model.wilor import import_wilor as import_wilor
 from utnet.weights import DEFAULT_NETWORK as DEFAULT_NETWORK
 from utnet.weights import (
@@ -45,6 +49,9 @@ from utnet.weights import name_checkpoint as name_checkpoint
 from utnet.weights import shipped_weights as shipped_weights
 
 _HAND = "hand."
+_HAND_INDICES = (f"{_HAND}faces", f"{_HAND}tip_vertices")
+_HALF = (torch.float16, torch.bfloat16)
+_FLOATS = (*_HALF, torch.float32, torch.float64)
 
 
 def save_checkpoint(
@@ -71,16 +78,30 @@ def save_checkpoint(
     shutil.rmtree(fresh, ignore_errors=True)
     fresh.mkdir(parents=True)
     state = {**(model.state_dict() if weights is None else weights), **_hand_entries(model.hand)}
-    for file, tensors in {WEIGHTS: state, **(extra_files or {})}.items():
-        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, fresh / file)
-        fsync_path(fresh / file)
-    write_json(fresh / RUN, {**run_info(), "config": to_tree(config), **info})  # also syncs the folder
+    try:
+        for file, tensors in {WEIGHTS: state, **(extra_files or {})}.items():
+            _save_tensors({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, fresh / file)
+        write_json(fresh / RUN, {**run_info(), "config": to_tree(config), **info})  # and the folder's names with it
+    except OSError:
+        shutil.rmtree(fresh, ignore_errors=True)  # a full disk gets its room back
+        raise
     if folder.exists():
         shutil.rmtree(old, ignore_errors=True)  # only now: until here it may be the only complete one
         folder.rename(old)
     fresh.rename(folder)
     fsync_path(folder.parent)  # before the old one is removed
     shutil.rmtree(old, ignore_errors=True)
+
+
+def _save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
+    """OSError, naming the file, where it cannot be written."""
+    try:
+        save_file(tensors, path)
+    except SafetensorError as error:  # its only word for a full disk
+        code = re.search(r"os error (\d+)", str(error))
+        number = int(code[1]) if code else errno.EIO
+        raise OSError(number, os.strerror(number), str(path)) from error
+    fsync_path(path)
 
 
 def load_checkpoint(folder: str | Path, *, device: str = "cpu") -> tuple[UTNet, Config]:
@@ -103,17 +124,20 @@ def load_checkpoint(folder: str | Path, *, device: str = "cpu") -> tuple[UTNet, 
     check_stand_in(folder / WEIGHTS)
     try:
         tree = json.loads((folder / RUN).read_text(encoding="utf-8"))["config"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{folder / RUN}: not the run.json of a checkpoint ({error!r})") from error
-    config = from_tree(Config, tree, where=str(folder / RUN))
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise InputError(f"{folder / RUN}: not the run.json of a checkpoint ({type(error).__name__})") from error
     try:
-        state = load_file(folder / WEIGHTS)
-    except (SafetensorError, OSError) as error:
-        raise InputError(f"{folder / WEIGHTS}: not a readable safetensors file ({error})") from error
-    # Bundled weights are stored in half precision.
-    state = {name: tensor.float() if tensor.dtype == torch.half else tensor for name, tensor in state.items()}
+        config = from_tree(Config, tree, where=str(folder / RUN))
+    except InputError as error:  # a number beyond its limits does not name the file
+        text = str(error)
+        raise InputError(text if text.startswith(str(folder)) else f"{folder / RUN}: {text}") from error
+    state = _read_weights(folder / WEIGHTS)
     hand = _pop_hand(state, str(folder / WEIGHTS))
     try:
+        preset = resolve_preset(config.model)
+        least = 8 * preset.depth * preset.dim**2  # parameters of the blocks alone: nothing that large is made in vain
+        if sum(tensor.numel() for tensor in state.values()) < least:
+            raise InputError(f"model.dim and model.depth are {preset.dim} and {preset.depth}, the weights are fewer")
         model = UTNet(config.model, hand)
     except InputError as error:
         raise InputError(f"{folder / RUN}: {error}") from error
@@ -124,11 +148,25 @@ def load_checkpoint(folder: str | Path, *, device: str = "cpu") -> tuple[UTNet, 
         raise InputError(
             f"{folder / WEIGHTS}: {len(wrong)} entries do not fit preset {config.model.preset!r}: {listed}"
         )
-    broken = [name for name, tensor in state.items() if not tensor.isfinite().all()]
-    if broken:
-        raise InputError(f"{folder / WEIGHTS}: {broken[0]} holds NaN or inf; the file is damaged")
     model.load_state_dict(state)
     return model.to(device).eval(), config
+
+
+def _read_weights(path: Path) -> dict[str, Tensor]:
+    """The entries of a weights file, in single precision; whole numbers are refused, but for a hand's indices."""
+    try:
+        state = load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{path}: not a readable safetensors file ({error})") from error
+    for name, tensor in state.items():
+        if name in _HAND_INDICES or (name.endswith(".num_batches_tracked") and tensor.dtype == torch.int64):
+            continue
+        if tensor.dtype not in _FLOATS:
+            raise InputError(f"{path}: {name} is of type {tensor.dtype}; expected 32- or 16-bit floats")
+        if not tensor.isfinite().all():
+            raise InputError(f"{path}: {name} holds NaN or inf; the file is damaged")
+    # What ships is stored in half precision; networks compute in single.
+    return {name: tensor.float() if tensor.dtype in _HALF else tensor for name, tensor in state.items()}
 
 
 def _hand_entries(hand: HandModel) -> dict[str, Tensor]:

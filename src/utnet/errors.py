@@ -1,6 +1,9 @@
-"""The exception for invalid input."""
+"""The exceptions that are shown as one line, and values in messages."""
 
+import reprlib
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 
 class InputError(ValueError):
@@ -8,6 +11,65 @@ class InputError(ValueError):
 
     The command line prints only the message, without a traceback, and exits with code 2.
     """
+
+
+class WorkerError(RuntimeError):
+    """A worker process that was killed, or that has given nothing for too long. The message is one line."""
+
+
+class WorkerTimeoutError(WorkerError):
+    """A worker process that has given nothing for too long."""
+
+
+@contextmanager
+def worker_errors() -> Iterator[None]:
+    """Turns what torch raises for a lost worker into a `WorkerError`. It may do so at any place of the main thread:
+    its handler of SIGCHLD raises where it is called."""
+    try:
+        yield
+    except RuntimeError as error:
+        text = str(error)
+        if "DataLoader timed out" in text:
+            raise WorkerTimeoutError(
+                "a process that reads samples hangs: it gave nothing within train.worker_timeout_s; look at the disk "
+                "or network that the data are on, or raise that limit"
+            ) from error
+        if "DataLoader worker" in text and ("killed by signal" in text or "exited unexpectedly" in text):
+            raise WorkerError(
+                "a process that reads samples was killed, most often because memory ran out; use fewer workers "
+                "(train.num_workers, --workers) or a smaller train.batch_size"
+            ) from error
+        raise
+
+
+def first_line(error: BaseException) -> str:
+    """Kind and first line of an exception that a library raised, for the message of an InputError."""
+    text = next(iter(str(error).splitlines()), "")
+    if isinstance(error, InputError):
+        return text[:_MAX_DETAIL]
+    return f"{type(error).__name__}: {text}"[:_MAX_DETAIL] if text else type(error).__name__
+
+
+def as_input_error(error: Exception, where: str) -> InputError:
+    """An InputError as it is; of what a library raised on a file, one that names the file and what happened."""
+    if isinstance(error, InputError):
+        return error
+    return InputError(f"{where}: cannot be read ({first_line(error)}); get the file again")
+
+
+def shown(value: object) -> str:
+    """`repr` for messages, never longer than a line, whatever a file holds."""
+    try:
+        text = _REPR.repr(value)
+    except Exception:  # an int of more digits than Python prints
+        text = f"a {type(value).__name__}"
+    return text if len(text) <= _MAX_SHOWN else text[: _MAX_SHOWN - 3] + "..."
+
+
+_MAX_SHOWN, _MAX_DETAIL = 120, 200
+_REPR = reprlib.Repr()
+_REPR.maxlevel, _REPR.maxlist, _REPR.maxtuple, _REPR.maxdict = 3, 8, 8, 8
+_REPR.maxstring = _REPR.maxlong = _REPR.maxother = 80
 
 
 def install_line(extra: str) -> str:

@@ -34,7 +34,7 @@ def rotation_to_z(direction: np.ndarray) -> np.ndarray:
 
 
 def axis_angle_to_matrix(axis_angle: Any) -> Any:
-    """(..., 3) rotation vectors in radians -> (..., 3, 3). Numpy in, numpy out.
+    """(..., 3) rotation vectors in radians, of less than 1e100 -> (..., 3, 3). Numpy in, numpy out.
 
     The numpy version (used for every label read) is ten times faster than roma for one hand.
     """
@@ -62,6 +62,24 @@ def _rodrigues(axis_angle: np.ndarray) -> np.ndarray:
     return R
 
 
+def matrix_to_quaternion(R: np.ndarray) -> np.ndarray:
+    """(..., 3, 3) -> (..., 4) unit quaternions x, y, z, w, numpy. The larger of w and the axis' parts decides the sign.
+
+    The four products of a component with all are read off the matrix, and the longest row is taken (Shepperd 1978).
+    """
+    (a, b, c), (d, e, f), (g, h, i) = np.moveaxis(R, (-2, -1), (0, 1))
+    rows = (
+        (1 + a - e - i, b + d, c + g, h - f),
+        (b + d, 1 - a + e - i, f + h, c - g),
+        (c + g, f + h, 1 - a - e + i, d - b),
+        (h - f, c - g, d - b, 1 + a + e + i),
+    )
+    products = np.stack([np.stack(row, -1) for row in rows], -2)
+    largest = np.argmax(np.diagonal(products, axis1=-2, axis2=-1), -1)
+    q = np.take_along_axis(products, largest[..., None, None], -2)[..., 0, :]
+    return q / np.linalg.norm(q, axis=-1, keepdims=True)
+
+
 def matrix_to_axis_angle(R: Any) -> Any:
     """(..., 3, 3) -> (..., 3) rotation vectors in radians, angle in [0, pi]. Numpy in, numpy out.
 
@@ -75,22 +93,10 @@ def matrix_to_axis_angle(R: Any) -> Any:
 
 
 def _rotation_vectors(R: np.ndarray) -> np.ndarray:
-    """By the unit quaternion of the largest of its four components (Shepperd 1978), which is exact at 0 and near pi."""
-    xx, yy, zz = R[..., 0, 0], R[..., 1, 1], R[..., 2, 2]
-    trace = xx + yy + zz
-    xy, xz, yz = (R[..., i, j] + R[..., j, i] for i, j in ((0, 1), (0, 2), (1, 2)))
-    wx, wy, wz = (R[..., i, j] - R[..., j, i] for i, j in ((2, 1), (0, 2), (1, 0)))
-    candidates = (  # 4 q_k q of each component k: x, y, z, w
-        np.stack([1 + 2 * xx - trace, xy, xz, wx], -1),
-        np.stack([xy, 1 + 2 * yy - trace, yz, wy], -1),
-        np.stack([xz, yz, 1 + 2 * zz - trace, wz], -1),
-        np.stack([wx, wy, wz, 1 + trace], -1),
-    )
-    largest = np.stack([xx, yy, zz, trace], -1).argmax(-1)
-    q = np.take_along_axis(np.stack(candidates, -2), largest[..., None, None], -2)[..., 0, :]
-    q = q / np.linalg.norm(q, axis=-1, keepdims=True)
+    """By `matrix_to_quaternion`, which is exact at 0 and near pi."""
+    q = matrix_to_quaternion(R)
     q = np.where(q[..., 3:] < 0, -q, q)
     sine = np.linalg.norm(q[..., :3], axis=-1, keepdims=True)
     half = np.arctan2(sine, q[..., 3:])
-    safe = np.where(sine > 0, sine, 1.0)
-    return q[..., :3] * np.where(sine > 0, 2 * half / safe, 2.0).astype(R.dtype)
+    scale = np.divide(2 * half, sine, out=np.full_like(sine, 2.0), where=sine > 0)
+    return q[..., :3] * scale

@@ -1,10 +1,16 @@
-"""Interrupts: SIGTERM (from a scheduler or torchrun) and Ctrl-C are recorded, so that loops can stop cleanly."""
+"""Requests to stop: SIGTERM (of a cluster's scheduler, of torchrun) and Ctrl-C."""
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
+
+GRACE_S, HARD_S = 12.0, 17.0
+"""Seconds after a SIGTERM until what is still under way is interrupted, and until the process is ended as it is."""
 
 
 class TrainingInterrupted(Exception):
@@ -21,10 +27,34 @@ class TrainingInterrupted(Exception):
         self.exit_code = 128 + number
 
 
-class InterruptHandler:
-    """Context in which SIGTERM and SIGINT set `signal_number` instead of ending the process; a second Ctrl-C ends it.
+class Terminated(KeyboardInterrupt):
+    """SIGTERM as an exception: whatever cleans up after Ctrl-C cleans up after it, too."""
 
-    Outside the main thread signals cannot be handled, so it does nothing there.
+
+@contextmanager
+def sigterm_raises() -> Iterator[None]:
+    """Within `with`, SIGTERM raises `Terminated` instead of ending the process at once. In the main thread only."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def handle(number: int, _: FrameType | None) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one must not interrupt the cleaning up
+        raise Terminated
+
+    before = signal.signal(signal.SIGTERM, handle)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+class InterruptHandler:
+    """Within `with`, SIGTERM and SIGINT set `signal_number` instead of ending the process; a second Ctrl-C does end it.
+
+    A process that has not left the block `GRACE_S` after a SIGTERM gets `Terminated` raised where it is (in a wait for
+    a worker that hangs, in a long validation), and is ended at `HARD_S` if that does not help either.
+    Outside the main thread signals cannot be handled, and nothing is changed.
 
     Attributes:
         signal_number: the signal received, 0 if none.
@@ -33,6 +63,8 @@ class InterruptHandler:
     def __init__(self) -> None:
         self.signal_number = 0
         self._before: dict[int, object] = {}
+        self._timers: list[threading.Timer] = []
+        self._overdue = False
 
     def __enter__(self) -> InterruptHandler:
         if threading.current_thread() is threading.main_thread():
@@ -40,10 +72,28 @@ class InterruptHandler:
         return self
 
     def __exit__(self, *_) -> None:
+        for timer in self._timers:
+            timer.cancel()
         for number, handler in self._before.items():
             signal.signal(number, handler)  # type: ignore[arg-type]
 
     def _note(self, number: int, _: FrameType | None) -> None:
+        if self._overdue:
+            raise Terminated
         if number == self.signal_number == signal.SIGINT:
             raise KeyboardInterrupt
         self.signal_number = number
+        if number == signal.SIGTERM and not self._timers:
+            self._timers = [threading.Timer(GRACE_S, self._interrupt), threading.Timer(HARD_S, _end)]
+            for timer in self._timers:
+                timer.daemon = True
+                timer.start()
+
+    def _interrupt(self) -> None:
+        """The same signal once more, which this time raises; a wait of the main thread ends by it."""
+        self._overdue = True
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
+
+
+def _end() -> None:
+    os._exit(128 + signal.SIGTERM)

@@ -17,6 +17,8 @@ from utnet.conventions import SIDES
 from utnet.data import open_source
 from utnet.data.custom.custom_line import KEYS
 from utnet.data.custom.custom_reader import BadLines
+from utnet.data.inspection.check import check_source
+from utnet.data.source import BadSample, read_sample
 from utnet.data.transforms import crop, to_right
 from utnet.errors import InputError
 from utnet.geometry import project
@@ -369,6 +371,22 @@ def test_every_line_that_is_no_hand_is_found_at_once(tmp_path):
     with pytest.raises(BadLines, match=r"line 2: not JSON .*2 more such lines; `utnet data check custom`") as error:
         open_source("custom", tmp_path)
     assert [text.split(": ")[1] for text in error.value.messages] == ["line 2", "line 3", "line 5"]
+
+
+def test_few_lines_that_are_no_hands_are_problems_of_themselves(tmp_path):
+    lines = [line_of(sequence=f"take{i % 3}", side=SIDES[i % 2]) for i in range(30)]
+    write(tmp_path, [*lines[:10], '{"image": "a.png", "side": "ri', *lines[10:]])
+    for split, holds in (("train", True), ("train_fit", True), ("val", False)):
+        for sides in (*SIDES, "both"):
+            source = open_source("custom", tmp_path, split=split, sides=sides)
+            read = [read_sample(source, i) for i in range(len(source))]
+            bad = [item for item in read if isinstance(item, BadSample)]
+            assert [item.key for item in bad] == ["line 11"] * holds
+            assert all("line 11: not JSON" in item.message for item in bad)
+            assert len(read) > len(bad)
+    report = check_source(open_source("custom", tmp_path))
+    assert list(report.numbers["damaged"]) == ["line 11"]
+    assert (report.numbers["samples"]["expected"], report.numbers["samples"]["read"]) == (31, 30)
 
 
 # ----------------------------------------------------------------------------------------------------- documentation

@@ -370,7 +370,7 @@ DAMAGE = {
     "other labels": ("json", lambda data: b"{}".ljust(len(data)), "not a sample"),
     "short labels": ("json", lambda data: data.replace(b'"betas"', b'"bates"'), "do not make a sample"),
     "zeroed mask": ("mask.png", lambda data: b"", "not an image"),
-    "zeroed mesh": ("vertices.npy", lambda data: b"", "do not make a sample"),
+    "zeroed mesh": ("vertices.npy", lambda data: b"", "not a readable array"),
     "zeroed depth": ("depth", lambda data: b"", "not depth"),
 }
 

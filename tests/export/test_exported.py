@@ -13,6 +13,7 @@ import torch
 from utnet.config import CropConfig, ModelConfig
 from utnet.data.loader import collate
 from utnet.errors import InputError
+from utnet.export.onnx_check import check_onnx
 from utnet.export.runtime import Contents, ExportedNetwork
 from utnet.export.writer import export_network, output_names
 from utnet.model import UTNet
@@ -158,7 +159,7 @@ def test_files_of_others_are_refused(tmp_path):
             with pytest.raises(InputError, match=r"a\.bin: no such file"):
                 ExportedNetwork(tmp_path / name)
             (tmp_path / "a.bin").write_bytes(b"")
-        with pytest.raises(InputError, match=rf"{name}: {reader} cannot read it"):
+        with pytest.raises(InputError, match=rf"{name}: ({reader} cannot read it|not an ONNX file)"):
             ExportedNetwork(tmp_path / name, trusted=True)
     with pytest.raises(ValueError, match="precision is 'bf16'"):
         ExportedNetwork(tmp_path / "a.onnx", precision="bf16")
@@ -188,3 +189,98 @@ def test_records_of_another_version_or_kind_are_refused(network, model):
     for broken in ("", "[]", "{}", "3"):
         with pytest.raises(InputError, match="metadata"):
             Contents.from_json(broken, "x")
+
+
+# ------------------------------------------------------------------------------------------ records and graphs that lie
+
+
+@pytest.fixture(scope="module")
+def onnx_file(model, tmp_path_factory):
+    pytest.importorskip("onnx")
+    path = tmp_path_factory.mktemp("onnx") / "hand.onnx"
+    export_network(model, path, crop=CROP)
+    return path
+
+
+def with_record(onnx_file, path, **changes):
+    import onnx
+
+    proto = onnx.load(onnx_file)
+    (entry,) = (item for item in proto.metadata_props if item.key == "utnet")
+    tree = json.loads(entry.value)
+    tree["config"]["model"] |= changes.pop("model", {})
+    entry.value = json.dumps(tree | changes)
+    onnx.save(proto, path)
+    return path
+
+
+LIES = {
+    "faces beyond the vertices": {"faces": [[0, 1, 5000]]},
+    "faces below them": {"faces": [[0, 1, -1]]},
+    "no faces": {"faces": []},
+    "another size": {"model": {"size_px": 96}},
+    "a size without end": {"model": {"size_px": 64_000}},
+    "fewer inputs": {"inputs": ["rgb"]},
+    "other inputs": {"inputs": ["rgb", "depth"]},
+    "fewer outputs": {"outputs": ["joints_m"]},
+    "another hand": {"hand_model": "paw"},
+}
+
+
+@pytest.mark.parametrize("name", LIES)
+def test_a_record_that_is_not_the_graphs_is_refused(name, onnx_file, tmp_path):
+    with pytest.raises(InputError) as caught:
+        ExportedNetwork(with_record(onnx_file, tmp_path / "lie.onnx", **LIES[name]))
+    assert "\n" not in str(caught.value)
+    assert ExportedNetwork(with_record(onnx_file, tmp_path / "true.onnx")).takes_depth
+
+
+def test_a_record_of_other_bytes_than_text_is_refused(onnx_file, tmp_path):
+    data = onnx_file.read_bytes()
+    (tmp_path / "bytes.onnx").write_bytes(data.replace(b'"hand_model"', b'"hand_mo\xffel"'))
+    with pytest.raises(InputError, match=r"bytes\.onnx"):
+        ExportedNetwork(tmp_path / "bytes.onnx")
+
+
+@pytest.mark.parametrize("location", ["../../secret", "/etc/passwd", "weights.bin", "https://example.com/w"])
+def test_weights_of_another_file_are_refused_before_a_runtime_opens_it(location, onnx_file, tmp_path):
+    import onnx
+
+    proto = onnx.load(onnx_file)
+    tensor = max(proto.graph.initializer, key=lambda item: len(item.raw_data))
+    tensor.ClearField("raw_data")
+    tensor.data_location = onnx.TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value=location)
+    (tmp_path / "hand.onnx").write_bytes(proto.SerializeToString())
+    with pytest.raises(InputError, match="refused, it names weights in the file"):
+        check_onnx(tmp_path / "hand.onnx")
+    tensor.external_data[0].value = "hand.onnx.data"  # where `utnet export` puts more than 2 GB
+    (tmp_path / "hand.onnx").write_bytes(proto.SerializeToString())
+    check_onnx(tmp_path / "hand.onnx")
+
+
+def test_operators_that_are_not_onnxs_are_refused(onnx_file, tmp_path):
+    import onnx
+
+    def nested(proto):
+        graph = onnx.helper.make_graph([onnx.helper.make_node("Evil", [], ["y"], domain="x")], "g", [], [])
+        proto.graph.node.append(onnx.helper.make_node("If", ["c"], ["y"], then_branch=graph, else_branch=graph))
+
+    for change in (
+        lambda proto: proto.opset_import.add(domain="com.evil", version=1),
+        lambda proto: setattr(proto.graph.node[0], "domain", "com.microsoft"),
+        lambda proto: proto.functions.add(name="f"),
+        nested,
+    ):
+        proto = onnx.load(onnx_file)
+        change(proto)
+        (tmp_path / "op.onnx").write_bytes(proto.SerializeToString())
+        with pytest.raises(InputError, match=r"op\.onnx: refused, it names"):
+            ExportedNetwork(tmp_path / "op.onnx")
+
+
+@pytest.mark.parametrize("data", [b"", b"\x3a", b"\x3a\xff\xff\xff\xff\x0f", b"\xff" * 40, b"\x3a\x02\x0b\x0c"])
+def test_what_is_no_protobuf_is_no_onnx(data, tmp_path):
+    (tmp_path / "no.onnx").write_bytes(data)
+    with pytest.raises(InputError, match=r"no\.onnx"):
+        ExportedNetwork(tmp_path / "no.onnx")

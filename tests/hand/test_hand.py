@@ -281,6 +281,14 @@ def test_wrong_shapes_say_what_came(models):
         HandModel.open("both")
 
 
+def test_numbers_of_another_type_are_refused_by_name(models):
+    model = next(iter(models.values())) if isinstance(models, dict) else HandModel.open()
+    eye, own = torch.eye(3), model.v_template.dtype
+    for dtype in {torch.float16, torch.float32, torch.float64} - {own}:
+        with pytest.raises(ValueError, match=rf"betas is {dtype}"):
+            model(eye.expand(1, 1, 3, 3).to(own), eye.expand(1, 15, 3, 3).to(own), torch.zeros(1, 10, dtype=dtype))
+
+
 def test_arrays_that_are_no_hand_are_refused():
     arrays = load_open_hand()
     with pytest.raises(InputError, match="somewhere: weights has shape"):

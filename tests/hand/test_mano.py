@@ -392,12 +392,16 @@ def test_stand_ins_of_chumpy_hold_numbers_only(folder):
 
 
 def test_values_shared_many_times_stay_small():
-    """A list of the same list, forty levels deep, would have 2**40 entries if it were unfolded."""
+    """A list of the same list, forty levels deep, would have 2**40 entries as an array."""
     value: list = [1.0]
-    for _ in range(40):
+    for _ in range(10):
         value = [value, value]
     read = parse_pickle(pickle.dumps(value, protocol=2), where="laughs")
     assert read[0] is read[1]
+    for _ in range(30):
+        value = [value, value]
+    with pytest.raises(InputError, match="values"):
+        parse_pickle(pickle.dumps(value, protocol=2), where="laughs")
 
 
 # ------------------------------------------------------------------------------------------------- plain data reads

@@ -15,7 +15,8 @@ from PIL import Image
 
 from utnet.errors import InputError
 from utnet.io.depth import read_depth
-from utnet.io.pictures import MAX_MEGAPIXELS, read_picture
+from utnet.io.limits import MAX_MEGAPIXELS
+from utnet.io.pictures import read_picture
 from utnet.io.videos import VideoReader, VideoWriter
 
 # ----------------------------------------------------------------------------------------------------------- pictures
@@ -253,11 +254,11 @@ def test_depth_files_that_are_none_are_refused(tmp_path):
         ("text.npy", "numbers in metres"),
         ("cube.npy", "numbers in metres"),
         ("below.npy", "below 0"),
-        ("empty.npy", "not a numpy array"),
+        ("empty.npy", "not a readable array"),
         ("empty.png", "0 bytes"),
         ("grey.png", "one channel of 16 bits"),
         ("colour.png", "one channel of 16 bits"),
-        ("huge.npy", "not a numpy array|megapixels"),
+        ("huge.npy", "not a readable array|megapixels"),
         ("none.npy", "no such file"),
         ("none.png", "no such file"),
     ):

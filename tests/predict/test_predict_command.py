@@ -14,6 +14,7 @@ import torch
 import trimesh
 from PIL import Image
 
+from support.skinned import Skinned
 from utnet.checkpoint import save_checkpoint
 from utnet.cli.main import main
 from utnet.config import Config, ModelConfig
@@ -92,6 +93,7 @@ def picture(path, place=100, hand=True, **options):
 
 
 def video(path, frames=10, hand=True):
+    path.parent.mkdir(parents=True, exist_ok=True)
     with VideoWriter(path, 25.0) as writer:
         for i in range(frames):
             pixels = np.full((HEIGHT, WIDTH, 3), 200 if hand else 0, np.uint8)
@@ -329,6 +331,44 @@ def test_what_cannot_be_read_is_named_and_the_rest_is_done(detector, tmp_path, c
     assert [Path(image["file"]).name for image in tree["images"]] == ["also.png", "good.png"]
     assert [Path(problem["file"]).name for problem in tree["problems"]] == ["bad.jpg", "empty.png", "w.mp4"]
     assert len(tree["videos"][0]["frames"]) == 3
+
+
+def test_whatever_an_input_raises_is_its_problem(detector, tmp_path, capsys):
+    """A defect in this package or a library while one picture is looked at, at each place."""
+    for i in range(12):
+        picture(tmp_path / "in" / f"{i:02d}.png")
+    video(tmp_path / "in" / "v.mp4", 4)
+    video(tmp_path / "in" / "w.mp4", 4)
+    raised = iter([MemoryError(), RecursionError("a\nb"), cv2.error("assertion"), AttributeError("x"), TypeError("y")])
+
+    def fail():
+        FakeDetector.at_call = (FakeDetector.calls + 3, fail)
+        if error := next(raised, None):
+            raise error
+
+    detector.at_call = (2, fail)
+    out = tmp_path / "out"
+    assert predict(tmp_path / "in", "--out", out, "--jobs", 1) == 1
+    tree = read(out)
+    named = {Path(problem["file"]).name: problem["why"] for problem in tree["problems"]}
+    assert len(named) == 5
+    assert all("\n" not in why for why in named.values())
+    assert len(tree["images"]) + len(named) + sum(len(v["frames"]) == 4 for v in tree["videos"]) == 14
+    listed = {image["overlay"] for image in tree["images"]}
+    listed |= {hand["mesh"] for image in tree["images"] for hand in image["hands"]}
+    listed |= {f"{Path(v['file']).stem}_overlay.mp4" for v in tree["videos"]}
+    assert {p.name for p in out.iterdir()} <= {"predictions.json", *listed}
+
+
+def test_titles_and_codecs_of_videos_are_not_believed(detector, tmp_path, capsys):
+    for name, old, new in (("latin", b"Lavf", b"L\xe4vf"), ("codec", b"avc1", b"zzz1"), ("good", b"", b"")):
+        data = video(tmp_path / "in" / f"{name}.mp4", 3).read_bytes()
+        assert old in data
+        (tmp_path / "in" / f"{name}.mp4").write_bytes(data.replace(old, new) if old else data)
+    assert predict(tmp_path / "in", "--out", tmp_path / "out") == 1
+    tree = read(tmp_path / "out")
+    assert [(Path(v["file"]).stem, len(v["frames"])) for v in tree["videos"]] == [("good", 3), ("latin", 3)]
+    assert "codec" in tree["problems"][0]["why"]
 
 
 def test_a_bad_only_input_writes_nothing(detector, tmp_path, capsys):
@@ -819,3 +859,39 @@ def test_jobs_change_nothing_on_real_pictures(tmp_path):
     a, b = ((tmp_path / jobs / "predictions.json").read_bytes() for jobs in ("1", "3"))
     assert a == b
     assert len(json.loads(a)["images"]) == 3
+
+
+def test_all_hands_in_one_table_beside_the_json(detector, tmp_path):
+    """Of pictures and videos, in the order of the JSON; the next call removes it."""
+    from utnet.predict.formats.table import read_table
+
+    pytest.importorskip("pyarrow")
+    out = tmp_path / "out"
+    given = [picture(tmp_path / "a.png"), picture(tmp_path / "b.png", hand=False), video(tmp_path / "v.mp4", frames=4)]
+    assert predict(*given, "--out", out, "--also", "table", "--no-overlay", "--mesh", "none") == 0
+    tree, table = read(out), read_table(out / "hands.parquet")
+    assert tree["also"] == {"table": "hands.parquet"}
+    hands = [hand for record in tree["images"] for hand in record["hands"]]
+    hands += [hand for record in tree["videos"] for frame in record["frames"] for hand in frame["hands"]]
+    np.testing.assert_allclose(table["joints_cam_m"], [hand["joints_cam_m"] for hand in hands], atol=1e-5)
+    assert table["frame"].tolist() == [0, 0, 1, 2, 3]
+    assert table["track"].tolist() == [-1, 3, 3, 3, 3]
+    assert predict(given[0], "--out", out, "--overwrite", "--no-overlay", "--mesh", "none") == 0
+    assert not (out / "hands.parquet").exists()
+
+
+def test_an_animated_glb_a_video_and_a_scene_a_picture(detector, tmp_path):
+    out = tmp_path / "out"
+    given = [picture(tmp_path / "a.png"), video(tmp_path / "v.mp4", frames=4)]
+    assert predict(*given, "--out", out, "--mesh", "animated", "--no-overlay") == 0
+    tree = read(out)
+    assert tree["images"][0]["hands"][0]["mesh"] == "a_hands.glb"
+    assert tree["videos"][0]["mesh"] == "v_hands.glb"
+    assert set(trimesh.load(out / "a_hands.glb").graph.nodes_geometry) == {"0_right"}
+    wrists = np.array([frame["hands"][0]["joints_cam_m"][0] for frame in tree["videos"][0]["frames"]])
+    file = Skinned(out / "v_hands.glb")
+    for wrist, frame in zip(wrists, tree["videos"][0]["frames"], strict=True):
+        place = file.node_place("right_3_wrist", frame["time_s"])[:3, 3]
+        np.testing.assert_allclose(place, wrist * [1, -1, -1], atol=1e-5)
+    assert predict(given[0], "--out", out, "--overwrite", "--no-overlay", "--mesh", "none") == 0
+    assert [path.name for path in out.iterdir()] == ["predictions.json"]

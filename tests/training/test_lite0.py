@@ -13,7 +13,7 @@ from utnet.config import Config, ModelConfig, TrainConfig
 from utnet.errors import InputError
 from utnet.model import UTNet
 from utnet.model.lite_stem import STAGES
-from utnet.training.loop import make_optimiser
+from utnet.training.optimizer import make_optimiser
 from utnet.training.pretrained import backbone_parameters, entry_names, load_backbone
 from utnet.training.state import make_model
 

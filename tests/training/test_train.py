@@ -30,7 +30,8 @@ from utnet.model import UTNet
 from utnet.synth import SyntheticHands
 from utnet.synth.write_dexycb import write_dexycb
 from utnet.training.ema import EMA
-from utnet.training.loop import learning_rate, progress_of, selection_score, train
+from utnet.training.loop import selection_score, train
+from utnet.training.optimizer import learning_rate, progress_of
 
 ROOT = Path(__file__).parents[2]
 GOLDEN = ROOT / "tests" / "golden" / "loss_curve.json"

@@ -177,12 +177,14 @@ def _check_root(data: str, root: str) -> None:
 
 def _first(source: Any, allow_missing: bool) -> Any:
     """The first sample, or the first that can be read where some may be missing."""
+    from utnet.data.source import BadSample, read_sample
+
     for i in range(len(source) if allow_missing else 1):
-        try:
-            return source[i]
-        except InputError:
-            if not allow_missing or i == len(source) - 1:
-                raise
+        sample = read_sample(source, i)
+        if not isinstance(sample, BadSample):
+            return sample
+        if not allow_missing or i == len(source) - 1:
+            raise InputError(sample.message)
     raise InputError(f"{source.name}: has no samples; choose another split")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -23,7 +24,8 @@ from utnet.cli.import_command import import_hamer, import_wilor
 from utnet.cli.options import gathered
 from utnet.cli.synth_command import synth
 from utnet.cli.train_command import train
-from utnet.errors import InputError, install_line
+from utnet.errors import InputError, WorkerError, install_line, worker_errors
+from utnet.signals import Terminated, sigterm_raises
 
 
 def data() -> None:
@@ -74,24 +76,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """`utnet ...`; exits with 2 on bad input."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        if words == ["--version"]:
-            print(f"utnet {utnet.__version__}")
-            return
-        words = gathered(words)
-        if words and words[0] in _GROUPS:
-            tyro.extras.subcommand_cli_from_dict(
-                _GROUPS[words[0]],
-                prog=f"utnet {words[0]}",
-                description=(_COMMANDS[words[0]].__doc__ or "").split(":")[0] + ".",
-                args=words[1:],
-            )
-            return
-        tyro.extras.subcommand_cli_from_dict(
-            _COMMANDS,
-            prog="utnet",
-            description="3D hands from RGB images, with depth where there is a sensor. --version prints the version.",
-            args=words,
-        )
+        with sigterm_raises(), worker_errors():
+            _run(words)
     except InputError as error:
         print(f"utnet: {error}", file=sys.stderr)
         sys.exit(2)
@@ -103,9 +89,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except FloatingPointError as error:
         print(f"utnet: {error}; a lower train.lr or a higher train.warmup_steps often helps", file=sys.stderr)
         sys.exit(2)
+    except Terminated:
+        print("utnet: stopped by SIGTERM; the files written until then are whole", file=sys.stderr)
+        sys.exit(143)
     except KeyboardInterrupt:
         print("utnet: stopped; the files written until then are whole", file=sys.stderr)
         sys.exit(130)
+    except WorkerError as error:
+        print(f"utnet: {error}", file=sys.stderr)
+        sys.exit(1)
     except RuntimeError as error:
         if "no locator available" not in str(error):  # numba's words
             raise
@@ -118,8 +110,31 @@ def main(arguments: Sequence[str] | None = None) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python says so once more at its end
         sys.exit(141)
     except OSError as error:  # a path that cannot be read or written, a full disk
-        print(f"utnet: {error.filename or 'a file'}: {error.strerror or error}; check the path", file=sys.stderr)
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        remedy = "make room and call it again" if full else "check the path"
+        print(f"utnet: {error.filename or 'a file'}: {error.strerror or error}; {remedy}", file=sys.stderr)
         sys.exit(2)
+
+
+def _run(words: list[str]) -> None:
+    if words == ["--version"]:
+        print(f"utnet {utnet.__version__}")
+        return
+    words = gathered(words)
+    if words and words[0] in _GROUPS:
+        tyro.extras.subcommand_cli_from_dict(
+            _GROUPS[words[0]],
+            prog=f"utnet {words[0]}",
+            description=(_COMMANDS[words[0]].__doc__ or "").split(":")[0] + ".",
+            args=words[1:],
+        )
+        return
+    tyro.extras.subcommand_cli_from_dict(
+        _COMMANDS,
+        prog="utnet",
+        description="3D hands from RGB images, with depth where there is a sensor. --version prints the version.",
+        args=words,
+    )
 
 
 def train_script() -> None:

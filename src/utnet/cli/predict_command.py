@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 
 from utnet.errors import InputError
+from utnet.predict.formats import FormatName
 from utnet.predict.methods.resolve import Method, resolve_method
 
 if TYPE_CHECKING:
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from utnet.predict.request import Request
     from utnet.predict.run import Summary
 
+
+MeshKind = Literal["glb", "obj", "ply", "scene", "animated", "none"]
 
 _SHOWN = 20
 """Pictures without a hand that are named."""
@@ -50,8 +53,9 @@ def predict(
     box: Annotated[tuple[str, ...], tyro.conf.UseAppendAction, _left_out("X0,Y0,X1,Y1")] = (),
     side: Annotated[tuple[Literal["right", "left"], ...], tyro.conf.UseAppendAction, _left_out("right|left")] = (),
     landmarks: Annotated[Path | None, _left_out("FILE")] = None,
-    mesh: Annotated[Literal["glb", "obj", "ply", "none"] | None, _left_out("glb|obj|ply|none")] = None,
+    mesh: Annotated[MeshKind | None, _left_out("glb|obj|ply|scene|animated|none")] = None,
     npz: Flag = False,
+    also: Annotated[tuple[FormatName, ...], tyro.conf.UseAppendAction, _left_out("FORMAT")] = (),
     no_overlay: Flag = False,
     raw: Flag = False,
     seconds: Annotated[float | None, _left_out("SECONDS")] = None,
@@ -83,8 +87,10 @@ def predict(
         side: which hand is in each box, in the same order (default: the detector says).
         landmarks: JSON with the landmarks of one picture's hands, in place of the detector's: our own, COCO-WholeBody's
             or MediaPipe's (docs/predictions.md).
-        mesh: format of the meshes, one file a hand (default: glb for pictures, none for videos).
+        mesh: glb, obj or ply: one file a hand (default: glb for pictures, none for videos); scene: one GLB a picture
+            or frame; animated: one GLB a video, with a skinned mesh for each track.
         npz: also write arrays: NAME.npz.
+        also: other files that hold all hands: table (hands.parquet; docs/howto/use_the_result.md).
         no_overlay: do not draw the hands over the pictures and videos.
         raw: do not smooth videos.
         seconds: stop a video or camera after this long.
@@ -117,6 +123,7 @@ def predict(
         mesh=None if mesh == "none" else mesh or "glb",
         video_mesh=None if mesh == "none" else mesh,
         arrays=npz,
+        also=tuple(dict.fromkeys(also)),
         raw=raw,
         seconds=seconds,
         jobs=jobs,

@@ -13,7 +13,7 @@ from typing import TypeVar
 
 import yaml
 
-from utnet.errors import InputError
+from utnet.errors import InputError, shown
 
 Section = TypeVar("Section")
 
@@ -59,10 +59,46 @@ def read_yaml(path: str | Path) -> object:
     """
     path = find_config(path)
     try:
-        tree = yaml.load(path.read_text(encoding="utf-8"), Loader=_StrictLoader)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        if path.stat().st_size > _MAX_BYTES:
+            raise InputError(f"{path}: {path.stat().st_size} bytes is too large for a config file")
+        tree = parse_yaml(path.read_text(encoding="utf-8"), where=str(path))
+    except (UnicodeDecodeError, OSError) as error:
         raise InputError(f"{path}: not a YAML file: {str(error).splitlines()[0]}") from error
     return {} if tree is None else tree
+
+
+def parse_yaml(text: str, *, where: str, what: str = "not a YAML file") -> object:
+    """What YAML text holds; InputError, beginning with `where`, for anything but a small tree of plain values."""
+    loader = _Loader(text)
+    try:
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        if _num_values(node, {}) > _MAX_VALUES:
+            raise InputError(f"{where}: holds more than {_MAX_VALUES} values, aliases counted where they are used")
+        return loader.construct_document(node)
+    except InputError:
+        raise
+    except Exception as error:  # a tag on the wrong value (!!int foo), a date that is none, deep nesting: all sorts
+        detail = next(iter(str(error).splitlines()), "") or type(error).__name__
+        raise InputError(f"{where}: {what}: {detail[:_MAX_DETAIL]}") from error
+    finally:
+        loader.dispose()
+
+
+def _num_values(node: yaml.Node, seen: dict[int, int]) -> int:
+    """Scalars and collections below a node, those of an alias each time; capped where one is too many."""
+    if isinstance(node, yaml.ScalarNode):
+        return 1
+    if id(node) in seen:
+        if not seen[id(node)]:
+            raise yaml.YAMLError("a value that contains itself")
+        return seen[id(node)]
+    seen[id(node)] = 0
+    pairs = isinstance(node, yaml.MappingNode)
+    parts = [part for pair in node.value for part in pair] if pairs else node.value
+    seen[id(node)] = num = min(1 + sum(_num_values(part, seen) for part in parts), _MAX_VALUES + 1)
+    return num
 
 
 def to_yaml(config) -> str:
@@ -70,20 +106,33 @@ def to_yaml(config) -> str:
     return yaml.safe_dump(to_tree(config), sort_keys=False)
 
 
-class _StrictLoader(yaml.SafeLoader):
+_MAX_BYTES, _MAX_VALUES, _MAX_DETAIL = 2**18, 20_000, 200
+"""Of a config file (the largest here has 5 kB and 150 values), and of what a message quotes."""
+
+
+class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
     """Safe YAML in which a key that stands twice is an error, not the last one's victory."""
 
     def construct_mapping(self, node, deep=False):
-        keys = [key.value for key, _ in node.value]
-        for key in keys:
-            if keys.count(key) > 1:
-                raise yaml.YAMLError(f"the key {key!r} stands twice in one mapping")
+        seen = set()
+        for key, _ in node.value if isinstance(node, yaml.MappingNode) else ():
+            if isinstance(key, yaml.ScalarNode):
+                if key.value in seen:
+                    raise yaml.YAMLError(f"the key {shown(key.value)} stands twice in one mapping")
+                seen.add(key.value)
         return super().construct_mapping(node, deep)
 
 
 def require(name: str, ok: bool, value, expected: str) -> None:
     if not ok:
-        raise InputError(f"{name} is {value!r}; expected {expected}")
+        raise InputError(f"{name} is {shown(value)}; expected {expected}")
+
+
+def require_range(section: str, config, low: float, high: float, *names: str) -> None:
+    """InputError unless each of these knobs is a number from `low` to `high`, or None."""
+    for name in names:
+        value = getattr(config, name)
+        require(f"{section}.{name}", value is None or low <= value <= high, value, f"{low:g} to {high:g}")
 
 
 def override(config: Section, changes: Sequence[str]) -> Section:
@@ -100,17 +149,14 @@ def override(config: Section, changes: Sequence[str]) -> Section:
     for change in changes:
         path, equals, value = change.partition("=")
         if not equals:
-            raise InputError(f"--set {change!r}: expected KEY=VALUE, such as train.lr=1e-4")
+            raise InputError(f"--set {shown(change)}: expected KEY=VALUE, such as train.lr=1e-4")
         *parents, last = path.split(".")
         branch = tree
         for name in parents:
             if not isinstance(branch.get(name), dict):
                 branch[name] = {}
             branch = branch[name]
-        try:
-            branch[last] = yaml.safe_load(value)
-        except yaml.YAMLError as error:
-            raise InputError(f"--set {change!r}: the value is not YAML") from error
+        branch[last] = parse_yaml(value, where=f"--set {shown(change)}", what="the value is not YAML")
     return from_tree(type(config), tree, where="--set")
 
 
@@ -134,14 +180,14 @@ def from_tree(cls: type, tree: object, *, where: str = "config"):
         InputError: unknown key or wrong type; the message starts with `where` and the dotted key.
     """
     if not isinstance(tree, dict):
-        raise InputError(f"{where}: expected a mapping of {cls.__name__} keys, found {tree!r}")
+        raise InputError(f"{where}: expected a mapping of {cls.__name__} keys, found {shown(tree)}")
     hints = typing.get_type_hints(cls)
     known = [f.name for f in fields(cls)]
     for key in tree:
         if key not in known:
-            near = difflib.get_close_matches(str(key), known, n=1, cutoff=0.4)
+            near = difflib.get_close_matches(str(key)[:_MAX_DETAIL], known, n=1, cutoff=0.4)
             hint = f"; did you mean {near[0]!r}?" if near else f"; known keys: {', '.join(known)}"
-            raise InputError(f"{where}: unknown key {key!r}{hint}")
+            raise InputError(f"{where}: unknown key {shown(key)}{hint}")
     complete = getattr(cls, "completed_tree", None)
     values: dict = complete(tree, where) if complete else tree
     return cls(**{key: _convert(hints[key], value, f"{where}: {key}") for key, value in values.items()})
@@ -159,19 +205,22 @@ def _convert(hint, value, where: str):
         return from_tree(typing.cast(type, hint), value, where=where)
     if origin is tuple and args[-1] is Ellipsis:
         if not isinstance(value, list):
-            raise InputError(f"{where}: expected a list, found {value!r}")
+            raise InputError(f"{where}: expected a list, found {shown(value)}")
         return tuple(_convert(args[0], v, f"{where}[{i}]") for i, v in enumerate(value))
     if origin is tuple:
         if not isinstance(value, list) or len(value) != len(args):
-            raise InputError(f"{where}: expected a list of {len(args)} values, found {value!r}")
+            raise InputError(f"{where}: expected a list of {len(args)} values, found {shown(value)}")
         return tuple(_convert(a, v, f"{where}[{i}]") for i, (a, v) in enumerate(zip(args, value, strict=True)))
     if hint is float and isinstance(value, int | float) and not isinstance(value, bool):
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError as error:  # a whole number of hundreds of digits
+            raise InputError(f"{where}: {shown(value)} is too large") from error
     if hint is float and isinstance(value, str):  # YAML 1.1 reads 1e-3 (no dot) as text
         try:
             return float(value)
         except ValueError:
             pass
     if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
-        raise InputError(f"{where}: expected {hint.__name__}, found {value!r}")
+        raise InputError(f"{where}: expected {hint.__name__}, found {shown(value)}")
     return value

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
-from utnet.config.loading import from_tree, read_yaml, require, to_tree, to_yaml
+from utnet.config.loading import from_tree, read_yaml, require, require_range, to_tree, to_yaml
 from utnet.config.synth_schema import SynthConfig
 from utnet.config.validation import own_validation
 from utnet.io.atomic import atomic_write
@@ -42,6 +42,10 @@ class LossConfig:
     root_id: int = 0
     use_vertex_loss: bool = False
     use_aux_loss: bool = True
+
+    def __post_init__(self):
+        require_range("loss", self, 0, 1e9, *(knob.name for knob in fields(self) if knob.name.startswith("w_")))
+        require_range("loss", self, 0, 20, "root_id")
 
 
 @dataclass(frozen=True)
@@ -84,19 +88,19 @@ class ModelConfig:
 
     def __post_init__(self):
         unit = 14 if self.patch_px == 14 else 32
-        require("model.size_px", self.size_px > 0 and self.size_px % unit == 0, self.size_px, f"a multiple of {unit}")
+        ok = 0 < self.size_px <= 2048 and self.size_px % unit == 0
+        require("model.size_px", ok, self.size_px, f"a multiple of {unit}, at most 2048")
         require("model.p_drop", 0.0 <= self.p_drop <= 1.0, self.p_drop, "0 to 1")
         stems = (None, "conv", "lite0", "patch")
         require("model.stem", self.stem in stems, self.stem, "'conv', 'lite0', 'patch' or null")
         refiners = (None, "graph", "maxpool", "none")
         require("model.refiner", self.refiner in refiners, self.refiner, "'graph', 'maxpool', 'none' or null")
         require("model.patch_px", self.patch_px in (None, 14, 16), self.patch_px, "14, 16 or null")
-        ok = self.patch_pad_px is None or 0 <= self.patch_pad_px < 7
-        require("model.patch_pad_px", ok, self.patch_pad_px, "0 to 6, or null")
-        require("model.decoder", min(self.decoder or (1,)) >= 1, self.decoder, "four numbers of at least 1, or null")
-        for name in ("width_px", "dim", "depth", "num_heads"):
-            value = getattr(self, name)
-            require(f"model.{name}", value is None or value >= 1, value, "at least 1, or null")
+        require_range("model", self, 0, 6, "patch_pad_px")
+        require_range("model", self, 1, 2048, "width_px")
+        require_range("model", self, 1, 8192, "dim")
+        require_range("model", self, 1, 256, "depth", "num_heads")
+        require("model.decoder", all(1 <= n <= 8192 for n in self.decoder or ()), self.decoder, "1 to 8192, or null")
 
 
 @dataclass(frozen=True)
@@ -114,11 +118,12 @@ class CropConfig:
     rotation_jitter_deg: float = 30.0
 
     def __post_init__(self):
-        require("crop.aspect", 0.1 <= self.aspect <= 1.0, self.aspect, "0.1 to 1")
+        require_range("crop", self, 0.1, 1, "aspect")
+        require_range("crop", self, 1, 10, "expand")
+        require_range("crop", self, 0, 0.9, "scale_jitter")
+        require_range("crop", self, 0, 10, "shift_jitter")
+        require_range("crop", self, 0, 180, "rotation_jitter_deg")
         require("crop.recipe", self.recipe in ("utnet", "wilor"), self.recipe, "'utnet' or 'wilor'")
-        require("crop.expand", 1.0 <= self.expand <= 10.0, self.expand, "1 to 10")
-        for name in ("scale_jitter", "shift_jitter", "rotation_jitter_deg"):
-            require(f"crop.{name}", 0.0 <= getattr(self, name) < math.inf, getattr(self, name), "0 or more")
 
 
 @dataclass(frozen=True)
@@ -158,12 +163,12 @@ class AugmentConfig:
     def __post_init__(self):
         for name in ("gain", "channel_gain", "contrast", "saturation"):
             require(f"augment.{name}", 0.0 <= getattr(self, name) < 1.0, getattr(self, name), "0 or more and below 1")
-        for name in ("mirror_p", "blur_p", "occlude_p", "occlude_size", "depth_holes_p", "depth_edges_p"):
-            require(f"augment.{name}", 0.0 <= getattr(self, name) <= 1.0, getattr(self, name), "0 to 1")
-        for name, most in (("brightness", 255.0), ("noise", 60.0), ("hue_deg", 180.0), ("blur_px", 10.0)):
-            require(f"augment.{name}", 0.0 <= getattr(self, name) <= most, getattr(self, name), f"0 to {most:g}")
-        for name, top in (("depth_noise", 0.1), ("depth_step_m", 0.1), ("depth_holes", 100)):
-            require(f"augment.{name}", 0 <= getattr(self, name) <= top, getattr(self, name), f"0 to {top}")
+        require_range(
+            "augment", self, 0, 1, "mirror_p", "blur_p", "occlude_p", "occlude_size", "depth_holes_p", "depth_edges_p"
+        )
+        for high, name in ((255, "brightness"), (60, "noise"), (180, "hue_deg"), (10, "blur_px"), (100, "depth_holes")):
+            require_range("augment", self, 0, high, name)
+        require_range("augment", self, 0, 0.1, "depth_noise", "depth_step_m")
 
 
 @dataclass(frozen=True)
@@ -182,9 +187,7 @@ class PromptConfig:
     """Each joint of half of the detections."""
 
     def __post_init__(self):
-        for each in fields(self):
-            value = getattr(self, each.name)
-            require(f"prompts.{each.name}", 0.0 <= value <= 1.0, value, "0 to 1")
+        require_range("prompts", self, 0, 1, *(each.name for each in fields(self)))
 
 
 @dataclass(frozen=True)
@@ -223,7 +226,7 @@ class DataConfig:
         require("data.limit", self.limit is None or self.limit >= 1, self.limit, "at least 1, or null for all")
         require("data.sides", self.sides in ("right", "left", "both"), self.sides, "right, left or both")
         require("data.hand_model", self.hand_model in ("auto", "open", "mano"), self.hand_model, "auto, open or mano")
-        require("data.weight", 0.0 < self.weight < math.inf, self.weight, "more than 0")
+        require("data.weight", 0.0 < self.weight <= 1e6, self.weight, "more than 0, at most 1e6")
         ok = bool(self.mixture) == (self.name == "mixture")
         require("data.mixture", ok, [part.name for part in self.mixture], "parts if the name is mixture, else none")
         require("data.mixture", all(not part.mixture for part in self.mixture), "a mixture of mixtures", "plain parts")
@@ -248,6 +251,9 @@ class TrainConfig:
     ema: float = 0.0
     """Decay of a running mean of the weights, such as 0.999; what is validated and kept in best/ is then the mean."""
     num_workers: int = 1
+    """Processes that read samples; 0: the training process itself does."""
+    worker_timeout_s: float = 300.0
+    """Training ends where they give nothing for so long, as on a network drive that hangs."""
     log_every: int = 20
     eval_every: int = 2000
     save_every: int = 500
@@ -277,24 +283,18 @@ class TrainConfig:
     """Whose they are: "vitpose", "dinov2", "mae", "lite0", or "auto": as the entries say (`training.pretrained`)."""
 
     def __post_init__(self):
-        for name in ("steps", "batch_size", "accumulate", "log_every", "eval_every", "save_every"):
-            require(f"train.{name}", getattr(self, name) >= 1, getattr(self, name), "at least 1")
-        for name in (
-            "warmup_steps",
-            "num_workers",
-            "max_bad_samples",
-            "clip_grad",
-            "weight_decay",
-            "min_lr",
-            "pictures",
-            "frozen_blocks",
-        ):
-            require(f"train.{name}", 0 <= getattr(self, name) < math.inf, getattr(self, name), "0 or more")
+        require_range("train", self, 1, 1e9, "steps", "log_every", "eval_every", "save_every")
+        require_range("train", self, 1, 65536, "batch_size", "accumulate")
+        require_range("train", self, 1, 1024, "num_threads")
+        require_range("train", self, 1, 1e6, "worker_timeout_s")
+        require_range("train", self, 0, 1e9, "warmup_steps", "max_bad_samples", "clip_grad")
+        require_range("train", self, 0, 256, "num_workers", "pictures", "frozen_blocks")
+        require_range("train", self, 0, 1e3, "weight_decay", "min_lr")
+        require_range("train", self, 0, 1, "backbone_lr")
         require("train.lr", 0.0 < self.lr < math.inf, self.lr, "more than 0")
         require("train.ema", 0.0 <= self.ema < 1.0, self.ema, "0 or more and below 1")
-        require("train.minutes", self.minutes is None or self.minutes > 0, self.minutes, "more than 0, or null")
-        require("train.num_threads", self.num_threads is None or self.num_threads >= 1, self.num_threads, "at least 1")
-        require("train.backbone_lr", 0.0 <= self.backbone_lr <= 1.0, self.backbone_lr, "0 to 1")
+        ok = self.minutes is None or 0 < self.minutes <= 1e6
+        require("train.minutes", ok, self.minutes, "more than 0, at most 1e6, or null")
         kinds = ("auto", "vitpose", "dinov2", "mae", "lite0")
         require("train.init_kind", self.init_kind in kinds, self.init_kind, "auto, vitpose, dinov2, mae or lite0")
         require("train.precision", self.precision in ("fp32", "bf16"), self.precision, "'fp32' or 'bf16'")
@@ -319,7 +319,7 @@ class Config:
     train: TrainConfig = field(default_factory=TrainConfig)
 
     def __post_init__(self):
-        require("seed", self.seed >= 0, self.seed, "0 or more")
+        require("seed", 0 <= self.seed < 2**62, self.seed, "0 or more, below 2^62")
         weight, head = self.loss.w_uncertainty, self.model.uncertainty
         expected = "more than 0 with model.uncertainty: true" if head else "0 without model.uncertainty: true"
         require("loss.w_uncertainty", (weight > 0) == head, weight, expected)

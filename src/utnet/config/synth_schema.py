@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field, fields
 
-from utnet.config.loading import require
+from utnet.config.loading import require, require_range
 
 
 @dataclass(frozen=True)
@@ -86,9 +85,9 @@ class SynthConfig:
         require("synth.appearance", self.appearance in ("plain", "full"), self.appearance, "'plain' or 'full'")
         unused = self.appearance == "plain" and (self.factors != FactorsConfig() or self.backgrounds)
         require("synth.appearance", not unused, "plain", "'full': synth.factors and synth.backgrounds are given")
-        require("synth.max_tilt_deg", self.max_tilt_deg >= 5.0, self.max_tilt_deg, "5 or more (90: the whole sphere)")
         for name, low, high in (("distance_m", 0.3, 10.0), ("fov_deg", 5.0, 120.0)):
             a, b = getattr(self, name)
             require(f"synth.{name}", low <= a <= b <= high, [a, b], f"two rising numbers from {low} to {high}")
-        for name in ("betas_std", "depth_noise_m"):
-            require(f"synth.{name}", 0.0 <= getattr(self, name) < math.inf, getattr(self, name), "0 or more")
+        require_range("synth", self, 5, 360, "max_tilt_deg")
+        require_range("synth", self, 0, 5, "betas_std")
+        require_range("synth", self, 0, 1, "depth_noise_m")

@@ -6,6 +6,7 @@ What a sample looks like depends on (seed, epoch, index), or in a stream on (see
 from __future__ import annotations
 
 import os
+import time
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -19,14 +20,17 @@ from utnet.config import AugmentConfig, Config, CropConfig
 from utnet.data.augment import augment as augment_sample
 from utnet.data.collate import collate, label_fault
 from utnet.data.extras import Extras
-from utnet.data.source import BadSample, Source, StreamSource, epoch_order, is_stream
+from utnet.data.source import BadSample, Source, StreamSource, bad_sample, epoch_order, is_stream, read_sample
 from utnet.data.transforms import right_crop
 from utnet.data.workers import init_worker, worker_context
-from utnet.errors import InputError
+from utnet.errors import InputError, WorkerTimeoutError, as_input_error, worker_errors
 from utnet.types import Batch, Sample
 
 _PREFETCH = 2
 """Batches that a worker has ready."""
+
+_POLL_S = 2.0
+"""How often torch looks for workers that were killed while no batch comes."""
 
 
 class _Crops:
@@ -83,11 +87,13 @@ class CropDataset(Dataset):
 
     def __getitem__(self, item: tuple[int, int]) -> Sample | BadSample:
         epoch, index = item
+        sample = read_sample(self._source, index)
+        if isinstance(sample, BadSample):
+            return sample
         try:
-            sample = self._source[index]
-        except InputError as error:
-            return BadSample(self._source.key(index), str(error))
-        return self._crops(sample, epoch, index)
+            return self._crops(sample, epoch, index)
+        except Exception as error:
+            return bad_sample(sample.key, error)
 
 
 class _Fatal(BadSample):
@@ -143,12 +149,16 @@ class CropStream(IterableDataset):
                 share = {"seed": self._seed, "epoch": epoch, "part": part, "num_parts": num_parts, **going_on}
                 for number, item in _passes(self._source, **share):
                     if isinstance(item, Sample):
-                        item = self._crops(item, number, zlib.crc32(item.key.encode()))
+                        try:
+                            item = self._crops(item, number, zlib.crc32(item.key.encode()))
+                        except Exception as error:
+                            item = bad_sample(item.key, error)
                     num_good += isinstance(item, Sample)
                     num += 1
                     yield _Placed(item, (worker, epoch, num))
-            except InputError as error:  # as an exception it would reach the main process wrapped in a traceback
-                yield _Placed(_Fatal(self._source.name, str(error)), (worker, epoch, num))
+            except Exception as error:  # it would reach the main process wrapped in a traceback
+                message = str(as_input_error(error, self._source.name))
+                yield _Placed(_Fatal(self._source.name, message), (worker, epoch, num))
                 return
             epoch, num = epoch + 1, 0
             if not self._endless or num_good == 0:  # nothing of this part can be read: another pass would not end
@@ -200,8 +210,18 @@ class Loader:
         position: how far it is, in plain numbers; `make_loader` goes on from there.
     """
 
-    def __init__(self, source: Source | StreamSource, loader: DataLoader, *, train: bool, max_bad: int, position: dict):
+    def __init__(
+        self,
+        source: Source | StreamSource,
+        loader: DataLoader,
+        *,
+        train: bool,
+        max_bad: int,
+        timeout_s: float,
+        position: dict,
+    ):
         self.source, self._loader, self._train, self._max_bad = source, loader, train, max_bad
+        self._timeout_s = timeout_s
         self.bad: dict[str, str] = {}
         self.position = position
 
@@ -216,10 +236,12 @@ class Loader:
 
         Raises:
             InputError: evaluation: a sample that cannot be read. Training: more than `max_bad` of them, or all.
+            WorkerError: a worker was killed, or hangs.
         """
         batches, num_empty = iter(self._loader), 0
         try:
-            for batch, bad, num, place in batches:
+            while (item := _next(batches, self._timeout_s)) is not None:
+                batch, bad, num, place = item
                 self._move(num, place)
                 num_empty = num_empty + len(bad) if batch is None else 0
                 for sample in bad:
@@ -258,6 +280,22 @@ class Loader:
             )
 
 
+def _next(batches: Iterator[Any], timeout_s: float) -> Any:
+    """The next batch, or None at the end; WorkerError where none comes within `timeout_s`.
+
+    torch's own limit is `_POLL_S`: when it is over, torch looks for killed workers, which its handler of SIGCHLD does
+    not always report (it is set once a process, and another may have replaced it).
+    """
+    end = time.monotonic() + timeout_s
+    while True:
+        try:
+            with worker_errors():
+                return next(batches, None)
+        except WorkerTimeoutError:
+            if time.monotonic() >= end:
+                raise
+
+
 class _Collate:
     """Parts good samples from bad ones; a class because workers may have to pickle it."""
 
@@ -292,7 +330,7 @@ def make_loader(
     Args:
         source: whole images, or crops of right hands where a sample's `is_crop` is True; map-style, or a stream.
         config: `seed`, `crop`, `augment`, `model.{size_px, p_drop}`, `loss.root_id` and
-            `train.{batch_size, num_workers, max_bad_samples}`.
+            `train.{batch_size, num_workers, worker_timeout_s, max_bad_samples}`.
         train: endless, shuffled, jittered, augmented, some without their depth; otherwise every sample once, in its
             fixed crop.
         position: `Loader.position` of this process where training stopped: it goes on to the sample, bad ones counted.
@@ -310,7 +348,7 @@ def make_loader(
     crops = _Crops(
         config.model.size_px, config.crop, changes, config.seed if train else None, config.model.p_drop, extras
     )
-    num_workers, seed = config.train.num_workers, config.seed
+    num_workers, seed, limit = config.train.num_workers, config.seed, config.train.worker_timeout_s
     position = _begun(position, max(1, num_workers))
     dataset: Dataset
     if is_stream(source):
@@ -330,9 +368,11 @@ def make_loader(
         multiprocessing_context=worker_context(num_workers),
         generator=torch.Generator(),  # reading must not move the random state of whoever trains
         prefetch_factor=_PREFETCH if num_workers else None,
+        timeout=min(_POLL_S, limit) if num_workers else 0,
         pin_memory=pin_memory,
     )
-    return Loader(source, loader, train=train, max_bad=config.train.max_bad_samples, position=position)
+    max_bad = config.train.max_bad_samples
+    return Loader(source, loader, train=train, max_bad=max_bad, timeout_s=limit, position=position)
 
 
 def _begun(position: dict | None, workers: int) -> dict:

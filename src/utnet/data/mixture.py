@@ -9,7 +9,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from utnet.data.source import BadSample, Source, StreamSource, epoch_order, is_stream
+from utnet.data.source import BadSample, Source, StreamSource, epoch_order, is_stream, read_sample
 from utnet.errors import InputError
 from utnet.types import Sample
 
@@ -117,14 +117,7 @@ def _one_pass(
             yield from (partial(_given, item) for item in source.stream(**share))
         return
     order = epoch_order(len(source), seed=seed, epoch=epoch)  # type: ignore[arg-type]
-    yield from (partial(_read, source, int(index)) for index in order[part::num_parts])  # type: ignore[arg-type]
-
-
-def _read(source: Source, index: int) -> Sample | BadSample:
-    try:
-        return source[index]
-    except InputError as error:
-        return BadSample(source.key(index), str(error))
+    yield from (partial(read_sample, source, int(index)) for index in order[part::num_parts])  # type: ignore[arg-type]
 
 
 def _given(item: Sample | BadSample) -> Sample | BadSample:

@@ -11,7 +11,7 @@ from typing import Protocol, TypeGuard
 
 import numpy as np
 
-from utnet.errors import InputError
+from utnet.errors import InputError, as_input_error
 from utnet.types import Sample
 
 DEPTH_FACTOR = 4.0
@@ -50,10 +50,32 @@ class Source(Protocol):
 
 @dataclass(frozen=True)
 class BadSample:
-    """A sample that could not be read, and why (a message that names the file)."""
+    """A sample that could not be read, and why (a message that names the file); `missing`: there is no such file."""
 
     key: str
     message: str
+    missing: bool = False
+
+
+def bad_sample(key: str, error: Exception) -> BadSample:
+    """A sample that raised: with an InputError's own message, or with the kind and first line of anything else."""
+    return BadSample(key, str(as_input_error(error, key)), isinstance(error.__cause__, FileNotFoundError))
+
+
+def read_sample(source: Source, index: int) -> Sample | BadSample:
+    """A sample, or why it cannot be read: whatever one sample raises, the others are read."""
+    try:
+        return source[index]
+    except Exception as error:
+        return bad_sample(key_of(source, index), error)
+
+
+def key_of(source: Source, index: int) -> str:
+    """The sample's key, or its number where even the key cannot be read."""
+    try:
+        return source.key(index)
+    except Exception:
+        return f"{source.name}: sample {index}"
 
 
 class StreamSource(Protocol):

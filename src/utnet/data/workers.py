@@ -45,14 +45,19 @@ if sys.platform == "linux":
     @cache
     def _end_workers_at_exit(pid: int) -> None:
         """Once a process: at its exit multiprocessing would send SIGTERM to the workers, and wait for them forever."""
-        Finalize(None, _end_workers, exitpriority=0)
+        Finalize(None, end_workers, exitpriority=0)
 
-    def _end_workers() -> None:
+    def end_workers() -> None:
+        """Kills them, also those that hang; torch would wait for them, one after the other."""
         workers = [child for child in multiprocessing.active_children() if isinstance(child, _Worker)]
         if workers and threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch's handler would take their end for a fault
         for worker in workers:
             worker.kill()
+else:
+
+    def end_workers() -> None:
+        """Nothing: torch ends them."""
 
 
 def worker_context(num_workers: int) -> BaseContext | None:

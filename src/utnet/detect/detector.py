@@ -1,4 +1,4 @@
-"""`HandDetector`: a picture in, its hands out."""
+"""`HandDetector`: pictures to detected hands."""
 
 from __future__ import annotations
 
@@ -22,53 +22,54 @@ from utnet.errors import InputError
 from utnet.geometry import box_of
 
 _PRESENT = 0.5
-"""Lowest presence of a hand. Of 600 random regions of pictures without hands the network finds none that likely."""
+"""Lowest presence of a hand; none of 600 random regions of pictures without hands reaches it."""
 _SURE_PALM = 0.5
-"""Palms above this score are hands of their own even where they overlap another hand; other places are only hints."""
+"""Palms above this score are separate hands even where they overlap another hand; weaker candidates are hints."""
 _SURE_HINT = 0.85
-"""Lowest presence of a hand that was found by a hint."""
+"""Lowest presence of a hand found by a hint."""
 _BOX_SCALE = 1.6
-"""Side of the region in which a hand is looked for over the longer side of its tight box."""
+"""Side of the searched region over the longer side of a hand's tight box."""
 _BOX_PALM = 0.3
-"""Lowest score of a palm that turns the region of a user's box."""
+"""Lowest score of a palm that determines the orientation of the region of a user's box."""
 _GOOD_FIT = 0.5
-"""Presence times overlap with the box from which on a palm's hand is the box's, and no turns are tried."""
+"""Presence times overlap above which a palm's hand is accepted for a box, without trying other orientations."""
 _SECOND_LOOKS = 2
-"""So many of the four turns of a box are looked at again, the best ones."""
+"""Number of orientations of a box, of four, that get a second pass."""
 _TURNS = tuple(k * math.pi / 2 for k in range(4))
 _FARTHER = 1.5
-"""The palm detector misses hands that fill the picture: where it finds none it also sees the picture with a margin."""
+"""The palm detector misses hands that fill the picture: without a detection it also runs on the picture with a
+margin."""
 _APART = 20.0
-"""Two looks whose landmarks are farther apart than this, in percent of the box, do not show the same hand."""
+"""Distance of two passes' landmarks, in percent of the box, above which they are not of the same hand."""
 _PALM_JOINTS = (0, 5, 9, 13, 17)
 _LARGEST_PX = 2048
-"""Larger pictures are shrunk to this before hands are looked for."""
+"""Larger pictures are shrunk to this size for detection."""
 _WEAK_BOX = 0.1
 """Lowest score of the second detector."""
 _SURE_BOX = 0.2
-"""Lowest score of a box of the second detector that is looked at in four turns."""
+"""Lowest score of a box of the second detector that is searched in four orientations."""
 _SMALL, _ENLARGED = 0.15, 4.0
-"""Boxes of the second detector smaller than this share of the picture are only where the palm detector looks again, at
-a square so many times as large."""
+"""Boxes of the second detector smaller than this share of the picture are searched by the palm detector, in a square
+this many times as large."""
 _SAME_HAND = 0.3
-"""Two answers are one hand where their landmarks are on average nearer than this share of the hand's size."""
+"""Mean distance of landmarks, in sizes of the hand, below which two detections are one hand."""
 _PART = 0.25
-"""A hand in the box of another that has less than this share of its area is a part of it."""
+"""A hand inside the box of another with less than this share of its area is a part of it."""
 _EXPLAINED = 0.6
-"""A box of the second detector of which more than this share lies in a found hand's box is not looked at again."""
+"""Boxes of the second detector with more than this share inside a found hand's box are skipped."""
 _CONTAINED = 0.65
-"""A hint's hand with more than this share of its box (or the other's) in common with a found hand is that hand."""
+"""Intersection over the smaller box above which a hint's hand is one that was found already."""
 
 
 class HandDetector:
-    """Hands of a picture: MediaPipe's palm detector and landmark network, and a second detector for the rest.
+    """Detects hands: MediaPipe's palm detector and landmark network, and a second detector for hands without a palm.
 
-    The palm detector looks at the whole picture (and at tiles of a large one); what it says is only a place to look
-    at, as are the boxes of the second detector. The landmark network decides whether a hand is there, twice: in that
-    place, and in the tighter region of its own landmarks. Calls from several threads at once are safe.
+    The palm detector runs on the picture (and on tiles of a large one). Its palms and the second detector's boxes are
+    candidate regions, which the landmark network accepts or rejects in two passes: in the region, and in the tighter
+    region of its own landmarks. Calls from several threads at once are safe.
 
     Args:
-        threads: of ONNX Runtime; None: the cores this process may use, at most 4.
+        threads: of ONNX Runtime; None: the cores available to this process, at most 4.
 
     Raises:
         InputError: a network's file is missing.
@@ -80,7 +81,7 @@ class HandDetector:
         self._second = SecondDetector(threads=threads, threshold=_WEAK_BOX)
 
     def __call__(self, image_rgb: np.ndarray) -> list[Detection]:
-        """The hands of (H, W, 3) uint8, best first; an empty list where there are none.
+        """Returns the hands of an (H, W, 3) uint8 RGB picture, best first; empty without hands.
 
         Raises:
             ValueError: a picture of another shape or type.
@@ -88,7 +89,7 @@ class HandDetector:
         return [as_detection(hand) for hand in self.find(image_rgb)]
 
     def find(self, image_rgb: np.ndarray, *, quick: bool = False) -> list[Landmarks]:
-        """What `__call__` finds, as the landmark network says it; `quick`: only palms in the whole picture."""
+        """The hands of `__call__` as `Landmarks`; `quick`: only palms of the picture, without tiles and hints."""
         _check_picture(image_rgb)
         height, width = image_rgb.shape[:2]
         scale = min(1.0, _LARGEST_PX / max(height, width))
@@ -102,8 +103,8 @@ class HandDetector:
         return _best_first(hands)
 
     def _find(self, image_rgb: np.ndarray, quick: bool, squares: Iterable[Region]) -> list[Landmarks]:
-        """The hands of a picture that is not too large: of palms in the whole and in squares of it, then what is seen
-        once these are hidden, then hints (weak palms, the second detector's boxes, a hand that fills the picture)."""
+        """The hands of a picture of at most `_LARGEST_PX`: of palms in the picture and in squares of it, then of palms
+        after hiding these, then of hints (weak palms, the second detector's boxes, a hand that fills the picture)."""
         found: list[Landmarks] = []
         weak = self._search(image_rgb, [whole(image_rgb)], found)
         if quick:
@@ -125,12 +126,12 @@ class HandDetector:
                 self._search(rest_rgb, _turned(box, _ENLARGED)[:1], found)
             elif score >= _SURE_BOX:
                 self._add_hints(rest_rgb, _turned(box), found)
-        if not found:  # a hand that fills the picture is too large for both
+        if not found:  # a hand that fills the picture is too large for both detectors
             self._add_hints(image_rgb, _turned(np.array([0, 0, width, height]) - 0.5, 1.0), found)
         return found
 
     def _search(self, image_rgb: np.ndarray, squares: Iterable[Region], found: list[Landmarks]) -> list[Palm]:
-        """Adds the hands of sure palms in some squares, and returns the other palms."""
+        """Adds the hands of confident palms in the squares; returns the other palms."""
         palms = [palm for square in squares for palm in self._palms(image_rgb, square)]
         for palm in palms:
             if palm.score >= _SURE_PALM and not any(_accounts(hand, palm) for hand in found):
@@ -140,12 +141,12 @@ class HandDetector:
     def in_boxes(
         self, image_rgb: np.ndarray, boxes: Sequence[Sequence[float]], sides: Sequence[str] | None = None
     ) -> list[Detection]:
-        """The hand in each box, whatever its score (the presence of a hand), in the boxes' order.
+        """Returns one hand for each box, in their order, whatever its score (the presence of a hand).
 
         Args:
             image_rgb: (H, W, 3) uint8.
             boxes: tight boxes x0, y0, x1, y1 in pixels.
-            sides: "right" or "left" for each box; None: as the network says.
+            sides: "right" or "left" for each box; None: predicted.
 
         Raises:
             InputError: an empty box, or sides that are not one for each box.
@@ -164,13 +165,13 @@ class HandDetector:
         return [as_detection(self._in_box(image_rgb, box, side), side=side) for box, side in pairs]
 
     def follow(self, image_rgb: np.ndarray, joints_px: np.ndarray) -> Landmarks | None:
-        """The hand whose landmarks (21, 2) were about here a moment ago; None where there is none."""
+        """Returns the hand near the landmarks (21, 2) of the previous frame, or None."""
         hand = self._landmarks(image_rgb, region_of_landmarks(joints_px))
         return hand if hand.presence >= _PRESENT else None
 
     def in_region(self, image_rgb: np.ndarray, region: Region) -> Landmarks | None:
-        """The hand in a region, seen again in the region of its own landmarks, and once more where the looks are not of
-        one hand; None where there is none, or the looks still disagree."""
+        """Returns the hand in a region after a second pass in the region of its own landmarks, and a third if the two
+        disagree; None without a hand, or if they still disagree."""
         first = self._landmarks(image_rgb, region)
         if first.presence < _PRESENT:
             return None
@@ -184,8 +185,8 @@ class HandDetector:
         return None
 
     def _in_box(self, image_rgb: np.ndarray, box: np.ndarray, side: str | None = None) -> Landmarks:
-        """The most likely hand in a box, always seen twice: a region that is upside down shows the other side. Palms
-        in the box say how the hand is turned; without one that leads to a hand four turns are tried."""
+        """The most likely hand in a box, always with a second pass: in a region upside down the side is reversed. Palms
+        in the box give the orientation; if none leads to a hand, four orientations are tried."""
         regions = [region_of_palm(palm) for palm in self._palms(image_rgb, _turned(box)[0]) if palm.score >= _BOX_PALM]
         firsts = [self._landmarks(image_rgb, region) for region in regions]
         hands = [self._seen_in_box(image_rgb, box, side, first) for first in firsts]
@@ -196,15 +197,15 @@ class HandDetector:
         return max(hands, key=lambda hand: _fit(hand, box, side))
 
     def _seen_in_box(self, image_rgb: np.ndarray, box: np.ndarray, side: str | None, first: Landmarks) -> Landmarks:
-        """A hand seen again; where the second look leaves the box the first one's landmarks stay."""
+        """The hand of a second pass; if that leaves the box, the first one's landmarks are kept."""
         hand = look_again(self._landmarks, image_rgb, first)
         if _fit(hand, box, side) < 0.5 * _fit(first, box, side):
             return replace(first, right=hand.right, agreement=hand.agreement)
         return hand
 
     def _add_palm(self, image_rgb: np.ndarray, palm: Palm, found: list[Landmarks]) -> None:
-        """Adds the hand of a palm. Where hands are folded into each other the landmarks may slip to the other hand;
-        then the region is turned a little, until they stay."""
+        """Adds the hand of a palm. With clasped hands the landmarks may drift to the other hand; then slightly rotated
+        regions are tried."""
         region = region_of_palm(palm)
         for turn in (0.0, math.pi / 6, -math.pi / 6):
             hand = self.in_region(image_rgb, replace(region, angle_rad=region.angle_rad + turn))
@@ -213,15 +214,15 @@ class HandDetector:
                 return
 
     def _add_hidden(self, rest_rgb: np.ndarray, found: list[Landmarks]) -> None:
-        """Adds hands beside, behind and in found ones: palms of the picture in which these are hidden. In the picture
-        itself their landmarks would slip to the found hand."""
+        """Adds hands next to, behind and inside found ones: palms of the picture in which these are hidden, since in
+        the original picture their landmarks would drift to the found hand."""
         for palm in self._palms(rest_rgb):
             hand = self.in_region(rest_rgb, region_of_palm(palm)) if palm.score >= _SURE_PALM else None
             if hand and _accounts(hand, palm) and not any(_hides(other, hand) for other in found):
                 found.append(hand)
 
     def _add_hints(self, image_rgb: np.ndarray, regions: Sequence[Region], found: list[Landmarks]) -> None:
-        """Adds hands of regions that may or may not show one, the likeliest first."""
+        """Adds hands of uncertain regions, the likeliest first."""
         hands = [hand for region in regions if (hand := self.in_region(image_rgb, region))]
         for hand in sorted(hands, key=lambda hand: -hand.presence):
             if hand.presence >= _SURE_HINT and not any(_hides(other, hand) for other in found):
@@ -236,7 +237,7 @@ def _check_picture(image_rgb: np.ndarray) -> None:
 def as_detection(
     hand: Landmarks, *, side: str | None = None, side_probability: float = 1.0, track: int | None = None
 ) -> Detection:
-    """What the landmark network said, with its side, or one that is known with a probability."""
+    """Converts landmarks to a detection, with the predicted side, or a given one and its probability."""
     if side is None:
         side, side_probability = "right" if hand.right >= 0.5 else "left", max(hand.right, 1 - hand.right)
     return Detection(
@@ -252,38 +253,38 @@ def as_detection(
 
 
 def same_hand(a: np.ndarray, b: np.ndarray) -> bool:
-    """Whether two sets of landmarks (21, 2) lie on one hand: near to each other for their size."""
+    """Whether two sets of landmarks (21, 2) are of one hand: their distance is small for their size."""
     size = min(float(np.sqrt(np.prod(np.ptp(joints, 0)))) for joints in (a, b))
     return float(np.linalg.norm(a - b, axis=1).mean()) < _SAME_HAND * size
 
 
 def _accounts(hand: Landmarks, palm: Palm) -> bool:
-    """Whether a hand is the hand of a palm: its own palm's middle lies in the palm's box."""
+    """Whether a hand belongs to a palm: the middle of its palm lies in the palm's box."""
     x, y = hand.joints_px[list(_PALM_JOINTS)].mean(0)
     x0, y0, x1, y1 = palm.box_px
     return bool(x0 < x < x1 and y0 < y < y1)
 
 
 def _repeats(hand: Landmarks, other: Landmarks) -> bool:
-    """Whether a hand is a found one again, or only a part of it (a fingertip may look like a fist)."""
+    """Whether a hand duplicates a found one or is a part of it (a fingertip can resemble a fist)."""
     box, found = box_of(hand.joints_px), box_of(other.joints_px)
     part = np.prod(np.ptp(hand.joints_px, 0)) < _PART * np.prod(np.ptp(other.joints_px, 0))
     return same_hand(hand.joints_px, other.joints_px) or bool(part and covered(box, found) > 0.5)
 
 
 def _hides(found: Landmarks, hand: Landmarks) -> bool:
-    """Whether a hand of a hint may be a found one: most of one's box lies in the other's."""
+    """Whether a hint's hand may be a found one: most of one's box lies in the other's."""
     return contained(box_of(hand.joints_px), box_of(found.joints_px)) >= _CONTAINED
 
 
 def _fit(hand: Landmarks, box: np.ndarray, side: str | None) -> float:
-    """How well a hand answers for a box that a user gave."""
+    """How well a hand matches a box given by the user: presence times overlap, less for the other side."""
     likely = {"right": hand.right, "left": 1 - hand.right, None: 1.0}[side]
     return hand.presence * overlap(box_of(hand.joints_px), box) * likely
 
 
 def _turned(box: np.ndarray, scale: float = _BOX_SCALE) -> list[Region]:
-    """Four regions round a tight box of a hand that may point anywhere."""
+    """Regions around a tight box in four orientations."""
     x, y = (float(v) for v in (box[:2] + box[2:]) / 2)
     side = float((box[2:] - box[:2]).max()) * scale
     return [Region(x, y, side, angle) for angle in _TURNS]

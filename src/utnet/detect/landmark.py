@@ -14,14 +14,14 @@ SIZE_PX = 224
 
 @dataclass(frozen=True)
 class Landmarks:
-    """What the network says of one region.
+    """Output of the network for one region.
 
     Attributes:
         joints_px: (21, 2) in the picture, OpenPose-21.
-        joints_m: (21, 3) metres round the hand's middle, axes as the picture's (x right, y down, z forward).
-        presence: in [0, 1], that the region shows a hand.
-        right: in [0, 1], that it is a right hand (in an ordinary picture, not a mirror's).
-        agreement: mean distance from the landmarks of an earlier look, in percent of the box; None of a single look.
+        joints_m: (21, 3) metres from the hand's middle, axes as the picture's (x right, y down, z forward).
+        presence: in [0, 1], probability of a hand.
+        right: in [0, 1], probability of a right hand (in an ordinary picture, not mirrored).
+        agreement: mean distance from the landmarks of an earlier pass, in percent of the box; None for a single pass.
     """
 
     joints_px: np.ndarray
@@ -31,7 +31,7 @@ class Landmarks:
     agreement: float | None = None
 
     def resized(self, x: float, y: float) -> Landmarks:
-        """The same hand in the picture made x times wider and y times higher: edges stay edges."""
+        """The same hand in the picture scaled by x and y; pixel edges map to edges."""
         scale = np.array([x, y])
         return replace(self, joints_px=(self.joints_px + 0.5) * scale - 0.5)
 
@@ -47,7 +47,7 @@ class LandmarkNetwork:
         self._session = open_network("landmark", threads=threads)
 
     def __call__(self, image_rgb: np.ndarray, region: Region) -> Landmarks:
-        """Landmarks in (H, W, 3) uint8, whether there is a hand (`presence`) or not."""
+        """Predicts landmarks in (H, W, 3) uint8, also where there is no hand (see `presence`)."""
         picture = region.cut(image_rgb, SIZE_PX).astype(np.float32) / 255
         points, presence, right, world = run(self._session, picture)
         A = region.to_picture(SIZE_PX)
@@ -62,6 +62,6 @@ class LandmarkNetwork:
         )
 
     def mirrored_right(self, image_rgb: np.ndarray, region: Region) -> float:
-        """Probability of a right hand in a region, by its mirror image."""
+        """Probability of a right hand in a region, predicted from its mirror image."""
         _, _, left, _ = run(self._session, region.cut(image_rgb, SIZE_PX)[:, ::-1].astype(np.float32) / 255)
         return 1 - float(left[0])

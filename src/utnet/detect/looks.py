@@ -1,4 +1,4 @@
-"""Several looks at one hand: where it is, its side, and how far to trust them."""
+"""Several passes over one hand combined: landmarks, side and its calibrated probability."""
 
 from __future__ import annotations
 
@@ -13,23 +13,24 @@ from utnet.detect.regions import region_of_landmarks
 from utnet.geometry import normalized_distance_percent
 
 FIRST_WEIGHT, SECOND_WEIGHT, MIRROR_WEIGHT, FLATTENING = 0.47, 0.93, 1.0, 0.116
-"""Weights of the looks' logits of handedness; their sum is divided by 1 + `FLATTENING` for each percent of the box
-between the first two looks. Fitted by maximum likelihood on drawn hands; benchmarks/detect.py checks them on others."""
+"""Weights of the passes' logits of handedness; their sum is divided by 1 + `FLATTENING` x distance of the first two
+passes in percent of the box. Fitted by maximum likelihood on drawn hands; benchmarks/detect.py checks them on
+others."""
 _LARGEST_LOGIT = 9.0
 
 
 def look_again(network: LandmarkNetwork, image_rgb: np.ndarray, first: Landmarks) -> Landmarks:
-    """A hand seen again in the region of its own landmarks, and its side by both looks.
+    """A second pass in the region of a hand's own landmarks, with its side by both passes.
 
-    Where these leave the side in doubt, the mirror image of the region is looked at, too.
+    If the side remains doubtful, the mirror image of the region is used as a third.
 
     Args:
-        network: sees.
+        network: the landmark network.
         image_rgb: (H, W, 3) uint8.
         first: the hand in another region.
 
     Returns:
-        The second look's landmarks and presence, with `right` of all looks, calibrated, and `agreement`.
+        The second pass's landmarks and presence, with the calibrated `right` of all passes and `agreement`.
     """
     region = region_of_landmarks(first.joints_px)
     second = network(image_rgb, region)
@@ -42,13 +43,13 @@ def look_again(network: LandmarkNetwork, image_rgb: np.ndarray, first: Landmarks
 
 
 def right_probability(first: float, second: float, agreement: float, mirrored: float = 0.5) -> float:
-    """Probability of a right hand: a logistic regression on the looks, flatter where they disagree.
+    """Probability of a right hand: a logistic regression on the passes, flatter where they disagree.
 
     Args:
-        first: probability of a right hand by the first look.
+        first: probability of a right hand by the first pass.
         second: by the second.
         agreement: mean distance of their landmarks in percent of the box.
-        mirrored: by the look at the mirror image, 0.5 where there is none.
+        mirrored: by the mirror image, 0.5 without.
     """
     weighted = FIRST_WEIGHT * _logit(first) + SECOND_WEIGHT * _logit(second) + MIRROR_WEIGHT * _logit(mirrored)
     return 1 / (1 + math.exp(-weighted / (1 + FLATTENING * agreement)))

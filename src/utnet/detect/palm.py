@@ -30,7 +30,7 @@ class PalmDetector:
         self.threshold = threshold
 
     def __call__(self, image_rgb: np.ndarray, region: Region | None = None) -> list[Palm]:
-        """Palms of (H, W, 3) uint8, best first, in its pixels; `region`: where to look (None: the whole picture)."""
+        """Palms of (H, W, 3) uint8, best first, in its pixels; `region`: the searched square (None: the picture)."""
         region = region or whole(image_rgb)
         picture = region.cut(image_rgb, SIZE_PX, border=cv2.BORDER_CONSTANT).astype(np.float32) / 255
         raw, logits = run(self._session, picture)
@@ -42,8 +42,8 @@ class PalmDetector:
 
 
 def _palm(points: np.ndarray, score: float, region: Region) -> Palm:
-    """A palm of (9, 2) points in the picture. Its box is a square, and stays one with the picture's axes where the
-    region is turned."""
+    """A palm from (9, 2) points in the picture. Its box is a square along the picture's axes, also for a rotated
+    region."""
     cos, sin = math.cos(region.angle_rad), math.sin(region.angle_rad)
     half = (points[1] - points[0]) @ np.array([[cos, -sin], [sin, cos]]) / 2
     middle = points[:2].mean(0)

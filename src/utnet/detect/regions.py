@@ -1,6 +1,6 @@
-"""Turned squares of a picture: where a network looks, and the way back.
+"""Rotated squares of a picture: crops for the networks and the transform back.
 
-A region's square has its hand upright: the direction from the wrist to the fingers points to the top of its crop.
+The hand is upright in a region's crop: the direction from the wrist to the fingers points to the top.
 """
 
 from __future__ import annotations
@@ -13,23 +13,23 @@ import numpy as np
 
 _PALM_SCALE, _PALM_SHIFT = 2.6, -0.5
 _LANDMARK_SCALE, _LANDMARK_SHIFT = 2.0, -0.1
-"""MediaPipe's regions: side over the longer side of the box that they are made of, and how far the centre moves, in
-heights of that box (negative: to the fingers)."""
+"""MediaPipe's regions: side over the longer side of the landmarks' box, and shift of the centre in heights of that box
+(negative: towards the fingers)."""
 _STEADY = (0, 1, 2, 3, 5, 6, 9, 10, 13, 14, 17, 18)
-"""OpenPose-21 joints that say where a hand is: without the last two of each finger, as MediaPipe takes them."""
+"""OpenPose-21 joints that define a hand's region: without the last two of each finger, as in MediaPipe."""
 _SHRINK_BELOW = 0.5
-"""Scale below which bilinear samples would skip pixels, so the picture is shrunk by areas first."""
+"""Scale below which bilinear sampling would skip pixels, so the picture is first shrunk by area averaging."""
 
 
 @dataclass(frozen=True)
 class Region:
-    """A turned square.
+    """A rotated square.
 
     Attributes:
         x: centre in pixels of the picture, pixel (0, 0) centred at 0.0.
         y: the same.
         side_px: length of its sides.
-        angle_rad: of the turn from the picture's axes to the region's, positive from x towards y.
+        angle_rad: rotation from the picture's axes to the region's, positive from x towards y.
     """
 
     x: float
@@ -45,7 +45,7 @@ class Region:
         return np.array([[cos, -sin, self.x - (cos - sin) * middle], [sin, cos, self.y - (sin + cos) * middle]], float)
 
     def cut(self, image_rgb: np.ndarray, size_px: int, *, border: int = cv2.BORDER_REPLICATE) -> np.ndarray:
-        """(S, S, 3) uint8: what the region shows; outside the picture by OpenCV's `border`."""
+        """(S, S, 3) uint8 crop of the region; outside the picture by OpenCV's `border`."""
         to_picture = self.to_picture(size_px)
         scale = size_px / self.side_px
         if scale < _SHRINK_BELOW:
@@ -57,7 +57,7 @@ class Region:
 
 @dataclass(frozen=True)
 class Palm:
-    """A palm (without the fingers) as the palm detector sees it.
+    """A palm (without the fingers), output of the palm detector.
 
     Attributes:
         box_px: (4,) x0, y0, x1, y1, a square.
@@ -71,8 +71,8 @@ class Palm:
 
 
 def _shrunk_around(region: Region, image_rgb: np.ndarray, scale: float) -> tuple[np.ndarray, np.ndarray]:
-    """The part of the picture that a region can see, shrunk by areas to about the crop's resolution, and the (2, 3)
-    affine from the picture's pixels to its."""
+    """The part of the picture around a region, shrunk by area averaging to about the crop's resolution, and the (2, 3)
+    affine from the picture's pixels to its pixels."""
     height, width = image_rgb.shape[:2]
     half = region.side_px * math.sqrt(0.5) + 1 / scale
     x0, x1 = (int(np.clip(region.x + sign * half, 0, width - 1)) for sign in (-1, 1))
@@ -86,15 +86,14 @@ def _shrunk_around(region: Region, image_rgb: np.ndarray, scale: float) -> tuple
 
 
 def region_of_palm(palm: Palm) -> Region:
-    """Where the landmark network looks for the hand of a palm."""
+    """Region of the landmark network for a palm."""
     angle = _upright(palm.keypoints_px[0], palm.keypoints_px[2])
     low, high = palm.box_px[:2], palm.box_px[2:]
     return _grown((low + high) / 2, high - low, angle, scale=_PALM_SCALE, shift=_PALM_SHIFT)
 
 
 def region_of_landmarks(joints_px: np.ndarray) -> Region:
-    """Where the landmark network looks for a hand whose landmarks (21, 2) are known, from before or from another
-    region."""
+    """Region of the landmark network for a hand with known landmarks (21, 2)."""
     knuckles = (joints_px[5] + joints_px[13]) / 4 + joints_px[9] / 2
     angle = _upright(joints_px[0], knuckles)
     cos, sin = math.cos(angle), math.sin(angle)
@@ -113,6 +112,6 @@ def _grown(centre: np.ndarray, size: np.ndarray, angle: float, *, scale: float, 
 
 
 def _upright(wrist: np.ndarray, knuckle: np.ndarray) -> float:
-    """The turn (rad) of the region in which the knuckle is above the wrist."""
+    """Rotation (rad) of the region in which the knuckle is above the wrist."""
     x, y = knuckle - wrist
     return math.atan2(x, -y)

@@ -1,11 +1,11 @@
-"""How far the detector's landmarks are from the joints of a hand, measured on drawn hands; numpy only.
+"""Errors of the detector's landmarks against the joints of a hand, measured on drawn hands; numpy only.
 
-`residuals.npz` (made by `tools/build_residuals.py`) contains whole residual vectors: the errors of all 21 landmarks of
-one hand, in the picture and in relative 3D, together. Errors of one hand go together (a finger taken for its neighbour,
-the knuckles of a back that collapse), so a hand gets the vector of one measured hand with a similar view and similar
-bends instead of independent noise.
+`residuals.npz` (made by `tools/build_residuals.py`) contains residual vectors: the errors of all 21 landmarks of one
+hand, in the picture and in relative 3D. Errors within a hand are correlated (a finger confused with its neighbour,
+collapsed knuckles on the back of a hand), so a hand is given the vector of one measured hand with a similar view and
+similar bends instead of independent noise.
 
-A residual is expressed in the view: the camera turned, without roll, until its axis meets the middle of the hand.
+A residual is expressed in the view: the camera rotated, without roll, until its axis meets the middle of the hand.
 
 - In the picture: x / z and y / z of the landmark minus those of the joint, times the hand's distance over its palm's
   length: errors at the hand in palm lengths.
@@ -32,16 +32,16 @@ PATH = ASSETS / "residuals.npz"
 PALM_M = 0.09
 """Unit of the relative 3D residuals, about the palm length of the average hand."""
 STEP = 0.01
-"""Of the stored residuals, in palm lengths; they end at 1.27."""
+"""Quantisation step of the stored residuals, in palm lengths; they are bounded by 1.27."""
 _KNUCKLES = (5, 9, 13, 17)
 _VIEW_WIDTH, _BEND_WIDTH = 0.25, 0.9
-"""Distances that count alike when a neighbour is chosen: between view directions (unit vectors in the palm's frame)
-and between the total bends of a finger (rad)."""
+"""Units of the nearest-neighbour metric: for view directions (unit vectors in the palm's frame) and for the total bends
+of a finger (rad)."""
 
 
 @dataclass(frozen=True)
 class Conditions:
-    """What residuals depend on, of B hands.
+    """View and pose of B hands, on which their residuals depend.
 
     Attributes:
         frame: (B, 3, 3) the palm's axes in the view as columns: wrist to knuckles, little to index knuckle, normal.
@@ -63,7 +63,7 @@ class Conditions:
         return cls(frame, np.arccos(np.clip((bones[:, :, 1:] * bones[:, :, :-1]).sum(-1), -1, 1)).sum(-1))
 
     def features(self) -> np.ndarray:
-        """(B, 8) such that near hands have similar residuals up to a turn in the picture."""
+        """(B, 8) features: near hands have similar residuals up to a rotation in the picture."""
         return np.concatenate([self.frame[:, 2] / _VIEW_WIDTH, self.bends / _BEND_WIDTH], 1)
 
 
@@ -74,7 +74,7 @@ class DetectorResiduals:
     Attributes:
         points: (N, 21, 2) in the picture, palm lengths.
         joints: (N, 21, 3) relative 3D, palm lengths.
-        presence: (N,) in [0, 1], as the landmark network said.
+        presence: (N,) in [0, 1], the landmark network's.
         conditions: of the measured hands.
         covariance: (105, 105) of all measured hands' vectors (of which these are a part), `canonical`.
     """
@@ -87,10 +87,10 @@ class DetectorResiduals:
 
     @classmethod
     def load(cls, path: Path = PATH) -> DetectorResiduals:
-        """The table that ships with the package.
+        """Loads the bundled table.
 
         Raises:
-            InputError: the file is not there.
+            InputError: the file is missing.
         """
         if not path.is_file():
             raise InputError(f"{path}: is missing; install utnet again, or make it with tools/build_residuals.py")
@@ -102,7 +102,7 @@ class DetectorResiduals:
         return cls(vectors[..., :2], vectors[..., 2:], presence, Conditions(frame, bends), covariance)
 
     def save(self, path: Path) -> None:
-        """Writes what `load` reads: vectors in int8 steps, the rest in half precision."""
+        """Writes a file for `load`: vectors as int8, the rest in half precision."""
         vectors = np.concatenate([self.points, self.joints], -1)
         with path.open("wb") as file:
             np.savez_compressed(
@@ -126,8 +126,8 @@ class DetectorResiduals:
     def sample(
         self, rng: np.random.Generator, hands: Conditions, *, candidates: int = 1024
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """A measured vector for each of B hands: the nearest in view and bends of `candidates` drawn ones, turned in
-        the picture as the hand is.
+        """A measured vector for each of B hands: the nearest in view and bends of `candidates` random ones, rotated in
+        the picture like the hand.
 
         Returns:
             points (B, 21, 2) and joints (B, 21, 3) in palm lengths, presence (B,).
@@ -141,8 +141,8 @@ class DetectorResiduals:
         return points, joints, self.presence[nearest]
 
     def moments(self, hand: Conditions, *, neighbours: int = 200) -> tuple[np.ndarray, np.ndarray]:
-        """Mean (21, 5) and covariance (21, 5, 5) of the residuals of hands like one hand (B = 1), turned in the picture
-        as it is: x, y in the picture, then x, y, z in relative 3D, in palm lengths."""
+        """Mean (21, 5) and covariance (21, 5, 5) of the residuals of the hands nearest to one hand (B = 1), rotated in
+        the picture like it: x, y in the picture, then x, y, z in relative 3D, in palm lengths."""
         table, wanted = self.conditions.features(), hand.features()
         near = np.argsort(((table - wanted) ** 2).sum(1), kind="stable")[:neighbours]
         frame = np.broadcast_to(hand.frame, (len(near), 3, 3))
@@ -153,8 +153,8 @@ class DetectorResiduals:
         return mean, np.einsum("nja,njb->jab", off, off) / (len(near) - 1)
 
     def means(self, *, neighbours: int = 50) -> np.ndarray:
-        """(N, 21, 5) mean residuals of the hands like each measured one (itself included), turned in the picture as it
-        is: what of a residual is the detector's habit and not chance."""
+        """(N, 21, 5) mean residuals of the hands nearest to each measured one (itself included), rotated in the picture
+        like it: the systematic part of the residuals."""
         features = self.conditions.features().astype(np.float32)
         squares, means = (features * features).sum(1), np.empty((len(self), NUM_JOINTS, 5), np.float32)
         for i, one in enumerate(features):
@@ -167,12 +167,12 @@ class DetectorResiduals:
     def observe(
         self, rng: np.random.Generator, joints_cam_m: np.ndarray, *, candidates: int = 1024
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Landmarks as the detector would give them.
+        """Simulates the detector's landmarks.
 
         Args:
-            rng: of the choice of residuals.
+            rng: for the choice of residuals.
             joints_cam_m: (B, 21, 3) true joints of right hands in the camera.
-            candidates: as `sample` takes it.
+            candidates: as in `sample`.
 
         Returns:
             rays (B, 21, 3) towards the landmarks in the camera, z = 1 (`geometry.project` them with K_px), relative 3D
@@ -223,7 +223,7 @@ def palm_length(joints_m: np.ndarray) -> np.ndarray:
 def _turned(
     points: np.ndarray, joints: np.ndarray, source: np.ndarray, target: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Residuals turned about the viewing axis so that the palm frames `source` (B, 3, 3) come nearest to `target`."""
+    """Residuals rotated about the viewing axis to align the palm frames `source` (B, 3, 3) with `target`."""
     between = target @ source.swapaxes(1, 2)
     angle = np.arctan2(between[:, 1, 0] - between[:, 0, 1], between[:, 0, 0] + between[:, 1, 1])
     turn = np.zeros((len(points), 3, 3))

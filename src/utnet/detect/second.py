@@ -1,4 +1,4 @@
-"""handtrack.js's SSD: boxes of hands in any pose, for those that the palm detector misses."""
+"""handtrack.js's SSD: boxes of hands in any pose, for hands missed by the palm detector."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _FACE = 4
 
 
 class SecondDetector:
-    """Boxes of hands.
+    """Detects boxes of hands.
 
     Args:
         threads: of ONNX Runtime.
@@ -26,7 +26,8 @@ class SecondDetector:
         self.threshold = threshold
 
     def __call__(self, image_rgb: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Boxes (N, 4) x0, y0, x1, y1 in pixels of (H, W, 3) uint8 and scores (N,), best first; faces are left out."""
+        """Returns boxes (N, 4) x0, y0, x1, y1 in pixels of (H, W, 3) uint8 and scores (N,), best first, without
+        faces."""
         height, width = image_rgb.shape[:2]
         area = cv2.INTER_AREA if max(height, width) > SIZE_PX else cv2.INTER_LINEAR
         picture = cv2.resize(image_rgb, (SIZE_PX, SIZE_PX), interpolation=area).astype(np.float32)

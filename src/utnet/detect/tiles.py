@@ -1,4 +1,4 @@
-"""Where the palm detector looks in a picture, and pictures whose found hands are hidden."""
+"""Squares of a picture for the palm detector, and pictures with found hands hidden."""
 
 from __future__ import annotations
 
@@ -14,12 +14,11 @@ from utnet.detect.palm import whole
 from utnet.detect.regions import Region
 
 _TILED_FROM_PX = 960
-"""Pictures with a longer side than this are also searched in tiles."""
+"""Pictures with a longer side above this are also searched in tiles."""
 _SMALLEST_TILE_PX, _SMALLEST_TILE = 900, 0.75
-"""Tiles of large pictures are halved until they would be smaller than this, or of a long picture than this share of its
-shorter side."""
+"""Lower bounds of the tiles' side: in pixels, and as a share of the picture's shorter side."""
 _TOO_THIN_PX = 32
-"""A picture with a shorter side than this shows no hand."""
+"""Pictures with a shorter side below this are not tiled."""
 _GREY = (128, 128, 128)
 
 
@@ -38,8 +37,8 @@ def tiles(width: int, height: int) -> Iterator[Region]:
 
 
 def hidden(image_rgb: np.ndarray, hands: Sequence[Landmarks]) -> np.ndarray:
-    """The picture (H, W, 3) with the convex hulls of the hands' landmarks painted grey, so that the detectors see what
-    is beside and behind them. Without hands the picture itself is returned."""
+    """The picture (H, W, 3) with the convex hulls of the hands' landmarks painted grey, to detect hands next to and
+    behind them. Without hands the picture itself is returned."""
     if not hands:
         return image_rgb
     picture = image_rgb.copy()
@@ -55,7 +54,7 @@ def farther(image_rgb: np.ndarray, scale: float) -> Region:
 
 
 def _middles(length: int, side: float) -> list[float]:
-    """Middles of the tiles along one axis of the picture: overlapping by at least a quarter, all inside."""
+    """Centres of the tiles along one axis of the picture, overlapping by at least a quarter, all inside."""
     if length <= side:
         return [(length - 1) / 2]
     count = 1 + math.ceil((length - side) / (0.75 * side))

@@ -1,4 +1,4 @@
-"""`HandTracker`: the hands of a video, frame by frame, with numbers that stay."""
+"""`HandTracker`: the hands of a video, frame by frame, with constant numbers."""
 
 from __future__ import annotations
 
@@ -14,30 +14,30 @@ from utnet.detect.landmark import Landmarks
 from utnet.geometry import box_of
 
 _RETRY = 3
-"""Frames between two looks of the detector while a hand is missing."""
+"""Frames between detections while a hand is lost."""
 _FULL = 3
-"""One look in so many is a full one while there are hands."""
+"""Full detection every this many detections while there are hands."""
 _STEADY = 0.5
-"""Share of the newest movement in a track's velocity."""
+"""Weight of the newest movement in a track's velocity."""
 _OTHER_SIDE = 1.0
-"""What another side than the track's costs, in sizes of the hand, when a hand comes back."""
+"""Matching cost of a different side, in sizes of the hand, for a hand that reappears."""
 _FARTHEST = 2.5
-"""A hand that comes back farther from where it is expected than this, in sizes of the hand, is another one."""
+"""Largest matching cost, in sizes of the hand, of a hand that reappears."""
 _OVERLAP = 0.65
-"""A detection whose box has more than this share in common with a followed hand's is that hand."""
+"""Intersection over the smaller box above which a detection is a tracked hand."""
 
 
 @dataclass
 class _Track:
-    """A hand through time.
+    """One hand over time.
 
     Attributes:
-        number: never used again.
-        hand: where it was seen last.
-        velocity_px: (2,) a frame.
+        number: never reused.
+        hand: the latest landmarks.
+        velocity_px: (2,) pixels per frame.
         votes: sum over frames of P(right) - 0.5.
-        num_frames: in which it was seen.
-        unseen: frames since it was seen.
+        num_frames: frames with a detection.
+        unseen: frames since the last detection.
     """
 
     number: int
@@ -58,12 +58,12 @@ class _Track:
 
     @property
     def expected_px(self) -> np.ndarray:
-        """(21, 2) landmarks in the next frame, if the hand moves on as it did; a lost hand slows down."""
+        """(21, 2) landmarks extrapolated to the next frame; the velocity of a lost hand decays."""
         steps = 2 * (1 - 0.5 ** (self.unseen + 1))
         return self.hand.joints_px + self.velocity_px * steps
 
     def cost(self, hand: Landmarks) -> float:
-        """How unlikely it is that this is the hand: its distance in sizes, and its side."""
+        """Matching cost of a detection: distance in sizes of the hand, and a penalty for a different side."""
         size = float(np.sqrt(np.prod(np.ptp(self.hand.joints_px, 0))))
         distance = float(np.linalg.norm(hand.joints_px.mean(0) - self.expected_px.mean(0))) / max(size, 1.0)
         return distance + _OTHER_SIDE * ((hand.right >= 0.5) != (self.votes >= 0))
@@ -76,17 +76,16 @@ class _Track:
 
 
 class HandTracker:
-    """Follows hands by their landmarks and detects anew only now and then; call it once a frame, in order.
+    """Tracks hands by their landmarks; call it once per frame, in order.
 
-    A hand is followed by the landmark network in the region where the last frame's landmarks, moved on, expect it. The
-    detector runs every few frames, and at once when a hand is lost. A lost hand keeps its number for a while: what
-    comes back near where it is expected, on the same side, is the same hand. A hand's side is the majority of its
-    frames.
+    The landmark network runs in the region of the previous frame's landmarks, extrapolated. The detector runs every few
+    frames, and at once when a hand is lost. A lost hand keeps its number for `patience` frames: a hand that reappears
+    near its extrapolated position, on the same side, is the same hand. A hand's side is the majority over its frames.
 
     Args:
-        detector: finds hands.
-        every: frames between two looks of the detector while all hands are followed.
-        patience: frames for which a lost hand is remembered (15: half a second at 30 a second).
+        detector: the detector.
+        every: frames between detections while no hand is lost.
+        patience: frames for which a lost hand keeps its number (15: half a second at 30 per second).
 
     Raises:
         ValueError: `every` or `patience` below 1.
@@ -101,14 +100,14 @@ class HandTracker:
         self._numbers = 0
 
     def __call__(self, image_rgb: np.ndarray) -> list[Detection]:
-        """The hands of the next frame (H, W, 3) uint8, by their numbers; `track` is set."""
+        """Returns the hands of the next frame (H, W, 3) uint8 RGB, in order of their `track`."""
         followed = self._follow(image_rgb)
         self._look(image_rgb, followed)
         self._tracks = [track for track in self._tracks if track.unseen <= self._patience]
         return [track.detection for track in self._tracks if track.unseen == 0]
 
     def _look(self, image_rgb: np.ndarray, followed: list[_Track]) -> None:
-        """Runs the detector if it is time to: in full once in a while, quickly in between and for lost hands."""
+        """Runs the detector when due: the full one at intervals, the quick one in between and for lost hands."""
         self._since_look += 1
         self._since_full += 1
         just_lost = any(track.unseen == 1 for track in self._tracks)
@@ -120,7 +119,7 @@ class HandTracker:
             self._detect(image_rgb, followed, quick=not full)
 
     def _follow(self, image_rgb: np.ndarray) -> list[_Track]:
-        """The tracks that are seen without detection; where two end on one hand, the likelier keeps it."""
+        """Returns the tracks continued by the landmark network; if two end on one hand, the one of lower cost."""
         found: list[tuple[float, _Track, Landmarks]] = []
         for track in self._tracks:
             hand = self._detector.follow(image_rgb, track.expected_px) if track.unseen == 0 else None
@@ -136,7 +135,7 @@ class HandTracker:
         return kept
 
     def _detect(self, image_rgb: np.ndarray, followed: list[_Track], *, quick: bool) -> None:
-        """Adds what the detector finds beside the followed hands: lost hands that are back, and new ones."""
+        """Adds detections that are not tracked: lost hands that reappear, and new ones."""
         hands = [
             hand
             for hand in self._detector.find(image_rgb, quick=quick)
@@ -154,6 +153,6 @@ class HandTracker:
 
 
 def _is(hand: Landmarks, track: _Track) -> bool:
-    """Whether a detected hand is one that is followed already."""
+    """Whether a detected hand is a tracked one."""
     a, b = hand.joints_px, track.hand.joints_px
     return same_hand(a, b) or contained(box_of(a), box_of(b)) > _OVERLAP

@@ -15,10 +15,9 @@ from utnet.data.collate import collate, label_fault
 from utnet.data.inspection.check import HIDDEN_M
 from utnet.data.inspection.decode import image_points
 from utnet.data.inspection.measure import depth_difference
-from utnet.data.source import BadSample, Source
+from utnet.data.source import BadSample, Source, bad_sample, read_sample
 from utnet.data.transforms import right_crop
 from utnet.data.workers import init_worker, worker_context
-from utnet.errors import InputError
 from utnet.evaluation.validation import is_labelled
 from utnet.types import Batch, HandParams, Sample
 
@@ -73,10 +72,9 @@ class CropDataset(Dataset):
         return len(self._source)
 
     def __getitem__(self, index: int) -> Crop | tuple[int, BadSample]:
-        try:
-            sample = self._source[index]
-        except InputError as error:
-            return index, BadSample(self._source.key(index), str(error))
+        sample = read_sample(self._source, index)
+        if isinstance(sample, BadSample):
+            return index, sample
         if self._labelled and not is_labelled(sample):
             return index, BadSample(sample.key, f"{sample.key}: joints without a 3D label cannot be scored")
         if self._boxes is not None:
@@ -88,8 +86,11 @@ class CropDataset(Dataset):
         fault = label_fault(sample)
         if fault:
             return index, BadSample(sample.key, fault)
-        cropped = right_crop(sample, self._config.model.size_px, self._config.crop)
-        return Crop(index, _light(cropped), sample.side, visibility(sample))
+        try:
+            cropped = right_crop(sample, self._config.model.size_px, self._config.crop)
+            return Crop(index, _light(cropped), sample.side, visibility(sample))
+        except Exception as error:
+            return index, bad_sample(sample.key, error)
 
 
 def visibility(sample: Sample) -> np.ndarray:

@@ -15,6 +15,7 @@ from utnet.errors import InputError
 from utnet.evaluation.protocol import Protocol
 from utnet.evaluation.rows import ALIGNMENTS, METRICS, Row
 from utnet.io.atomic import atomic_file, atomic_write, write_json
+from utnet.io.npz import read_npz_all
 
 JSON, NPZ, CSV = "scores.json", "scores.npz", "per_sample.csv"
 _TEXT = ("keys", "sequences", "sides")
@@ -62,10 +63,10 @@ def load_run(folder: str | Path) -> SavedRun:
             raise InputError(f"{folder / name}: no such file; give a folder that `utnet eval CKPT --out FOLDER` wrote")
     try:
         about = json.loads((folder / JSON).read_text(encoding="utf-8"))
-        with np.load(folder / NPZ, allow_pickle=False) as arrays:
-            rows = [_row(i, tree, arrays) for i, tree in enumerate(about["rows"])]
+        arrays = read_npz_all(folder / NPZ)
+        rows = [_row(i, tree, arrays) for i, tree in enumerate(about["rows"])]
         about["data"]["keys_sha256"]
-    except (ValueError, KeyError, TypeError, OSError) as error:
+    except (ValueError, KeyError, TypeError, OSError, RecursionError, AttributeError) as error:
         raise InputError(f"{folder}: not a scored run, or damaged ({error!r}); run `utnet eval` again") from error
     return SavedRun(folder, rows, about)
 

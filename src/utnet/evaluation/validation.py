@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from utnet.config import Config
 from utnet.data.loader import make_loader
-from utnet.data.source import Source, evenly_spaced
+from utnet.data.source import Source, evenly_spaced, read_sample
 from utnet.distributed import is_sharded, process_info, reshard
 from utnet.errors import InputError
 from utnet.geometry import align_similarity
@@ -97,11 +97,11 @@ def scorable_inputs(source: Source, *, skip_unreadable: bool = False) -> tuple[s
 
 def _readable(source: Source, indices: Iterable[int], skip_unreadable: bool) -> Iterator[Sample]:
     for index in indices:
-        try:
-            yield source[index]
-        except InputError:
-            if not skip_unreadable:
-                raise
+        sample = read_sample(source, index)
+        if isinstance(sample, Sample):
+            yield sample
+        elif not skip_unreadable:
+            raise InputError(sample.message)
 
 
 def is_labelled(sample: Sample) -> bool:

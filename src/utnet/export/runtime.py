@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import math
 import os
 import threading
 from collections.abc import Callable
@@ -19,7 +20,8 @@ import numpy as np
 import utnet
 from utnet.config import CropConfig, ModelConfig, from_tree, to_tree
 from utnet.conventions import NUM_JOINTS
-from utnet.errors import InputError, install_line
+from utnet.errors import InputError, install_line, shown
+from utnet.export.onnx_check import check_onnx
 from utnet.io.atomic import check_stand_in
 from utnet.threads import usable_threads
 from utnet.types import Array, Batch, Prediction, check_shape
@@ -32,6 +34,19 @@ RECORD = "utnet"
 TRUST_VARIABLE = "UTNET_TRUST_PT2"
 
 _Run = Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]]
+_Shape = tuple[int | None, ...]
+_MAX_FACES = 1_000_000
+
+
+@dataclass(frozen=True)
+class _Opened:
+    """An opened file: the text of its record, what runs it, and shapes by name (None: any size) of 32-bit floats; a
+    tensor of another type has no shape. torch.export does not say them."""
+
+    text: str
+    run: _Run
+    inputs: dict[str, _Shape | None] | None = None
+    outputs: dict[str, _Shape | None] | None = None
 
 
 @dataclass(frozen=True)
@@ -71,11 +86,11 @@ class Contents:
         try:
             tree = json.loads(text)
             version = tree.pop("schema")
-        except (ValueError, KeyError, AttributeError, TypeError) as error:
+        except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
             raise InputError(f"{where}: has no metadata of utnet; write it with `utnet export`") from error
         if version != SCHEMA_VERSION:
             raise InputError(
-                f"{where}: version {version}, but this utnet reads version {SCHEMA_VERSION}; export it again"
+                f"{where}: version {shown(version)}, but this utnet reads version {SCHEMA_VERSION}; export it again"
             )
         return from_tree(cls, tree, where=where)
 
@@ -112,12 +127,14 @@ class ExportedNetwork:
         if precision not in ("fp32", "bf16") or (precision == "bf16" and path.suffix != ".xml"):
             raise ValueError(f"precision is {precision!r}; expected 'fp32', or 'bf16' for OpenVINO's .xml, not {path}")
         if path.suffix == ".onnx":
-            text, self._run = _open_onnx(path)
+            opened = _open_onnx(path)
         elif path.suffix == ".xml":
-            text, self._run = _open_openvino(path, precision)
+            opened = _open_openvino(path, precision)
         else:
-            text, self._run = _open_torch(path, trusted=trusted)
-        contents = Contents.from_json(text, str(path))
+            opened = _open_torch(path, trusted=trusted)
+        contents = Contents.from_json(opened.text, str(path))
+        _check_contents(contents, opened, path)
+        self._run = opened.run
         self.path, self.config, self.hand_model = path, contents.config, contents.hand_model
         self.faces = np.array(contents.faces, np.int64)
         self.takes_depth, self.takes_landmarks = "depth_m" in contents.inputs, "landmarks" in contents.inputs
@@ -172,7 +189,10 @@ class ExportedNetwork:
             landmarks = np.zeros((num, NUM_JOINTS, 6)) if landmarks is None else landmarks
             check_shape("landmarks", landmarks, (num, NUM_JOINTS, 6))
             inputs["landmarks"] = _floats(landmarks)
-        outputs: dict[str, Any] = dict(self._run(inputs))
+        try:
+            outputs: dict[str, Any] = dict(self._run(inputs))
+        except Exception as error:  # the runtimes' exceptions have no base of their own
+            raise InputError(f"{self.path}: cannot be run ({_line(error)}); export it again") from error
         if "root_z_m" not in outputs:
             outputs["root_z_m"] = np.full(num, np.nan, np.float32)
         return Prediction(**outputs)
@@ -188,9 +208,62 @@ class ExportedNetwork:
         return self(rgb, batch.depth_m, batch.K_px, batch.depth_ok, landmarks)
 
 
-def _open_onnx(path: Path) -> tuple[str, _Run]:
-    """Opens a file; returns its metadata and a function that runs the network (as the two functions below)."""
+def _check_contents(contents: Contents, opened: _Opened, path: Path) -> None:
+    """Compares the record with the network beside it: InputError where they are not of one export."""
+    size = contents.config.model.size_px
+    inputs: dict[str, _Shape] = {"rgb": (None, 3, size, size)}
+    if "depth_m" in contents.inputs:
+        inputs |= {"depth_m": (None, size, size), "K_px": (None, 3, 3)}
+    if "landmarks" in contents.inputs:
+        inputs["landmarks"] = (None, NUM_JOINTS, 6)
+    # The first axis is the batch.
+    outputs: dict[str, _Shape] = {
+        "global_orient": (None, 1, 3, 3),
+        "hand_pose": (None, 15, 3, 3),
+        "betas": (None, 10),
+        "cam": (None, 3),
+        "cam_t": (None, 3),
+        "joints_m": (None, 21, 3),
+        "joints_crop": (None, 21, 2),
+        "vertices_m": (None, None, 3),
+        **({"root_z_m": (None,)} if "root_z_m" in contents.outputs else {}),
+        **({"joint_scale_mm": (None, 21), "error_shape": (None, 2)} if "joint_scale_mm" in contents.outputs else {}),
+        **({"mask_logit": (None, None, None), "side_logit": (None,)} if "mask_logit" in contents.outputs else {}),
+    }
+    for kind, said, expected, found in (
+        ("inputs", contents.inputs, inputs, opened.inputs),
+        ("outputs", contents.outputs, outputs, opened.outputs),
+    ):
+        if list(said) != list(expected):
+            raise InputError(f"{path}: its record names the {kind} {shown(said)}; export it again")
+        wrong = [] if found is None else [name for name in expected if not _fits(found.get(name), expected[name])]
+        if wrong or (found is not None and found.keys() != expected.keys()):
+            raise InputError(
+                f"{path}: its {kind} are not those of its record ({', '.join(wrong[:3])}); export it again"
+            )
+    if contents.hand_model not in ("open", "mano"):
+        raise InputError(f"{path}: its record names the hand {shown(contents.hand_model)}; expected open or mano")
+    vertices = None if opened.outputs is None else (opened.outputs["vertices_m"] or ())[1]
+    top = math.inf if vertices is None else vertices
+    flat = [vertex for face in contents.faces for vertex in face]
+    if not flat or len(contents.faces) > _MAX_FACES or min(flat) < 0 or max(flat) >= top:
+        raise InputError(f"{path}: the faces of its record are not of its {vertices or ''} vertices; export it again")
+
+
+def _fits(shape: _Shape | None, expected: _Shape) -> bool:
+    """Whether a tensor may have that shape; an axis that either leaves open fits."""
+    return (
+        shape is not None
+        and len(shape) == len(expected)
+        and all(n is None or m is None or n == m for n, m in zip(shape, expected, strict=True))
+    )
+
+
+def _open_onnx(path: Path) -> _Opened:
+    """The file, opened and ready to run; the same for the two below."""
     import onnxruntime
+
+    check_onnx(path)
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = usable_threads()
@@ -198,17 +271,26 @@ def _open_onnx(path: Path) -> tuple[str, _Run]:
     options.log_severity_level = 3
     try:
         session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # its exceptions have no common base
+        text = session.get_modelmeta().custom_metadata_map.get(RECORD, "")
+    except Exception as error:  # its exceptions have no base of their own
         raise InputError(f"{path}: ONNX Runtime cannot read it ({_line(error)}); export it again") from error
     names = [output.name for output in session.get_outputs()]
+
+    def shapes(values: list) -> dict[str, _Shape | None]:
+        return {
+            value.name: tuple(n if isinstance(n, int) else None for n in value.shape)
+            if value.type == "tensor(float)"
+            else None
+            for value in values
+        }
 
     def run(inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         return dict(zip(names, session.run(names, inputs), strict=True))
 
-    return session.get_modelmeta().custom_metadata_map.get(RECORD, ""), run
+    return _Opened(text, run, shapes(session.get_inputs()), shapes(session.get_outputs()))
 
 
-def _open_openvino(path: Path, precision: str) -> tuple[str, _Run]:
+def _open_openvino(path: Path, precision: str) -> _Opened:
     if importlib.util.find_spec("openvino") is None:
         raise InputError(f"{path}: needs OpenVINO; {install_line('openvino')}")
     import openvino
@@ -229,17 +311,26 @@ def _open_openvino(path: Path, precision: str) -> tuple[str, _Run]:
     except Exception as error:
         raise InputError(f"{path}: OpenVINO cannot read it ({_line(error)}); export it again") from error
     names = [output.get_any_name() for output in model.outputs]
-    alone = threading.Lock()  # a request processes one batch at a time
+
+    def shapes(ports: list) -> dict[str, _Shape | None]:
+        return {
+            port.get_any_name(): tuple(n.get_length() if n.is_static else None for n in port.get_partial_shape())
+            if port.get_element_type() == openvino.Type.f32
+            else None
+            for port in ports
+        }
+
+    alone = threading.Lock()  # a request holds one batch at a time
 
     def run(inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         with alone:
             results = request.infer(inputs)
             return {name: results[name].copy() for name in names}  # the next batch overwrites them
 
-    return text, run
+    return _Opened(text, run, shapes(model.inputs), shapes(model.outputs))
 
 
-def _open_torch(path: Path, *, trusted: bool) -> tuple[str, _Run]:
+def _open_torch(path: Path, *, trusted: bool) -> _Opened:
     if not (trusted or os.environ.get(TRUST_VARIABLE) == "1"):
         raise InputError(
             f"{path}: loading a torch.export file can run arbitrary code; if you trust it, set {TRUST_VARIABLE}=1, "
@@ -263,7 +354,7 @@ def _open_torch(path: Path, *, trusted: bool) -> tuple[str, _Run]:
         results = module(*(torch.from_numpy(array) for array in inputs.values()))
         return {name: result.numpy() for name, result in zip(names, results, strict=True)}
 
-    return text, run
+    return _Opened(text, run)
 
 
 def _floats(array: np.ndarray) -> np.ndarray:
@@ -273,4 +364,4 @@ def _floats(array: np.ndarray) -> np.ndarray:
 def _line(error: Exception) -> str:
     """Last line of an error message."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1] if lines else type(error).__name__
+    return lines[-1][:200] if lines else type(error).__name__

@@ -10,6 +10,7 @@ import numpy as np
 
 from utnet.conventions import MANO_PARENTS, NUM_BETAS, NUM_JOINTS
 from utnet.fit.angles import pose_to_angles
+from utnet.fit.checks import check_betas, check_inputs, check_params, finite_depth
 from utnet.fit.landmark_model import LandmarkModel
 from utnet.fit.landmarks import (
     View,
@@ -21,7 +22,7 @@ from utnet.fit.landmarks import (
     weighted_directions,
     weighted_points,
 )
-from utnet.fit.model import FitModel, check_params
+from utnet.fit.model import FitModel
 from utnet.fit.priors import USUAL_ERROR_RAD, PosePrior, angle_limits, expected_errors_rad, expected_prior, rest_prior
 from utnet.fit.solver import NUM_UNKNOWNS, pose_joints, solve_hand
 from utnet.fit.surface import Surface, no_surface, read_surface
@@ -30,19 +31,18 @@ from utnet.placement import measure_distance
 from utnet.types import HandParams, check_shape
 
 _EXPECTED_BONE_RAD = np.array([0.2, 0.25])
-"""Standard deviations of the directions of an expected hand's bones, x and y and z: for `ti`, as measured on drawn
-hands."""
+"""Standard deviations of an expected hand's bone directions, in x and y and in z, measured for `ti` on drawn hands."""
 _COARSE, _FINE = (30.0, 25), (3.0, 30)
-"""Residuals of more than so many deviations lose their pull, and the most steps: first all landmarks pull, then those
-that do not agree with the others let go."""
+"""Scale of Cauchy's loss in standard deviations and maximum number of steps: first with nearly all landmarks as
+inliers, then with outliers rejected."""
 _DEPTH_ROUNDS = 3
-"""Of finding the readings that are the hand's and fitting it to them."""
+"""Iterations of selecting the hand's depth readings and fitting the hand to them."""
 _MOST_BETA = 2.0
-"""In deviations: no picture says more surely that a hand is unlike others."""
+"""Bound of expected betas, in standard deviations of the shape prior."""
 _MOST_FRAMES = 10.0
-"""As many as the frames of one person with depth count for in its shape: they err alike."""
+"""Upper bound of the weight of one person's depth frames against the shape prior: their errors are correlated."""
 _BONES_OF_JOINTS = np.array([*range(5, 8), *range(9, 12), *range(17, 20), *range(13, 16), *range(1, 4)])
-"""(15,) the bone, of the 20, that each of MANO's joints turns."""
+"""(15,) index of the bone, of the 20, that each of MANO's joints rotates."""
 
 
 @dataclass(frozen=True)
@@ -50,12 +50,12 @@ class Fits:
     """B fitted hands, numpy float64.
 
     Attributes:
-        params: what `HandModel` decodes, with `transl_m`.
+        params: input of `HandModel`, with `transl_m`.
         measured: (B,) bool, the distance comes from depth; otherwise from the hand's size.
         cost: (B,) half the sum of squared residuals in standard deviations, outliers bounded: without depth 10 to 60
-            for landmarks that are a hand's, more for those that are not; readings of depth add to it.
-        shape_source: (B,) str, where the betas come from: "mean" (the model's mean: one picture without depth tells
-            nothing of them), "depth" (fitted to depth), "frames" (of `shared_betas`) or "given" (by the caller).
+            for plausible hands, more for other landmarks; depth readings add to it.
+        shape_source: (B,) str, source of the betas: "mean" (the model's mean; one picture without depth does not
+            determine them), "depth" (fitted to depth), "frames" (`shared_betas`) or "given" (by the caller).
     """
 
     params: HandParams
@@ -66,10 +66,10 @@ class Fits:
 
 @dataclass
 class _Hand:
-    """One hand while it is fitted, in its view.
+    """State of the fit of one hand, in its view.
 
     Attributes:
-        view: its landmarks and the camera that looks at it, in which all the rest is.
+        view: its landmarks and the camera turned towards it, the frame of all other fields.
         wrist: (3,) metres.
         root: (3, 3) hand to view.
         angles: (15, 3) flexion, abduction, twist in radians.
@@ -77,12 +77,12 @@ class _Hand:
         prior: Gaussian of the angles.
         shape: (10,) expected betas.
         bones: (20, 5) directions of an expected hand's bones, `weighted_directions`; None without one.
-        tips: (21, 3) what a blended fingertip is off where its last joint alone would put it, rest frame, metres.
-        free_betas: they are fitted, too.
+        tips: (21, 3) offset of a blended fingertip from where its last joint alone would put it, rest frame, metres.
+        free_betas: the betas are fitted, too.
         measured: the distance is from depth.
-        shape_source: of `Fits`.
+        shape_source: as in `Fits`.
         cost: of the last step.
-        normal: (61, 61) normal matrix there, lower triangle.
+        normal: (61, 61) normal matrix at the last step, lower triangle.
     """
 
     view: View
@@ -106,7 +106,7 @@ class _Hand:
         return float(self.root[2, 1])
 
     def posed(self, model: FitModel) -> tuple[np.ndarray, np.ndarray]:
-        """(16, 3) places and (16, 3, 3) rotations of the joints."""
+        """(16, 3) positions and (16, 3, 3) rotations of the joints."""
         arrays = model.arrays
         rest = (arrays.J_template, arrays.J_shapedirs, model.axes)
         places, R, *_ = pose_joints(self.wrist, self.root, self.angles, self.betas, *rest)
@@ -116,13 +116,13 @@ class _Hand:
 class HandFitter:
     """Fits a right hand model to landmarks. Left hands come mirrored (x -> W - 1 - x, `geometry.mirror_camera`).
 
-    Least squares over the wrist's place, orientation, 45 joint angles and 10 betas: landmarks in the picture and
-    directions of bones by the relative 3D landmarks, both as surely as measured by joint and view (`LandmarkModel`,
-    Cauchy's loss), soft anatomical limits, a Gaussian of how joints bend together, betas of variance one, and with
-    depth the readings under the mesh. One picture without depth tells nothing of the betas (fitted freely, those of
-    drawn hands correlate with the true ones by 0.0 to 0.2, and their mean is the bias of the landmarks), so they are
-    the model's mean, and the distance comes from the mean hand's size: a hand 10 % larger is put 10 % too near, and a
-    focal length 10 % too long puts it 10 % too far.
+    Least squares over the wrist's position, orientation, 45 joint angles and 10 betas. Residuals: landmarks in the
+    picture and bone directions of the relative 3D landmarks, weighted by measured errors per joint and view
+    (`LandmarkModel`, Cauchy's loss); soft anatomical limits; a Gaussian of joint angles; betas of unit variance; with
+    depth the readings under the mesh. One picture without depth does not determine the betas (fitted freely, those of
+    drawn hands correlate with the true ones by 0.0 to 0.2), so they stay at the model's mean and the distance comes
+    from the mean hand's size: a hand 10 % larger is placed 10 % too near, a focal length 10 % too long places it
+    10 % too far.
 
     Args:
         hand: a right `HandModel` or `NumpyHandModel`, open or MANO (default: the open hand).
@@ -137,7 +137,7 @@ class HandFitter:
         self._limits, self._rest = angle_limits(), rest_prior()
 
     def __call__(self, joints_px: np.ndarray, joints_m: np.ndarray, K_px: np.ndarray, **given: Any) -> HandParams:
-        """`fit` without the rest: hand parameters with a leading axis B and `transl_m`, numpy float64."""
+        """The `params` of `fit`: hand parameters with a leading axis B and `transl_m`, numpy float64."""
         return self.fit(joints_px, joints_m, K_px, **given).params
 
     def fit(
@@ -153,26 +153,26 @@ class HandFitter:
         expected: HandParams | None = None,
         expected_error_mm: np.ndarray | None = None,
     ) -> Fits:
-        """Fits B hands, each for itself.
+        """Fits B hands independently.
 
         Args:
-            joints_px: (B, 21, 2) landmarks in the picture, NaN for those that are not seen.
+            joints_px: (B, 21, 2) landmarks of B >= 1 hands in the picture, NaN where not visible.
             joints_m: (B, 21, 3) relative landmarks in metres (any origin and scale), axes as the picture's, of a camera
-                that looks at the hand, as networks on crops give them; NaN where there are none.
-            K_px: (B, 3, 3) intrinsics; unequal focal lengths, an off-centre principal point and skew are honoured.
-            depth_m: of each hand an (H, W) depth image of the same camera (0: no reading), or None.
-            betas: (10,) or (B, 10) the person's shape where it is known (`shared_betas`); it is then kept.
-            betas_from: what `Fits.shape_source` says of them: "given", or "frames" for those of `shared_betas`.
-            start: (B, ...) parameters to begin with, such as the frame's before.
-            expected: (B, ...) parameters by another method, such as a network: directions of bones are drawn to the
-                mean of theirs and the 3D landmarks', fingers to their pose, and with depth betas to theirs, within two
-                deviations of the average. Their place does not count.
-            expected_error_mm: (B, 21) mean error of the expected hand's joints relative to the wrist: the width of the
-                prior that it is. None: 10 degrees of flexion, 6 of abduction and twist, 0.2 rad of a bone's direction
-                (0.25 in depth).
+                turned towards the hand, as networks on crops predict them; NaN where missing.
+            K_px: (B, 3, 3) intrinsics; unequal focal lengths, an off-centre principal point and skew are supported.
+            depth_m: for each hand an (H, W) float depth image of the same camera (0, NaN or inf: no reading), or None.
+            betas: (10,) or (B, 10) known shape of the person (`shared_betas`), kept fixed.
+            betas_from: their `Fits.shape_source`: "given", or "frames" for those of `shared_betas`.
+            start: (B, ...) initial parameters, for example of the previous frame.
+            expected: (B, ...) parameters of another method, for example a network, used as a prior of bone directions
+                (averaged with the 3D landmarks'), joint angles and, with depth, betas (within two standard deviations
+                of the mean). Their translation is ignored.
+            expected_error_mm: (B, 21) expected error of these joints relative to the wrist, the width of the prior.
+                None: 10 degrees of flexion, 6 of abduction and twist, 0.2 rad of bone direction (0.25 in depth).
 
         Raises:
-            ValueError: wrong shapes, numbers that are not finite, or fewer than three landmarks of a palm.
+            ValueError: wrong shapes, numbers that are not finite, K with a focal length of less than a pixel, or fewer
+                than three landmarks of a palm.
         """
         options = {"betas": betas, "start": start, "expected": expected, "expected_error_mm": expected_error_mm}
         hands = self._solved(joints_px, joints_m, K_px, depth_m, **options)
@@ -190,11 +190,11 @@ class HandFitter:
         *,
         depth_m: Sequence[np.ndarray | None] | None = None,
     ) -> np.ndarray:
-        """(10,) the one shape of a person seen B times: each fit's betas, weighed by how much its picture says of them.
+        """(10,) one shape for a person seen in B pictures: the fits' betas, weighted by their precision.
 
-        Frames err alike, so however many have depth they count as ten at the most against the prior. Those without it
-        do not count beside them, and by themselves all together as one: what they say of the shape is mostly the bias
-        of the landmarks, which does not average out.
+        Errors of frames are correlated, so frames with depth count as ten at most against the prior. Frames without
+        depth are used only if none has depth, and count as one together: their betas are dominated by the bias of the
+        landmarks, which does not average out.
         """
         hands = self._solved(joints_px, joints_m, K_px, depth_m, free_betas=depth_m is None)
         measured = [hand for hand in hands if hand.measured]
@@ -208,18 +208,16 @@ class HandFitter:
         free_betas=False,
     ) -> list[_Hand]:  # fmt: skip
         num = len(joints_px)
-        check_shape("joints_px", joints_px, (num, NUM_JOINTS, 2))
-        check_shape("joints_m", joints_m, (num, NUM_JOINTS, 3))
-        check_shape("K_px", K_px, (num, 3, 3))
-        if depth_m is not None and len(depth_m) != num:
-            raise ValueError(f"{len(depth_m)} depth images for {num} hands; give one (or None) for each")
+        check_inputs(joints_px, joints_m, K_px, depth_m)
         for name, params in (("start", start), ("expected", expected)):
             if params is not None:
                 check_params(name, params, num)
         if expected_error_mm is not None:
             check_shape("expected_error_mm", expected_error_mm, (num, NUM_JOINTS))
-        if betas is not None:
-            betas = np.broadcast_to(np.asarray(betas, float), (num, NUM_BETAS))
+            expected_error_mm = np.asarray(expected_error_mm, float)
+            if not (np.isfinite(expected_error_mm) & (expected_error_mm >= 0)).all():
+                raise ValueError("expected_error_mm: expected finite millimetres, 0 or more")
+        betas = check_betas(betas, num)
         hands = []
         for i in range(num):
             landmarks = (np.asarray(array[i], float) for array in (joints_px, joints_m, K_px))
@@ -228,7 +226,7 @@ class HandFitter:
             hand.free_betas = free_betas and betas is None
             starts = [hand]
             if expected is not None:
-                error = None if expected_error_mm is None else np.asarray(expected_error_mm[i], float)
+                error = None if expected_error_mm is None else expected_error_mm[i]
                 starts.append(self._expecting(hand, _ith(expected, i), error))
             else:
                 starts.append(self._mirrored(hand))
@@ -236,7 +234,7 @@ class HandFitter:
                 starts.append(self._resume(hand, _ith(start, i)))
             hand = self._cheapest(starts)
             if depth_m is not None and depth_m[i] is not None:
-                self._fit_depth(hand, np.asarray(depth_m[i]), np.asarray(K_px[i], float))
+                self._fit_depth(hand, finite_depth(depth_m[i]), np.asarray(K_px[i], float))
             hands.append(hand)
         return hands
 
@@ -249,7 +247,7 @@ class HandFitter:
         return _Hand(view, *place, known, self._rest, known, shape_source=source)
 
     def _mirrored(self, hand: _Hand) -> _Hand:
-        """The same hand started with all depths mirrored: from far away the two look alike."""
+        """The same hand with mirrored depths as its start: under weak perspective the two project alike."""
         view = replace(hand.view, joints_m=hand.view.joints_m * [1.0, 1.0, -1.0])
         rest = self._landmarks_at_rest()
         wrist, root, angles = first_pose(view, rest, self._limits, self._rest.mean.reshape(15, 3))
@@ -260,7 +258,7 @@ class HandFitter:
         return self.model.joints_rest + self.model.landmarks.at(0.0).offsets_m
 
     def _resume(self, hand: _Hand, params: HandParams) -> _Hand:
-        """The same hand, begun from given parameters (one hand, camera frame)."""
+        """The same hand with given initial parameters (one hand, camera frame)."""
         look = hand.view.look
         betas = params.betas.copy() if hand.free_betas else hand.betas
         wrist = look @ (params.transl_m + self.model.rest_wrist(params.betas))
@@ -268,7 +266,7 @@ class HandFitter:
         return replace(hand, wrist=wrist, root=look @ params.global_orient[0], angles=angles, betas=betas)
 
     def _expecting(self, hand: _Hand, params: HandParams, error_mm: np.ndarray | None) -> _Hand:
-        """The same hand started from another method's; from here on both are drawn to its fingers, bones and shape."""
+        """The same hand started from another method's, whose pose, bones and shape become the prior of both starts."""
         other, view = self._resume(hand, params), hand.view
         shape = hand.shape if hand.shape_source == "given" else np.clip(params.betas, -_MOST_BETA, _MOST_BETA)
         (places, R), of = other.posed(self.model), self.model.joint
@@ -287,8 +285,8 @@ class HandFitter:
         return other
 
     def _cheapest(self, starts: list[_Hand]) -> _Hand:
-        """The start that ends at the lowest cost. Landmarks weigh the same for all, and a hand behind the camera, whose
-        cost is NaN, is never it."""
+        """The start with the lowest final cost. Landmarks have the same weights for all; a hand behind the camera (cost
+        NaN) is never chosen."""
         z_m = starts[0].wrist[2]
         for hand in starts:
             for stage in (_COARSE, _FINE):
@@ -300,7 +298,7 @@ class HandFitter:
         return hand
 
     def _fit_depth(self, hand: _Hand, depth_m: np.ndarray, K_px: np.ndarray) -> None:
-        """Measures the distance, then lets the readings under the mesh pull."""
+        """Measures the distance, then fits the hand to the readings under the mesh."""
         params = self._params(hand)
         joints, vertices = self.model.decode(params)
         faces = self.model.arrays.faces
@@ -318,12 +316,12 @@ class HandFitter:
             surface = read_surface(
                 vertices, self.model.arrays, depth_m, K_px, look=hand.view.look, posed=posed, betas=hand.betas
             )
-            if len(surface.joint) == 0:  # the landmarks alone would pull the hand back to where its size puts it
+            if len(surface.joint) == 0:  # the landmarks alone would move it back to the distance of its size
                 return
             self._solve(hand, surface, _FINE)
 
     def _solve(self, hand: _Hand, surface: Surface, stage: tuple[float, int], *, z_m: float | None = None) -> None:
-        """Some steps. `z_m`: the distance at which landmarks are off by their deviation, the hand's if not given."""
+        """Runs the solver. `z_m`: distance at which landmark deviations are projected (default: the hand's)."""
         outlier, steps = stage
         seen = self.model.landmarks.at(hand.facing)
         arrays, offset = self.model.arrays, self.model.offset(seen) + hand.tips
@@ -352,7 +350,7 @@ class HandFitter:
         hand.wrist, hand.root, hand.angles, hand.betas = found
 
     def _move_tips(self, hand: _Hand) -> None:
-        """Puts the fingertips where the model has them in this pose: MANO's are blended and corrected vertices."""
+        """Updates the fingertips for this pose: MANO's are vertices with blended skinning and pose correctives."""
         joints, _ = self.model.decode(self._params(hand))
         places, R = hand.posed(self.model)
         tips = np.flatnonzero(np.isin(np.arange(NUM_JOINTS), (4, 8, 12, 16, 20)))
@@ -366,7 +364,7 @@ class HandFitter:
     # ------------------------------------------------------------------------------------------------- in and out
 
     def _params(self, hand: _Hand) -> HandParams:
-        """One hand out of its view."""
+        """One hand in the camera frame."""
         look, R = hand.view.look, hand.posed(self.model)[1]
         pose = R[list(MANO_PARENTS[1:])].transpose(0, 2, 1) @ R[1:]
         return HandParams(
@@ -378,7 +376,7 @@ class HandFitter:
 
 
 def _weighted_bones(hand: _Hand, seen: LandmarkModel) -> np.ndarray:
-    """(20, 5) of `solve_hand`: directions of bones by the 3D landmarks and the expected hand, and their weights."""
+    """(20, 5) `bones` of `solve_hand`: bone directions of the 3D landmarks and the expected hand, and their weights."""
     bones = weighted_directions(hand.view.joints_m, hand.view.joints_ok, seen.bone_rad)
     return bones if hand.bones is None else combined_directions(bones, hand.bones)
 
@@ -391,8 +389,8 @@ _PARAMS = ("global_orient", "hand_pose", "betas", "transl_m")
 
 
 def _betas_precision(normal: np.ndarray) -> np.ndarray:
-    """(10, 10) how well one picture and the prior determine the betas, all other unknowns free (Schur's complement of
-    the normal matrix, of which the lower triangle is given)."""
+    """(10, 10) precision of the betas by one picture and the prior, marginalised over the other unknowns (Schur
+    complement of the normal matrix, given as its lower triangle)."""
     full = np.tril(normal) + np.tril(normal, -1).T
     others = NUM_UNKNOWNS - NUM_BETAS
     a, b, d = full[:others, :others], full[others:, :others], full[others:, others:]

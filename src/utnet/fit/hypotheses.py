@@ -20,9 +20,9 @@ class LiftedHands:
     """K hypotheses for each of B hands, the likeliest first.
 
     Attributes:
-        params: K times (B, ...) parameters in the camera, placed where their landmarks are as large as seen.
-        joints_m: (K, B, 21, 3) their landmarks in metres from the wrist, axes as `HandFitter.fit` takes them: relative
-            3D landmarks that are a hand's, in place of the detector's.
+        params: K times (B, ...) parameters in the camera, at the distance that matches the landmarks' size.
+        joints_m: (K, B, 21, 3) their landmarks in metres from the wrist, in the axes of `HandFitter.fit`: anatomically
+            valid relative 3D landmarks that replace the detector's.
         probability: (B, K), rows sum to 1.
         error_m: (B, K, 21) expected distance of the joints, relative to the wrist, from the true ones.
     """
@@ -36,7 +36,7 @@ class LiftedHands:
 def lift_hands(
     lifter: LandmarkLifter, model: FitModel, joints_px: np.ndarray, joints_m: np.ndarray, K_px: np.ndarray
 ) -> LiftedHands:
-    """Lifts the landmarks of B right hands, which are as `HandFitter.fit` takes them.
+    """Lifts the landmarks of B right hands, given as to `HandFitter.fit`.
 
     Raises:
         ValueError: fewer than three landmarks of a palm.
@@ -60,13 +60,14 @@ def lift_hands(
 
 
 def average_hands(model: FitModel, one: HandParams, other: HandParams, share: np.ndarray) -> HandParams:
-    """Hands between two guesses of each: angles and betas averaged, the root on the shortest way; the place is `one`'s.
+    """Interpolates two estimates of each hand: angles and betas linearly, the root by slerp; the translation is
+    `one`'s.
 
     Args:
-        model: whose anatomical axes the angles are about.
+        model: gives the anatomical axes.
         one: B hands.
         other: B hands.
-        share: (B,) of `other`, 0 to 1.
+        share: (B,) weight of `other`, 0 to 1.
     """
     angles, others = (
         np.stack([pose_to_angles(model.with_mean(pose, 1.0), model.axes) for pose in hands.hand_pose])

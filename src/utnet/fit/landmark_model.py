@@ -1,4 +1,4 @@
-"""Where a detector puts its landmarks on the hand model, and how surely: by joint and view, as measured."""
+"""Offsets of a detector's landmarks from the hand model's joints and their deviations, measured by joint and view."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from utnet.conventions import NUM_JOINTS
 
 PATH = Path(str(files("utnet"))) / "assets" / "fit" / "landmarks.npz"
 VIEWS = np.array([0.75, 0.0, -0.75])
-"""Cosines between the palm's normal and the line to the camera for which the table holds numbers (palm, side, back)."""
+"""Cosines between the palm's normal and the line to the camera at the rows of the table (palm, side, back)."""
 _EXACT_M, _EXACT_BONE_RAD = 0.003, 0.25
 _SPREAD, _DEVIATION = 1.08, 0.5
-"""What photographs differ in from drawn hands: landmarks spread wider about their middle, and err less. With them the
-outlines of meshes fitted to 80 pictures of hands on white lie on the hands' within 1 % of the box on either side and
+"""Corrections of the table for photographs: landmarks are spread wider about their middle and have smaller errors than
+on drawn hands. With them outlines of meshes fitted to 80 pictures of hands on white match within 1 % of the box and
 fingertips within 3 % of a phalanx; without, meshes are 2 % too large and tips 27 % too far (benchmarks/outline.py)."""
 _BONE_INFLATION = 3.0
-"""Directions of bones in 3D come from the same look as the landmarks in the picture, and err with them: their measured
-deviations count as so many times larger, which of 1.4, 2 and 3 fitted drawn hands best."""
+"""Factor on the measured deviations of 3D bone directions, whose errors are correlated with those of the landmarks in
+the picture (the best of 1.4, 2 and 3 on drawn hands)."""
 
 
 @dataclass(frozen=True)
@@ -29,13 +29,14 @@ class LandmarkModel:
 
     Attributes:
         offsets_m: (V, 21, 3) from the model's joints and fingertips to the landmarks, in the rest frame of each joint
-            (fingers along -x, palm to -y, thumb to +z). A detector marks the skin that it sees, so they differ by view.
+            (fingers along -x, palm to -y, thumb to +z). A detector marks the visible skin, so they differ by view.
         deviation_m: (V, 21) robust standard deviation of each coordinate in the picture at the hand's distance.
-        own_deviation_m: (V, 21) that of the part that does not repeat the error of the finger's landmark before.
-        repeated: (21,) the share of that error which a landmark repeats; 0 for the wrist and the fingers' first.
-        bone_rad: (V, 20, 2) of the direction of each bone of the relative 3D landmarks: x and y, z; as measured in the
-            table, inflated in `mediapipe`.
-        spread: how many times wider landmarks lie about their middle than the numbers above put them.
+        own_deviation_m: (V, 21) that of the part not shared with the previous landmark of the finger.
+        repeated: (21,) the share of the previous landmark's error that is repeated; 0 for the wrist and the fingers'
+            first.
+        bone_rad: (V, 20, 2) standard deviations of the bone directions of the relative 3D landmarks, in x and y and in
+            z; as measured in the table, inflated in `mediapipe`.
+        spread: scale of the landmarks about their middle relative to the numbers above.
     """
 
     offsets_m: np.ndarray
@@ -54,8 +55,8 @@ class LandmarkModel:
 
     @classmethod
     def mediapipe(cls) -> LandmarkModel:
-        """MediaPipe's on the open hand in photographs: measured by tools/build_landmark_model.py on drawn hands, with
-        what outlines of photographed hands say of the difference."""
+        """MediaPipe's on the open hand in photographs: measured on drawn hands by tools/build_landmark_model.py and
+        corrected by outlines of photographed hands."""
         with PATH.open("rb") as file, np.load(file, allow_pickle=False) as data:
             measured = cls(*(data[name].astype(float) for name in _FIELDS))
         return replace(
@@ -73,10 +74,10 @@ class LandmarkModel:
             np.savez(file, **{name: getattr(self, name).astype(np.float32) for name in _FIELDS})  # type: ignore[arg-type]
 
     def at(self, facing: float) -> LandmarkModel:
-        """The rows of one view (without the axis V), between the measured ones.
+        """The numbers of one view (without the axis V), interpolated between the measured ones.
 
         Args:
-            facing: cosine between the palm's normal and the line to the camera: 1 where the palm is seen.
+            facing: cosine between the palm's normal and the line to the camera: 1 where the palm faces it.
         """
         place = np.interp(-facing, -VIEWS, np.arange(len(VIEWS)))
         low = min(int(place), len(VIEWS) - 2)
@@ -99,6 +100,6 @@ _FIELDS = ("offsets_m", "deviation_m", "own_deviation_m", "repeated", "bone_rad"
 
 
 def parents_in_finger() -> np.ndarray:
-    """(21,) the landmark before each in its finger; itself for the wrist and the fingers' first."""
+    """(21,) the previous landmark of each in its finger; itself for the wrist and the fingers' first."""
     joints = np.arange(NUM_JOINTS)
     return np.where((joints == 0) | (joints % 4 == 1), joints, joints - 1)

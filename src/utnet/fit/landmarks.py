@@ -1,8 +1,8 @@
-"""Landmarks made ready for the fit: seen along the ray to the hand, as the hand model's points, with a first pose.
+"""Landmarks prepared for the fit: in the view along the ray to the hand, weighted, with an initial pose.
 
-A landmark network sees a crop, so its relative 3D points belong to a camera that looks straight at the hand. The fit
-works in that frame (the "view": the camera turned, without roll, until its axis meets the middle of the landmarks), in
-which a hand at the picture's edge is the same as one in its middle, and K is gone.
+A landmark network is given a crop, so its relative 3D points are in the frame of a camera turned towards the hand. The
+fit works in that frame (the "view": the camera rotated, without roll, until its axis meets the middle of the
+landmarks), which makes it independent of K and of where in the picture the hand is.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from utnet.placement import solve_translation
 from utnet.rotations import rotation_to_z
 
 _USUAL_APART = 0.6
-"""Directions of a finger's bones of a network and of landmarks are usually apart by less than this (35 degrees)."""
+"""Usual bound of the angle between a network's and the landmarks' bone directions of a finger (35 degrees)."""
 _PARENT = parents_in_finger()
 _PALM = (0, 1, 5, 9, 13, 17)
 """Landmarks that move little against each other: wrist, base of the thumb, knuckles."""
@@ -29,14 +29,14 @@ _FINGERS = (5, 9, 17, 13)
 
 @dataclass(frozen=True)
 class View:
-    """Landmarks of one hand in the camera that looks at it.
+    """Landmarks of one hand in the camera turned towards it.
 
     Attributes:
         look: (3, 3) rotation, camera to view.
-        points: (21, 2) x / z and y / z, 0 where not seen.
+        points: (21, 2) x / z and y / z, 0 where not visible.
         seen: (21,) bool.
-        joints_m: (21, 3) relative 3D landmarks, 0 where there are none.
-        joints_ok: (21,) bool, there is a 3D landmark of a joint that is seen.
+        joints_m: (21, 3) relative 3D landmarks, 0 where missing.
+        joints_ok: (21,) bool, visible joints with a 3D landmark.
     """
 
     look: np.ndarray
@@ -47,12 +47,12 @@ class View:
 
 
 def look_at(joints_px: np.ndarray, joints_m: np.ndarray, K_px: np.ndarray, *, spread: float = 1.0) -> View:
-    """The view of (21, 2) pixels and (21, 3) relative landmarks; NaN stands for a landmark that is not there.
+    """The view of (21, 2) pixels and (21, 3) relative landmarks; NaN: missing.
 
-    `spread`: landmarks lie so many times too wide about their middle (`LandmarkModel`); the view's do not.
+    `spread`: scale of the landmarks about their middle (`LandmarkModel`), which is divided out.
 
     Raises:
-        ValueError: fewer than three landmarks of the palm are there in 2D and in 3D, or they are all in one place.
+        ValueError: fewer than three landmarks of the palm in 2D and in 3D, or all of them coincide.
     """
     seen = np.isfinite(joints_px).all(1)
     joints_ok = seen & np.isfinite(joints_m).all(1)
@@ -72,12 +72,12 @@ def look_at(joints_px: np.ndarray, joints_m: np.ndarray, K_px: np.ndarray, *, sp
 def first_pose(
     view: View, rest_m: np.ndarray, limits: np.ndarray, rest_angles: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Where a fit starts: the palm turned onto the 3D landmarks, the fingers bent as they say, the size that of the
-    model, which gives the distance.
+    """Initial pose: the palm aligned with the 3D landmarks, fingers bent as these are, the distance from the model's
+    size.
 
     Args:
         view: the landmarks.
-        rest_m: (21, 3) where the landmarks are on the model at rest.
+        rest_m: (21, 3) the landmarks on the model at rest.
         limits: (3, 15, 3) of `utnet.fit.priors`.
         rest_angles: (15, 3) for fingers without landmarks and for the thumb.
 
@@ -94,13 +94,14 @@ def first_pose(
 
 
 def put_at(joints_m: np.ndarray, points: np.ndarray, ok: np.ndarray) -> np.ndarray:
-    """(3,) translation of sized joints (21, 3) to where their landmarks are as wide as seen; before the camera."""
+    """(3,) translation that makes metric joints (21, 3) as large in the picture as their landmarks; in front of the
+    camera."""
     z = _distance(joints_m[ok], points[ok])
     return solve_translation(joints_m[ok], points[ok], np.eye(3), z_m=z)
 
 
 def bone_directions(joints_m: np.ndarray, joints_ok: np.ndarray) -> np.ndarray:
-    """(20, 3) unit directions to each of (21, 3) joints from its parent; 0 where one of the two is not there."""
+    """(20, 3) unit directions to each of (21, 3) joints from its parent; 0 where one of the two is missing."""
     parents = np.array(PARENTS[1:])
     bones = joints_m[1:] - joints_m[parents]
     length = np.linalg.norm(bones, axis=1)
@@ -115,7 +116,7 @@ def weighted_directions(joints_m: np.ndarray, joints_ok: np.ndarray, deviation_r
 
 
 def combined_directions(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """(20, 5) mean of the directions of two observers by their weights: the less they agree, the less it weighs."""
+    """(20, 5) weighted mean of two sets of directions; the weight falls with their disagreement."""
     p, q = one[:, [3, 3, 4]] ** 2, other[:, [3, 3, 4]] ** 2
     mean = (p * one[:, :3] + q * other[:, :3]) / np.maximum(p + q, 1e-12)
     length = np.linalg.norm(mean, axis=1, keepdims=True)
@@ -124,29 +125,30 @@ def combined_directions(one: np.ndarray, other: np.ndarray) -> np.ndarray:
 
 
 def weighted_points(view: View, seen: LandmarkModel, z_m: float) -> np.ndarray:
-    """(21, 4) of `solve_hand`: landmarks in the picture, their weights, what each repeats of the one before."""
+    """(21, 4) `seen` of `solve_hand`: landmarks in the picture, their weights, the repeated share of the previous
+    one."""
     follows = view.seen & view.seen[_PARENT] & (seen.repeated != 0)
     deviation = np.where(follows, seen.own_deviation_m, seen.deviation_m)
     return np.column_stack([view.points, view.seen * z_m / deviation, np.where(follows, seen.repeated, 0.0)])
 
 
 def disbelief(joints_m: np.ndarray, view: View) -> np.ndarray:
-    """(20,) by how much each bone of an expected hand (21, 3) is less sure than usual: more than one in fingers whose
-    bones have little to do with those of the 3D landmarks, as where a network stretches a finger that is closed."""
+    """(20,) factors on the deviations of an expected hand's (21, 3) bones: above one in fingers whose bones contradict
+    those of the 3D landmarks, for example where a network stretches a closed finger."""
     one, other = bone_directions(joints_m, np.ones(NUM_JOINTS, bool)), bone_directions(view.joints_m, view.joints_ok)
     apart = np.where(other.any(1), np.linalg.norm(one - other, axis=1), 0.0).reshape(5, 4).mean(1)
     return np.repeat(np.maximum(1.0, apart / _USUAL_APART) ** 2, 4)
 
 
 def _distance(joints_m: np.ndarray, points: np.ndarray) -> float:
-    """Of (N, 3) sized landmarks from how wide they are in the picture; always before the camera, however wrong."""
+    """Distance of (N, 3) metric landmarks from their size in the picture; always positive."""
     wide, seen_wide = (np.linalg.norm(a - a.mean(0)) for a in (joints_m[:, :2], points))
     return float(max(wide / seen_wide, _NEAREST_M - joints_m[:, 2].min()))
 
 
 def _bends(joints_m: np.ndarray, ok: np.ndarray, limits: np.ndarray, rest_angles: np.ndarray) -> np.ndarray:
-    """Flexion of the four fingers read off the landmarks in the hand's frame. A closed finger turns by 260 degrees from
-    knuckle to tip, which a fit that starts from a straight one takes for the 100 the other way."""
+    """Flexion of the four fingers from the landmarks in the hand's frame. A closed finger turns by 260 degrees from
+    knuckle to tip, which a fit started from a straight finger would reach as 100 degrees the other way."""
     angles = rest_angles.copy()
     for finger, knuckle in enumerate(_FINGERS):
         if not ok[knuckle : knuckle + 4].all():
@@ -162,7 +164,7 @@ def _bends(joints_m: np.ndarray, ok: np.ndarray, limits: np.ndarray, rest_angles
 
 
 def _rotation_between(source: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, float]:
-    """(3, 3) rotation and the scale that take centred (N, 3) points onto others by least squares (Umeyama 1991)."""
+    """(3, 3) rotation and scale that align centred (N, 3) points with others by least squares (Umeyama 1991)."""
     s, t = source - source.mean(0), target - target.mean(0)
     U, w, Vh = np.linalg.svd(t.T @ s)
     sign = np.array([1.0, 1.0, np.sign(np.linalg.det(U @ Vh))])

@@ -1,11 +1,11 @@
-"""`LandmarkLifter`: landmarks in, hands out, by a small network that has never seen a picture; numpy only.
+"""`LandmarkLifter`: a small network from landmarks to hand poses, trained without pictures; numpy only.
 
-A residual perceptron takes the landmarks of one hand (in the view of `utnet.fit.landmarks`, so K is gone) and gives a
-mixture of hypotheses: landmarks leave open whether a finger bends towards the camera or away from it. It is trained by
-`tools/train_lifter.py` on sampled poses with the detector's measured residuals.
+A residual perceptron maps the landmarks of one hand (in the view of `utnet.fit.landmarks`, independent of K) to a
+mixture of hypotheses: landmarks do not determine whether a finger bends towards the camera or away from it. It is
+trained by `tools/train_lifter.py` on sampled poses with the detector's measured residuals.
 
-Its input does not depend on how the hand is turned in the picture, nor on the scale and origin of the relative 3D
-landmarks; any of the landmarks may be missing, in the picture or in 3D.
+Its input is invariant to rotations in the picture and to the scale and origin of the relative 3D landmarks; any
+landmark may be missing, in the picture or in 3D.
 """
 
 from __future__ import annotations
@@ -24,23 +24,23 @@ PATH = Path(str(files("utnet") / "assets" / "lifter" / "lifter.safetensors"))
 NUM_HYPOTHESES = 4
 NUM_FEATURES = 7 * NUM_JOINTS + 1
 FREE: tuple[np.ndarray, ...] = np.nonzero(JOINT_LIMITS_RAD[..., 1] > JOINT_LIMITS_RAD[..., 0])
-"""Indices (22,), (22,) of the angles that a hand can move: joint of 15, and flexion, abduction or twist."""
+"""Indices (22,), (22,) of the free angles: joint of 15, and flexion, abduction or twist."""
 NUM_FREE = len(FREE[0])
 _LOWER, _UPPER = (JOINT_LIMITS_RAD[(*FREE, end)] for end in (0, 1))
 NUM_OUTPUTS = NUM_BETAS + NUM_HYPOTHESES * (1 + 6 + NUM_FREE + NUM_JOINTS - 1)
 _UP = np.full(NUM_JOINTS, 0.05)
 _UP[[0, 1, 5, 9, 13, 17]] = -1.0, -0.3, 0.35, 0.35, 0.35, 0.35
-"""Weights of the landmarks in the direction of a hand in the picture, wrist to knuckles."""
+"""Weights of the landmarks in the hand's direction in the picture, wrist to knuckles."""
 
 
 @dataclass(frozen=True)
 class Hypotheses:
-    """K hands that each of B sets of landmarks may be, the likeliest first, numpy float64.
+    """K hypotheses for each of B sets of landmarks, the likeliest first, numpy float64.
 
     Attributes:
         root: (B, K, 3, 3) rotation, hand to view.
         angles: (B, K, 15, 3) flexion, abduction and twist about the hand model's anatomical axes, radians.
-        betas: (B, 10) of the open hand, near 0 where the landmarks do not tell.
+        betas: (B, 10) of the open hand, near 0 where the landmarks do not determine them.
         probability: (B, K), rows sum to 1.
         error_m: (B, K, 21) expected distance of each joint, relative to the wrist, from the true one on a hand of
             average size; 0 for the wrist.
@@ -60,7 +60,7 @@ class LandmarkLifter:
         path: a safetensors file of `tools/train_lifter.py`.
 
     Raises:
-        InputError: the file is not there or holds another network.
+        InputError: the file is missing or contains another network.
     """
 
     def __init__(self, path: Path = PATH):
@@ -73,8 +73,8 @@ class LandmarkLifter:
         Args:
             points: (B, 21, 2) landmarks x / z and y / z in the view.
             joints_m: (B, 21, 3) relative landmarks, any origin and scale, axes as the view's.
-            seen: (B, 21) bool, the landmark is in `points`.
-            joints_ok: (B, 21) bool, it is in `joints_m`.
+            seen: (B, 21) bool, which of `points` are known.
+            joints_ok: (B, 21) bool, which of `joints_m` are known.
         """
         features, upright = to_features(points, joints_m, seen, joints_ok)
         return from_outputs(self._forward(features), upright)
@@ -94,7 +94,7 @@ def to_features(
     """The network's input (B, 148) and the rotations (B, 3, 3) that turn views so that the hands are upright.
 
     Landmarks about their mean, in units of their root mean square distance from it, upright; two masks; and the
-    logarithm of that unit in the picture, which tells how strong the perspective is.
+    logarithm of that unit in the picture, a measure of the perspective.
     """
     flat, flat_size = _centred(points, seen)
     deep, deep_size = _centred(joints_m, joints_ok)
@@ -147,7 +147,7 @@ def to_error_m(scale: np.ndarray) -> np.ndarray:
 
 
 def _centred(points: np.ndarray, ok: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(B, 21, D) points about the mean of those that are there, 0 for the others, and (B,) their root mean square."""
+    """(B, 21, D) points about the mean of the known ones, 0 for the others, and (B,) their root mean square."""
     there = ok[..., None]
     count = np.maximum(ok.sum(1), 1)
     mean = np.where(there, points, 0.0).sum(1) / count[:, None]
@@ -178,9 +178,9 @@ def _read(path: Path) -> dict[str, np.ndarray]:
     from safetensors.numpy import load_file
 
     if not path.is_file():
-        raise InputError(f"{path}: is missing; install utnet again, or make it with tools/train_lifter.py")
+        raise InputError(f"{path}: missing; install utnet again, or make it with tools/train_lifter.py")
     weights = {name: array.astype(float) for name, array in load_file(path).items()}
     first, last = weights.get("first.weight"), weights.get("last.weight")
     if first is None or last is None or (first.shape[1], last.shape[0]) != (NUM_FEATURES, NUM_OUTPUTS):
-        raise InputError(f"{path}: is not a landmark lifter of this version; make it with tools/train_lifter.py")
+        raise InputError(f"{path}: not a landmark lifter of this version; make it with tools/train_lifter.py")
     return weights

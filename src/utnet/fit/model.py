@@ -1,4 +1,4 @@
-"""A hand model as the fit uses it: numpy in double precision, and where landmarks are on it."""
+"""A hand model for the fit: numpy in double precision, with its landmarks."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from dataclasses import replace
 
 import numpy as np
 
-from utnet.conventions import MANO21_TO_OPENPOSE, NUM_BETAS, NUM_MANO_JOINTS
+from utnet.conventions import MANO21_TO_OPENPOSE, NUM_MANO_JOINTS
 from utnet.fit.landmark_model import LandmarkModel
 from utnet.hand import AnyHandModel, NumpyHandModel
 from utnet.hand.anatomy import anatomical_axes
 from utnet.hand.arrays import HandArrays
 from utnet.rotations import axis_angle_to_matrix, matrix_to_axis_angle
-from utnet.types import HandParams, check_shape
+from utnet.types import HandParams
 
 _TIP_JOINTS = (15, 3, 6, 12, 9)
 """MANO's last joint of each finger, thumb to little."""
@@ -23,17 +23,18 @@ class FitModel:
 
     Args:
         hand: open or MANO.
-        landmarks: "mediapipe" or "joints", as `HandFitter` has it.
+        landmarks: "mediapipe" or "joints", as in `HandFitter`.
 
     Attributes:
         hand: the model in double precision.
         arrays: the model's numbers.
         axes: (15, 3, 3) flexion, abduction and twist of each joint, rest frame.
         joint: (21,) the articulated joint that moves each landmark.
-        landmarks: how the landmarks lie about the model's joints.
+        landmarks: offsets and deviations of the landmarks relative to the model's joints.
         joints_rest: (21, 3) the model's own joints and fingertips at rest.
-        dirs: (21, 3, 10) what the betas do to them, from the articulated joint that moves each.
-        rigid_tips: fingertips follow their last joint alone (MANO's are blended and corrected vertices).
+        dirs: (21, 3, 10) their blendshapes, relative to the articulated joint that moves each.
+        rigid_tips: fingertips follow their last joint alone (MANO's are vertices with blended skinning and
+            correctives).
 
     Raises:
         ValueError: a left hand, or other landmarks.
@@ -41,7 +42,7 @@ class FitModel:
 
     def __init__(self, hand: AnyHandModel, landmarks: str):
         if hand.side != "right":
-            raise ValueError("a fit takes the right hand model; mirror the landmarks of left hands")
+            raise ValueError("the fit requires a right hand model; mirror the landmarks of left hands")
         if landmarks not in ("mediapipe", "joints"):
             raise ValueError(f"landmarks is {landmarks!r}, expected 'mediapipe' or 'joints'")
         self.hand = NumpyHandModel.of(hand, dtype=np.float64)
@@ -54,7 +55,7 @@ class FitModel:
         self.landmarks = LandmarkModel.exact()
         if landmarks == "mediapipe":
             self.landmarks = LandmarkModel.mediapipe()
-            if hand.name != "open":  # whose joints are elsewhere
+            if hand.name != "open":  # MANO's joints are elsewhere
                 self.landmarks = replace(self.landmarks, offsets_m=np.zeros_like(self.landmarks.offsets_m), spread=1.0)
         self.joints_rest = template
         self._own = template - arrays.J_template[self.joint]
@@ -63,15 +64,15 @@ class FitModel:
         self.rigid_tips = arrays.posedirs is None and bool((last > 0.999).all())
 
     def offset(self, seen: LandmarkModel) -> np.ndarray:
-        """(21, 3) of landmarks as seen from one view, from the articulated joint that moves each, rest frame."""
+        """(21, 3) landmarks of one view relative to the articulated joint that moves each, rest frame."""
         return self._own + seen.offsets_m
 
     def rest_wrist(self, betas: np.ndarray) -> np.ndarray:
-        """(3,) where the wrist is at rest."""
+        """(3,) the wrist at rest."""
         return self.arrays.J_template[0] + self.arrays.J_shapedirs[0] @ betas
 
     def with_mean(self, pose: np.ndarray, sign: float) -> np.ndarray:
-        """Adds (1) or takes off (-1) the model's mean pose, which it adds to axis-angle vectors."""
+        """Adds (1) or subtracts (-1) the mean pose, which the model adds to axis-angle vectors."""
         mean = self.arrays.pose_mean
         return pose if mean is None else axis_angle_to_matrix(matrix_to_axis_angle(pose) + sign * mean.reshape(15, 3))
 
@@ -87,18 +88,3 @@ def _arrays_of(arrays: HandArrays) -> HandArrays:
     doubles = {name: np.ascontiguousarray(getattr(arrays, name), np.float64) for name in fields}
     mean = arrays.pose_mean if arrays.pose_mean is not None and np.any(arrays.pose_mean) else None
     return replace(arrays, **doubles, pose_mean=mean)
-
-
-def check_params(name: str, params: HandParams, num: int) -> None:
-    """ValueError unless these are `num` hands with finite numbers."""
-    shapes = {
-        "global_orient": (num, 1, 3, 3),
-        "hand_pose": (num, 15, 3, 3),
-        "betas": (num, NUM_BETAS),
-        "transl_m": (num, 3),
-    }
-    for key, shape in shapes.items():
-        array = np.asarray(getattr(params, key))
-        check_shape(f"{name}.{key}", array, shape)
-        if not np.isfinite(array).all():
-            raise ValueError(f"{name}.{key} holds NaN or inf")

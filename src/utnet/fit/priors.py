@@ -1,12 +1,12 @@
-"""What a hand can do and how its joints usually bend: soft limits and Gaussians of joint angles for the fit.
+"""Soft limits and Gaussians of joint angles for the fit.
 
-Limits are those of `utnet.hand.anatomy` (flexion, abduction and twist of 15 joints). Their softness is how far a real
-hand may pass them, as a standard deviation; hinge joints (the outer two of each finger, the thumb's last) have limits
-of 0 to 0 in abduction and twist, so they stay hinges within a few degrees.
+Limits are those of `utnet.hand.anatomy` (flexion, abduction and twist of 15 joints). Their softness is the standard
+deviation of violations; hinge joints (the outer two of each finger, the thumb's last) have limits of 0 to 0 in
+abduction and twist, so they stay hinges within a few degrees.
 
-The Gaussian of `rest_prior` holds how joints move together: fingers with their neighbours, last joints with the middle
-ones, the thumb's joints with each other. tools/build_pose_prior.py makes it of the gestures of `utnet.synth.gestures`
-and of measured hands.
+The Gaussian of `rest_prior` contains the correlations of joints: fingers with their neighbours, last joints with the
+middle ones, the thumb's joints with each other. tools/build_pose_prior.py fits it to the gestures of
+`utnet.synth.gestures` and to measured hands.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ _HINGE_SOFT_DEG = 3.0
 USUAL_ERROR_RAD = float(np.deg2rad(10.0))
 """Standard deviation of flexion about an expected pose of unknown accuracy."""
 _AXIS_SHARE = np.array([1.0, 0.6, 0.6])
-"""Of it, flexion, abduction and twist."""
+"""Factors of that deviation for flexion, abduction and twist."""
 _REST_SHARE = 0.5
-"""Weight of the rest prior beside an expected pose, whose source has learnt how hands bend as well."""
+"""Weight of the rest prior beside an expected pose, whose source includes a prior of its own."""
 _LANDMARKS_OF_JOINTS = np.array([*range(5, 8), *range(9, 12), *range(17, 20), *range(13, 16), *range(1, 4)])
-"""(15,) OpenPose joint at which each of MANO's joints turns; the next one is the end of its bone."""
+"""(15,) OpenPose joint of each of MANO's joints; the next one is the end of its bone."""
 _LEAST_MM = 1.0
 
 
@@ -48,25 +48,25 @@ class PosePrior:
 
 
 def angle_limits() -> np.ndarray:
-    """(3, 15, 3): lower limit, upper limit (rad), one over the softness of both."""
+    """(3, 15, 3): lower limits, upper limits (rad), inverse softness of both."""
     lower, upper = JOINT_LIMITS_RAD[..., 0], JOINT_LIMITS_RAD[..., 1]
     soft = np.where(upper > lower, _SOFT_DEG, _HINGE_SOFT_DEG)
     return np.stack([lower, upper, 1 / np.deg2rad(soft)])
 
 
 def rest_prior() -> PosePrior:
-    """The distribution of poses without any observation; it ships with the package."""
+    """The bundled prior distribution of poses."""
     with PATH.open("rb") as file, np.load(file, allow_pickle=False) as data:
         mean, covariance = data["mean"].astype(float), data["covariance"].astype(float)
     return PosePrior(mean, np.linalg.inv(covariance))
 
 
 def expected_prior(angles: np.ndarray, rest: PosePrior, error_rad: np.ndarray) -> PosePrior:
-    """The Gaussian of a pose of which another method (for example a network) gives the angles.
+    """Gaussian of angles centred at another method's pose (for example a network's), clamped to the joint limits.
 
     Args:
-        angles: (15, 3) its angles; clamped to the limits.
-        rest: the prior without it, which counts half beside it.
+        angles: (15, 3) that pose.
+        rest: the prior without it, added with half its weight.
         error_rad: (15,) standard deviation of each joint's flexion (`expected_errors_rad`); those of abduction and
             twist are 0.6 of it.
     """
@@ -78,10 +78,10 @@ def expected_prior(angles: np.ndarray, rest: PosePrior, error_rad: np.ndarray) -
 
 
 def expected_errors_rad(error_mm: np.ndarray, joints_m: np.ndarray) -> np.ndarray:
-    """(15,) standard deviations of the flexion of joints whose places (21, 3) are off by (21,) expected errors.
+    """(15,) standard deviations of flexion for joints (21, 3) with expected position errors (21,).
 
-    The end of a bone is off by more than its start by what the bone's turn adds: sqrt(end^2 - start^2) = length x
-    angle, but no less than a third of the end's error, as the two are measured apart.
+    The error of a bone's end exceeds that of its start by the error of its direction: sqrt(end^2 - start^2) = length x
+    angle, with a third of the end's error as the lower bound, as the two are measured independently.
     """
     start, end = error_mm[_LANDMARKS_OF_JOINTS], error_mm[_LANDMARKS_OF_JOINTS + 1]
     length_mm = 1e3 * np.linalg.norm(joints_m[1:] - joints_m[list(PARENTS[1:])], axis=1)[_LANDMARKS_OF_JOINTS]

@@ -1,11 +1,11 @@
 """Levenberg-Marquardt on one hand's joints, with the derivatives written out; compiled by numba, without threads.
 
-Unknowns (61): the wrist's place (3), a turn of the whole hand (3), flexion, abduction and twist of 15 joints (45) and
-betas (10). A point of the hand hangs on one of the 16 joints: x = p_j + R_j (offset + dirs betas). Its derivatives are
-cross products with the joints' axes, and only 25 of the 61 are not zero: those of its own finger.
+Unknowns (61): the wrist's position (3), a rotation of the hand (3), flexion, abduction and twist of 15 joints (45) and
+betas (10). A point of the hand is attached to one of the 16 joints: x = p_j + R_j (offset + dirs betas). Its
+derivatives are cross products with the joints' axes; only 25 of the 61 are not zero, those of its own finger.
 
-Everything is in the camera's frame, image points are x / z and y / z, and residuals are in units of what is expected
-of them (their standard deviations), so that a cost of one is one surprise.
+Everything is in the camera's frame, image points are x / z and y / z, and residuals are in units of their standard
+deviations.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ _BETAS = 51  # the first of the 10 betas among the unknowns
 _LOCAL = 25  # of a finger: wrist 3, turn 3, its angles 9, betas 10
 
 _MAX_TURN_RAD = 0.6
-"""Largest step of an angle: linear steps farther than this mean nothing."""
+"""Largest step of an angle for which the linearisation holds."""
 _TOLERANCE = 1e-4
-"""Share of the cost that a step has to gain for another one to be worth it."""
+"""Relative decrease of the cost below which the iteration stops."""
 
-# All in one file: numba's cache does not see a change in a module that compiled code calls into.
+# All in one file: numba's cache does not notice changes in other modules that compiled code calls.
 # Plain loops over scalars: array expressions, products and slices take three times as long to compile on the first run.
 
 
@@ -52,30 +52,30 @@ def solve_hand(
     """Fits one hand.
 
     Args:
-        wrist: (3,) place of the wrist to begin with, camera frame.
-        root: (3, 3) hand to camera, to begin with.
+        wrist: (3,) initial position of the wrist, camera frame.
+        root: (3, 3) initial rotation, hand to camera.
         angles: (15, 3) flexion, abduction, twist in radians.
         betas: (10,).
         rest: (16, 3) rest joints, and rest_dirs (16, 3, 10) their blendshapes.
         axes: (15, 3, 3) unit axes of flexion, abduction and twist, rest frame.
         joint: (P,) joint of each point; the first 21 are the landmarks, the others points of the skin.
         offset: (P, 3) from that joint, rest frame, and dirs (P, 3, 10) their blendshapes.
-        seen: (21, 4) x / z and y / z of the landmarks, one over the standard deviation of what does not repeat the
-            error of the landmark before in its finger (0: not seen), and the share of that error that it repeats (0
-            where there is none before).
-        bones: (20, 5) unit direction to each landmark from its parent's, and one over the standard deviation of its x
-            and y and of its z (both 0: not known).
-        surface: (P - 21, 7) measured point, unit normal, one over the standard deviation.
-        limits: (3, 15, 3) lower limit, upper limit (rad) and one over the softness of both.
+        seen: (21, 4) x / z and y / z of the landmarks, inverse standard deviation of the part of the error not shared
+            with the previous landmark of the finger (0: not visible), and the share of that landmark's error that is
+            repeated (0 without one).
+        bones: (20, 5) unit direction to each landmark from its parent, and inverse standard deviations of its x and y
+            and of its z (both 0: not known).
+        surface: (P - 21, 7) measured point, unit normal, inverse standard deviation.
+        limits: (3, 15, 3) lower limits, upper limits (rad) and inverse softness of both.
         rest_pose: (45,) expected angles (flexion, abduction, twist of each joint in turn).
         pose_precision: (45, 45) inverse covariance of the angles about them; symmetric.
-        shape: (10,) betas that are expected; true ones are off by a deviation of one.
+        shape: (10,) expected betas, with unit variance.
         num_free: 61, or 51 to keep the betas.
-        steps: at most so many.
-        outlier: residuals of more than so many standard deviations lose their pull (Cauchy's loss).
+        steps: maximum number of steps.
+        outlier: scale of Cauchy's loss in standard deviations.
 
     Returns:
-        wrist, root, angles, betas, the cost, and the lower triangle of the (61, 61) normal matrix there.
+        wrist, root, angles, betas, the cost, and the lower triangle of the (61, 61) normal matrix at the solution.
     """
     H, g = np.zeros((NUM_UNKNOWNS, NUM_UNKNOWNS)), np.zeros(NUM_UNKNOWNS)
     new_H, new_g = np.zeros((NUM_UNKNOWNS, NUM_UNKNOWNS)), np.zeros(NUM_UNKNOWNS)
@@ -91,7 +91,7 @@ def solve_hand(
         _solve(H, g, damping, num_free, step)
         _move(wrist, root, angles, betas, step, new_wrist, new_root, new_angles, new_betas)
         new_cost = _normal_equations(new_wrist, new_root, new_angles, new_betas, model, observed, new_H, new_g)
-        if not new_cost < cost:  # NaN too: a hand that went behind the camera
+        if not new_cost < cost:  # also true of NaN: a hand behind the camera
             damping *= 5.0
             continue
         gain, cost = cost - new_cost, new_cost
@@ -107,7 +107,7 @@ def solve_hand(
 
 @numba.njit(cache=True, nogil=True)
 def _move(wrist, root, angles, betas, step, new_wrist, new_root, new_angles, new_betas):
-    """One step from the unknowns to new ones, shortened where an angle would turn too far."""
+    """Applies one step, shortened where an angle would change by more than `_MAX_TURN_RAD`."""
     largest = 0.0
     for k in range(3, _BETAS):
         largest = max(largest, abs(step[k]))
@@ -124,8 +124,8 @@ def _move(wrist, root, angles, betas, step, new_wrist, new_root, new_angles, new
 
 @numba.njit(cache=True, nogil=True)
 def pose_joints(wrist, root, angles, betas, rest, rest_dirs, axes):
-    """Kinematics: places (16, 3), rotations (16, 3, 3), the joints' axes turned into the camera (15, 3, 3), and what a
-    unit of each beta does to the places (16, 3, 10)."""
+    """Forward kinematics: positions (16, 3), rotations (16, 3, 3), the joints' axes in the camera frame (15, 3, 3) and
+    derivatives of the positions by the betas (16, 3, 10)."""
     num_betas = betas.size
     places, R = np.empty((16, 3)), np.empty((16, 3, 3))
     turned, moves = np.empty((15, 3, 3)), np.zeros((16, 3, num_betas))
@@ -160,7 +160,7 @@ def pose_joints(wrist, root, angles, betas, rest, rest_dirs, axes):
 
 @numba.njit(cache=True, nogil=True)
 def _normal_equations(wrist, root, angles, betas, model, observed, H, g):
-    """Fills H and g with the sums of J^T J and J^T e, robustly weighted, and returns the cost."""
+    """Fills H and g with the robustly weighted sums of J^T J and J^T e, and returns the cost."""
     rest, rest_dirs, axes, joint, offset, dirs = model
     seen, bones, surface, limits, rest_pose, pose_precision, shape, outlier2 = observed
     H.fill(0.0)
@@ -198,7 +198,7 @@ def _normal_equations(wrist, root, angles, betas, model, observed, H, g):
 
 @numba.njit(cache=True, nogil=True)
 def _place(posed, betas, j, offset, dirs, x, J):
-    """Writes a point of joint `j` in the camera into x (3,), and its derivatives into J (3, 25)."""
+    """Writes a point attached to joint `j` into x (3,), camera frame, and its derivatives into J (3, 25)."""
     places, R, turned, moves = posed
     J.fill(0.0)
     arm = np.empty(3)
@@ -228,7 +228,7 @@ def _place(posed, betas, j, offset, dirs, x, J):
 
 @numba.njit(cache=True, nogil=True)
 def _add_image_point(x, J, seen, last, outlier2, row, block, right):
-    """A landmark's error less the share of the one before that it repeats."""
+    """Residual of a landmark in the picture, less the repeated share of the previous landmark's."""
     before, J_before, seen_before = last
     inv_z, inv_before, weight, repeated = 1.0 / x[2], 1.0 / before[2], seen[2], seen[3]
     squared = 0.0
@@ -250,7 +250,7 @@ def _add_image_point(x, J, seen, last, outlier2, row, block, right):
 
 @numba.njit(cache=True, nogil=True)
 def _add_bone(bone, J, wanted, outlier2, row, block, right):
-    """Direction of a bone: only how it is turned, not how long it is."""
+    """Residual of a bone's direction, independent of its length."""
     length = np.sqrt(_dot(bone, bone))
     squared = 0.0
     for c in range(3):
@@ -267,7 +267,7 @@ def _add_bone(bone, J, wanted, outlier2, row, block, right):
 
 @numba.njit(cache=True, nogil=True)
 def _add_reading(x, J, reading, outlier2, row, block, right):
-    """How far the skin is from what the sensor saw, along the skin's normal."""
+    """Distance of the skin from a depth reading along the skin's normal."""
     normal, weight = reading[3:6], reading[6]
     error = (_dot(normal, x) - _dot(normal, reading)) * weight
     squared = error * error
@@ -280,7 +280,7 @@ def _add_reading(x, J, reading, outlier2, row, block, right):
 
 @numba.njit(cache=True, nogil=True)
 def _cauchy(squared, outlier2):
-    """What rows and residuals are multiplied by for Cauchy's loss, and the loss."""
+    """Factor of rows and residuals for Cauchy's loss, and the loss."""
     return np.sqrt(1.0 / (1.0 + squared / outlier2)), 0.5 * outlier2 * np.log1p(squared / outlier2)
 
 
@@ -295,7 +295,7 @@ def _accumulate(row, error, block, right):
 
 @numba.njit(cache=True, nogil=True)
 def _scatter(finger, block, right, H, g):
-    """Adds the lower block of a finger (in MANO's order; 5: the wrist, whose angles are all zero) to that of H."""
+    """Adds a finger's block (lower triangle; MANO's order, 5: the wrist, without angles) to H."""
     start = 6 + 9 * min(finger, 4)
     for a in range(_LOCAL):
         to = a if a < 6 else (start + a - 6 if a < 15 else _BETAS + a - 15)

@@ -1,4 +1,4 @@
-"""Depth readings under the mesh as points for the solver: each holds the skin to what the sensor says along its ray."""
+"""Depth readings under the mesh as point-to-plane residuals for the solver."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ from utnet.render.raster import interpolate, rasterize, vertex_normals
 
 _MAX_POINTS = 200
 _SIGMA_M = 0.004
-"""Of a reading against a mesh that is not quite this person's hand."""
+"""Standard deviation of readings, including the mismatch between the model's mesh and this person's hand."""
 _INDEPENDENT = 50
-"""Neighbouring readings err together: many of them count as so many."""
+"""Upper bound of the effective number of readings: errors of neighbours are correlated."""
 _GATE_M = 0.015
-"""Readings farther than this from the mesh are of something else."""
+"""Readings farther than this from the mesh are not of the hand."""
 _FACING = 0.3
-"""Least cosine between the ray and the skin's normal: at a grazing angle a reading says nothing."""
+"""Smallest cosine between the ray and the skin's normal: readings at grazing angles are not used."""
 _EDGE_M = 0.02
-"""Where neighbouring readings differ by more there is an edge, and sensors put readings between the two sides."""
+"""Difference of neighbouring readings at a depth edge, where sensors interpolate between the two sides."""
 
 
 @dataclass(frozen=True)
 class Surface:
-    """N points of the skin and where the sensor saw them.
+    """N points of the skin and their depth readings.
 
     Attributes:
         joint: (N,) the articulated joint that moves each most.
         offset: (N, 3) from that joint, in its rest frame.
-        dirs: (N, 3, 10) what the betas do to the offset.
-        readings: (N, 7) measured point (3), the skin's unit normal (3), both in the view, one over the deviation (m).
+        dirs: (N, 3, 10) blendshapes of the offset.
+        readings: (N, 7) measured point (3), the skin's unit normal (3), both in the view, inverse deviation (1/m).
     """
 
     joint: np.ndarray
@@ -43,7 +43,7 @@ class Surface:
 
 
 def no_surface() -> Surface:
-    """Where there is no depth."""
+    """A surface without readings."""
     return Surface(np.zeros(0, np.int64), np.zeros((0, 3)), np.zeros((0, 3, 10)), np.zeros((0, 7)))
 
 
@@ -57,15 +57,15 @@ def read_surface(
     posed: tuple[np.ndarray, np.ndarray],
     betas: np.ndarray,
 ) -> Surface:
-    """The readings that belong to the hand where it is now.
+    """Selects the depth readings of the hand at its present pose.
 
     Args:
         vertices_cam_m: (V, 3) its mesh.
-        hand: the model's numbers.
+        hand: the model's arrays.
         depth_m: (H, W), 0 where there is no reading.
         K_px: (3, 3).
         look: (3, 3) rotation, camera to view.
-        posed: the joints' places (16, 3) and rotations (16, 3, 3) in the view.
+        posed: the joints' positions (16, 3) and rotations (16, 3, 3) in the view.
         betas: (10,).
     """
     depth, K, _ = depth_around(vertices_cam_m, depth_m, K_px)
@@ -97,17 +97,17 @@ def read_surface(
 
 
 def _at_edges(depth_m: np.ndarray) -> np.ndarray:
-    """(H, W) bool: the readings among a pixel and its eight neighbours are far apart; holes do not count."""
+    """(H, W) bool: readings in the 3x3 neighbourhood differ by more than `_EDGE_M`; holes do not count."""
     window = np.ones((3, 3), np.uint8)
     nearest = cv2.erode(np.where(depth_m > 0, depth_m, np.inf).astype(np.float32), window)
     return cv2.dilate(depth_m, window) - nearest > _EDGE_M
 
 
 def _attach(hand: HandArrays, corners, share, skin, posed, betas):
-    """Joint, offset and blendshapes of skin points given by faces' corners (N, 3) and weights (N, 3)."""
+    """Joint, offset and blendshapes of skin points given by faces' corners (N, 3) and barycentric weights (N, 3)."""
     joint = np.einsum("nc,ncj->nj", share, hand.weights[corners]).argmax(1)
     dirs = np.einsum("nc,ncab->nab", share, hand.shapedirs[corners]) - hand.J_shapedirs[joint]
     places, R = posed
-    # Whatever blends into the skin there, the point is where it is drawn; from there it moves with its joint.
+    # The point starts at its blended position and then moves rigidly with its joint.
     offset = np.einsum("nba,nb->na", R[joint], skin - places[joint]) - dirs @ betas
     return joint, offset, dirs

@@ -57,6 +57,8 @@ class HandArrays:
             raise InputError(f"{where}: {error}; not a hand model in MANO's layout") from error
         for name in ("faces", "tip_vertices"):
             index = getattr(self, name)
+            if index.dtype.kind not in "iu" or not index.size:
+                raise InputError(f"{where}: {name} are {index.dtype} of shape {index.shape}, not numbers of vertices")
             if index.min() < 0 or index.max() >= num_vertices:
                 raise InputError(f"{where}: {name} points outside the {num_vertices} vertices")
         return self

@@ -11,10 +11,8 @@ labels of InterHand2.6M need the sign flipped, those of DexYCB were made without
 
 from __future__ import annotations
 
-import zlib
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 
@@ -29,6 +27,7 @@ from utnet.conventions import (
 from utnet.errors import InputError
 from utnet.hand.arrays import HandArrays
 from utnet.io.atomic import check_stand_in
+from utnet.io.npz import read_npz_all
 from utnet.io.safe_pickle import Allow, load_pickle
 from utnet.types import check_shape
 
@@ -118,11 +117,7 @@ def load_mano(path: str | Path, *, side: str = "right", flat_hand_mean: bool = T
 def _load_npz(path: Path) -> dict[str, np.ndarray]:
     """Arrays of a MANO file saved as .npz under the pickle's names, read without pickles."""
     check_stand_in(path)
-    try:
-        with np.load(path, allow_pickle=False) as data:
-            return {key: data[key] for key in _SHAPES if key in data}
-    except (OSError, ValueError, EOFError, BadZipFile, zlib.error) as error:
-        raise InputError(f"{path}: not a readable .npz of plain arrays ({error}); save it without objects") from error
+    return {key: array for key, array in read_npz_all(path).items() if key in _SHAPES}
 
 
 def _array(data: dict, key: str, where: str) -> np.ndarray:

@@ -140,12 +140,16 @@ class HandModel(nn.Module):
             HandMesh in the model's frame, metres.
 
         Raises:
-            ValueError: a wrong shape.
+            ValueError: a wrong shape, or numbers of another type than the model's (32-bit floats unless it was
+                converted by `double()`).
         """
         num = global_orient.shape[0]
         check_shape("global_orient", global_orient, (num, 1, 3, 3))
         check_shape("hand_pose", hand_pose, (num, 15, 3, 3))
         check_shape("betas", betas, (num, NUM_BETAS))
+        for name, tensor in (("global_orient", global_orient), ("hand_pose", hand_pose), ("betas", betas)):
+            if tensor.dtype != self.v_template.dtype:
+                raise ValueError(f"{name} is {tensor.dtype}, the hand model {self.v_template.dtype}; convert either")
         if self.pose_mean is not None:
             hand_pose = axis_angle_to_matrix(matrix_to_axis_angle(hand_pose) + self.pose_mean.view(15, 3))
         rest = torch.addmm(self.J_template.flatten(), betas, self.rest_dirs).unflatten(1, (-1, 3))

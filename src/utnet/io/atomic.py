@@ -1,33 +1,133 @@
-"""Atomic writes of files and folders: a reader sees the complete old or new content.
+"""Files and folders that appear whole or not at all, and locks on folders.
 
-Files are also safe against a crash of the machine: they are synced to disk before they are renamed. Folders of
-`atomic_dir` are safe against a crash of the process only, because syncing many thousand files takes minutes.
+A file also survives the machine's end (power, a kernel's panic): it is on the disk before it gets its name. A folder of
+`atomic_dir` survives that of the process; many thousand files would take minutes to wait for.
+
+What a killed process leaves behind is removed by the next one that writes in the same folder: a temporary file or
+folder that no living process holds a lock on.
 """
 
 from __future__ import annotations
 
+import glob
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
+from functools import cache
 from pathlib import Path
 
 from utnet.errors import InputError
 
+try:
+    import fcntl
+except ImportError:  # not on Windows: nothing is locked there
+    fcntl = None  # type: ignore[assignment]
+
+_LOCK = ".utnet.lock"
+_TEMPORARY = re.compile(r"\..+\.\d+\.tmp")
+
 
 @contextmanager
 def atomic_file(path: str | Path) -> Iterator[Path]:
-    """Context with a temporary file beside `path`, which replaces `path` on success and is removed on failure."""
+    """A temporary sibling to write into; it replaces `path` at once where nothing was raised, and is gone otherwise.
+
+    An OSError that names no file gets the name of `path`.
+    """
     path = Path(path)
+    _remove_leftovers(path.parent.absolute())
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with naming(path):
+        held = os.open(temporary, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            if fcntl:
+                with suppress(OSError):  # a file system without locks
+                    fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            yield temporary
+            fsync_path(temporary)
+            temporary.replace(path)
+            fsync_path(path.parent)
+        finally:
+            os.close(held)
+            temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Gives an OSError of writing (a full disk) the name of the file or folder, where it has none."""
     try:
-        yield temporary
-        fsync_path(temporary)
-        temporary.replace(path)
-        fsync_path(path.parent)
+        yield
+    except OSError as error:
+        if error.filename is None and error.errno is not None:
+            raise OSError(error.errno, error.strerror, str(path)) from error
+        raise
+
+
+@cache
+def _remove_leftovers(folder: Path) -> None:
+    """Removes the temporary files of `atomic_file` whose writers are gone; once a process and folder."""
+    if not (fcntl and folder.is_dir()):
+        return
+    for entry in os.scandir(folder):
+        if _TEMPORARY.fullmatch(entry.name) and entry.is_file(follow_symlinks=False):
+            with suppress(OSError):
+                file = os.open(entry.path, os.O_RDWR)
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # OSError where its writer lives
+                    os.unlink(entry.path)
+                finally:
+                    os.close(file)
+
+
+@contextmanager
+def output_folder(folder: str | Path) -> Iterator[None]:
+    """Makes a folder, if it is not there, and keeps other processes out of it while the block runs. One that was made
+    and is empty in the end is removed.
+
+    The lock is the system's on a file in the folder, so a process that was killed leaves none behind.
+
+    Raises:
+        InputError: another process has the lock.
+    """
+    folder = Path(folder)
+    is_new = not folder.exists()
+    folder.mkdir(parents=True, exist_ok=True)
+    taken = f"{folder}: another utnet is writing into it; wait for its end or give another folder"
+    try:
+        with _lock(folder / _LOCK, taken):
+            yield
     finally:
-        temporary.unlink(missing_ok=True)
+        if is_new:
+            with suppress(OSError):  # not empty
+                folder.rmdir()
+
+
+@contextmanager
+def _lock(path: Path, taken: str) -> Iterator[None]:
+    if not fcntl:
+        yield
+        return
+    while True:
+        file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            # A lock of fcntl's is this process's alone: workers that outlive it for seconds do not keep it.
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            os.close(file)
+            raise InputError(taken) from error
+        except OSError:  # a file system without locks
+            break
+        with suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(file), os.stat(path)):
+                break
+        os.close(file)  # whoever had it removed the file meanwhile
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+        os.close(file)
 
 
 def fsync_path(path: Path) -> None:
@@ -50,21 +150,29 @@ def atomic_dir(out: str | Path) -> Iterator[Path]:
     """Context with a temporary folder, which becomes `out` on success and is removed on failure.
 
     Raises:
-        InputError: `out` exists and is not an empty folder, or it cannot be created.
+        InputError: `out` is there and not an empty folder, it cannot be made, or another process is making it.
     """
     out = Path(out)
     require_new(out)
-    partial = out.parent / f".{out.name}.partial-{os.getpid()}"
-    try:
-        partial.mkdir(parents=True)
-    except OSError as error:
-        raise InputError(f"{out}: cannot be created ({error.strerror}); give a writable folder") from error
-    try:
-        yield partial
-        os.replace(partial, out)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
+    with ExitStack() as stack:
+        try:
+            out.parent.mkdir(parents=True, exist_ok=True)
+            lock = out.parent / f".{out.name}.lock"
+            stack.enter_context(_lock(lock, f"{out}: another utnet is writing it; give another folder"))
+            require_new(out)  # again: it may have been made meanwhile
+            for leftover in out.parent.glob(f".{glob.escape(out.name)}.partial-*"):  # of a process that was killed
+                shutil.rmtree(leftover, ignore_errors=True)
+            partial = out.parent / f".{out.name}.partial-{os.getpid()}"
+            partial.mkdir()
+        except OSError as error:
+            raise InputError(f"{out}: cannot be created ({error.strerror}); give a writable folder") from error
+        try:
+            with naming(out):
+                yield partial
+                os.replace(partial, out)
+        except BaseException:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise
 
 
 def atomic_write(path: str | Path, data: bytes | str) -> None:

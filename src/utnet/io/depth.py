@@ -7,7 +7,9 @@ from pathlib import Path
 import numpy as np
 
 from utnet.errors import InputError
-from utnet.io.pictures import check_megapixels, open_image
+from utnet.io.limits import check_megapixels
+from utnet.io.npy import map_npy
+from utnet.io.pictures import open_image
 
 DEPTH_SUFFIXES = (".png", ".tif", ".tiff", ".npy")
 
@@ -36,11 +38,8 @@ def read_depth(path: str | Path, scale: float = 0.001) -> np.ndarray:
 def _read_npy(path: Path) -> np.ndarray:
     if not path.is_file():
         raise InputError(f"{path}: no such file")
-    try:
-        depth = np.load(path, allow_pickle=False, mmap_mode="r")  # the header first: its size is checked below
-    except (ValueError, EOFError, OSError) as error:
-        raise InputError(f"{path}: not a numpy array ({error})") from error
-    if not isinstance(depth, np.ndarray) or depth.ndim != 2 or depth.dtype.kind not in "fiu":
+    depth = map_npy(path)  # the header alone
+    if depth.ndim != 2 or depth.dtype.kind not in "fiu":
         raise InputError(f"{path}: expected one array of (H, W) numbers in metres")
     check_megapixels(path, depth.shape[1], depth.shape[0])
     return np.array(depth, np.float32)

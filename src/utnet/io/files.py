@@ -1,18 +1,20 @@
-"""Readers of images, npz and YAML files of data sets. Bad files raise an InputError that names them."""
+"""Readers of images and YAML files of data sets. Bad files raise an InputError that names them."""
 
 from __future__ import annotations
 
-import zlib
+from contextlib import suppress
+from io import BytesIO
 from pathlib import Path
-from zipfile import BadZipFile
 
 import cv2
 import numpy as np
 import yaml
+from PIL import Image
 
-from utnet.errors import InputError
+from utnet.errors import InputError, as_input_error, first_line
+from utnet.io.limits import check_megapixels
 
-_SAFE_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml is ten times faster
+_SAFE_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml's is ten times faster where it is there
 
 
 def read_bytes(path: Path, remedy: str = "check the dataset's folder or extract it again") -> bytes:
@@ -22,8 +24,8 @@ def read_bytes(path: Path, remedy: str = "check the dataset's folder or extract 
             return file.readall()
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file; {remedy}") from error
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}); {remedy}") from error
+    except (OSError, ValueError) as error:  # ValueError: a null byte in the path
+        raise InputError(f"{path}: cannot be read ({first_line(error)}); {remedy}") from error
 
 
 def read_image(path: Path, *, flags: int = cv2.IMREAD_COLOR) -> np.ndarray:
@@ -49,10 +51,45 @@ def decode_image(data: bytes, *, where: str, flags: int = cv2.IMREAD_COLOR) -> n
         complete = True
     if not complete:
         raise InputError(f"{where}: the image is truncated ({len(data)} bytes); extract or download the file again")
-    image = cv2.imdecode(np.frombuffer(data, np.uint8), flags | cv2.IMREAD_IGNORE_ORIENTATION) if data else None
+    _check_pixels(data, where)
+    try:
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), flags | cv2.IMREAD_IGNORE_ORIENTATION) if data else None
+    except cv2.error as error:
+        raise as_input_error(error, where) from error
     if image is None:
         raise InputError(f"{where}: not an image that OpenCV can read; extract or download the file again")
     return image
+
+
+def _check_pixels(data: bytes, where: str) -> None:
+    """InputError for more than `limits.MAX_MEGAPIXELS`, by the header: a megabyte may hold a billion pixels."""
+    width = height = 0
+    if data[:4] == b"\x89PNG":
+        width, height = (int.from_bytes(data[at : at + 4], "big") for at in (16, 20))
+    elif data[:2] == b"\xff\xd8":
+        width, height = _jpeg_size(data)
+    elif data:
+        with suppress(OSError, SyntaxError, ValueError), Image.open(BytesIO(data)) as image:  # slower, and rare
+            width, height = image.size
+        if not width:
+            raise InputError(f"{where}: not an image; extract or download the file again")
+    check_megapixels(where, width, height)
+
+
+def _jpeg_size(data: bytes) -> tuple[int, int]:
+    """(width, height) by the frame header, (0, 0) where there is none."""
+    place = 2
+    while place + 9 < len(data) and data[place] == 0xFF:
+        marker = data[place + 1]
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+            return int.from_bytes(data[place + 7 : place + 9], "big"), int.from_bytes(
+                data[place + 5 : place + 7], "big"
+            )
+        if marker in (0xFF, 0x01) or 0xD0 <= marker <= 0xD7:  # padding, or without a length
+            place += 1 if marker == 0xFF else 2
+        else:
+            place += 2 + int.from_bytes(data[place + 2 : place + 4], "big")
+    return 0, 0
 
 
 def decode_rgb(data: bytes, *, where: str) -> np.ndarray:
@@ -91,23 +128,6 @@ def check_size(path: Path, image: np.ndarray, size_wh: tuple[int, int]) -> None:
         raise InputError(f"{path}: {width}x{height} pixels, expected {size_wh[0]}x{size_wh[1]} as in the calibration")
 
 
-def read_npz(path: Path, *names: str) -> list[np.ndarray]:
-    """Reads arrays of an npz file by name, without pickles.
-
-    Raises:
-        InputError: the file is missing or damaged, or has no such key.
-    """
-    try:
-        with np.load(path, allow_pickle=False) as data:
-            return [data[name] for name in names]
-    except FileNotFoundError as error:
-        raise InputError(f"{path}: no such file; check the dataset's folder or extract it again") from error
-    except KeyError as error:
-        raise InputError(f"{path}: {error.args[0]}; not a file of this dataset, or another version of it") from error
-    except (OSError, ValueError, EOFError, RuntimeError, BadZipFile, zlib.error) as error:
-        raise InputError(f"{path}: not a readable npz file ({error}); extract or download the file again") from error
-
-
 class _TupleLoader(_SAFE_LOADER):  # type: ignore[misc, valid-type]
     """Safe YAML loader that also accepts the Python tuples in DexYCB's calibration."""
 
@@ -126,8 +146,8 @@ def read_yaml(path: Path, *names: str) -> dict:
     data = read_bytes(path)
     try:
         tree = yaml.load(data, Loader=_TupleLoader)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: not a safe YAML file: {str(error).splitlines()[0]}") from error
+    except Exception as error:  # a tag on the wrong value, a date that is none, deep nesting: all sorts
+        raise InputError(f"{path}: not a safe YAML file: {first_line(error)}") from error
     for name in names:
         if not isinstance(tree, dict) or name not in tree:
             raise InputError(f"{path}: has no key {name!r}; not a file of this dataset, or another version of it")

@@ -2,7 +2,7 @@
 
 It takes 0.016 ms for one small array, `numpy.load` 0.11 ms. The central directory of the zip is parsed directly, and
 only the requested members are read. Unusual files (encryption, zip64, other compression, bad checksums, ...) are passed
-to numpy, which reads them or raises the error.
+to `read_npz`, which reads them or raises the error.
 """
 
 from __future__ import annotations
@@ -10,13 +10,17 @@ from __future__ import annotations
 import io
 import struct
 import zlib
+from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
 from typing import BinaryIO
+from zipfile import ZipFile
 
 import numpy as np
 
-from utnet.io.files import read_npz
+from utnet.errors import InputError, first_line
+from utnet.io.limits import MAX_ARRAY_BYTES
+from utnet.io.npy import parse_npy, read_header
 
 _TAIL = 1 << 16
 """Number of bytes read from the end; label files are smaller."""
@@ -30,11 +34,11 @@ _NPY = b"\x93NUMPY\x01\x00"
 
 
 class _UnusualError(Exception):
-    """The file differs from what numpy writes; fall back to numpy."""
+    """The file differs from what numpy writes; fall back to `read_npz`."""
 
 
 def read_members(path: str | Path, *names: str) -> list[np.ndarray]:
-    """Reads arrays of an npz file by name (read-only arrays), without pickles and without unpacking other members.
+    """Arrays of an npz file by name (read-only), without pickles and without unpacking other members.
 
     Raises:
         InputError: the file is missing or damaged, or has no such key.
@@ -42,7 +46,7 @@ def read_members(path: str | Path, *names: str) -> list[np.ndarray]:
     try:
         with open(path, "rb", buffering=0) as file:
             return _members(file, names)
-    except (OSError, ValueError, struct.error, zlib.error, _UnusualError):
+    except Exception:  # whatever it is, `read_npz` reads the file or names the fault
         return read_npz(Path(path), *names)
 
 
@@ -78,7 +82,9 @@ def _array(file: BinaryIO, tail: bytes, start: int, entry: tuple) -> np.ndarray:
     magic, *_, name_length, extra = _LOCAL.unpack(header)
     data = _bytes(file, tail, start, local + _LOCAL.size + name_length + extra, packed)
     if method == _DEFLATED:
-        data = zlib.decompressobj(-zlib.MAX_WBITS).decompress(data, max(1, unpacked))  # at most the declared size
+        data = zlib.decompressobj(-zlib.MAX_WBITS).decompress(
+            data, max(1, min(unpacked, MAX_ARRAY_BYTES))
+        )  # never more than it says
     elif method != _STORED:
         raise _UnusualError
     if magic != b"PK\3\4" or len(data) != unpacked or zlib.crc32(data) != crc or data[:8] != _NPY:
@@ -98,7 +104,50 @@ def _bytes(file: BinaryIO, tail: bytes, start: int, offset: int, length: int) ->
 @lru_cache(maxsize=64)
 def _describe(header: bytes) -> tuple[np.dtype, tuple[int, ...]]:
     """dtype and shape from the header of an npy file (its length and text)."""
-    shape, fortran_order, dtype = np.lib.format.read_array_header_1_0(io.BytesIO(header))
-    if fortran_order or dtype.hasobject:
+    dtype, shape, fortran_order = read_header(io.BytesIO(_NPY + header), where="")
+    if fortran_order:
         raise _UnusualError
     return dtype, shape
+
+
+def read_npz(path: Path, *names: str) -> list[np.ndarray]:
+    """Arrays of an npz file by name, without pickles.
+
+    Raises:
+        InputError: missing or damaged file, an array that is too large, or a key that it lacks.
+    """
+    return list(_read(path, names).values())
+
+
+def read_npz_all(path: Path) -> dict[str, np.ndarray]:
+    """All arrays of an npz file, without pickles; InputError as `read_npz`."""
+    return _read(path, None)
+
+
+def _read(path: Path, names: Iterable[str] | None) -> dict[str, np.ndarray]:
+    try:
+        with ZipFile(path) as archive:
+            if names is None:
+                names = [name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")]
+                total = sum(member.file_size for member in archive.infolist())
+                if total > MAX_ARRAY_BYTES:
+                    raise InputError(f"{path}: {total} bytes of arrays, at most {MAX_ARRAY_BYTES} are read")
+            return {name: _npz_member(archive, name, str(path)) for name in names}
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such file; check the dataset's folder or extract it again") from error
+    except KeyError as error:
+        raise InputError(f"{path}: {error.args[0]}; not a file of this dataset, or another version of it") from error
+    except InputError:
+        raise
+    except Exception as error:  # zipfile and the decompressors raise all sorts
+        raise InputError(f"{path}: not a readable npz file ({first_line(error)}); get the file again") from error
+
+
+def _npz_member(archive: ZipFile, name: str, where: str) -> np.ndarray:
+    if f"{name}.npy" not in archive.namelist():
+        raise KeyError(f"{name} is not a file in the archive")
+    member = archive.getinfo(f"{name}.npy")
+    if member.file_size > MAX_ARRAY_BYTES:
+        raise InputError(f"{where}: {name} has {member.file_size} bytes, at most {MAX_ARRAY_BYTES} are read")
+    with archive.open(member) as file:
+        return parse_npy(file.read(member.file_size + 1), where=f"{where}: {name}")

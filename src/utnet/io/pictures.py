@@ -18,18 +18,18 @@ from utnet.io.atomic import check_stand_in
 from utnet.io.deep import is_deep, read_deep, to_8_bits
 from utnet.io.exif import exif_camera
 from utnet.io.kinds import is_camera_raw, picture_format
+from utnet.io.limits import MAX_MEGAPIXELS, check_megapixels
 
 PICTURE_SUFFIXES = (
     ".jpg", ".jpeg", ".jfif", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".heic", ".heif", ".avif",
 )  # fmt: skip
 """Suffixes of pictures in folders. The format is detected by content (`io.kinds`)."""
 
-MAX_MEGAPIXELS = 120
-"""Telephones take 108. A picture of 120 needs about a gigabyte while it is decoded."""
-
 _FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "AVIF")
 """Pillow's names of the decoders that may run, beside pi-heif's."""
 Image.init()  # or it knows only some of them
+
+_STRIPE = 256  # rows
 
 _OPENING = threading.Lock()
 """`warnings.catch_warnings` is not safe beside other threads."""
@@ -79,8 +79,8 @@ def picture_from_pil(image: Image.Image, name: str | Path = "the picture") -> Pi
         InputError: more than `MAX_MEGAPIXELS`, or numbers that are no colours.
     """
     check_megapixels(name, *image.size)
-    upright = ImageOps.exif_transpose(image)
     turned = image.getexif().get(Base.Orientation, 1) not in (0, 1)
+    upright = ImageOps.exif_transpose(image) if turned else image  # it would copy the picture
     return Picture(_as_rgb(name, upright), exif_camera(image.getexif(), image.size, upright.size), turned)
 
 
@@ -147,15 +147,6 @@ def _check_file(path: Path) -> None:
         raise InputError(f"{path}: a camera's raw file; develop it to JPEG first")
 
 
-def check_megapixels(path: str | Path, width: int, height: int, *, most: float = MAX_MEGAPIXELS) -> None:
-    """InputError for a picture, or frames of a video, too large to decode."""
-    if width * height > most * 1e6:
-        raise InputError(
-            f"{path}: {width} x {height} px are {width * height / 1e6:.0f} megapixels, the most are {most}; "
-            "make it smaller first"
-        )
-
-
 def _open(path: Path, *, must: bool = True) -> Image.Image:
     """The file's header; UnidentifiedImageError in place of InputError unless it `must` be one.
 
@@ -202,7 +193,16 @@ def _as_rgb(path: str | Path, image: Image.Image) -> np.ndarray:
     if image.mode in ("F", "I") or image.mode.startswith("I;16"):  # Pillow clips these where it should scale them
         return np.repeat(to_8_bits(Path(path), np.asarray(image))[..., None], 3, 2)
     if image.has_transparency_data:
-        image = image.convert("RGBA")
-        white = Image.new("RGBA", image.size, "white")
-        image = Image.alpha_composite(white, image)
-    return np.array(image.convert("RGB"))
+        return _on_white(image)
+    return np.array(image if image.mode == "RGB" else image.convert("RGB"))
+
+
+def _on_white(image: Image.Image) -> np.ndarray:
+    """(H, W, 3) uint8 of a picture with transparency, by stripes: a copy of the whole needs half a gigabyte."""
+    width, height = image.size
+    out = np.empty((height, width, 3), np.uint8)
+    for top in range(0, height, _STRIPE):
+        part = image.crop((0, top, width, min(top + _STRIPE, height))).convert("RGBA")
+        blended = Image.alpha_composite(Image.new("RGBA", part.size, "white"), part)
+        out[top : top + _STRIPE] = np.asarray(blended.convert("RGB"))
+    return out

@@ -11,30 +11,24 @@ Used for MANO model files, HO3D's `meta/*.pkl` and the `data.pyd` of training ta
 from __future__ import annotations
 
 import io
-import math
 import pickle
-import re
-from collections import OrderedDict
-from collections.abc import Callable, Collection, Mapping
+import time
+from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
-import numpy as np
-
-from utnet.errors import InputError
+from utnet.errors import InputError, shown
 from utnet.io.atomic import check_stand_in
-
-Builder: TypeAlias = Callable[[tuple, Any], Any]
-"""`builder(args, state)` -> value, with the arguments of the call in the pickle and the state set afterwards (or None),
-both as plain values. Its exceptions are converted to an InputError that names the file."""
-
-Allow: TypeAlias = Mapping[tuple[str, str], Builder]
-"""(module, name), as spelled in the file, to the builder that replaces the callable."""
+from utnet.io.pickle_values import ALWAYS, SCALARS, Allow, Name, check_key, check_size
 
 MAX_BYTES = 256 * 2**20
 """Maximum size of a pickle; a MANO file has 4 MB, HO3D's meta files a few kB."""
 
-_MAX_TEXT = 200  # maximum length of quoted text in messages
+MAX_STEPS, MAX_SECONDS, MAX_VALUES = 2_000_000, 5.0, 2_000_000
+"""Opcodes of a pickle and the time that reading and building it may take; its values, those that occur twice counted
+twice (a list of lists that repeat each other has few opcodes and fills any memory as an array)."""
+
+_MAX_TEXT = 200  # of what a refusal quotes
 
 
 def load_pickle(
@@ -54,13 +48,16 @@ def load_pickle(
             (given in the message, such as "os.system").
     """
     path = Path(path)
-    check_stand_in(path)
     try:
+        check_stand_in(path)
         if path.stat().st_size > MAX_BYTES:
             raise InputError(f"{path}: {path.stat().st_size} bytes is too large for a pickle that is read safely")
         data = path.read_bytes()
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}); check the path") from error
+    except InputError:
+        raise
+    except (OSError, ValueError) as error:  # ValueError: a null byte in the path
+        name = str(path) if str(path).isprintable() else shown(str(path))
+        raise InputError(f"{name}: cannot be read ({error}); check the path") from error
     return parse_pickle(data, where=str(path), allow=allow, encoding=encoding, keys=keys)
 
 
@@ -76,10 +73,12 @@ def parse_pickle(
     if len(data) > MAX_BYTES:
         raise InputError(f"{where}: {len(data)} bytes is too large for a pickle that is read safely")
     try:
-        tree = _Reader(data, where, {**_ALWAYS, **allow} if allow else _ALWAYS, encoding).load()
+        tree = _Reader(data, where, {**ALWAYS, **allow} if allow else ALWAYS, encoding).load()
         if keys is not None and type(tree) is dict:
             tree = {key: tree[key] for key in keys if key in tree}
-        return _ValueBuilder(where)(tree)
+        if _num_values(tree, {}) > MAX_VALUES:
+            raise InputError(f"{where}: holds more than {MAX_VALUES} values, too many for labels; do not trust it")
+        return _Thaw(where)(tree)
     except InputError:
         raise
     except Exception as error:  # a broken pickle can raise anything
@@ -90,21 +89,12 @@ def parse_pickle(
 # ------------------------------------------------------------------------------------------------------------- reading
 
 
-class _Name:
-    """An allowed callable in the file: only its name and its builder, never the callable itself."""
-
-    __slots__ = ("build", "text")
-
-    def __init__(self, text: str, build: Builder):
-        self.text, self.build = text, build
-
-
 class _Record:
     """An object to be built: the recorded call and state, unprocessed until the whole file is read."""
 
     __slots__ = ("args", "name", "state")
 
-    def __init__(self, name: _Name, args: tuple):
+    def __init__(self, name: Name, args: tuple):
         self.name, self.args = name, args
         self.state: Any = None
 
@@ -131,13 +121,34 @@ class _Reader(pickle._Unpickler):
         super().__init__(io.BytesIO(data), encoding=encoding)
         self.where, self.allow = where, allow
 
-    def find_class(self, module: str, name: str) -> _Name:
+    def load(self) -> Any:
+        """The parent's loop, with a limit on opcodes and time."""
+        self.metastack: list[list] = []
+        self.stack = []
+        self.append = self.stack.append
+        self._unframer = unframer = pickle._Unframer(self._file_read, self._file_readline)  # type: ignore[attr-defined]
+        self.read, self.readline = unframer.read, unframer.readline
+        self.readinto, self.proto = unframer.readinto, 0
+        end = time.monotonic() + MAX_SECONDS
+        for step in range(MAX_STEPS):
+            code = self.read(1)
+            if not code:
+                raise EOFError
+            if step % 1024 == 0 and time.monotonic() > end:
+                break
+            try:
+                self.dispatch[code[0]](self)
+            except pickle._Stop as stop:  # type: ignore[attr-defined]
+                return stop.value
+        raise InputError(f"{self.where}: a pickle of too many parts for plain labels; do not trust it")
+
+    def find_class(self, module: str, name: str) -> Name:
         if (module, name) not in self.allow:
             called = f"{module}.{name}"[:_MAX_TEXT]
             raise InputError(
                 f"{self.where}: refused: the pickle contains {called!r}; nothing was run, do not trust this file"
             )
-        return _Name(f"{module}.{name}", self.allow[module, name])
+        return Name(f"{module}.{name}", self.allow[module, name])
 
     def load_inst(self) -> None:  # old-style classes of Python 2: always refused
         module, name = self.readline()[:-1].decode("ascii"), self.readline()[:-1].decode("ascii")
@@ -146,11 +157,11 @@ class _Reader(pickle._Unpickler):
 
     def load_reduce(self) -> None:
         args, name = self.stack.pop(), self.stack.pop()
-        if type(name) is not _Name or type(args) is not tuple:
+        if type(name) is not Name or type(args) is not tuple:
             raise pickle.UnpicklingError("a call of something that is no callable")
         if name.text.endswith("._reconstructor"):  # protocols 0 and 1: _reconstructor(cls, object, None)
             name, args = args[0], ()
-            if type(name) is not _Name:
+            if type(name) is not Name:
                 raise pickle.UnpicklingError("a reconstruction of something that is no class")
         self.append(_Record(name, args))
 
@@ -184,8 +195,9 @@ class _Reader(pickle._Unpickler):
             target = target.state
         if type(target) is not dict:
             raise pickle.UnpicklingError("items for something that is no dictionary")
+        check_size(len(target) + len(items) // 2)
         for key, value in zip(items[::2], items[1::2], strict=True):
-            target[_check_key(key)] = value
+            target[check_key(key)] = value
 
     def load_append(self) -> None:
         value = self.stack.pop()
@@ -197,10 +209,13 @@ class _Reader(pickle._Unpickler):
 
     def load_additems(self) -> None:
         items = self.pop_mark()
-        self._items_of(set).update(_check_key(item) for item in items)
+        check_size(len(self.stack[-1]) + len(items) if type(self.stack[-1]) is set else 0)
+        self._items_of(set).update(check_key(item) for item in items)
 
     def load_frozenset(self) -> None:
-        self.append(frozenset(_check_key(item) for item in self.pop_mark()))
+        items = self.pop_mark()
+        check_size(len(items))
+        self.append(frozenset(check_key(item) for item in items))
 
     def _items_of(self, kind: type) -> Any:
         if type(self.stack[-1]) is not kind:
@@ -229,35 +244,41 @@ class _Reader(pickle._Unpickler):
     """Opcode to function. Refused, since absent: OBJ, PERSID, BINPERSID, EXT1-4, NEXT_BUFFER, READONLY_BUFFER."""
 
 
-def _check_key(key: Any, depth: int = 0) -> Any:
-    """Checks the key of a dict or the member of a set: a scalar or a tuple of scalars."""
-    if type(key) is tuple and depth < 2:
-        return tuple(_check_key(item, depth + 1) for item in key)
-    if type(key) not in _SCALARS:
-        raise pickle.UnpicklingError(f"a {type(key).__name__} as a key")
-    return key
+# ------------------------------------------------------------------------------------------------------------- thawing
 
 
-_SCALARS = frozenset((str, bytes, int, float, bool, type(None)))
+def _num_values(value: Any, seen: dict[int, int]) -> int:
+    """Values in what the reader wrote down, repeated ones each time; capped where one is too many."""
+    if type(value) is dict:
+        parts: Any = value.values()
+    elif type(value) in (list, tuple):
+        parts = value
+    elif type(value) is _Record:
+        parts = (*value.args, value.state)
+    else:
+        return 1
+    if id(value) not in seen:
+        seen[id(value)] = 0  # one that contains itself: `_Thaw` says so
+        seen[id(value)] = min(1 + sum(_num_values(part, seen) for part in parts), MAX_VALUES + 1)
+    return seen[id(value)]
 
 
-# ------------------------------------------------------------------------------------------------------ building values
-
-
-class _ValueBuilder:
-    """Converts records of the reader to values, each once, from the inside out."""
+class _Thaw:
+    """Turns what the reader wrote down into values: every record once, from the inside out."""
 
     def __init__(self, where: str):
-        self.where = where
-        self.done: dict[int, Any] = {}  # by id: shared values are built once
+        self.where, self._end = where, time.monotonic() + MAX_SECONDS
+        self.done: dict[int, Any] = {}  # by id: a value that occurs twice in the file is one value, and is built once
 
     def __call__(self, value: Any, *, as_argument: bool = False) -> Any:
-        if type(value) in _SCALARS:
+        if type(value) in SCALARS:
             return value
-        if type(value) is _Name:
+        if type(value) is Name:
             if as_argument:
                 return value
             raise pickle.UnpicklingError(f"a bare reference to {value.text}")
+        if time.monotonic() > self._end:
+            raise pickle.UnpicklingError("values that take too long to build")
         if id(value) not in self.done:
             self.done[id(value)] = self  # marks a value under construction
             self.done[id(value)] = self._build(value)
@@ -267,14 +288,14 @@ class _ValueBuilder:
 
     def _build(self, value: Any) -> Any:
         if type(value) is dict:
-            return {key: item if type(item) in _SCALARS else self(item) for key, item in value.items()}
+            return {key: item if type(item) in SCALARS else self(item) for key, item in value.items()}
         if type(value) in (list, tuple):
-            return type(value)([item if type(item) in _SCALARS else self(item) for item in value])
+            return type(value)([item if type(item) in SCALARS else self(item) for item in value])
         if type(value) in (set, frozenset):
             return value
         if type(value) is not _Record:
             raise pickle.UnpicklingError(f"a {type(value).__name__}")
-        args = tuple([item if type(item) in _SCALARS else self(item, as_argument=True) for item in value.args])
+        args = tuple([item if type(item) in SCALARS else self(item, as_argument=True) for item in value.args])
         state = self(value.state)
         try:
             return value.name.build(args, state)
@@ -283,113 +304,3 @@ class _ValueBuilder:
             raise InputError(
                 f"{self.where}: {value.name.text} is not as expected ({detail}); download the file again"
             ) from error
-
-
-# -------------------------------------------------------------------------------------------- builders, always allowed
-
-
-def _only_a_name(args: tuple, state: Any) -> Any:
-    raise ValueError("may be referenced, not called")
-
-
-def _bytes(value: Any) -> bytes:
-    """Converts a buffer to bytes: bytes, or a Python 2 string decoded as latin1."""
-    return value.encode("latin1") if isinstance(value, str) else bytes(memoryview(value))
-
-
-def _encode(args: tuple, state: Any) -> bytes:
-    text, encoding = args
-    if encoding not in ("latin1", "latin-1"):
-        raise ValueError("an encoding other than latin1")
-    return text.encode("latin1")
-
-
-def _empty_bytes(args: tuple, state: Any) -> bytes:
-    if args:
-        raise ValueError("bytes() with arguments")
-    return b""
-
-
-def _dtype(args: tuple, state: Any) -> np.dtype:
-    """Booleans, numbers, fixed-width text and Python objects; no structured types, subarrays or dates."""
-    code = args[0]
-    if not isinstance(code, str) or not re.fullmatch(r"[<>=|]?([biufc][1-9]\d?|[SU][1-9]\d{0,8}|O[48]?)", code):
-        raise ValueError("an element type other than numbers, text and objects")
-    order: Any = state[1] if state is not None else "="
-    if state is not None and (order not in ("<", ">", "=", "|") or any(item is not None for item in state[2:5])):
-        raise ValueError("a structured element type")
-    kind = np.dtype("O" if code.lstrip("<>=|").startswith("O") else code)
-    return kind if order == "|" else kind.newbyteorder(order)
-
-
-def _filled(shape: Any, dtype: Any, contents: Any, fortran: bool) -> np.ndarray:
-    """Builds an array in native byte order; the contents must have exactly the size of its shape and dtype."""
-    order: Any = "F" if fortran else "C"
-    if type(shape) is not tuple or len(shape) > 32 or any(type(n) is not int or n < 0 for n in shape):
-        raise ValueError("an array's shape is not a tuple of sizes")
-    size = math.prod(shape)
-    if dtype.hasobject:
-        if type(contents) is not list or len(contents) != size:
-            raise ValueError(f"an array of shape {shape} needs {size} objects")
-        flat = np.empty(size, object)
-        for index, item in enumerate(contents):
-            flat[index] = item
-        return flat.reshape(shape, order=order)
-    buffer = _bytes(contents)
-    if len(buffer) != size * dtype.itemsize:
-        raise ValueError(f"an array of shape {shape} needs {size * dtype.itemsize} bytes, there are {len(buffer)}")
-    return np.ndarray(shape, dtype, buffer, order=order).astype(dtype.newbyteorder("="))
-
-
-def _reconstruct(args: tuple, state: Any) -> np.ndarray:
-    """`numpy.core.multiarray._reconstruct(ndarray, (0,), b'b')`, then (version, shape, dtype, fortran, contents)."""
-    if not isinstance(args[0], _Name) or args[0].text != "numpy.ndarray":
-        raise ValueError("an array class other than numpy.ndarray")
-    _, shape, dtype, fortran, contents = state
-    return _filled(shape, dtype, contents, bool(fortran))
-
-
-def _scalar(args: tuple, state: Any) -> Any:
-    dtype, contents = args
-    if dtype.hasobject:
-        raise ValueError("a scalar of Python objects")
-    return _filled((), dtype, contents, False)[()]
-
-
-def _frombuffer(args: tuple, state: Any) -> np.ndarray:
-    """Protocol 5: (buffer, dtype, shape, order)."""
-    contents, dtype, shape, order = args
-    if dtype.hasobject:
-        raise ValueError("a buffer of Python objects")
-    return _filled(shape, dtype, contents, order == "F")
-
-
-def _set(kind: type) -> Builder:
-    def build(args: tuple, state: Any) -> Any:
-        if len(args) > 1 or (args and type(args[0]) is not list):
-            raise ValueError("a set of something other than a list")
-        return kind(_check_key(item) for item in (args[0] if args else ()))
-
-    return build
-
-
-def _ordered_dict(args: tuple, state: Any) -> OrderedDict:
-    pairs = [] if not args else args[0]
-    return OrderedDict([*((_check_key(key), value) for key, value in pairs), *(state or {}).items()])
-
-
-_ALWAYS: Allow = {
-    **{(f"numpy.{core}.multiarray", "_reconstruct"): _reconstruct for core in ("core", "_core")},
-    **{(f"numpy.{core}.multiarray", "scalar"): _scalar for core in ("core", "_core")},
-    **{(f"numpy.{core}.numeric", "_frombuffer"): _frombuffer for core in ("core", "_core")},
-    ("numpy", "ndarray"): _only_a_name,
-    ("numpy", "dtype"): _dtype,
-    ("_codecs", "encode"): _encode,
-    **{(builtins, name): build
-       for builtins in ("__builtin__", "builtins")
-       for name, build in {"bytes": _empty_bytes, "object": _only_a_name, "set": _set(set),
-                           "frozenset": _set(frozenset)}.items()},
-    ("copy_reg", "_reconstructor"): _only_a_name,
-    ("copyreg", "_reconstructor"): _only_a_name,
-    ("collections", "OrderedDict"): _ordered_dict,
-}  # fmt: skip

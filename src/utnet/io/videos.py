@@ -20,7 +20,7 @@ from av.stream import Disposition
 from utnet.errors import InputError
 from utnet.io.atomic import atomic_file, check_stand_in
 from utnet.io.hdr import HLG, PQ, hdr_to_srgb
-from utnet.io.pictures import check_megapixels
+from utnet.io.limits import check_megapixels
 from utnet.io.shown import as_shown, display_matrix, fitted_into, square_pixels
 
 VIDEO_SUFFIXES = (
@@ -123,12 +123,15 @@ class _File:
         try:
             # FFmpeg believes names: a file that is called like something else is given to it without one.
             known = path.suffix.lower() in VIDEO_SUFFIXES
-            self._container: Any = av.open(str(path) if known else _Nameless(path))
+            self._container: Any = av.open(str(path) if known else _Nameless(path), metadata_errors="replace")
         except FFmpegError as error:
             check_stand_in(path)
             raise InputError(f"{path}: not a video, or cut short before its index ({error.strerror})") from error
-        tracks = self._container.streams.video
-        films = [track for track in tracks if not (_is_cover(track) or _is_depth(track))]
+        tracks = list(self._container.streams.video)
+        if tracks and all(track.codec_context is None for track in tracks):
+            self._container.close()
+            raise InputError(f"{path}: a video of a codec that FFmpeg cannot decode; convert it to H.264")
+        films = [track for track in tracks if track.codec_context and not (_is_cover(track) or _is_depth(track))]
         if not films:
             self._container.close()
             what = "only a cover picture or depth in it" if tracks else "no video track in it"
@@ -206,8 +209,8 @@ def _is_cover(track: Any) -> bool:
 
 def _is_depth(track: Any) -> bool:
     """Distances or infrared, as depth cameras record them beside colours."""
-    title = track.metadata.get("title", "").casefold()
-    return title in ("depth", "ir") or "depth" in title or (track.pix_fmt or "").startswith("gray16")
+    title, context = track.metadata.get("title", "").casefold(), track.codec_context
+    return title in ("depth", "ir") or "depth" in title or ((context and context.pix_fmt) or "").startswith("gray16")
 
 
 class _Camera:

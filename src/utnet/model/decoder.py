@@ -1,4 +1,4 @@
-"""A transformer-decoder head: one query token attends to the image tokens and gives the hand (HaMeR's head)."""
+"""A transformer-decoder head: one query token attends to the image tokens and yields the hand (HaMeR's head)."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ class HandDecoder(nn.Module):
         num_heads: attention heads of `DECODER_HEAD_DIM` each.
         mlp_dim: hidden width of the layers' MLP.
         context_dim: width of the image tokens.
-        mean_pose: (16, 6) mean joint rotations, 6D; the head's residuals are added to the 96 numbers as they are.
+        mean_pose: (16, 6) mean joint rotations, 6D; the head's residuals are added without normalisation.
         mean_cam: (3,) mean s, tx, ty.
     """
 
@@ -107,7 +107,8 @@ class HandDecoder(nn.Module):
 
 
 class TokenHead(nn.Module):
-    """(B, N, dim) equal hand tokens -> residuals of pose (B, 16, 6), betas (B, 10) and camera (B, 3), shift in m."""
+    """(B, N, dim) identical hand tokens -> residuals of pose (B, 16, 6), betas (B, 10) and camera (B, 3), shift in
+    m."""
 
     def __init__(self, dim: int):
         super().__init__()
@@ -120,6 +121,6 @@ class TokenHead(nn.Module):
     @torch.autocast("cpu", enabled=False)
     @torch.autocast("cuda", enabled=False)
     def forward(self, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """In float32 always, as `heads.ParameterHead`."""
+        """Always in float32, as `heads.ParameterHead`."""
         x = tokens[:, 0].float()
         return self.pose(x).unflatten(-1, (NUM_MANO_JOINTS, 6)), self.betas(x), self.cam(x)

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 _LAYER_SCALE = 0.1
-"""Start of LayerScale's factors (Touvron et al. 2021, for networks of up to 18 blocks)."""
+"""Initial value of LayerScale's factors (Touvron et al. 2021, for networks of up to 18 blocks)."""
 
 
 class Attention(nn.Module):
@@ -35,7 +35,7 @@ def _attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 
 class Block(nn.Module):
-    """x + attention, then x + MLP of four times the width; with LayerScale each addend has a factor a channel."""
+    """x + attention, then x + MLP of four times the width; with LayerScale each addend has one factor per channel."""
 
     def __init__(self, dim: int, num_heads: int, *, layer_scale: bool = False):
         super().__init__()
@@ -53,10 +53,10 @@ class Block(nn.Module):
 
 
 class Encoder(nn.Module):
-    """`depth` blocks and a last norm: (B, N, dim) -> (B, N, dim).
+    """`depth` blocks and a final norm: (B, N, dim) -> (B, N, dim).
 
-    With `checkpoint_blocks` a block's inner activations are computed again in the backward pass instead of being kept:
-    the same numbers, a fraction of the memory, about a third more time.
+    With `checkpoint_blocks` the activations inside a block are recomputed in the backward pass: the same numbers, a
+    fraction of the memory, about a third more time.
     """
 
     def __init__(

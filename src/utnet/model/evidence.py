@@ -1,4 +1,4 @@
-"""What the picture itself shows: which pixels are the hand's, and whether it is a right hand."""
+"""Segmentation and handedness: which pixels are the hand's, and whether it is a right hand."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from torch.nn import functional as F
 
 _WIDTH = 32
 CELLS = 4
-"""Cells of the mask along a token's side."""
+"""Cells of the mask per token, in each direction."""
 
 
 class EvidenceHead(nn.Module):
-    """A mask of the visible hand and the side, read off the first feature map and the stem's finest one.
+    """Predicts a mask of the visible hand and its side from the first feature map and the stem's finest one.
 
     Args:
         map_dim: channels of the first feature map.
@@ -28,15 +28,15 @@ class EvidenceHead(nn.Module):
         self.side_hidden, self.side = nn.Linear(2 * map_dim, 2 * map_dim), nn.Linear(2 * map_dim, 1)
 
     def forward(self, feature_map: Tensor, skips: list[Tensor], size: tuple[int, int]) -> tuple[Tensor, Tensor]:
-        """The mask and the side.
+        """Predicts mask and side.
 
         Args:
             feature_map: (B, C, h, w).
             skips: the stem's maps, the finest (of `size`, where there is one) last.
-            size: height and width of the mask, `CELLS` a token.
+            size: height and width of the mask, `CELLS` per token.
 
         Returns:
-            Logits of the mask (B, *size) over what the network sees of the crop, and of the side (B,), above 0 for a
+            Logits of the mask (B, *size) over the network's part of the crop, and of the side (B,), above 0 for a
             right hand.
         """
         x = F.interpolate(self.coarse(feature_map), size=size, mode="bilinear", align_corners=False)

@@ -1,9 +1,9 @@
 """HaMeR's published weights as a UTNet of preset `hamer` (Pavlakos et al. 2024), with equal outputs.
 
-Only the names and shapes of its state dict are known here; no code of it is used. Differences of layout that are folded
-in, beside those of `utnet.model.published`: the decoder's one query is the embedding of the number 0, which is that
-layer's bias, plus a position. The depth path's last layer, the placeholder and the root's residual are zero, so depth
-has no effect until it is trained.
+Only the names and shapes of its state dict are used, no code. Differences of layout that are converted, in addition to
+those of `utnet.model.published`: the decoder's query is the embedding of the number 0, which is that layer's bias, plus
+a position. The depth path's last layer, the placeholder and the root's residual are zero, so depth has no effect until
+it is trained.
 """
 
 from __future__ import annotations
@@ -67,14 +67,14 @@ _LAYER_NAMES = {
 def import_hamer(source: str | Path | Mapping, num_heads: int | None = None) -> UTNet:
     """HaMeR's network with its weights and its hand, in eval mode; its depth path starts without effect.
 
-    The size is read off the weights; the decoder's heads are 64 wide. `discriminator.*` entries are dropped with a
-    UserWarning that counts them. The hand's arrays (`mano.*`) become the network's hand model; they are MANO's, so what
-    is made of the file stays under MANO's licence.
+    The size is derived from the weights; the decoder's heads are 64 wide. `discriminator.*` entries are dropped with a
+    UserWarning that counts them. The hand's arrays (`mano.*`) become the network's hand model; they are MANO's, so
+    files made from it stay under MANO's licence.
 
     Args:
         source: the published checkpoint (hamer.ckpt, a Lightning file, read with `weights_only=True`) or a state dict
             (tensors or numpy arrays by name).
-        num_heads: attention heads of the ViT, which no shape gives; default 16 for ViT-H's width of 1280.
+        num_heads: attention heads of the ViT, which the shapes do not determine; default 16 for ViT-H's width of 1280.
 
     Returns:
         UTNet whose outputs equal HaMeR's: `cam`, `cam_t`, `global_orient`, `hand_pose`, `betas`, `joints_m`,
@@ -103,8 +103,8 @@ def import_hamer(source: str | Path | Mapping, num_heads: int | None = None) -> 
 
 
 def entry_names(num_blocks: int, num_layers: int) -> dict[str, str]:
-    """HaMeR's name -> UTNet's, of every entry of a network with so many ViT blocks and decoder layers; its hand's
-    (`mano.*`) are not in it."""
+    """HaMeR's name -> UTNet's, for every entry of a network with these numbers of ViT blocks and decoder layers, except
+    the hand's (`mano.*`)."""
     layers = {
         f"{_LAYERS}{i}.{theirs}": f"decoder.layers.{i}.{ours}"
         for i in range(num_layers)

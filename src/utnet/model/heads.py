@@ -1,4 +1,4 @@
-"""From hand tokens to a coarse hand: the joints of the maps join the tokens, then small linear heads."""
+"""From hand tokens to a coarse hand: joints read from the maps are added to the tokens, then small linear heads."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from utnet.model.encoder import Block
 from utnet.uncertainty import HAND_SHAPE
 
 _UNITS = (0.25, 0.25, 0.1)
-"""Typical spread of a joint's x, y (crop units) and z (m): brings the coordinates near 1."""
+"""Typical deviations of a joint's x, y (crop units) and z (m), used to normalise the coordinates."""
 
 
 class JointReadout(nn.Module):
-    """Adds what the maps say of the joints to the hand tokens, and lets the tokens talk it over."""
+    """Adds joint features read from the maps to the hand tokens, followed by self-attention."""
 
     def __init__(self, dim: int, map_dim: int, num_heads: int, depth: int = 2):
         super().__init__()
@@ -40,8 +40,8 @@ class JointReadout(nn.Module):
 class ParameterHead(nn.Module):
     """(B, 18, dim) hand tokens -> residuals of pose (B, 16, 6), betas (B, 10) and camera (B, 3).
 
-    `plain` is WiLoR's: linear layers on tokens that are normalised already, and a camera shift in metres; ours has a
-    norm of its own and a shift in units of 0.1 m.
+    `plain` is WiLoR's: linear layers on normalised tokens and a camera shift in metres; ours has its own norm and a
+    shift in units of 0.1 m.
     """
 
     def __init__(self, dim: int, *, plain: bool = False):
@@ -56,7 +56,7 @@ class ParameterHead(nn.Module):
     @torch.autocast("cpu", enabled=False)
     @torch.autocast("cuda", enabled=False)
     def forward(self, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """In float32 always: these few products decide the last fractions of a millimetre."""
+        """Always in float32: half precision here costs fractions of a millimetre."""
         x = self.norm(tokens.float())
         pose, betas, cam = self.pose(x[:, :NUM_MANO_JOINTS]), self.betas(x[:, -2]), self.cam(x[:, -1])
         return pose, betas, torch.cat([cam[:, :1], cam[:, 1:] * self.shift_unit_m], 1)
@@ -66,9 +66,9 @@ _ROOT_UNIT_M = 0.1
 
 
 class RootHead(nn.Module):
-    """How far the wrist is: the robust distance of the depth in the box, and a residual that is learnt.
+    """Distance of the wrist: the robust distance of the depth in the box plus a learnt residual.
 
-    The residual is linear in the camera token and starts at zero.
+    The residual is linear in the camera token and zero-initialised.
     """
 
     def __init__(self, dim: int):
@@ -78,7 +78,7 @@ class RootHead(nn.Module):
             nn.init.zeros_(parameter)
 
     def forward(self, tokens: Tensor, distance_m: Tensor, depth_ok: Tensor) -> Tensor:
-        """tokens (B, 18, dim), distance (B,) in m, which samples have one (B,) -> (B,) m, NaN for those that do not."""
+        """tokens (B, 18, dim), distances (B,) in m, which samples have one (B,) -> (B,) m, NaN for the others."""
         token = F.layer_norm(tokens[:, -1], tokens.shape[-1:])
         offset = self.offset(token)[:, 0].float() * _ROOT_UNIT_M
         return torch.where(depth_ok, distance_m + offset, torch.nan)
@@ -87,7 +87,7 @@ class RootHead(nn.Module):
 _SCALE_DIM = 64
 _START_MM = 40.0
 PACE = 10.0
-"""Levels and shapes are single numbers that all the joints wait for: they learn this much faster than a weight."""
+"""Factor on the learning rate of levels and shapes, single numbers that a weight's rate trains too slowly."""
 _JOINT_UNIT_M = 0.1
 
 # Every joint's token is that of the joint that moves it; a fingertip's that of the last joint before it.
@@ -95,12 +95,11 @@ _TOKEN_OF_JOINT = [OPENPOSE_TO_MANO21.index(PARENTS[j] if j in TIPS else j) for 
 
 
 class ScaleHead(nn.Module):
-    """The error to expect of each joint relative to the wrist, and the shape of its distribution (`utnet.uncertainty`).
+    """Expected error of each joint relative to the wrist, and the shape of its distribution (`utnet.uncertainty`).
 
-    It sees the network's tokens and hand without being able to change them: no gradient goes back. It is told whether
-    there is depth, and has a level of its own for every joint of either input: tokens alone tell that too slowly
-    (without, a short training states RGB's errors too small and RGB-D's too large). The shape is two numbers for all
-    RGB hands and two for all RGB-D hands; with prompts there are four kinds of hands instead of two.
+    Its inputs, the network's tokens and hand, are detached. Whether a sample has depth is an input, with a learnt level
+    per joint for either case (without it a short training underestimates errors of RGB and overestimates those of
+    RGB-D). The shape is two numbers for RGB and two for RGB-D; with prompts there are four cases instead of two.
     """
 
     def __init__(self, dim: int, *, prompts: bool = False):

@@ -1,7 +1,7 @@
 """EfficientNet-Lite0 (Tan & Le 2019; the "lite" family: ReLU6, no squeeze-and-excitation) down to stride 16, as a stem.
 
-Its ImageNet weights are free to use, and a network that starts from them knows edges, skin and fingers from the first
-step (`utnet.training.pretrained` puts them in). Batch normalisation is folded into the convolutions.
+Its ImageNet weights are free to use (`utnet.training.pretrained` loads them). Batch normalisation is folded into the
+convolutions.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ _LAST_OF_STAGE = tuple(accumulate((num for *_, num in STAGES), initial=-1))[1:]
 FIRST_DIM = 32
 """Channels of its first convolution, at stride 2."""
 _MEAN, _STD = 127 / 255, 128 / 255
-"""What it was trained on: (rgb - mean) / std."""
+"""Its input normalisation: (rgb - mean) / std."""
 _DEPTH_DIMS = (32, 64, 96)
 
 
 def _pad(x: Tensor, kernel: int) -> Tensor:
-    """As TensorFlow pads a convolution of stride 2 on an even size: one more below and on the right."""
+    """TensorFlow's padding of a convolution of stride 2 on an even size: one more below and on the right."""
     before = (kernel - 2) // 2
     return F.pad(x, (before, kernel - 2 - before) * 2)
 
 
 class InvertedResidual(nn.Module):
-    """Expand by 1x1, one filter a channel, project by 1x1; added to the input where the shapes are equal."""
+    """1x1 expansion, depthwise convolution, 1x1 projection; added to the input where the shapes are equal."""
 
     def __init__(self, dim: int, out: int, *, kernel: int, stride: int, expansion: int):
         super().__init__()
@@ -52,7 +52,7 @@ class InvertedResidual(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if x.device.type == "cpu" and torch.is_grad_enabled() and self.project.weight.requires_grad:
-            # The backward pass of one filter a channel takes longer in bfloat16 than in float32 on a CPU.
+            # The backward pass of a depthwise convolution is slower in bfloat16 than in float32 on a CPU.
             with torch.autocast("cpu", enabled=False):
                 return self._forward(x.float())
         return self._forward(x)
@@ -64,7 +64,7 @@ class InvertedResidual(nn.Module):
 
 
 class LiteStem(nn.Module):
-    """RGB through EfficientNet-Lite0, depth through a few convolutions, added where the sizes are equal.
+    """RGB through EfficientNet-Lite0, depth through a few convolutions, added at stride 4.
 
     The same interface as the other stems; the maps are those at strides 8 and 4.
     """
@@ -105,7 +105,7 @@ class LiteStem(nn.Module):
             seen.append(x)
         at4, at8 = seen[_LAST_OF_STAGE[1]], seen[_LAST_OF_STAGE[2]]
         d = embed_or_placeholder(self.embed_depth, self.placeholder, depth, depth_ok)
-        d = d.expand(rgb.shape[0], -1, *at4.shape[-2:])  # not len: an exported network takes any number
+        d = d.expand(rgb.shape[0], -1, *at4.shape[-2:])  # not len: an exported network takes any batch size
         depths = [self.depth_blocks[0](d)]
         for down, block in zip(self.depth_down, list(self.depth_blocks)[1:], strict=True):
             depths.append(block(down(depths[-1])))

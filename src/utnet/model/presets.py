@@ -1,4 +1,4 @@
-"""The sizes of the network. A resolved preset is a complete description; nothing else decides a shape."""
+"""The sizes of the network. A resolved preset determines the shape of every layer."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ class Preset:
         dim: width of the tokens.
         depth: number of encoder blocks.
         num_heads: attention heads.
-        stem: "conv", convolutions learnt from nothing; "lite0", EfficientNet-Lite0's, which start from ImageNet's; or
-            "patch", plain ViT patches.
+        stem: "conv", convolutions trained from scratch; "lite0", EfficientNet-Lite0 with ImageNet weights; or "patch",
+            plain ViT patches.
         stem_dims: channels of the stem "conv" at strides 4, 8 and 16.
         patch_px: side of a patch, 14 or 16 (a convolutional stem has 16).
         patch_pad_px: padding on each side of the patch convolution (ViTPose and WiLoR: 2).
@@ -29,13 +29,13 @@ class Preset:
         joint_maps: the heat maps of the joints and their readout (ours; on our maps only).
         refiner: "graph", "maxpool" or "none".
         refiner_dim: width of the graph refiner.
-        refiner_vertices: vertices of the coarse mesh that it reads the maps at, evenly spread over the skin (all of
-            them where the hand has fewer).
-        head: "tokens": 18 hand tokens go through the encoder beside the picture's; or "decoder", HaMeR's: one query
-            token attends to the encoder's output, without maps or a refiner.
+        refiner_vertices: number of vertices of the coarse mesh at which it samples the maps, evenly spread over the
+            skin (all of them where the hand has fewer).
+        head: "tokens": 18 hand tokens in the encoder beside the image tokens; or "decoder", HaMeR's: one query token
+            attends to the encoder's output, without maps or a refiner.
         decoder: its width, layers, attention heads of 64 each, and hidden width.
-        wilor_head: WiLoR's head: linear layers straight on the encoder's tokens, mean betas with an embedding, and a
-            camera scale that is taken as it comes. Ours has a norm of its own and a scale that is always positive.
+        wilor_head: WiLoR's head: linear layers on the encoder's tokens, an embedding of mean betas, and an
+            unconstrained camera scale. Ours has its own norm and a positive scale.
     """
 
     dim: int
@@ -96,11 +96,11 @@ PRESETS = {
         wilor_head=True,
     ),
 }
-"""`ti` and `s` are made to be trained from nothing: a patch stem learns slowly then, a convolutional one does not (`ti`
-is as small as it is because it must learn in minutes on two cores, docs/results.md). With `model.stem: lite0` they
-start from ImageNet's features. `b` and `l` take the weights of a pretrained ViT. `h` is WiLoR's network (Potamias et
-al. 2025), with a path for depth and an embedding a hand token that start at zero when its weights are loaded; `hamer`
-is HaMeR's (Pavlakos et al. 2024), with the same path for depth."""
+"""`ti` and `s` are for training from scratch, which a patch stem makes slow and a convolutional one does not (`ti`
+trains in minutes on two cores, docs/results.md); with `model.stem: lite0` they start from ImageNet's features. `b` and
+`l` take the weights of a pretrained ViT. `h` is WiLoR's network (Potamias et al. 2025), with a depth path and
+embeddings of hand tokens that are zero when its weights are loaded; `hamer` is HaMeR's (Pavlakos et al. 2024), with the
+same depth path."""
 
 
 def get_preset(name: str) -> Preset:
@@ -111,10 +111,10 @@ def get_preset(name: str) -> Preset:
 
 
 def resolve_preset(config: ModelConfig) -> Preset:
-    """The preset that `config` names, with what the config says otherwise put in.
+    """The preset named by `config`, with the config's own values in place of its defaults.
 
     Raises:
-        InputError: an unknown preset, or sizes that do not go together.
+        InputError: an unknown preset, or incompatible sizes.
     """
     preset = get_preset(config.preset)
     names = ("dim", "depth", "num_heads", "patch_px", "patch_pad_px", "layer_scale", "refiner", "stem", "decoder")
@@ -131,7 +131,7 @@ def resolve_preset(config: ModelConfig) -> Preset:
         )
     if config.size_px % patch or width % patch or not 0 < width <= config.size_px:
         raise InputError(
-            f"the network would look at {width:g} x {config.size_px} px: model.size_px and model.width_px must be "
+            f"the network's input would be {width:g} x {config.size_px} px: model.size_px and model.width_px must be "
             f"multiples of the patch ({patch} px), and the width at most the size"
         )
     if preset.head == "decoder" and preset.refiner != "none":

@@ -1,7 +1,7 @@
-"""Landmarks as prompts: 21 optional joints, each with its place in the crop, relative 3D and a confidence.
+"""Landmarks as prompts: 21 optional joints, each with its position in the crop, relative 3D and a confidence.
 
-A joint of confidence 0 is absent: its numbers, NaN included, have no effect. Every way in ends in a layer that starts
-at zero, so weights that were trained without prompts give the same outputs at first, with prompts and without.
+A joint of confidence 0 is absent: its numbers, NaN included, have no effect. Each of the prompt paths ends in a
+zero-initialised layer, so weights trained without prompts have the same outputs at first, with prompts and without.
 """
 
 from __future__ import annotations
@@ -17,24 +17,24 @@ PROMPT_AXES = 6
 """x, y in crop units, relative x, y, z in metres, confidence."""
 _POSITION_UNIT, _RELATIVE_UNIT_M = 0.25, 0.05
 _FARTHEST = 2.0
-"""Crop units; a prompt farther from the crop's centre counts as one there."""
+"""Crop units; prompts farther from the crop's centre are clamped to this distance."""
 _FREQUENCIES = (1.0, 2.0, 4.0, 8.0)
-"""Periods a crop width, of the sines and cosines of a prompt's place."""
+"""Frequencies of the positional encoding of a prompt, in periods per crop width."""
 _SPREAD = 0.05
-"""Deviation, in crop widths, of the Gaussian that a prompt puts on the map."""
+"""Standard deviation, in crop widths, of a prompt's Gaussian on the map."""
 _HIDDEN, _RANK = 384, 48
-"""Width of the layers that see all prompts at once, and of what each hand token gets from them."""
+"""Hidden width of `PromptTable`, and width of its output per hand token before the last layer."""
 
 
 class Prompts:
-    """Checked prompts of a batch; every number of an absent joint is 0.
+    """Validated prompts of a batch; all numbers of an absent joint are 0.
 
     Attributes:
         xy: (B, 21, 2) crop units.
         present: (B, 21) bool.
         any: (B,) bool, samples with at least one prompt.
         numbers: (B, 21, 8) presence, confidence, x, y, whether the relative 3D is known, and it (about its mean),
-            brought near 1.
+            normalised.
     """
 
     def __init__(self, landmarks: Tensor, num: int):
@@ -53,7 +53,7 @@ class Prompts:
         self.numbers = torch.cat([present, confidence, self.xy / _POSITION_UNIT, known.float(), relative], -1)
 
     def offsets(self, joints_crop: Tensor) -> Tensor:
-        """(B, 21, 2) from the network's joints (B, 21, 2) to the prompts, brought near 1; 0 for absent ones."""
+        """(B, 21, 2) normalised offsets from the network's joints (B, 21, 2) to the prompts; 0 for absent ones."""
         offsets = (self.xy - joints_crop.float()).clamp(-_FARTHEST, _FARTHEST) / _POSITION_UNIT
         return torch.where(self.present[..., None], offsets, 0.0)
 
@@ -65,13 +65,13 @@ def _zero(layer: nn.Module) -> nn.Module:
 
 
 class PromptAttention(nn.Module):
-    """Tokens attend to the prompts, each a token of its joint, its numbers and the image's feature at its place."""
+    """Cross-attention to the prompts, each a token of its joint, its numbers and the image feature at its position."""
 
     def __init__(self, dim: int, num_heads: int, *, width_share: float = 1.0):
         super().__init__()
         self.num_heads, self.width_share = num_heads, width_share
         self.joint = nn.Parameter(torch.randn(NUM_JOINTS, dim) * 0.02)
-        self.nothing = nn.Parameter(torch.randn(1, 1, dim) * 0.02)  # what is attended to beside the prompts
+        self.nothing = nn.Parameter(torch.randn(1, 1, dim) * 0.02)  # an additional key beside the prompts
         self.fc1, self.fc2 = nn.Linear(8 + 4 * len(_FREQUENCIES), dim), nn.Linear(dim, dim)
         self.feature = nn.Linear(dim, dim)
         self.norm, self.norm_prompts = nn.LayerNorm(dim, eps=1e-6), nn.LayerNorm(dim, eps=1e-6)
@@ -97,7 +97,7 @@ class PromptAttention(nn.Module):
 
 
 class PromptMap(nn.Module):
-    """A Gaussian on the feature map at each prompt, a channel a joint, mixed into the map's channels."""
+    """A Gaussian on the feature map at each prompt, one channel per joint, mixed into the map's channels."""
 
     def __init__(self, map_dim: int, *, width_share: float = 1.0):
         super().__init__()
@@ -119,7 +119,7 @@ class PromptMap(nn.Module):
 
 
 class PromptTable(nn.Module):
-    """All prompts and how far they are from the network's own joints, at once -> what is added to the hand tokens."""
+    """An MLP of all prompts and their offsets from the network's joints, whose output is added to the hand tokens."""
 
     def __init__(self, dim: int):
         super().__init__()
@@ -138,8 +138,8 @@ class PromptTable(nn.Module):
 
 
 class PromptLayers(nn.Module):
-    """The ways in of a network: before the encoder, and where it has joint maps on the map, in the readout and between
-    the coarse hand and the refiner."""
+    """The prompt paths of a network: before the encoder, and with joint maps also on the map, in the readout and
+    between the coarse hand and the refiner."""
 
     def __init__(self, dim: int, num_heads: int, *, map_dim: int | None, width_share: float = 1.0):
         super().__init__()

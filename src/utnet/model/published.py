@@ -1,8 +1,8 @@
-"""What the importers of WiLoR's and HaMeR's published checkpoints share: reading, checking, ViT-H's entries, the hand.
+"""Shared by the importers of WiLoR's and HaMeR's published checkpoints: reading, validation, ViT-H's entries, the hand.
 
-Only names and shapes of their state dicts are known here; no code of them is used. Both are a ViTPose backbone under
-`backbone.*` whose class token's position embedding is added to that of every patch, and a right MANO hand in smplx's
-layout under `mano.*`.
+Only names and shapes of their state dicts are used, no code. Both contain a ViTPose backbone under `backbone.*`, whose
+class token's position embedding is added to that of every patch, and a right MANO hand in smplx's layout under
+`mano.*`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import re
 import warnings
 import zipfile
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ from utnet.model.presets import get_preset
 from utnet.model.utnet import UTNet
 from utnet.types import check_shape
 
-_ASPECT = 4 / 3  # both look at 256 x 192 of 256 x 256
+_ASPECT = 4 / 3  # both use 256 x 192 of 256 x 256
 
 BACKBONE_NAMES = {
     "backbone.pos_embed": "pos_embed",
@@ -42,7 +42,7 @@ BACKBONE_NAMES = {
         for kind in ("weight", "bias")
     },
 }
-"""Their name -> UTNet's, of the backbone outside its blocks."""
+"""Their name -> UTNet's, for the backbone outside its blocks."""
 _BLOCK_NAMES = {
     f"{theirs}.{kind}": f"{ours}.{kind}"
     for theirs, ours in {
@@ -55,6 +55,7 @@ _BLOCK_NAMES = {
     }.items()
     for kind in ("weight", "bias")
 }
+_MAX_LISTED = 20
 _HAND = ("v_template", "shapedirs", "posedirs", "J_regressor", "lbs_weights", "faces_tensor", "extra_joints_idxs")
 _HAND_CHECKED = {"parents": MANO_PARENTS, "joint_map": MANO21_TO_OPENPOSE}
 _UNUSED = (
@@ -64,13 +65,13 @@ _UNUSED = (
     "mano.pose_mean",
     "mano.vertex_joint_selector.extra_joints_idxs",
 )
-"""Entries without an effect on the outputs (no mean pose is added to rotations); they may be there or not."""
+"""Optional entries without an effect on the outputs (no mean pose is added to rotations)."""
 _DEPTH_PATH = ("stem.placeholder", "stem.embed_depth.0", "stem.embed_depth.2", "root_head")
-"""What UTNet has beside both: all zero but the depth path's first layer."""
+"""Layers that only UTNet has: zero except the depth path's first layer."""
 
 
 def block_names(num_blocks: int) -> dict[str, str]:
-    """Their name -> UTNet's, of the entries of the ViT's blocks."""
+    """Their name -> UTNet's, for the entries of the ViT's blocks."""
     return {
         f"backbone.blocks.{i}.{theirs}": f"encoder.blocks.{i}.{ours}"
         for i in range(num_blocks)
@@ -79,8 +80,13 @@ def block_names(num_blocks: int) -> dict[str, str]:
 
 
 def count(state: Iterable[str], pattern: str) -> int:
-    """One more than the largest number that `pattern` finds in the names, at least 1."""
-    return 1 + max((int(match[1]) for name in state if (match := re.match(pattern, name))), default=0)
+    """How many numbers `pattern` finds in the names, at least 1; of a damaged file a name may hold any number."""
+    return max(1, len({match[1] for name in state if (match := re.match(pattern, name))}))
+
+
+def _listed(names: Sequence[str]) -> str:
+    """The first names of many, each cut to 80 characters."""
+    return ", ".join(name[:80] for name in names[:_MAX_LISTED]) + (", ..." if len(names) > _MAX_LISTED else "")
 
 
 def read_state(source: str | Path | Mapping, project: str) -> tuple[str, dict[str, Tensor]]:
@@ -88,13 +94,13 @@ def read_state(source: str | Path | Mapping, project: str) -> tuple[str, dict[st
 
     Args:
         source: a file, or tensors or numpy arrays by name.
-        project: whose it should be, for messages.
+        project: the expected project, for messages.
 
     Returns:
-        What to call the source in messages, and its state dict as tensors.
+        The source's name for messages, and its state dict as tensors.
 
     Raises:
-        InputError: no such file, a file that cannot be read without running it, or entries that are no arrays.
+        InputError: no such file, a file that cannot be read without executing code, or entries that are no arrays.
     """
     if isinstance(source, Mapping):
         where, tree = "state dict", source
@@ -102,48 +108,48 @@ def read_state(source: str | Path | Mapping, project: str) -> tuple[str, dict[st
         path = Path(source)
         where = str(path)
         if not path.is_file():
-            raise InputError(f"{path}: no such file; give the checkpoint that {project}'s authors publish")
+            raise InputError(f"{path}: no such file; give the checkpoint published by {project}'s authors")
         try:
-            # The run's settings beside the weights are a yacs node: a dict, here read as one, without yacs.
+            # The run's settings beside the weights are a yacs node, read as a dict here.
             with torch.serialization.safe_globals([(OrderedDict, "yacs.config.CfgNode")]):
                 tree = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
         except Exception as error:  # a damaged or hostile pickle may raise anything
             lines = [line for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
             reason = next((line for line in lines if "Unsupported" in line), lines[0])
             raise InputError(
-                f"{path}: cannot be read as a checkpoint without running it ({reason.strip().split('. ')[0]})"
+                f"{path}: cannot be read as a checkpoint without executing code ({reason.strip().split('. ')[0]})"
             ) from error
         if isinstance(tree, Mapping) and "state_dict" in tree:
             tree = tree["state_dict"]
     if not isinstance(tree, Mapping):
-        raise InputError(f"{where}: holds a {type(tree).__name__}, not a state dict")
+        raise InputError(f"{where}: contains a {type(tree).__name__}, expected a state dict")
     odd = [str(name) for name, value in tree.items() if not isinstance(value, Tensor | np.ndarray)]
     if odd:
-        raise InputError(f"{where}: these entries are not arrays: {', '.join(odd)}")
+        raise InputError(f"{where}: these entries are not arrays: {_listed(odd)}")
     return where, {str(name): torch.as_tensor(value) for name, value in tree.items()}
 
 
 def select_entries(
     state: dict[str, Tensor], names: Mapping[str, str], where: str, project: str
 ) -> tuple[dict[str, Tensor], HandModel]:
-    """Every entry under UTNet's name, with the patches' position embedding as UTNet has it, and the hand.
+    """Converts all entries to UTNet's names and layout of the position embedding, and builds the hand.
 
     Args:
         state: theirs.
-        names: their name -> UTNet's, of all entries that the network needs; `mano.*` are not in it.
+        names: their name -> UTNet's, for all required entries except `mano.*`.
         where: the file, for messages.
-        project: whose checkpoint it should be.
+        project: the expected project.
 
     Raises:
-        InputError: entries that are missing, unknown, not finite or without the axes that they should have.
+        InputError: entries that are missing, unknown, not finite or of the wrong number of axes.
     """
     dropped = [name for name in state if name.startswith("discriminator.")]
     wanted = {*names, *(f"mano.{name}" for name in (*_HAND, *_HAND_CHECKED))}
     odd = {"missing": sorted(wanted - state.keys())}
     odd["unknown"] = sorted(state.keys() - wanted - set(_UNUSED) - set(dropped))
     if any(odd.values()):
-        parts = [f"{len(listed)} {kind}: {', '.join(listed)}" for kind, listed in odd.items() if listed]
-        raise InputError(f"{where}: these are not the entries of a {project} checkpoint; {'; '.join(parts)}")
+        parts = [f"{len(listed)} {kind}: {_listed(listed)}" for kind, listed in odd.items() if listed]
+        raise InputError(f"{where}: not the entries of a {project} checkpoint; {'; '.join(parts)}")
     broken = [name for name in wanted if not state[name].isfinite().all()]
     if broken:
         raise InputError(f"{where}: NaN or inf in {', '.join(sorted(broken))}; the file is damaged")
@@ -160,14 +166,14 @@ def select_entries(
 
 
 def reshape_means(state: dict[str, Tensor], module: str) -> None:
-    """Gives the mean parameters under `module` UTNet's shapes, in place; theirs are one row of numbers each."""
+    """Reshapes the mean parameters under `module`, one row each, to UTNet's shapes, in place."""
     for name, shape in (("mean_pose", (NUM_MANO_JOINTS, 6)), ("mean_betas", (NUM_BETAS,)), ("mean_cam", (3,))):
         row = state[f"{module}.{name}"]
         state[f"{module}.{name}"] = row.reshape(shape) if row.numel() == math.prod(shape) else row
 
 
 def load_entries(model: UTNet, state: dict[str, Tensor], where: str, zero: tuple[str, ...] = ()) -> UTNet:
-    """Puts the entries into the network, in eval mode; its depth path and what starts with `zero` have no effect.
+    """Loads the entries into the network, in eval mode; zeroes its depth path and entries that start with `zero`.
 
     Raises:
         InputError: entries of a wrong shape (all of them listed).
@@ -191,12 +197,12 @@ def load_entries(model: UTNet, state: dict[str, Tensor], where: str, zero: tuple
 def config_of(
     state: dict[str, Tensor], preset_name: str, num_heads: int | None, where: str, **settings: Any
 ) -> ModelConfig:
-    """The network that the shapes describe; a number is stated only where the preset has another.
+    """Derives the config from the shapes; only values that differ from the preset's are set.
 
     Args:
         state: entries by UTNet's names.
         preset_name: "h" or "hamer".
-        num_heads: attention heads of the ViT, which no shape gives; None: the preset's, at its width.
+        num_heads: attention heads of the ViT, which the shapes do not determine; None: the preset's, at its width.
         where: the file, for messages.
         **settings: further fields of `ModelConfig`.
     """

@@ -1,7 +1,7 @@
-"""Refiners: features read at projected vertices of the coarse mesh become residuals of pose, betas and camera.
+"""Refiners: features sampled at projected vertices of the coarse mesh -> residuals of pose, betas and camera.
 
-Two behind one interface, (hand tokens, feature maps, coarse prediction with its mesh) -> residuals: `GraphRefiner` is
-ours, `MaxPoolRefiner` is WiLoR's to the last digit.
+Two with one interface, (hand tokens, feature maps, coarse prediction with its mesh) -> residuals: `GraphRefiner` is
+ours, `MaxPoolRefiner` is WiLoR's.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ _WILOR_FOCAL_PX = NOMINAL_FOCAL * 256
 
 
 def skin_patches(vertices_m: Tensor, num: int) -> tuple[Tensor, Tensor]:
-    """Splits a mesh into patches round vertices that lie far from each other; deterministic.
+    """Splits a mesh into patches around vertices by farthest-point sampling; deterministic.
 
     Args:
         vertices_m: (V, 3) rest vertices.
         num: patches, at most V (then every vertex is one).
 
     Returns:
-        centres (num,), the vertices that stand for their patch, by farthest-point sampling; and (V,) the patch of every
-        vertex, that of its nearest centre.
+        centres (num,), the vertices that represent their patch; and (V,) the patch of every vertex, that of its nearest
+        centre.
     """
     centres = [0]
     nearest = torch.full_like(vertices_m[:, 0], torch.inf)
@@ -53,10 +53,11 @@ def normalised_adjacency(faces: Tensor, patches: Tensor, num: int) -> Tensor:
 
 
 def neighbour_lists(adjacency: Tensor) -> tuple[Tensor, Tensor]:
-    """The entries of a sparse (N, N) matrix that are not 0, K at the most in a row.
+    """The nonzero entries of a sparse (N, N) matrix with at most K in a row.
 
     Returns:
-        (K, N) the columns of row n's entries, and (K, N, 1) the entries; where a row has fewer, itself and 0.
+        (K, N) the columns of row n's entries, and (K, N, 1) the entries; shorter rows are padded by their own index
+        and 0.
     """
     num = int((adjacency != 0).sum(1).max())
     columns = (adjacency != 0).int().sort(dim=1, descending=True, stable=True).indices[:, :num]
@@ -67,7 +68,7 @@ def neighbour_lists(adjacency: Tensor) -> tuple[Tensor, Tensor]:
 
 def gather_neighbours(x: Tensor, columns: Tensor, entries: Tensor) -> Tensor:
     """`adjacency @ x` by its `neighbour_lists`, (B, N, C) -> (B, N, C): seven entries a row instead of 1,609."""
-    rows = x.transpose(0, 1).contiguous()  # a vertex's features of all hands lie together
+    rows = x.transpose(0, 1).contiguous()  # contiguous in a vertex's features of all hands
     # Plain products and sums, because a sparse matrix cannot be exported.
     total = torch.zeros_like(rows)
     for column, entry in zip(columns, entries[..., None].to(x.dtype), strict=True):
@@ -88,18 +89,18 @@ class GraphConv(nn.Module):
 
 
 class GraphRefiner(nn.Module):
-    """Residuals of pose, betas and camera from what the maps show under the coarse mesh.
+    """Residuals of pose, betas and camera from the maps under the coarse mesh.
 
-    Vertices spread evenly over the skin (all of them, or fewer for small presets) read the maps where the crop's camera
-    projects them, exchange along the mesh's edges, and are gathered into joints by the skinning weights: each joint
-    hears from the skin that it moves.
+    Vertices spread evenly over the skin (all of them, or fewer for small presets) sample the maps where the crop's
+    camera projects them; their features pass through graph convolutions along the mesh's edges and are pooled into
+    joints by the skinning weights.
 
     Args:
         hand: the hand whose mesh it is.
         dim: width of the hand tokens.
         map_dims: channels of the maps.
         width: of its own features.
-        num_vertices: how many vertices read (all where the hand has fewer).
+        num_vertices: number of sampled vertices (all where the hand has fewer).
         width_share: share of the square crop's width that the maps span.
     """
 
@@ -132,7 +133,7 @@ class GraphRefiner(nn.Module):
         centres, patches = skin_patches(hand.v_template, num_vertices)
         in_patch = F.one_hot(patches, num_vertices).float().T @ hand.weights
         gather = in_patch / in_patch.sum(0, keepdim=True).clamp_min(1e-6)
-        whole = torch.full_like(gather[:, :2], 1 / num_vertices)  # shape and camera hear from all the skin
+        whole = torch.full_like(gather[:, :2], 1 / num_vertices)  # shape and camera: mean over all vertices
         self.register_buffer("centres", centres, persistent=False)
         columns, entries = neighbour_lists(normalised_adjacency(hand.faces, patches, num_vertices))
         self.register_buffer("columns", columns, persistent=False)
@@ -157,8 +158,8 @@ class GraphRefiner(nn.Module):
 class MaxPoolRefiner(nn.Module):
     """WiLoR's refiner: the largest feature over all vertices, map by map, and one linear layer each for the residuals.
 
-    Kept with its quirk, because its published weights were trained with it: coordinates that span [-0.5, 0.5] over the
-    map are handed to a sampler that expects cells of the map, so that every vertex reads near the map's first cell.
+    It keeps a quirk with which the published weights were trained: coordinates in [-0.5, 0.5] over the map are passed
+    to a sampler that expects cells of the map, so every vertex is sampled near the map's first cell.
     """
 
     def __init__(self, map_dims: list[int]):
@@ -172,7 +173,7 @@ class MaxPoolRefiner(nn.Module):
     @torch.autocast("cpu", enabled=False)
     @torch.autocast("cuda", enabled=False)
     def forward(self, tokens: Tensor, maps: list[Tensor], coarse: Prediction) -> Residuals:
-        """[(B, C, h, w), ...] and the coarse hand with its vertices; the hand tokens are not used. Float32 always."""
+        """[(B, C, h, w), ...] and the coarse hand with its vertices; hand tokens are ignored. Always in float32."""
         vertices_m, cam = _vertices(coarse), coarse.cam
         largest = []
         for feature_map in maps:
@@ -189,19 +190,19 @@ class MaxPoolRefiner(nn.Module):
 
 
 def _safe_grid(grid: Tensor) -> Tensor:
-    """The same reads (beyond 3 there is nothing but the padding), by numbers that grid_sample's backward survives: with
-    NaN or very large ones, as a run that diverges makes them, it writes outside its memory."""
+    """Clamps the grid without changing samples (beyond 3 there is only padding): with NaN or very large numbers, as in
+    a diverging run, grid_sample's backward pass writes outside its memory."""
     return grid.nan_to_num(nan=3.0).clamp(-3.0, 3.0)
 
 
 def _vertices(coarse: Prediction) -> Tensor:
     if coarse.vertices_m is None:
-        raise ValueError("the coarse prediction has no vertices; a refiner reads the maps under them")
+        raise ValueError("the coarse prediction has no vertices; a refiner requires them")
     return coarse.vertices_m
 
 
 def make_refiner(preset: Preset, hand: HandModel, map_dims: list[int]) -> GraphRefiner | MaxPoolRefiner | None:
-    """The refiner that a preset describes, or None."""
+    """The refiner of a preset, or None."""
     if preset.refiner == "none":
         return None
     if preset.refiner == "maxpool":

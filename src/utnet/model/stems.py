@@ -1,8 +1,8 @@
-"""From pixels to image tokens: convolutions for networks trained from nothing, plain patches for a ViT's weights.
+"""From pixels to image tokens: convolutions for networks trained from scratch, plain patches for a ViT's weights.
 
-Both follow T = T_rgb + n T_depth + (1 - n) T_placeholder with n = 1 for samples with depth (DESIGN.md section 6), and
-share one interface: (rgb, depth channels or None, which samples have depth or None) -> image tokens as a map, and the
-stem's own maps at growing size for the upsampler.
+Both compute T = T_rgb + n T_depth + (1 - n) T_placeholder with n = 1 for samples with depth (docs/design.md), with one
+interface: (rgb, depth channels or None, which samples have depth or None) -> image tokens as a map, and the stem's own
+maps at growing size for the upsampler.
 """
 
 from __future__ import annotations
@@ -41,14 +41,14 @@ def embed_or_placeholder(
     """n T_depth + (1 - n) T_placeholder."""
     if depth is None or depth_ok is None:
         return placeholder
-    # A sample without depth must not see the tensor's content at all, not even 0 * NaN.
+    # `where`, because 0 * NaN of a sample without depth would be NaN.
     return torch.where(depth_ok[:, None, None, None], embed(depth), placeholder)
 
 
 class ConvStem(nn.Module):
     """RGB and depth, each embedded at stride 4 and added there, then one trunk down to stride 16.
 
-    The sum is taken before the trunk rather than after it, so that both kinds of input share its convolutions.
+    They are added before the trunk, so that both kinds of input share its convolutions.
     """
 
     def __init__(self, dims: tuple[int, int, int], dim: int):
@@ -75,10 +75,10 @@ class ConvStem(nn.Module):
 
 
 class PatchStem(nn.Module):
-    """A ViT's patch embedding of RGB, and a depth path whose last layer starts at zero.
+    """A ViT's patch embedding of RGB, and a depth path whose last layer is zero-initialised.
 
-    A network that starts from RGB weights therefore gives their outputs exactly, whatever the depth, and the depth path
-    gets a gradient from the first step (its last layer at once, its first one from the second step).
+    A network with RGB weights therefore has exactly their outputs, whatever the depth, and the depth path has a
+    gradient from the first step (its first layer from the second).
     """
 
     def __init__(self, dim: int, patch_px: int, patch_pad_px: int):

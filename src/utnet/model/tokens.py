@@ -1,4 +1,4 @@
-"""What goes into the network: normalised RGB, depth as metric channels, and hand tokens from mean parameters."""
+"""Inputs of the network: normalised RGB, depth as metric channels, and hand tokens from mean parameters."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 _DEPTH_UNIT_M = 0.1
 _DEPTH_RANGE_M = 0.25
-"""Readings farther than this from the hand's distance are background or something in front: marked invalid."""
+"""Readings farther than this from the hand's distance are marked invalid."""
 _WIDTH_WITHOUT_K_M = 0.3
 """Assumed width of a crop at the hand's distance when the camera is not known."""
 _MEAN_BETA = 0.1
@@ -25,13 +25,12 @@ def normalise_rgb(rgb: Tensor) -> Tensor:
 
 
 def depth_channels(depth_m: Tensor, distance_m: Tensor, K_px: Tensor | None) -> Tensor:
-    """Every reading as a metric point relative to the hand, and whether it is one.
+    """Converts depth to metric points relative to the hand and a validity mask.
 
     Args:
         depth_m: (B, H, W), 0 where there is no reading.
         distance_m: (B,) of `geometry.hand_distance`, finite.
-        K_px: (B, 3, 3) of the crop; None, or NaN in it: the camera is not known, and the crop is taken to be 0.3 m wide
-            at the hand.
+        K_px: (B, 3, 3) of the crop; None or NaN: not known, and the crop is assumed to be 0.3 m wide at the hand.
 
     Returns:
         (B, 4, H, W): x, y from the crop's centre and z from the hand's distance in units of 0.1 m, and validity 0/1;
@@ -61,9 +60,9 @@ class HandTokens(nn.Module):
         dim: width of the tokens.
         mean_pose: (16, 6) mean joint rotations, 6D.
         mean_cam: (3,) mean s, tx, ty before the head's own transform of the scale.
-        embed_betas: the mean betas are embedded as well (WiLoR); without, they are 0 and have no layer.
+        embed_betas: embed the mean betas, too (WiLoR); otherwise they are 0 and have no layer.
 
-    WiLoR's means come with its weights; until then its betas are `_MEAN_BETA`: from 0 their embedding could not learn.
+    WiLoR's means come with its weights; before, its betas are `_MEAN_BETA`: at 0 their embedding has no gradient.
     """
 
     mean_pose: Tensor
@@ -79,7 +78,7 @@ class HandTokens(nn.Module):
         self.register_buffer("mean_cam", mean_cam)
         self.embed_pose, self.embed_cam = nn.Linear(6, dim), nn.Linear(3, dim)
         self.embed_betas = nn.Linear(NUM_BETAS, dim) if embed_betas else None
-        # Tells joints of the same mean pose apart; it is all that the shape token has, where its mean is not embedded.
+        # Distinguishes joints of the same mean pose; the only part of the shape token where betas are not embedded.
         self.embed_slot = nn.Parameter(torch.randn(NUM_MANO_JOINTS + 2, dim) * 0.02)
 
     def forward(self, num: int) -> Tensor:

@@ -1,7 +1,7 @@
-"""Feature maps from the image tokens, and the joints read off the first of them.
+"""Feature maps from the image tokens, and joints from the first of them.
 
-Two ways to grow maps behind one interface, (token map, the stem's maps) -> feature maps, with their channels in
-`map_dims`: `Upsampler` is ours, `DeconvMaps` is WiLoR's.
+Two upsamplers with one interface, (token map, the stem's maps) -> feature maps, with their channels in `map_dims`:
+`Upsampler` is ours, `DeconvMaps` is WiLoR's.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from utnet.model.stems import ConvBlock
 
 _MAP_DEPTH_UNIT_M = 0.1
 _LOG_OUTSIDE = -13.8
-"""Logarithm of a probability of one in a million, for cells that the network does not look at."""
+"""Log probability (one in a million) of cells outside the network's part of the crop."""
 
 
 class Upsampler(nn.Module):
@@ -28,7 +28,7 @@ class Upsampler(nn.Module):
     Args:
         dim: width of the tokens.
         map_dim: channels of the maps.
-        num_maps: how many.
+        num_maps: number of maps.
         skip_dims: channels of the stem's maps, at stride 8 and then 4; empty for a stem without.
     """
 
@@ -52,7 +52,7 @@ class Upsampler(nn.Module):
 
 
 class FrozenBatchNorm(nn.BatchNorm2d):
-    """Batch normalisation by the stored statistics, in training too; its scale and shift are still learnt."""
+    """Batch normalisation by the stored statistics, also in training; its scale and shift are trained."""
 
     def train(self, mode: bool = True) -> Self:
         return super().train(False)
@@ -81,7 +81,7 @@ class DeconvMaps(nn.Module):
 
 
 def make_maps(preset: Preset, skip_dims: tuple[int, ...]) -> Upsampler | DeconvMaps | None:
-    """The maps that a preset describes: none where nothing reads them, one where only the joint maps do."""
+    """The feature maps of a preset: none where nothing uses them, one where only the joint maps do."""
     if preset.refiner == "none" and not preset.joint_maps:
         return None
     if preset.maps == "deconv":
@@ -91,10 +91,10 @@ def make_maps(preset: Preset, skip_dims: tuple[int, ...]) -> Upsampler | DeconvM
 
 
 class JointMaps(nn.Module):
-    """One heat map a joint: its position by soft-argmax, its depth and its feature by the same weights.
+    """One heat map per joint: its position by soft-argmax, its depth and its feature by the same weights.
 
-    Integral regression (Sun et al. 2018) gives the image a short way to the joints: dense supervision teaches the
-    network where things are long before the pose parameters do.
+    Integral regression (Sun et al. 2018): dense supervision that trains localisation long before the pose parameters
+    do.
 
     Args:
         map_dim: channels of the map.
@@ -108,15 +108,15 @@ class JointMaps(nn.Module):
         self.depth = nn.Conv2d(map_dim, NUM_JOINTS, 1)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Reads the joints off a map.
+        """Computes the joints of a map.
 
         Args:
             x: (B, C, h, w).
 
         Returns:
             joints (B, 21, 3): x, y in crop units, z relative to the wrist in m; features (B, 21, C) under them; heat
-            (B, 21, h, h), logarithms of each joint's probability over the square crop (one in a million a cell beside
-            the map, where it is narrower).
+            (B, 21, h, h), log probabilities of each joint over the square crop (one in a million per cell outside a
+            narrower map).
         """
         height, width = x.shape[-2:]
         heat, depth = self.heat(x).flatten(2).float().log_softmax(-1), self.depth(x).flatten(2).float()
@@ -124,7 +124,7 @@ class JointMaps(nn.Module):
         xs = ((torch.arange(width, device=x.device) + 0.5) / width - 0.5) * self.width_share
         ys = (torch.arange(height, device=x.device) + 0.5) / height - 0.5
         grid = torch.stack(torch.meshgrid(xs, ys, indexing="xy"), -1).flatten(0, 1)
-        # Sums, not matrix products: those would run in half precision under autocast.
+        # Sums instead of matrix products, which run in half precision under autocast.
         xy = (weights[..., None] * grid).sum(2)
         z = (weights * depth).sum(-1, keepdim=True) * _MAP_DEPTH_UNIT_M
         features = weights.to(x.dtype) @ x.flatten(2).transpose(1, 2)

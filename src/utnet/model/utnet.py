@@ -1,4 +1,4 @@
-"""UTNet: RGB and optional depth -> hand parameters, coarse to fine (DESIGN.md section 6)."""
+"""UTNet: RGB and optional depth -> hand parameters, coarse to fine (docs/design.md)."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ _MEAN_CAM = (7.0, 0.0, 0.0)
 class UTNet(nn.Module):
     """The network, at every size (`utnet.model.presets`).
 
-    Tokens of RGB and depth and 18 hand tokens go through a ViT; feature maps grow back from the image tokens; joints
-    read off the maps (own presets) and the hand tokens give a coarse hand; the refiner reads the maps under the coarse
-    mesh. Parts that a preset goes without are None.
+    Tokens of RGB and depth and 18 hand tokens pass through a ViT; image tokens are upsampled to feature maps; joints
+    read from the maps (own presets) and the hand tokens give a coarse hand; the refiner samples the maps under the
+    coarse mesh. Parts that a preset does not have are None.
     """
 
     def __init__(self, config: ModelConfig | None = None, hand: HandModel | None = None):
@@ -76,7 +76,7 @@ class UTNet(nn.Module):
         else:
             hand_dim, self.coarse_head = preset.decoder[0], TokenHead(preset.decoder[0])
         self.refiner = make_refiner(preset, self.hand, map_dims)
-        with torch.random.fork_rng(devices=[]):  # these draw nothing that would change what is drawn after them
+        with torch.random.fork_rng(devices=[]):  # optional parts leave the generator's state as it is
             self.root_head = RootHead(hand_dim)
             with_prompts, share = self.config.prompts, preset.width_share
             self.scale_head = ScaleHead(hand_dim, prompts=with_prompts) if self.config.uncertainty else None
@@ -93,12 +93,12 @@ class UTNet(nn.Module):
         with_vertices: bool = True,
         landmarks: Tensor | None = None,
     ) -> Prediction:
-        """Right hands in square crops (of which a network with a `width_px` sees the columns round the middle).
+        """Predicts right hands in square crops (a network with `width_px` uses their central columns).
 
         Args:
             rgb: (B, 3, H, H) float in [0, 1].
             depth_m: (B, H, H) or (B, 1, H, H) metres, 0 where there is no reading; None without depth.
-            K_px: (B, 3, 3) of the crops; gives depth its metric width. None: a nominal width.
+            K_px: (B, 3, 3) of the crops, for the metric width of depth. None: a nominal width.
             depth_ok: (B,) bool, which samples have depth (default: all that have a reading in the box).
             with_vertices: False leaves the final `vertices_m` out.
             landmarks: (B, 21, 6) prompts (`model.prompts`): x, y in crop units, relative x, y, z in metres (about any
@@ -175,12 +175,12 @@ class UTNet(nn.Module):
         if landmarks is None:
             return None
         if self.prompts is None:
-            raise ValueError("landmarks are given to a network without model.prompts")
+            raise ValueError("this network has no prompts (model.prompts); leave landmarks out")
         return Prompts(landmarks, num)
 
     def _encode(self, image: Tensor, prompts: Prompts | None) -> tuple[Tensor, Tensor]:
-        """(B, dim, h, w) image tokens -> (B, 18, hand_dim) hand tokens, all the same with a decoder head, and
-        (B, N, dim) encoded image tokens."""
+        """(B, dim, h, w) image tokens -> (B, 18, hand_dim) hand tokens (identical with a decoder head) and (B, N, dim)
+        encoded image tokens."""
         tokens, num_hand = image.flatten(2).transpose(1, 2) + self.pos_embed, 0
         if self.hand_tokens is not None:
             tokens, num_hand = torch.cat([self.hand_tokens(image.shape[0]), tokens], 1), NUM_MANO_JOINTS + 2
@@ -214,14 +214,14 @@ class UTNet(nn.Module):
         return depth_channels(torch.where(ok[:, None, None], depth_m, 0.0), distance, K_px), ok, distance
 
     def _seen(self, square):
-        """The columns of a square crop that the network looks at: (..., H, H) -> (..., H, width_px), None -> None."""
+        """The central columns of a square crop: (..., H, H) -> (..., H, width_px), None -> None."""
         beside = (self.config.size_px - self.width_px) // 2
         return None if square is None else square[..., beside : beside + self.width_px]
 
     @torch.autocast("cpu", enabled=False)
     @torch.autocast("cuda", enabled=False)
     def _decode(self, pose, betas, cam, *, with_vertices: bool) -> Prediction:
-        """Parameters to a hand, in float32 always: half precision would move joints by millimetres."""
+        """Decodes parameters to a hand, always in float32: half precision would move joints by millimetres."""
         R = rotation_6d_to_matrix(pose)
         if not self.preset.wilor_head:  # the scale is positive by construction: a hand is never behind the camera
             cam = torch.cat([F.softplus(cam[:, :1]), cam[:, 1:]], 1)

@@ -1,10 +1,9 @@
 """WiLoR's published weights as a UTNet of preset `h` (Potamias et al. 2025), with equal outputs.
 
-Only the names and shapes of its state dict are known here; no code of it is used. Differences of layout that are folded
-in: WiLoR adds its class token's position embedding to that of every patch, its mean pose is one row of 96 numbers, and
-its joints come from a regressor over the vertices. What UTNet has beside it (the depth path's last layer, the
-placeholder, the embedding of each hand token, the root's residual) is zero, so it has no effect on the outputs until it
-is trained.
+Only the names and shapes of its state dict are used, no code. Differences of layout that are converted: WiLoR adds its
+class token's position embedding to that of every patch, its mean pose is one row of 96 numbers, and its joints come
+from a regressor over the vertices. Layers that only UTNet has (the depth path's last layer, the placeholder, the
+embedding of each hand token, the root's residual) are zero and have no effect until they are trained.
 """
 
 from __future__ import annotations
@@ -63,14 +62,14 @@ _NAMES = {
 def import_wilor(source: str | Path | Mapping, num_heads: int | None = None) -> UTNet:
     """WiLoR's network with its weights and its hand, in eval mode; its depth path starts without effect.
 
-    The size is read off the weights. `discriminator.*` entries are dropped with a UserWarning that counts them. The
-    hand's arrays (`mano.*`) become the network's hand model; they are MANO's, so what is made of the file stays under
-    MANO's licence.
+    The size is derived from the weights. `discriminator.*` entries are dropped with a UserWarning that counts them. The
+    hand's arrays (`mano.*`) become the network's hand model; they are MANO's, so files made from it stay under MANO's
+    licence.
 
     Args:
         source: the published checkpoint (a Lightning file, read with `weights_only=True`) or a state dict (tensors or
             numpy arrays by name).
-        num_heads: attention heads, which no shape tells; default 16 for ViT-H's width of 1280.
+        num_heads: attention heads, which the shapes do not determine; default 16 for ViT-H's width of 1280.
 
     Returns:
         UTNet whose outputs equal WiLoR's: `cam`, `cam_t`, `global_orient`, `hand_pose`, `betas`, `joints_m`,
@@ -79,7 +78,7 @@ def import_wilor(source: str | Path | Mapping, num_heads: int | None = None) -> 
 
     Raises:
         InputError: not a readable file, entries that are missing, unknown or of the wrong shape (all of them listed),
-            values that are not finite, or a width whose number of heads cannot be told.
+            values that are not finite, or a width whose number of heads cannot be derived.
     """
     where, state = read_state(source, "WiLoR")
     names = entry_names(count(state, r"backbone\.blocks\.(\d+)\."))
@@ -90,5 +89,5 @@ def import_wilor(source: str | Path | Mapping, num_heads: int | None = None) -> 
 
 
 def entry_names(depth: int) -> dict[str, str]:
-    """WiLoR's name -> UTNet's, of every entry of a network of `depth` blocks; its hand's (`mano.*`) are not in it."""
+    """WiLoR's name -> UTNet's, for every entry of a network of `depth` blocks, except the hand's (`mano.*`)."""
     return _NAMES | block_names(depth)

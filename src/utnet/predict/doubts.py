@@ -7,7 +7,6 @@ from collections.abc import Sequence
 import numpy as np
 
 from utnet.detect import HandDetector
-from utnet.errors import InputError
 from utnet.io.pictures import picture_size, read_picture
 from utnet.io.videos import VideoReader
 from utnet.predict.inputs import Input
@@ -35,7 +34,7 @@ def camera_doubts(inputs: Sequence[Input], K_px: np.ndarray | None) -> list[str]
         if item.kind == "picture" or (item.kind == "video" and K_px is not None):
             try:
                 sizes.setdefault(_size(item), item.label)
-            except (InputError, OSError, SyntaxError, ValueError):  # reported when it is read
+            except Exception:  # reported when it is read
                 continue
     lines = [
         f"{label}: {size[0]} x {size[1]} px is a panorama: hands may be missed, distances are rough; cut it into parts"

@@ -94,13 +94,15 @@ class PredictionsFile:
     Args:
         path: the file.
         made_by: what made the predictions (method, weights, hand model, ...).
+        also: files beside it that hold the same hands, by format.
 
     Attributes:
         is_empty: neither a picture nor a frame has been added.
     """
 
-    def __init__(self, path: str | Path, made_by: Mapping[str, Any]):
+    def __init__(self, path: str | Path, made_by: Mapping[str, Any], also: Mapping[str, str] | None = None):
         self._head = {"schema": SCHEMA, "version": SCHEMA_VERSION, "made_by": {"utnet": utnet.__version__, **made_by}}
+        self._head |= {"also": dict(also or {})}
         self._path, self._stack = path, ExitStack()
         self.is_empty = True
         self._in_videos = False

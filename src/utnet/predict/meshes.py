@@ -10,26 +10,31 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import trimesh
-from trimesh.visual.material import PBRMaterial
 
 from utnet.errors import InputError
 from utnet.io.atomic import atomic_write
 from utnet.predict.drawing import SIDE_COLORS
+from utnet.predict.formats.gltf import OPENCV_TO_GLTF, Glb
 from utnet.predict.hand import Hand
 
 MESH_SUFFIXES = (".glb", ".obj", ".ply")
-_OPENCV_TO_GLTF = np.diag([1.0, -1.0, -1.0, 1.0])
+SCENES = ("scene", "animated")
+"""Values of `--mesh` that put all hands of a picture into one GLB."""
 
 
 def mesh_paths(start: Path, hands: Sequence[Hand], mesh: str) -> list[Path]:
-    """`START_0_right.glb`, `START_1_left.glb`, ..."""
+    """`START_0_right.glb`, `START_1_left.glb`, ...; of `SCENES` `START_hands.glb` for each hand."""
+    if mesh in SCENES:
+        return [start.with_name(f"{start.name}_hands.glb")] * len(hands)
     return [start.with_name(f"{start.name}_{i}_{hand.side}.{mesh}") for i, hand in enumerate(hands)]
 
 
 def write_meshes(start: Path, hands: Sequence[Hand], mesh: str) -> list[Path]:
     """Writes `mesh_paths` and returns them."""
     paths = mesh_paths(start, hands, mesh)
+    if mesh in SCENES and paths:
+        write_scene(paths[0], hands)
+        return paths
     for path, hand in zip(paths, hands, strict=True):
         write_mesh(path, hand)
     return paths
@@ -42,13 +47,10 @@ def write_mesh(path: str | Path, hand: Hand) -> None:
         InputError: another ending than `MESH_SUFFIXES`.
     """
     path = _checked(path)
-    mesh = hand.mesh()
     if path.suffix == ".glb":
-        scene = trimesh.Scene()
-        scene.add_geometry(mesh, node_name=f"{hand.side}_hand", transform=_OPENCV_TO_GLTF)
-        atomic_write(path, bytes(scene.export(file_type="glb")))
+        atomic_write(path, scene_glb([hand], [f"{hand.side}_hand"]))
     else:
-        _write(path, mesh)
+        _write(path, hand.vertices_cam_m, hand.faces)
 
 
 def write_scene(path: str | Path, hands: Sequence[Hand]) -> None:
@@ -65,19 +67,26 @@ def write_scene(path: str | Path, hands: Sequence[Hand]) -> None:
     else:
         offsets = np.cumsum([0, *(len(hand.vertices_cam_m) for hand in hands)])
         faces = np.concatenate([hand.faces + offset for hand, offset in zip(hands, offsets[:-1], strict=True)])
-        _write(path, trimesh.Trimesh(np.concatenate([hand.vertices_cam_m for hand in hands]), faces, process=False))
+        _write(path, np.concatenate([hand.vertices_cam_m for hand in hands]), faces)
 
 
-def scene_glb(hands: Sequence[Hand]) -> bytes:
-    """Returns a GLB with a node for each hand ("0_right", "1_left", ...), coloured by side, with normals."""
-    scene = trimesh.Scene()
+def scene_glb(hands: Sequence[Hand], names: Sequence[str] | None = None) -> bytes:
+    """Returns a GLB with normals and a node for each hand, coloured by side.
+
+    Args:
+        hands: of one picture.
+        names: of nodes and meshes (default: "0_right", "1_left", ...).
+    """
+    glb = Glb({"unit": "m", "frame": "camera, OpenCV axes in the meshes, turned into glTF's by the nodes"})
+    materials: dict[str, int] = {}
     for i, hand in enumerate(hands):
-        mesh = hand.mesh()
-        linear = [channel**2.2 for channel in SIDE_COLORS[hand.side]]
-        material = PBRMaterial(baseColorFactor=[*linear, 1.0], metallicFactor=0.0, roughnessFactor=0.7)
-        mesh.visual = trimesh.visual.TextureVisuals(material=material)
-        scene.add_geometry(mesh, node_name=f"{i}_{hand.side}", transform=_OPENCV_TO_GLTF)
-    return bytes(scene.export(file_type="glb", include_normals=True))
+        if hand.side not in materials:
+            materials[hand.side] = glb.material(f"{hand.side}_hand", SIDE_COLORS[hand.side])
+        name = names[i] if names else f"{i}_{hand.side}"
+        mesh = glb.mesh(name, hand.vertices_cam_m, hand.faces, materials[hand.side])
+        extras = {"side": hand.side, "score": round(hand.score, 4), "valid": hand.valid}
+        glb.show(glb.add("nodes", name=name, mesh=mesh, matrix=OPENCV_TO_GLTF.ravel().tolist(), extras=extras))
+    return glb.to_bytes()
 
 
 def _checked(path: str | Path) -> Path:
@@ -87,6 +96,8 @@ def _checked(path: str | Path) -> Path:
     return path
 
 
-def _write(path: Path, mesh: trimesh.Trimesh) -> None:
-    data = mesh.export(file_type=path.suffix[1:])
+def _write(path: Path, vertices_m: np.ndarray, faces: np.ndarray) -> None:
+    import trimesh
+
+    data = trimesh.Trimesh(vertices_m, faces, process=False).export(file_type=path.suffix[1:])
     atomic_write(path, data if isinstance(data, str) else bytes(data))

@@ -11,8 +11,9 @@ from pathlib import Path
 
 from utnet.errors import InputError
 from utnet.predict.files import PREDICTIONS, SCHEMA
+from utnet.predict.formats import FORMATS
 
-_OURS = re.compile(r".*(_overlay\.(jpg|png|mp4)|_\d+_(right|left)\.(glb|obj|ply)|\.npz)")
+_OURS = re.compile(r".*(_overlay\.(jpg|png|mp4)|_\d+_(right|left)\.(glb|obj|ply)|_hands\.glb|\.npz)")
 """Names that `utnet predict` gives; other files that a JSON names are not removed."""
 
 _Stamp = tuple[int, int]
@@ -32,7 +33,9 @@ def previous_files(folder: Path, *, allowed: bool) -> dict[Path, _Stamp]:
         raise InputError(f"{path}: exists already; give another folder with --out, or --overwrite it")
     try:
         tree = json.loads(path.read_text(encoding="utf-8"))
-        ours = [folder / name for name in _named_files(tree) if _OURS.fullmatch(name)]
+        names = [name for name in _named_files(tree) if _OURS.fullmatch(name)]
+        names += [kind.file for name, kind in FORMATS.items() if name in tree.get("also", ())]
+        ours = [folder / name for name in names]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{path}: not written by utnet predict; it is left alone, give another --out") from error
     inside = folder.resolve()  # whatever the JSON says, nothing outside is touched
@@ -62,6 +65,6 @@ def _named_files(tree: dict) -> Iterator[str]:
     if tree["schema"] != SCHEMA:
         raise ValueError(tree["schema"])
     for record in [*tree["images"], *tree["videos"]]:
-        yield from (record[kind] for kind in ("overlay", "arrays") if record.get(kind))
+        yield from (record[kind] for kind in ("overlay", "arrays", "mesh") if record.get(kind))
         for frame in record.get("frames", [record]):
             yield from (hand["mesh"] for hand in frame["hands"] if hand["mesh"])

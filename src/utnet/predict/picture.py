@@ -59,7 +59,7 @@ def predict_picture(predictor: Predictor, item: Input, request: Request) -> tupl
             rows = HandRows(with_vertices=True)
             rows.add(hands)
             rows.write(request.out / arrays)
-    except OSError:
+    except Exception:
         for path in [*meshes, *(request.out / name for name in (overlay, arrays) if name)]:
             with suppress(OSError):
                 path.unlink(missing_ok=True)

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from utnet.predict.checks import choose_camera
+from utnet.predict.formats import FormatName
 from utnet.predict.inputs import DepthFiles
 
 
@@ -29,6 +30,7 @@ class Request:
         mesh: format of the pictures' meshes; None: no meshes.
         video_mesh: format of the meshes of every video frame; None: no meshes.
         arrays: write .npz files.
+        also: names of `formats.FORMATS`: files that hold all hands of the call.
         raw: do not smooth videos.
         seconds: stop a video or camera after this time; None: at its end.
         jobs: number of pictures processed in parallel.
@@ -46,6 +48,7 @@ class Request:
     mesh: str | None = "glb"
     video_mesh: str | None = None
     arrays: bool = False
+    also: Sequence[FormatName] = ()
     raw: bool = False
     seconds: float | None = None
     jobs: int = 1

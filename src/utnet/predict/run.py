@@ -7,14 +7,17 @@ import sys
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 
 from tqdm import tqdm
 
-from utnet.errors import InputError
+from utnet.errors import InputError, as_input_error
+from utnet.io.atomic import output_folder
 from utnet.predict.files import PREDICTIONS, PredictionsFile
+from utnet.predict.formats import FORMATS, FrameWriter, PredictedFrame
 from utnet.predict.hand import Hand
+from utnet.predict.hands import Hands
 from utnet.predict.inputs import Input, check_out
 from utnet.predict.overwrite import previous_files, remove_stale
 from utnet.predict.picture import predict_picture
@@ -50,7 +53,7 @@ class Summary:
     problems: list[tuple[str, str]] = field(default_factory=list)
     num_left: int = 0
     stopped_by: int = 0
-    hands: list[Hand] = field(default_factory=list)
+    hands: Sequence[Hand] = ()
     without_hand: list[str] = field(default_factory=list)
 
 
@@ -65,21 +68,21 @@ def run(predictor: Predictor, inputs: Sequence[Input], request: Request) -> Summ
         InputError: the only input failed, or the folder holds an input or an earlier call's predictions.
     """
     check_out(request.out, inputs)
-    earlier = previous_files(request.out, allowed=request.overwrite)
-    is_new = not request.out.exists()
-    request.out.mkdir(parents=True, exist_ok=True)
     made_by = {"method": predictor.method, "weights": predictor.weights, "hand_model": predictor.hand_model}
-    try:
-        with InterruptHandler() as stop, PredictionsFile(request.out / PREDICTIONS, made_by) as file:
-            call = _Call(predictor, request, file, stop, is_only=len(inputs) == 1)
-            call.do(inputs)
-    except (InputError, KeyboardInterrupt):
-        if is_new:
-            with suppress(OSError):  # not empty
-                request.out.rmdir()
-        raise
-    finally:
-        remove_stale(earlier)
+    also: dict[str, str] = {name: FORMATS[name].file for name in request.also}
+    with output_folder(request.out):
+        earlier = previous_files(request.out, allowed=request.overwrite)
+        try:
+            with (
+                InterruptHandler() as stop,
+                ExitStack() as stack,
+                PredictionsFile(request.out / PREDICTIONS, made_by, also) as file,
+            ):
+                writers = [stack.enter_context(FORMATS[name].open(request.out)) for name in request.also]
+                call = _Call(predictor, request, file, writers, stop, is_only=len(inputs) == 1)
+                call.do(inputs)
+        finally:
+            remove_stale(earlier)
     return call.summary
 
 
@@ -90,15 +93,23 @@ class _Call:
         predictor: makes the hands.
         request: the options.
         file: the open predictions.json.
+        writers: of the formats that are written beside it.
         stop: requests to stop.
         is_only: there is one input; its failure is the call's.
     """
 
     def __init__(
-        self, predictor: Predictor, request: Request, file: PredictionsFile, stop: InterruptHandler, *, is_only: bool
+        self,
+        predictor: Predictor,
+        request: Request,
+        file: PredictionsFile,
+        writers: Sequence[FrameWriter],
+        stop: InterruptHandler,
+        *,
+        is_only: bool,
     ):
         self._predictor, self._request, self._file, self._stop = predictor, request, file, stop
-        self._is_only = is_only
+        self._writers, self._is_only = writers, is_only
         self._left: dict[Input, None] = {}
         self._no_room = ""
         self.summary = Summary()
@@ -127,10 +138,13 @@ class _Call:
             for item, result in self._in_order(items):
                 try:
                     record, hands = result.result()
-                except (InputError, OSError) as error:
+                except Exception as error:  # whatever one input does, the others are processed
                     self._problem(item, error)
                 else:
                     self._file.add_image(record)
+                    frame = PredictedFrame(str(item.source), hands, hands.size_px, hands.K_px)
+                    for writer in self._writers:
+                        writer.add(frame)
                     summary.hands = hands
                     summary.num_pictures += 1
                     summary.num_hands += len(hands)
@@ -145,8 +159,8 @@ class _Call:
             if self._ends:
                 return
             try:
-                done = predict_video(self._predictor, item, self._request, self._file, self._stop)
-            except (InputError, OSError) as error:
+                done = predict_video(self._predictor, item, self._request, self._file, self._writers, self._stop)
+            except Exception as error:
                 self._problem(item, error)
             else:
                 summary.num_videos += 1
@@ -165,7 +179,7 @@ class _Call:
         """Whether no further input is started."""
         return bool(self._stop.signal_number or self._no_room)
 
-    def _in_order(self, items: Sequence[Input]) -> Iterator[tuple[Input, Future[tuple[dict, list[Hand]]]]]:
+    def _in_order(self, items: Sequence[Input]) -> Iterator[tuple[Input, Future[tuple[dict, Hands]]]]:
         """Yields each item with its future result, in order."""
         jobs = self._request.jobs
         with ThreadPoolExecutor(jobs) as pool:
@@ -178,14 +192,16 @@ class _Call:
                     yield waiting.popleft()
             yield from waiting
 
-    def _problem(self, item: Input, error: InputError | OSError) -> None:
-        why = str(error)
+    def _problem(self, item: Input, error: Exception) -> None:
+        if isinstance(error, SystemError) and isinstance(error.__cause__, KeyboardInterrupt):
+            raise error  # how compiled code passes on a second Ctrl-C
+        why = str(as_input_error(error, item.label))
         if isinstance(error, OSError):
             why = f"cannot be written to {self._request.out} ({error.strerror or error})"
             if error.errno in _NO_MORE_ROOM:
                 self._no_room = f"not begun: {error.strerror}"
         if self._is_only and self._file.is_empty:
-            raise InputError(why if isinstance(error, InputError) else f"{item.label}: {why}") from error
+            raise InputError(why if why.startswith(item.label) else f"{item.label}: {why}") from error
         self._note(item, why)
 
     def _note(self, item: Input, why: str) -> None:

@@ -15,12 +15,15 @@ from utnet.io.videos import Frame, VideoReader, VideoWriter
 from utnet.predict.arrays import HandRows
 from utnet.predict.drawing import draw_hands
 from utnet.predict.files import PredictionsFile, hand_record, image_record, image_size
+from utnet.predict.formats import FrameWriter, PredictedFrame
+from utnet.predict.formats.rig import write_rig
 from utnet.predict.hand import Hand
 from utnet.predict.inputs import Input
 from utnet.predict.meshes import write_meshes
 from utnet.predict.predictor import Predictor
 from utnet.predict.request import Request
 from utnet.predict.smooth import HandSmoother
+from utnet.predict.track import TrackCollector
 from utnet.signals import InterruptHandler
 
 _REMEMBERED_S = 0.5
@@ -47,9 +50,14 @@ class VideoResult:
 
 
 def predict_video(
-    predictor: Predictor, item: Input, request: Request, file: PredictionsFile, stop: InterruptHandler
+    predictor: Predictor,
+    item: Input,
+    request: Request,
+    file: PredictionsFile,
+    writers: Sequence[FrameWriter],
+    stop: InterruptHandler,
 ) -> VideoResult:
-    """Adds a video's frames to predictions.json, and writes its overlay, meshes and arrays.
+    """Adds a video's frames to predictions.json and to the `writers`, and writes its overlay, meshes and arrays.
 
     A request to stop, and a damaged or missing end, leave the frames before it.
 
@@ -65,26 +73,35 @@ def predict_video(
         files: dict[str, str | None] = {
             "overlay": f"{item.name}_overlay.mp4" if request.overlay else None,
             "arrays": f"{item.name}.npz" if request.arrays else None,
+            "mesh": f"{item.name}_hands.glb" if request.video_mesh == "animated" else None,
         }
         follow = _Follower(predictor, reader.fps, K_px, smooth=not request.raw)
-        head = image_record(reader.name, image_size(first.rgb), K_px, K_from, files)
+        size_px = image_size(first.rgb)
+        head = image_record(reader.name, size_px, K_px, K_from, files)
         add = stack.enter_context(file.video({**head, "fps": round(reader.fps, 4), "smoothed": not request.raw}))
         writer = None
         if files["overlay"]:
             writer = stack.enter_context(VideoWriter(request.out / files["overlay"], reader.fps))
-        rows = HandRows(with_vertices=False)
+        rows, tracks = HandRows(with_vertices=False), TrackCollector()
         for frame in _until(first, frames, request.seconds, stop, _bar(reader, item)):
             hands = follow(frame)
             meshes = _frame_meshes(request, item, frame, hands)
+            if files["mesh"]:
+                tracks.add(hands, frame.index, frame.time_s)
             records = [hand_record(hand, mesh) for hand, mesh in zip(hands, meshes, strict=True)]
             add({"index": frame.index, "time_s": round(frame.time_s, 6), "hands": records})
             if writer is not None:
                 writer.write(draw_hands(frame.rgb, hands), frame.time_s)
+            shown = PredictedFrame(reader.name, hands, size_px, K_px, frame.index, frame.time_s, is_video=True)
+            for also in writers:
+                also.add(shown)
             if request.arrays:
                 rows.add(hands, frame.index, frame.time_s)
             num_frames, num_hands = num_frames + 1, num_hands + len(hands)
         if files["arrays"]:
             rows.write(request.out / files["arrays"])
+        if files["mesh"] and num_hands:
+            write_rig(request.out / files["mesh"], tracks.tracks(), file=reader.name)
         stopped = bool(stop.signal_number) and item.kind == "video" and next(frames, None) is not None
         of_all = f" of {reader.num_frames}" if reader.num_frames else ""
         incomplete = f"stopped after {num_frames}{of_all} frames" if stopped else reader.incomplete
@@ -128,9 +145,9 @@ def _bar(reader: VideoReader, item: Input) -> tqdm:
 
 def _frame_meshes(request: Request, item: Input, frame: Frame, hands: Sequence[Hand]) -> list[str] | list[None]:
     """Names of a frame's meshes in the folder of the video's meshes, where they are asked for."""
-    if request.video_mesh is None:
+    if request.video_mesh in (None, "animated"):
         return [None] * len(hands)
     folder = Path(f"{item.name}_meshes")
     (request.out / folder).mkdir(exist_ok=True)
-    paths = write_meshes(request.out / folder / f"{frame.index:06d}", hands, request.video_mesh)
+    paths = write_meshes(request.out / folder / f"{frame.index:06d}", hands, str(request.video_mesh))
     return [(folder / path.name).as_posix() for path in paths]

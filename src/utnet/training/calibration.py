@@ -8,10 +8,12 @@ without depth, with and without prompts): some ninety numbers, on the validation
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from utnet.checkpoint import load_checkpoint, save_checkpoint
 from utnet.config import Config
 from utnet.conventions import MM_PER_M
 from utnet.data.extras import Extras
@@ -19,6 +21,7 @@ from utnet.data.loader import make_loader
 from utnet.data.source import Source
 from utnet.model import UTNet
 from utnet.model.heads import PACE, ScaleHead
+from utnet.training.state import begun_as
 from utnet.uncertainty import error_nll
 
 _STEPS, _LR = 300, 0.001
@@ -52,6 +55,14 @@ def calibrate(model: UTNet, source: Source, config: Config) -> None:
             optimizer.step()
     for parameter in free:
         parameter.grad = None
+
+
+def calibrate_best(folder: Path, source: Source, device: torch.device) -> None:
+    """`calibrate` of the checkpoint in a run's best/, which is replaced."""
+    model, config = load_checkpoint(folder, device=str(device))
+    calibrate(model, source, config)
+    info = begun_as(folder)
+    save_checkpoint(folder, model, config, step=info["step"], metrics=info["metrics"], calibrated=True)
 
 
 @torch.no_grad()

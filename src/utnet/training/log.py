@@ -22,6 +22,10 @@ from utnet.geometry import crop_to_px
 from utnet.io.atomic import atomic_write
 from utnet.model import UTNet
 from utnet.render.drawing import contact_sheet, draw_joints, draw_skeleton, label
+from utnet.training.state import Progress
+
+_SHOWN = ("loss_2d", "loss_3d_joint")
+"""Terms of the loss beside the progress bar."""
 
 HEADER = ["step", "seconds", "split", "name", "value"]
 _TILE_PX = 160
@@ -118,3 +122,20 @@ def prediction_pictures(model: UTNet, source: Source, config: Config, *, inputs:
             ok = np.isfinite(points).all()
             tiles.append(label(draw_skeleton(crop, points) if ok else crop, name if ok else f"{name}: NaN or inf"))
     return contact_sheet(tiles, 1 + len(inputs))
+
+
+def progress_values(step: int, means: dict[str, float], num: int, speed: float, config: Config) -> dict[str, str]:
+    """What stands beside the progress bar: losses of a sample, and samples a second."""
+    scale = num if config.loss.reduction == "sum" else 1
+    shown = {"step": str(step), "loss": f"{means['total_loss'] / scale:.4f}"}
+    shown |= {name.removeprefix("loss_"): f"{means[name] / scale:.3f}" for name in _SHOWN if name in means}
+    return {**shown, "samples/s": f"{speed:.0f}"}
+
+
+def resumed_line(done: Progress, config: Config) -> str:
+    """Where a resumed run stands."""
+    used = f"step {done.step} of {config.train.steps}, {done.seconds / 60:.1f} minutes"
+    used += f" of {config.train.minutes:g}" if config.train.minutes else ""
+    if done.share < 1:
+        return f"going on at {used}"
+    return f"nothing is left to do at {used}; make it longer by --set train.steps=N or train.minutes=N"

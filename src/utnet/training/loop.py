@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator
 from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from signal import SIGINT, SIGTERM
+from signal import SIGTERM
 
 import torch
 from tqdm import tqdm
 
-from utnet.checkpoint import load_checkpoint, pick_device, recover_interrupted_save, run_info, save_checkpoint
+from utnet.checkpoint import pick_device, recover_interrupted_save, run_info
 from utnet.config import Config, to_tree
 from utnet.data.extras import Extras
 from utnet.data.inspection.check import refuse_wrong_labels
 from utnet.data.loader import Loader, make_loader
 from utnet.data.source import Source
 from utnet.data.sources import check_apart, describe, fingerprint, open_data, open_validation
+from utnet.data.workers import end_workers
 from utnet.distributed import (
     Engine,
     LossFunction,
@@ -29,24 +29,21 @@ from utnet.distributed import (
     job_id,
     process_device,
     process_group,
-    summed_terms,
 )
-from utnet.errors import InputError
+from utnet.errors import InputError, WorkerError, worker_errors
 from utnet.evaluation.validation import INPUTS, evaluate, scorable_inputs
-from utnet.io.atomic import write_json
+from utnet.io.atomic import output_folder, write_json
 from utnet.losses import UTNetLoss
-from utnet.model import UTNet
-from utnet.signals import InterruptHandler, TrainingInterrupted
-from utnet.training.calibration import calibrate
+from utnet.signals import InterruptHandler, Terminated, TrainingInterrupted
+from utnet.training.calibration import calibrate_best
 from utnet.training.ema import EMA
-from utnet.training.log import RunLog, prediction_pictures, skipped_lines
-from utnet.training.pretrained import backbone_parameters
+from utnet.training.log import RunLog, prediction_pictures, progress_values, resumed_line, skipped_lines
+from utnet.training.optimizer import learning_rate, make_optimiser, progress_of
 from utnet.training.state import Progress, Run, begun_as, make_model, read_progress
+from utnet.training.step import train_step
 from utnet.types import Batch
 
 _BAR = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining}{postfix}"
-_SHOWN = ("loss_2d", "loss_3d_joint")
-"""Terms of the loss beside the progress bar."""
 
 
 def train(
@@ -76,10 +73,16 @@ def train(
         InputError: the folder holds a run already (or none to resume), or the data cannot be read.
         FloatingPointError: a loss or a gradient that is not finite; the samples' keys are in bad_batch.json, and last/
             is what it was.
-        Stopped: a signal asked for it; `workdir` can be resumed.
+        WorkerError: a process that reads samples was killed, or hangs; `workdir` can be resumed.
+        TrainingInterrupted: a signal asked for it; `workdir` can be resumed.
     """
     workdir = Path(workdir)
-    with process_group() as world, InterruptHandler() as stop:
+    with (
+        process_group() as world,
+        output_folder(workdir) if world.is_main else nullcontext(),
+        worker_errors(),
+        InterruptHandler() as stop,
+    ):
         restarted = is_restart(world, begun_as(workdir).get("job", ""))
         exists = recover_interrupted_save(workdir / "last").exists()  # not before its first checkpoint
         resume = resume or (exists and restarted)
@@ -89,17 +92,24 @@ def train(
             )
         job, about = _set_up(config, workdir, world, stop, resume, loss_function)
         if world.is_main:
-            workdir.mkdir(parents=True, exist_ok=True)
             config.save(workdir / "config.yaml")
             write_json(workdir / "run.json", about)
         told = progress and world.is_main
         if told:
             print(f"training on {describe(job.loader.source)}, validating on {describe(job.validation)}")
             if resume:
-                print(_going_on(job.run.progress, config))
-        _loop(job, progress=told)
-        if config.model.uncertainty and world.is_main:
-            _calibrate_best(job)
+                print(resumed_line(job.run.progress, config))
+        try:
+            _loop(job, progress=told)
+            if config.model.uncertainty and world.is_main:
+                calibrate_best(workdir / "best", job.validation, job.engine.device)
+        except WorkerError:
+            end_workers()
+            raise
+        except Terminated as error:  # what was under way did not end in time
+            end_workers()
+            message = f"stopped in the middle of a step or validation; go on by utnet train --resume {workdir}"
+            raise TrainingInterrupted(message, SIGTERM) from error
         done = job.run.progress
         result = {"step": done.step, "seconds": done.seconds, "metrics": done.scores, "best": done.best}
         bad = {key: message for loader in done.loaders for key, message in loader["bad"].items()}
@@ -109,15 +119,6 @@ def train(
             for line in skipped_lines(bad):
                 print(line)
         return result
-
-
-def _going_on(done: Progress, config: Config) -> str:
-    """Where a resumed run stands."""
-    used = f"step {done.step} of {config.train.steps}, {done.seconds / 60:.1f} minutes"
-    used += f" of {config.train.minutes:g}" if config.train.minutes else ""
-    if done.share < 1:
-        return f"going on at {used}"
-    return f"nothing is left to do at {used}; make it longer by --set train.steps=N or train.minutes=N"
 
 
 @dataclass(frozen=True)
@@ -225,7 +226,7 @@ def _loop(job: _Job, *, progress: bool) -> None:
             for group in job.run.optimiser.param_groups:
                 group["lr"] = group["share"] * learning_rate(done.share, done.step, config)
             began = time.monotonic()
-            taken = list(islice(batches, config.train.accumulate))
+            taken = _take(job, batches)
             step = train_step(job.engine, taken, job.run.optimiser, config, workdir, start=start, stop=job.stop)
             done.add(step.terms, step.num_samples, time.monotonic() - began)
             done.seconds, asked = step.seconds, step.asked
@@ -237,16 +238,20 @@ def _loop(job: _Job, *, progress: bool) -> None:
                 means, speed = done.take_means()
                 lr = job.run.optimiser.param_groups[0]["lr"]
                 log.write("train", done.step, done.seconds, {"lr": lr, "samples_per_s": speed, **means})
-                bar.set_postfix(_shown(done.step, means, step.num_samples, speed, config))
+                bar.set_postfix(progress_values(done.step, means, step.num_samples, speed, config))
 
 
-def _calibrate_best(job: _Job) -> None:
-    """Fits what best/ states of its errors to the validation samples."""
-    folder = job.workdir / "best"
-    model, config = load_checkpoint(folder, device=str(job.engine.device))
-    calibrate(model, job.validation, config)
-    info = begun_as(folder)
-    save_checkpoint(folder, model, config, step=info["step"], metrics=info["metrics"], calibrated=True)
+def _take(job: _Job, batches: Iterator[Batch]) -> list[Batch]:
+    """The batches of a step. Where none come, the run is saved as it was before them."""
+    position = job.loader.position
+    try:
+        return list(islice(batches, job.config.train.accumulate))
+    except (WorkerError, Terminated):
+        end_workers()  # first: torch raises again for a lost one when any other process ends
+        if job.world.size == 1 and job.run.progress.step:  # several processes cannot agree on a checkpoint any more
+            job.loader.position = position
+            job.run.save(job.workdir / "last", job.config, job.loader, job.world)
+        raise
 
 
 def _validate(job: _Job, log: RunLog) -> None:
@@ -264,118 +269,6 @@ def _validate(job: _Job, log: RunLog) -> None:
             job.run.save_best(job.workdir / "best", config, job.world)
 
 
-@dataclass(frozen=True)
-class Step:
-    """What a step gave, of all processes together.
-
-    Attributes:
-        terms: every term of the loss over the step's samples.
-        num_samples: how many those were.
-        seconds: the first process's time.
-        asked: a signal that asked one of them to stop, or 0.
-    """
-
-    terms: dict[str, float]
-    num_samples: int
-    seconds: float = 0.0
-    asked: int = 0
-
-
-def train_step(
-    engine: Engine,
-    batches: Sequence[Batch],
-    optimiser: torch.optim.Optimizer,
-    config: Config,
-    workdir: Path,
-    *,
-    start: float = 0.0,
-    stop: InterruptHandler | None = None,
-) -> Step:
-    """One update from `train.accumulate` batches a process. The processes agree on what they saw, in one message.
-
-    Args:
-        engine: the network and its loss.
-        batches: as many as that, on any device.
-        optimiser: of the engine's network.
-        config: the run.
-        workdir: for bad_batch.json.
-        start: when training began, on the monotonic clock.
-        stop: requests to stop, to tell the other processes of.
-
-    Raises:
-        FloatingPointError: in every process, where one's loss or the gradient is not finite; nothing is updated.
-    """
-    optimiser.zero_grad(set_to_none=True)
-    results = engine.backward(batches)
-    world, names = engine.world, list(results[0][1])
-    sums = [sum(terms[name] for _, terms in results) for name in names]
-    broken = [i for i, (objective, _) in enumerate(results) if not math.isfinite(objective)]
-    total, num = sum(objective for objective, _ in results), sum(map(len, batches))
-    asked = 0 if stop is None else stop.signal_number
-    seconds = time.monotonic() - start if world.is_main else 0.0
-    told = [len(broken), asked == SIGINT, asked == SIGTERM, seconds, num, total, *sums]
-    num_broken, by_key, by_term, seconds, samples, total, *sums = world.sum([float(value) for value in told])
-    norm = engine.gradient_norm()  # the same in every process
-    if num_broken or not norm.isfinite():
-        which = broken if num_broken else range(len(batches))
-        _report_broken(engine, [(batches[i].keys, results[i][1]) for i in which], float(norm), workdir)
-    if config.train.clip_grad > 0:
-        # Summed losses grow with the samples of a step, and so does the norm that is still ordinary.
-        size = config.train.batch_size * config.train.accumulate * world.size
-        scale = size if config.loss.reduction == "sum" else 1
-        torch.nn.utils.clip_grads_with_norm_(engine.model.parameters(), config.train.clip_grad * scale, norm)
-    optimiser.step()
-    parts, added = len(results) * world.size, summed_terms(engine.loss_function)
-    means = {name: value if name in added else value / parts for name, value in zip(names, sums, strict=True)}
-    means["total_loss"] = total / world.size
-    return Step(means, int(samples), seconds, SIGTERM if by_term else SIGINT if by_key else 0)
-
-
-def _report_broken(
-    engine: Engine, broken: list[tuple[tuple[str, ...], dict[str, float]]], norm: float, workdir: Path
-) -> None:
-    """Writes bad_batch.json and raises.
-
-    Args:
-        engine: all processes call it.
-        broken: keys and terms of this process's batches without a finite loss; of all, where the losses are finite.
-        norm: of the gradient.
-        workdir: for the file.
-    """
-    everyone = [found for process in engine.world.gather(broken) for found in process]
-    keys, terms = [key for found, _ in everyone for key in found], everyone[0][1]
-    if engine.world.is_main:
-        write_json(workdir / "bad_batch.json", {"keys": keys, "terms": terms, "gradient_norm": norm})
-    total = terms["total_loss"]
-    what = f"the gradient's norm is {norm}, of a loss of {total:g}" if math.isfinite(total) else f"the loss is {total}"
-    raise FloatingPointError(f"{what}; the samples' keys are in {workdir / 'bad_batch.json'}")
-
-
-def make_optimiser(model: UTNet, config: Config) -> torch.optim.AdamW:
-    """AdamW; biases, norms and embeddings of one axis are not decayed. "share" of a group: of the learning rate."""
-    backbone, groups = backbone_parameters(model), []
-    for share, of_backbone in ((1.0, False), (config.train.backbone_lr, True)):
-        own = [p for name, p in model.named_parameters() if (name in backbone) == of_backbone and p.requires_grad]
-        for decay, matrices in ((config.train.weight_decay, True), (0.0, False)):
-            chosen = [p for p in own if (p.ndim > 1) == matrices]
-            if chosen:
-                groups.append({"params": chosen, "weight_decay": decay, "share": share})
-    return torch.optim.AdamW(groups, lr=config.train.lr, betas=(0.9, 0.99), fused=True)
-
-
-def progress_of(step: int, seconds: float, config: Config) -> float:
-    """Share of the run that is done, by steps or by time, whichever is farther."""
-    by_time = seconds / (60 * config.train.minutes) if config.train.minutes else 0.0
-    return max(step / config.train.steps, by_time)
-
-
-def learning_rate(share: float, step: int, config: Config) -> float:
-    """Linear warm-up by steps, then a half cosine over the share of the run that is done."""
-    train = config.train
-    warm = min(1.0, (step + 1) / max(1, train.warmup_steps))
-    return train.min_lr + (train.lr - train.min_lr) * warm * 0.5 * (1 + math.cos(math.pi * share))
-
-
 def selection_score(scores: dict) -> float:
     """(MPJPE + PA-MPJPE) / 2 in mm, the mean over the inputs that were scored: lower is better."""
     inputs = [scores[name] for name in INPUTS if name in scores]
@@ -386,11 +279,3 @@ def _flat(scores: dict) -> dict[str, float]:
     """{"rgb": {"num": 9, "mpjpe_mm": 1}} -> {"rgb/mpjpe_mm": 1}; only what was scored, not the reference."""
     rows = {name: scores[name] for name in INPUTS if name in scores}
     return {f"{name}/{key}": value for name, row in rows.items() for key, value in row.items() if key != "num"}
-
-
-def _shown(step: int, means: dict[str, float], num: int, speed: float, config: Config) -> dict[str, str]:
-    """What stands beside the progress bar: losses of a sample, and samples a second."""
-    scale = num if config.loss.reduction == "sum" else 1
-    shown = {"step": str(step), "loss": f"{means['total_loss'] / scale:.4f}"}
-    shown |= {name.removeprefix("loss_"): f"{means[name] / scale:.3f}" for name in _SHOWN if name in means}
-    return {**shown, "samples/s": f"{speed:.0f}"}

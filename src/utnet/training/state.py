@@ -28,6 +28,7 @@ from utnet.model import UTNet
 from utnet.model.presets import resolve_preset
 from utnet.training.ema import EMA
 from utnet.training.pretrained import backbone_parameters, load_backbone
+from utnet.training.resume_checks import REMEDY, check_entries, progress_fault
 
 TRAINING = "training.safetensors"
 _PARTS = ("uncertainty", "prompts", "evidence")
@@ -102,11 +103,22 @@ class Run:
     progress: Progress
 
     def save(self, folder: Path, config: Config, loader: Loader, world: ProcessInfo) -> None:
-        """Writes last/; all processes call it, the first one writes."""
+        """Writes last/; all processes call it, the first one writes.
+
+        Raises:
+            FloatingPointError: weights or moments that are NaN or inf; what is there stays.
+        """
         self.progress.loaders = world.gather({"position": loader.position, "bad": loader.bad})
         tensors = {**self._optimiser_tensors(), **self._random_tensors(world)}
         if self.mean is not None:
             tensors |= {f"mean/{name}": full_tensor(tensor) for name, tensor in self.mean.shadow.items()}
+        everything = {**dict(self.model.named_parameters()), **tensors}
+        broken = [name for name, tensor in everything.items() if not _own_part(tensor).isfinite().all()]
+        found = [name for process in world.gather(broken[:1]) for name in process]
+        if found:
+            raise FloatingPointError(
+                f"{found[0]} is NaN or inf after step {self.progress.step}; {folder} is not written"
+            )
         self._write(folder, config, world, {TRAINING: tensors}, metrics=self.progress.scores, full=True)
 
     def save_best(self, folder: Path, config: Config, world: ProcessInfo) -> None:
@@ -125,6 +137,7 @@ class Run:
         if bool(self.mean) != any(name.startswith("mean/") for name in tensors):
             raise InputError(f"{folder}: train.ema was {'off' if self.mean else 'on'}; resume with what it was")
         parameters = dict(self.model.named_parameters())
+        check_entries(tensors, parameters, mean=self.mean is not None, where=folder / TRAINING)
         for entry, tensor in tensors.items():
             kind, _, name = entry.partition("/")
             if kind == "mean" and self.mean is not None:
@@ -135,15 +148,19 @@ class Run:
 
     def restore_random(self, folder: Path, world: ProcessInfo) -> None:
         """Sets torch's random numbers to where this process was; with other processes than then they start anew."""
-        tensors = _read(recover_interrupted_save(folder) / TRAINING)
+        path = recover_interrupted_save(folder) / TRAINING
+        tensors = _read(path)
         same = f"random/cpu/{world.size}" not in tensors and f"random/cpu/{world.size - 1}" in tensors
         if not same:
             torch.manual_seed(torch.initial_seed() + 1_000 * self.progress.step + world.rank)
             return
-        torch.set_rng_state(tensors[f"random/cpu/{world.rank}"])
-        cuda = tensors.get(f"random/cuda/{world.rank}")
-        if cuda is not None and torch.cuda.is_available():
-            torch.cuda.set_rng_state(cuda)
+        try:
+            torch.set_rng_state(tensors[f"random/cpu/{world.rank}"])
+            cuda = tensors.get(f"random/cuda/{world.rank}")
+            if cuda is not None and torch.cuda.is_available():
+                torch.cuda.set_rng_state(cuda)
+        except (KeyError, RuntimeError, TypeError) as error:
+            raise InputError(f"{path}: random/ holds no state of torch's random numbers; {REMEDY}") from error
 
     def _write(
         self, folder: Path, config: Config, world: ProcessInfo, extra_files: dict, *, metrics: dict, full=False
@@ -201,11 +218,14 @@ def read_progress(folder: str | Path) -> Progress:
         raise InputError(f"{path}: no such file; give a run's folder that holds last/")
     try:
         tree = json.loads(path.read_text(encoding="utf-8"))["progress"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path}: holds no progress to go on from; train.init_from takes its weights") from error
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise InputError(f"{path}: holds no progress to go on from; {REMEDY}") from error
     known = {f.name for f in fields(Progress)}
     if not isinstance(tree, dict) or set(tree) != known:
-        raise InputError(f"{path}: its progress is of another version of utnet; train.init_from takes its weights")
+        raise InputError(f"{path}: its progress is of another version of utnet; {REMEDY}")
+    fault = progress_fault(tree)
+    if fault:
+        raise InputError(f"{path}: its progress is damaged: {fault}; {REMEDY}")
     return Progress(**tree)
 
 
@@ -289,6 +309,11 @@ def _read(path: Path) -> dict[str, Tensor]:
         return load_file(path)
     except (SafetensorError, OSError) as error:
         raise InputError(f"{path}: not a readable safetensors file ({error})") from error
+
+
+def _own_part(tensor: Tensor) -> Tensor:
+    """What of a tensor this process holds (FSDP)."""
+    return tensor.to_local() if is_sharded(tensor) else tensor  # type: ignore[attr-defined]
 
 
 def _like(parameter: Tensor, tensor: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ from utnet.apps.label.copies import Copier, Copies
 from utnet.apps.label.found import Found, FrameCount, in_picture, in_video
 from utnet.apps.label.sequences import SequenceOf, name_sequences, splits
 from utnet.data.custom.custom_reader import FILE
-from utnet.errors import InputError
+from utnet.errors import InputError, as_input_error
 from utnet.io.atomic import atomic_dir, require_new, write_json
 from utnet.predict import Predictor
 from utnet.predict.inputs import Input
@@ -145,8 +145,8 @@ def _hands(
         summary.frames += count.frames
         if count.incomplete:
             _note(item.label, count.incomplete, summary)
-    except InputError as error:
-        _note(item.label, str(error), summary)
+    except Exception as error:  # whatever one file does, the others are read
+        _note(item.label, str(as_input_error(error, item.label)), summary)
 
 
 def _is_kept(found: Found, limits: Limits, summary: Summary) -> bool:

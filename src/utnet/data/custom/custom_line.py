@@ -26,6 +26,7 @@ MAX_HAND_M = 1.0
 """Joints of one hand that are farther apart are not in metres."""
 
 _MAX_TEXT = 1000
+_MAX_ANGLE_RAD = 314.0
 
 # What refused lines seem to be; `utnet data check` looks for these words and gives a line that converts them.
 MILLIMETRES = "joints_3d look like millimetres"
@@ -176,7 +177,10 @@ class Line:
                 self.fail(f"'params' has no {key!r}; expected {num} numbers")
             return self._numbers(f"params.{key}", params[key], (num,))
 
-        R = axis_angle_to_matrix(np.concatenate([part("global_orient", 3), part("hand_pose", 45)]).reshape(16, 3))
+        angles = np.concatenate([part("global_orient", 3), part("hand_pose", 45)]).reshape(16, 3)
+        if np.abs(angles).max() > _MAX_ANGLE_RAD:
+            self.fail("'params' have a rotation of more than 50 turns; expected rotation vectors in radians")
+        R = axis_angle_to_matrix(angles)
         return HandParams(
             global_orient=R[:1],
             hand_pose=R[1:],

@@ -22,7 +22,9 @@ FILE = "hands.jsonl"
 SPLITS = ("train", "train_fit", "val", "test")
 VAL_SHARE = 0.1
 
-_VERSION = 1  # of the index
+_VERSION = 2  # of the index
+_BAD = -1  # side and split of a line that is no hand
+_MAX_BAD_LINES = 0.1  # share; with more of them the file is not understood
 _MAX_LINE = 2**20
 _BAR_BYTES = 2**25  # larger files take seconds and show a bar
 _DEPTH_EXPECTED = "a 16-bit PNG whose numbers times depth_scale are metres along z"
@@ -57,7 +59,8 @@ class Custom:
     MANO_LEFT's, so `betas_ok` is False.
 
     Opening reads every line once for its structure and keeps an index; a line's numbers and its files are checked when
-    the hand is read.
+    the hand is read. A line that is no hand belongs to train and fails by name when it is read; where more than a tenth
+    of the lines are none, opening fails.
     """
 
     name = "custom"
@@ -85,7 +88,7 @@ class Custom:
             with_depth: False leaves depth files unread.
 
         Raises:
-            InputError: no such folder, split or option, or a line that is no hand, by its number.
+            InputError: no such folder, split or option, or many lines that are no hands, by their numbers.
         """
         self.root, self.split, self.tips = Path(root), split, tips
         self._hand_model, self._with_depth = hand_model, with_depth
@@ -105,7 +108,8 @@ class Custom:
         stamp = [_VERSION, about.st_size, about.st_mtime_ns]
         self._index = cached_arrays("custom", self.root, stamp, lambda: _read_index(self.path))
         in_split = self._of_split(split)
-        on_side = in_split if sides == "both" else in_split & (self._index["side"] == SIDES.index(sides))
+        side = self._index["side"]
+        on_side = in_split if sides == "both" else in_split & ((side == SIDES.index(sides)) | (side == _BAD))
         rows = np.flatnonzero(on_side)
         if not len(rows):
             which = "hand" if sides == "both" else f"{sides} hand"
@@ -120,6 +124,8 @@ class Custom:
 
     def key(self, index: int) -> str:
         """The picture's path and the number of the line."""
+        if self._index["side"][self._rows[index]] == _BAD:
+            return f"line {self._index['line'][self._rows[index]]}"
         return self._line(index).key
 
     def sequence(self, index: int) -> str:
@@ -183,13 +189,15 @@ class Custom:
     def _of_split(self, split: str) -> np.ndarray:
         """(N,) bool: the lines of a split."""
         said = self._index["split"]
-        train = said == LINE_SPLITS.index("train")
-        if split in ("train", "test"):
+        train, bad = said == LINE_SPLITS.index("train"), said == _BAD
+        if split == "train":
+            return train | bad
+        if split == "test":
             return said == LINE_SPLITS.index(split)
         if (said == LINE_SPLITS.index("val")).any():
-            return train if split == "train_fit" else said == LINE_SPLITS.index("val")
+            return train | bad if split == "train_fit" else said == LINE_SPLITS.index("val")
         held_out = self._held_out(train)
-        return train & (held_out if split == "val" else ~held_out)
+        return train & held_out if split == "val" else (train & ~held_out) | bad
 
     def _splits_said(self) -> str:
         """The splits that have hands, and how many of either side."""
@@ -245,11 +253,12 @@ def _read_index(path: Path) -> dict[str, np.ndarray]:
                     line = Line(text, path, number)
                 except InputError as error:
                     bad.append(str(error))
+                    rows.append((offset, len(text), number, _BAD, _BAD, sequences.setdefault("", len(sequences))))
                     continue
                 sequence = sequences.setdefault(line.sequence, len(sequences))
                 split = LINE_SPLITS.index(line.split or "train")
                 rows.append((offset, len(text), number, SIDES.index(line.side), split, sequence))
-    if bad:
+    if len(bad) > _MAX_BAD_LINES * len(rows):
         raise BadLines(bad)
     if not rows:
         raise InputError(f"{path}: has no line; write one hand a line (docs/custom_data.md)")

@@ -19,7 +19,7 @@ from utnet.data.inspection.measure import BONES, FLAWS, Measure
 from utnet.data.inspection.turned import hands_seen
 from utnet.data.inspection.walk import Walked, walk
 from utnet.data.mixture import Mixture
-from utnet.data.source import evenly_spaced, is_endless, is_stream
+from utnet.data.source import BadSample, evenly_spaced, is_endless, is_stream, read_sample
 from utnet.errors import InputError
 from utnet.types import Sample
 
@@ -160,10 +160,9 @@ def _readable(source: Any, num: int, refused: list[str]) -> Iterator[Sample]:
         yield from (item for item in items if isinstance(item, Sample))
         return
     for index in evenly_spaced(len(source), num).tolist():
-        try:
-            sample = source[index]
-        except ValueError as error:  # InputError, and labels that make no Sample
-            refused.append(str(error))
+        sample = read_sample(source, index)
+        if isinstance(sample, BadSample):
+            refused.append(sample.message)
         else:
             yield sample
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from utnet.conventions import FINGERS
 from utnet.data.inspection.decode import Decoder, fitted_camera, image_points, projected
-from utnet.data.source import BadSample, evenly_spaced, is_stream
+from utnet.data.source import BadSample, evenly_spaced, is_stream, read_sample
 from utnet.errors import InputError
 from utnet.geometry import apply_affine, crop_affine
 from utnet.render.drawing import (
@@ -117,10 +117,7 @@ def _items(source: Any, num: int) -> Iterator[Sample | BadSample]:
         yield from islice(source.stream(seed=0, epoch=0, part=0, num_parts=1), num + _MAX_STREAM_FAILURES)
         return
     for i in evenly_spaced(len(source), num):
-        try:
-            yield source[int(i)]
-        except ValueError as error:  # InputError, and labels that make no Sample
-            yield BadSample(source.key(int(i)), str(error))
+        yield read_sample(source, int(i))
 
 
 def _draw(sample: Sample, decoder: Decoder, size_wh: tuple[int, int], *, whole: bool) -> _Tiles:

@@ -8,9 +8,8 @@ from typing import Any
 import numpy as np
 
 from utnet.data.inspection.decode import image_points
-from utnet.data.source import evenly_spaced
+from utnet.data.source import BadSample, evenly_spaced, read_sample
 from utnet.detect import HandDetector
-from utnet.errors import InputError
 from utnet.geometry import box_of
 
 _LOOKED_AT = 12
@@ -38,9 +37,8 @@ def hands_seen(source: Any, indices: Sequence[int]) -> tuple[float, float]:
     """
     detector, scores = HandDetector(), []
     for index in np.asarray(indices)[evenly_spaced(len(indices), _LOOKED_AT)].tolist():
-        try:
-            sample = source[index]
-        except InputError:
+        sample = read_sample(source, index)
+        if isinstance(sample, BadSample):
             continue
         points = image_points(sample)
         points = points[np.isfinite(points).all(1)]

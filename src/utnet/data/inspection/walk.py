@@ -6,13 +6,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 from tqdm import tqdm
 
-from utnet.data.source import is_stream
+from utnet.data.source import BadSample, bad_sample, is_stream, read_sample
+from utnet.data.workers import init_worker, worker_context
 from utnet.types import Sample
 
 _CHUNK = 16
@@ -20,15 +20,6 @@ _CHUNK = 16
 
 Measure = Callable[[list[Sample]], dict[str, np.ndarray]]
 """Samples -> arrays with one row a sample."""
-
-
-@dataclass(frozen=True)
-class Failure:
-    """A sample that could not be read: its message names the file; `missing` where there is no such file."""
-
-    key: str
-    message: str
-    missing: bool
 
 
 @dataclass
@@ -46,7 +37,7 @@ class Walked:
     keys: list[str] = field(default_factory=list)
     sequences: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
     sequence_names: list[str] = field(default_factory=list)
-    failures: list[Failure] = field(default_factory=list)
+    failures: list[BadSample] = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -57,7 +48,7 @@ class _Part:
     arrays: dict[str, np.ndarray] | None
     keys: list[str]
     sequences: list[str]
-    failures: list[Failure]
+    failures: list[BadSample]
 
 
 def walk(source: Any, measure: Measure, *, workers: int = 0, progress: bool = False) -> Walked:
@@ -72,7 +63,12 @@ def walk(source: Any, measure: Measure, *, workers: int = 0, progress: bool = Fa
     stream = is_stream(source)
     dataset: Any = _Stream(source, measure) if stream else _Chunks(source, measure)
     loader = DataLoader(
-        dataset, batch_size=None, num_workers=workers, collate_fn=_as_it_is, worker_init_fn=_init_worker
+        dataset,
+        batch_size=None,
+        num_workers=workers,
+        collate_fn=_as_it_is,
+        worker_init_fn=init_worker,
+        multiprocessing_context=worker_context(workers),
     )
     walked, parts = Walked(), []
     names: dict[str, int] = {}
@@ -91,8 +87,20 @@ def walk(source: Any, measure: Measure, *, workers: int = 0, progress: bool = Fa
     return walked
 
 
-def _part(samples: list[Sample], failures: list[Failure], measure: Measure) -> _Part:
-    arrays = measure(samples) if samples else None
+def _part(items: list[Sample | BadSample], measure: Measure) -> _Part:
+    """Measures the samples together; where that fails, one by one, so that the one it is due to is named."""
+    samples = [item for item in items if isinstance(item, Sample)]
+    failures = [item for item in items if isinstance(item, BadSample)]
+    try:
+        arrays = measure(samples) if samples else None
+    except Exception as error:
+        if len(items) == 1:
+            return _Part(None, [], [], [bad_sample(samples[0].key, error)])
+        parts = [_part([item], measure) for item in items]
+        measured = [part.arrays for part in parts if part.arrays is not None]
+        arrays = {name: np.concatenate([part[name] for part in measured]) for name in measured[0]} if measured else None
+        samples = [item for item, part in zip(items, parts, strict=True) if isinstance(item, Sample) and part.keys]
+        failures = [failure for part in parts for failure in part.failures]
     return _Part(arrays, [s.key for s in samples], [s.sequence for s in samples], failures)
 
 
@@ -108,14 +116,8 @@ class _Chunks(Dataset):
     def __getitem__(self, chunk: int) -> _Part:
         if chunk >= len(self):
             raise IndexError(chunk)
-        samples, failures = [], []
-        for index in range(chunk * _CHUNK, min((chunk + 1) * _CHUNK, len(self._source))):
-            try:
-                samples.append(self._source[index])
-            except ValueError as error:  # InputError, and labels that make no Sample
-                missing = isinstance(error.__cause__, FileNotFoundError)
-                failures.append(Failure(self._source.key(index), str(error), missing))
-        return _part(samples, failures, self._measure)
+        indices = range(chunk * _CHUNK, min((chunk + 1) * _CHUNK, len(self._source)))
+        return _part([read_sample(self._source, index) for index in indices], self._measure)
 
 
 class _Stream(IterableDataset):
@@ -127,25 +129,15 @@ class _Stream(IterableDataset):
     def __iter__(self) -> Iterator[_Part]:
         info = torch.utils.data.get_worker_info()
         part, num_parts = (0, 1) if info is None else (info.id, info.num_workers)
-        samples: list[Sample] = []
-        failures: list[Failure] = []
+        items: list[Sample | BadSample] = []
         for item in self._source.stream(seed=0, epoch=0, part=part, num_parts=num_parts):
-            if isinstance(item, Sample):
-                samples.append(item)
-            else:
-                failures.append(Failure(item.key, item.message, "no such file" in item.message))
-            if len(samples) + len(failures) == _CHUNK:
-                yield _part(samples, failures, self._measure)
-                samples, failures = [], []
-        if samples or failures:
-            yield _part(samples, failures, self._measure)
+            items.append(item)
+            if len(items) == _CHUNK:
+                yield _part(items, self._measure)
+                items = []
+        if items:
+            yield _part(items, self._measure)
 
 
 def _as_it_is(item: Any) -> Any:
     return item
-
-
-def _init_worker(_: int) -> None:
-    """One thread a worker: the workers are the threads."""
-    cv2.setNumThreads(0)
-    torch.set_num_threads(1)

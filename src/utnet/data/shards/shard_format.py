@@ -19,8 +19,9 @@ import cv2
 import numba
 import numpy as np
 
-from utnet.errors import InputError
+from utnet.errors import InputError, shown
 from utnet.io.files import decode_image, decode_rgb
+from utnet.io.npy import parse_npy
 from utnet.types import HandParams, Sample
 
 SAMPLE_FORMAT = "utnet-sample-1"
@@ -73,7 +74,10 @@ def decode_sample(members: Mapping[str, bytes], *, where: str, with_depth: bool 
         InputError: a member that is missing, damaged or of another size.
     """
     tree = read_labels(members.get("json", b""), where)
-    missing = {"jpg", *map(str, tree.get("members") or ())} - members.keys()
+    listed = tree.get("members")
+    if not isinstance(listed, list):
+        raise InputError(f"{where}: members is {shown(listed)}, not a list; {_DAMAGED}")
+    missing = {"jpg", *map(str, listed)} - members.keys()
     if missing:
         raise InputError(f"{where}: has no {', '.join(sorted(missing))}; {_DAMAGED}")
     rgb = decode_rgb(members["jpg"], where=f"{where}.jpg")
@@ -96,20 +100,21 @@ def decode_sample(members: Mapping[str, bytes], *, where: str, with_depth: bool 
             hand_model=tree["hand_model"],
             sequence=tree["sequence"],
             joints_px=_array(tree["joints_px"]),
-            vertices_cam_m=_decode_vertices(members.get("vertices.npy")),
+            vertices_cam_m=_decode_vertices(members.get("vertices.npy"), where),
             hand_mask=_decode_mask(members.get("mask.png"), where),
         )
     except InputError:
         raise
-    except (KeyError, TypeError, ValueError, EOFError) as error:
-        raise InputError(f"{where}: labels and members do not make a sample ({error}); {_DAMAGED}") from error
+    except (KeyError, TypeError, ValueError, EOFError, OverflowError, RecursionError) as error:
+        detail = str(error)[:200]
+        raise InputError(f"{where}: labels and members do not make a sample ({detail}); {_DAMAGED}") from error
 
 
 def read_labels(data: bytes, where: str) -> dict:
     """The JSON of a sample; InputError unless it is one of this format."""
     try:
         tree = json.loads(data)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{where}.json: missing or not JSON ({error}); {_DAMAGED}") from error
     if not isinstance(tree, dict) or tree.get("format") != SAMPLE_FORMAT:
         raise InputError(f"{where}.json: not a sample that this version reads ({SAMPLE_FORMAT})")
@@ -168,8 +173,8 @@ def _decode_mask(data: bytes | None, where: str) -> np.ndarray | None:
     return decode_image(data, where=f"{where}.mask.png", flags=cv2.IMREAD_GRAYSCALE) > 127
 
 
-def _decode_vertices(data: bytes | None) -> np.ndarray | None:
-    return None if data is None else np.load(io.BytesIO(data), allow_pickle=False)
+def _decode_vertices(data: bytes | None, where: str) -> np.ndarray | None:
+    return None if data is None else parse_npy(data, where=f"{where}.vertices.npy")
 
 
 # ---------------------------------------------------------------------------------------------------------------- depth
@@ -197,6 +202,8 @@ def decode_depth(data: bytes, where: str) -> np.ndarray:
     first, places = _DEPTH_HEADER.size, _DEPTH_HEADER.size + 2 * width
     exceptions = places + 4 * num
     steps = exceptions + 2 * num
+    if not 0 < unit_m < 1:
+        raise InputError(f"{where}: depth in steps of {unit_m} m; {_DAMAGED}")
     if height < 1 or len(data) != steps + (height - 1) * width:
         raise InputError(f"{where}: {len(data)} bytes do not make {width}x{height} pixels; {_DAMAGED}")
     units = np.empty((height, width), np.uint16)

@@ -16,8 +16,9 @@ import numpy as np
 from utnet.data.shards.shard_format import MEMBERS, decode_sample
 from utnet.data.shards.write_shards import DESCRIPTION, INDEX, KEYS, SEQUENCES, SHARDS_FORMAT
 from utnet.data.source import evenly_spaced
-from utnet.errors import InputError
+from utnet.errors import InputError, shown
 from utnet.io.files import read_bytes
+from utnet.io.npy import map_npy
 from utnet.types import Sample
 
 _MAX_OPEN = 128
@@ -67,10 +68,10 @@ class Shards:
         return len(self._ids)
 
     def key(self, index: int) -> str:
-        return self._keys[self._ids[index]].decode()
+        return self._keys[self._ids[index]].decode(errors="backslashreplace")
 
     def sequence(self, index: int) -> str:
-        return self._sequences[self._ids[index]].decode()
+        return self._sequences[self._ids[index]].decode(errors="backslashreplace")
 
     def __getitem__(self, index: int) -> Sample:
         number = int(self._ids[index])
@@ -139,7 +140,7 @@ def _read_description(root: Path) -> dict:
     data = read_bytes(path, "give the folder that `utnet data shard` wrote")
     try:
         about = json.loads(data)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: not JSON ({error}); {_REMEDY}") from error
     if not isinstance(about, dict) or about.get("format") != SHARDS_FORMAT:
         raise InputError(f"{path}: not the description of a shard set that this version reads ({SHARDS_FORMAT})")
@@ -156,9 +157,9 @@ def _fault_of(about: dict) -> str:
     """What is of another type than `write_shards` writes, "" where all is well."""
     for name in ("num", "num_skipped"):
         if type(about[name]) is not int or about[name] < 0:
-            return f"{name} is {about[name]!r}, expected a number of samples"
+            return f"{name} is {shown(about[name])}, expected a number of samples"
     if not isinstance(about["tips"], str):
-        return f"tips is {about['tips']!r}, expected a name"
+        return f"tips is {shown(about['tips'])}, expected a name"
     shards, tables = about["shards"], about["tables_sha256"]
     if not isinstance(shards, list) or not shards:
         return "shards is not a list of shards"
@@ -166,7 +167,7 @@ def _fault_of(about: dict) -> str:
         if not isinstance(shard, dict) or any(type(shard.get(name)) is not kind for name, kind in _SHARD.items()):
             return f"shard {i} is not described by {', '.join(_SHARD)}"
         if not _is_name(shard["file"]):
-            return f"shard {i} is the file {shard['file']!r}, expected a name within the folder"
+            return f"shard {i} is the file {shown(shard['file'])}, expected a name within the folder"
     if not isinstance(tables, dict) or not all(_is_name(name) for name in tables):
         return "tables_sha256 is not a table of names within the folder"
     return ""
@@ -179,9 +180,9 @@ def _is_name(file: str) -> bool:
 
 def _table(root: Path, name: str) -> np.ndarray:
     try:
-        return np.load(root / name, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise InputError(f"{root / name}: missing or damaged ({error}); {_REMEDY}") from error
+        return map_npy(root / name)
+    except InputError as error:
+        raise InputError(f"{error}; {_REMEDY}") from error
 
 
 def _sha256(path: Path) -> str:

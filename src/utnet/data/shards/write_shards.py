@@ -13,8 +13,14 @@ from __future__ import annotations
 
 import hashlib
 import multiprocessing
+import os
+import signal
 import tarfile
+import threading
+from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -24,8 +30,8 @@ import numpy as np
 from tqdm import tqdm
 
 from utnet.data.shards.shard_format import MEMBERS, encode_sample
-from utnet.data.source import BadSample
-from utnet.errors import InputError
+from utnet.data.source import BadSample, bad_sample
+from utnet.errors import InputError, WorkerError
 from utnet.io.atomic import atomic_dir, write_json
 from utnet.types import Sample
 
@@ -40,6 +46,8 @@ DESCRIPTION = "shards.json"
 INDEX, KEYS, SEQUENCES = "index.npy", "keys.npy", "sequences.npy"
 
 _BLOCK = 512  # of a tar
+_CHUNK = 8  # samples that a process encodes at once
+_CHUNK_TIMEOUT_S = 600.0
 _LISTED = 100  # skipped samples that the description names
 
 
@@ -169,11 +177,11 @@ def _encode(index: int) -> tuple[str, str, dict[str, bytes]] | BadSample:
     source, options = _SHARED
     try:
         sample = cut(source[index], options)
-    except InputError as error:
-        return BadSample(source.key(index), str(error))
-    members = encode_sample(
-        sample, tips=source.tips, jpeg_quality=options.jpeg_quality, depth_unit_m=options.depth_unit_m
-    )
+        members = encode_sample(
+            sample, tips=source.tips, jpeg_quality=options.jpeg_quality, depth_unit_m=options.depth_unit_m
+        )
+    except Exception as error:  # whatever one sample does, the others are written
+        return bad_sample(source.key(index), error)
     return sample.key, sample.sequence, members
 
 
@@ -181,22 +189,53 @@ def _encoded(
     source: Any, options: ShardOptions, workers: int
 ) -> Iterator[tuple[str, str, dict[str, bytes]] | BadSample]:
     """Every sample encoded, in order."""
-    _SHARED[:] = [source, options]
-    try:
-        if workers == 1:
+    if workers == 1:
+        _SHARED[:] = [source, options]
+        try:
             yield from map(_encode, range(len(source)))
-            return
-        # Not forked: a copy of a process that runs threads can wait for ever for a lock that one of them held.
-        with multiprocessing.get_context("spawn").Pool(workers, _start, (source, options)) as pool:
-            yield from pool.imap(_encode, range(len(source)), chunksize=8)
+        finally:
+            _SHARED.clear()
+        return
+    # Not forked: a copy of a process that runs threads can wait for ever for a lock that one of them held.
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(workers, context, _start, (source, options))
+    waiting: deque[Future] = deque()
+    try:
+        for first in range(0, len(source), _CHUNK):
+            waiting.append(pool.submit(_encode_chunk, range(first, min(first + _CHUNK, len(source)))))
+            if len(waiting) > 4 * workers:
+                yield from waiting.popleft().result(_CHUNK_TIMEOUT_S)
+        while waiting:
+            yield from waiting.popleft().result(_CHUNK_TIMEOUT_S)
+    except BrokenProcessPool as error:
+        raise WorkerError("a process that encodes samples was killed; give fewer --workers") from error
+    except TimeoutError as error:
+        raise WorkerError(f"a process that encodes samples gave nothing for {_CHUNK_TIMEOUT_S} s") from error
     finally:
-        _SHARED.clear()
+        for process in list((pool._processes or {}).values()):  # also one that hangs
+            process.kill()
+        pool.shutdown(cancel_futures=True)
+
+
+def _encode_chunk(indices: range) -> list[tuple[str, str, dict[str, bytes]] | BadSample]:
+    return [_encode(index) for index in indices]
 
 
 def _start(source: Any, options: ShardOptions) -> None:
-    """In each process; the processes are the threads."""
+    """In each process; the processes are the threads. A request to stop is for the one that started them."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     _SHARED[:] = [source, options]
     cv2.setNumThreads(0)
+
+
+def _end_with_parent() -> None:
+    """A parent that is killed cannot end its processes."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 # -------------------------------------------------------------------------------------------------------------- writing

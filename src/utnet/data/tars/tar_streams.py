@@ -21,6 +21,12 @@ from utnet.errors import InputError, install_line
 
 _SCHEMES = ("pipe", "http", "https", "s3", "gs", "hf", "ais", "sftp", "ftps", "scp")
 REMEDY = "get the tar again"
+MAX_MEMBER_BYTES = 2**26
+"""Largest file of a tar that is read, and all that one sample may have; a picture has a few MB."""
+MAX_NAME_BYTES = 2**20
+"""Largest header of a tar for long names, which tarfile reads whole."""
+_FREE_BYTES, _MAX_RATIO = 2**28, 100
+"""A compressed tar is refused where it unpacks to more than this, and to that many times what was read of it."""
 _FAULTS = (OSError, EOFError, ValueError, AssertionError, tarfile.TarError, zlib.error, lzma.LZMAError)
 """Of the network and the command, of the library, of tarfile and of what it decompresses with."""
 
@@ -104,8 +110,8 @@ def members_of(url: str, name: str) -> Iterator[dict[str, Any] | BadSample]:
 
     def files() -> Iterator[dict[str, Any]]:
         try:
-            for file in wds.tariterators.tar_file_iterator(tail, handler=keep):
-                yield {**file, "__url__": url}
+            for name, data in _files(tail):
+                yield {"fname": name, "data": data, "__url__": url}
         except _FAULTS as error:  # ends here, so that the sample before is still given
             faults.append(error)
 
@@ -130,13 +136,45 @@ def members_of(url: str, name: str) -> Iterator[dict[str, Any] | BadSample]:
         yield BadSample(name, f"{url}: cannot be read to its end ({detail}), {read} samples were; {REMEDY}")
 
 
+def _files(tail: _Tail) -> Iterator[tuple[str, bytes]]:
+    """Names and bytes of the files of a tar but webdataset's own metadata.
+
+    Raises:
+        ValueError: a file, a sample or the whole is larger than the limits. Sizes are checked before anything is read,
+            because a gigabyte may be packed into a megabyte.
+    """
+    sample, size = "", 0
+    with tarfile.open(fileobj=tail, mode="r|*", tarinfo=_BoundedTarInfo) as tar:  # type: ignore[call-overload]
+        for member in tar:
+            name = member.name[:80]
+            of_sample = member.name.rpartition("/")[2].partition(".")[0]
+            sample, size = of_sample, member.size + (size if of_sample == sample else 0)
+            if size > MAX_MEMBER_BYTES:
+                raise ValueError(f"{name} has {size} bytes, at most {MAX_MEMBER_BYTES} are read")
+            if member.offset > max(_FREE_BYTES, _MAX_RATIO * tail.num_read):
+                raise ValueError(f"{name} is at byte {member.offset} of {tail.num_read} packed ones")
+            if member.isreg() and not re.match(r"__[^/]*__($|/)", member.name):
+                yield member.name, tar.extractfile(member).read()  # type: ignore[union-attr]
+            tar.members = []  # tarfile keeps every member that it has seen
+
+
+class _BoundedTarInfo(tarfile.TarInfo):
+    """A member; ReadError for one that stands for the names of others and is too large to be one."""
+
+    def _proc_member(self, archive: tarfile.TarFile) -> tarfile.TarInfo:
+        kinds = (tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, tarfile.XHDTYPE, tarfile.XGLTYPE)
+        if self.type in (*kinds, tarfile.SOLARIS_XHDTYPE) and self.size > MAX_NAME_BYTES:
+            raise tarfile.ReadError(f"a header of {self.size} bytes")
+        return super()._proc_member(archive)  # type: ignore[misc]
+
+
 class _Tail:
     """A file that remembers how what was read of it ended: a tar ends with zeros, and one that was cut off does not."""
 
     def __init__(self) -> None:
         self._stream: Any = None
         self._plain: bool | None = None
-        self.ended = False
+        self.ended, self.num_read = False, 0
 
     def open(self, stream: Any) -> None:
         self._stream = stream
@@ -144,6 +182,7 @@ class _Tail:
     def read(self, size: int = -1) -> bytes:
         # Of a command its output: the library's own read drops what is left of it when the command has failed.
         data = getattr(self._stream, "stream", self._stream).read(size)
+        self.num_read += len(data)
         if self._plain is None:
             self._plain = data[257:262] == b"ustar"  # else compressed: its decoder notices
         if data:

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from utnet.data.shards.shard_format import decode_sample, read_labels
-from utnet.data.source import BadSample
+from utnet.data.source import BadSample, bad_sample
 from utnet.data.tars.tar_streams import REMEDY, expand_root, members_of, names_of, webdataset_library
 from utnet.errors import InputError
 from utnet.geometry import box_of
@@ -138,24 +138,23 @@ class Tars:
         try:
             if LABELS not in item and "json" in item:  # a shard of our own
                 tree = read_labels(item["json"], where)
+                name = str(tree.get("key", key))[:200]
                 if self._sides in ("both", tree.get("side")):
-                    yield _or_bad(
-                        tree.get("key", key), lambda: decode_sample(item, where=where, with_depth=self._with_depth)
-                    )
+                    yield _or_bad(name, lambda: decode_sample(item, where=where, with_depth=self._with_depth))
                 return
             picture = next((item[ending] for ending in PICTURES if ending in item), None)
             if picture is None or LABELS not in item:
                 raise InputError(f"{where}: has no {'picture' if picture is None else LABELS}; {REMEDY}")
             hands = parse_hands(item[LABELS], f"{where}.{LABELS}")
-        except InputError as error:
-            yield _always(BadSample(key, str(error)))
+        except Exception as error:  # whatever one member does, the others are read
+            yield _always(bad_sample(key, error))
             return
         for place, hand in enumerate(hands):
             name = f"{key}/{place}"
             try:
                 side = "right" if _number(hand, "right", f"{where}.{LABELS}", default=1.0) > 0 else "left"
-            except InputError as error:
-                yield _always(BadSample(name, str(error)))
+            except Exception as error:
+                yield _always(bad_sample(name, error))
                 continue
             if self._sides in ("both", side):
                 yield _or_bad(name, _hand_decoder(hand, picture, side, where, name, self._box))
@@ -290,8 +289,8 @@ def _or_bad(key: str, decode: Callable[[], Sample]) -> Callable[[], Sample | Bad
     def call() -> Sample | BadSample:
         try:
             return decode()
-        except InputError as error:
-            return BadSample(key, str(error))
+        except Exception as error:
+            return bad_sample(key, error)
 
     return call
 

@@ -1,0 +1,78 @@
+"""The contract of a fit's inputs: shapes, finite numbers, metres and pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from utnet.conventions import NUM_BETAS, NUM_JOINTS
+from utnet.types import HandParams, check_shape
+
+_MIN_FOCAL_PX = 1.0
+
+
+def check_inputs(
+    joints_px: np.ndarray, joints_m: np.ndarray, K_px: np.ndarray, depth_m: Sequence[np.ndarray | None] | None
+) -> None:
+    """ValueError unless they are B >= 1 hands as `HandFitter.fit` takes them."""
+    num = len(joints_px)
+    check_shape("joints_px", joints_px, (num, NUM_JOINTS, 2))
+    check_shape("joints_m", joints_m, (num, NUM_JOINTS, 3))
+    check_shape("K_px", K_px, (num, 3, 3))
+    if not num:
+        raise ValueError("no hands: joints_px has shape (0, 21, 2); expected at least one")
+    for name, array in (("joints_px", joints_px), ("joints_m", joints_m)):
+        if np.isinf(np.asarray(array, float)).any():
+            raise ValueError(f"{name} holds inf; expected finite numbers, NaN for landmarks that are not seen")
+    K = np.asarray(K_px, float)
+    focal = np.minimum(K[:, 0, 0], K[:, 1, 1])
+    if not (np.isfinite(K).all() and (focal >= _MIN_FOCAL_PX).all() and (K[:, 2] == [0, 0, 1]).all()):
+        raise ValueError(
+            "K_px: expected finite [[fx, s, cx], [0, fy, cy], [0, 0, 1]] in pixels with focal lengths of at least 1"
+        )
+    if depth_m is not None:
+        if len(depth_m) != num:
+            raise ValueError(f"{len(depth_m)} depth images for {num} hands; give one (or None) for each")
+        for depth in depth_m:
+            _check_depth(depth)
+
+
+def _check_depth(depth: np.ndarray | None) -> None:
+    if depth is None:
+        return
+    check_shape("depth_m", depth, (None, None))
+    if np.asarray(depth).dtype.kind != "f":
+        raise ValueError(f"depth_m has dtype {np.asarray(depth).dtype}; expected metres in floats (millimetres / 1000)")
+
+
+def finite_depth(depth_m: np.ndarray) -> np.ndarray:
+    """Depth in which NaN and inf are 0, no reading."""
+    depth = np.asarray(depth_m)
+    finite = np.isfinite(depth)
+    return depth if finite.all() else np.where(finite, depth, 0.0)
+
+
+def check_betas(betas: np.ndarray | None, num: int) -> np.ndarray | None:
+    """(num, 10) of (10,) or (num, 10) betas; ValueError where they are not finite."""
+    if betas is None:
+        return None
+    betas = np.asarray(betas, float)
+    if betas.shape not in ((NUM_BETAS,), (num, NUM_BETAS)) or not np.isfinite(betas).all():
+        raise ValueError(f"betas: expected ({NUM_BETAS},) or ({num}, {NUM_BETAS}) finite numbers, got {betas.shape}")
+    return np.broadcast_to(betas, (num, NUM_BETAS))
+
+
+def check_params(name: str, params: HandParams, num: int) -> None:
+    """ValueError unless these are `num` hands with finite numbers."""
+    shapes = {
+        "global_orient": (num, 1, 3, 3),
+        "hand_pose": (num, 15, 3, 3),
+        "betas": (num, NUM_BETAS),
+        "transl_m": (num, 3),
+    }
+    for key, shape in shapes.items():
+        array = np.asarray(getattr(params, key))
+        check_shape(f"{name}.{key}", array, shape)
+        if not np.isfinite(array).all():
+            raise ValueError(f"{name}.{key} contains NaN or inf")

@@ -1,0 +1,22 @@
+"""How large pictures and arrays may be; checked by their headers, before memory is taken for them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from utnet.errors import InputError
+
+MAX_MEGAPIXELS = 120
+"""Of a picture. Telephones take 108; one of 120 needs up to a gigabyte while it is decoded."""
+
+MAX_ARRAY_BYTES = 2**28
+"""Largest array that is read whole; the largest here are depth images and index tables of a few MB."""
+
+
+def check_megapixels(path: str | Path, width: int, height: int, *, most: float = MAX_MEGAPIXELS) -> None:
+    """InputError for a picture, or frames of a video, too large to decode."""
+    if width * height > most * 1e6:
+        raise InputError(
+            f"{path}: {width} x {height} px are {width * height / 1e6:.0f} megapixels, the most are {most}; "
+            "make it smaller first"
+        )

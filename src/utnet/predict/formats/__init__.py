@@ -1,0 +1,87 @@
+"""Predictions for other programs: one small module a format, and the registry of those that `utnet predict --also`
+writes. docs/howto/use_the_result.md shows each in the program that it is for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, Protocol
+
+from utnet.errors import InputError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from utnet.predict.hand import Hand
+
+FormatName = Literal["table"]
+
+
+@dataclass(frozen=True)
+class PredictedFrame:
+    """The hands of a picture or of a frame of a video.
+
+    Attributes:
+        file: the picture or video, as the user named it.
+        hands: in it, in order.
+        size_px: its width and height.
+        K_px: (3, 3) intrinsics that were used.
+        index: of the frame in its video, 0 for a picture.
+        time_s: since the video's first frame, 0 for a picture.
+        is_video: it is a frame of a video.
+    """
+
+    file: str
+    hands: Sequence[Hand]
+    size_px: tuple[int, int]
+    K_px: np.ndarray
+    index: int = 0
+    time_s: float = 0.0
+    is_video: bool = False
+
+
+class FrameWriter(Protocol):
+    """Writes the frames that it is given, in order, into one file."""
+
+    def add(self, frame: PredictedFrame) -> None:
+        """Appends a frame."""
+
+
+@dataclass(frozen=True)
+class Format:
+    """A file that holds all hands of a call.
+
+    Attributes:
+        file: its name, beside predictions.json.
+        module: in this package; its `open_writer(path)` is a context manager that gives a `FrameWriter`.
+        reader: the program or library that the file is for.
+    """
+
+    file: str
+    module: str
+    reader: str
+
+    def open(self, folder: Path) -> AbstractContextManager[FrameWriter]:
+        """Opens the writer. The file appears when the block ends, and not at all where it fails.
+
+        Raises:
+            InputError: a package that it needs is not installed.
+        """
+        return import_module(f"{__name__}.{self.module}").open_writer(folder / self.file)
+
+
+FORMATS: dict[FormatName, Format] = {
+    "table": Format("hands.parquet", "table", "pandas, polars, DuckDB"),
+}
+"""The formats of `utnet predict --also`, by name."""
+
+
+def require(package: str, purpose: str) -> None:
+    """InputError with the command that installs a package, where it is missing."""
+    try:
+        import_module(package)
+    except ImportError as error:
+        raise InputError(f"{purpose} needs the package {package}; pip install {package}") from error
