@@ -375,7 +375,7 @@ def test_an_exported_network_predicts_as_its_checkpoint_does(predictor, monkeypa
         config, faces, hand_model = lifter.config, lifter.faces, "open"
 
         def __init__(self, path):
-            assert path == "n.onnx"
+            assert str(path) == "n.onnx"
 
         def forward_batch(self, batch, *, use_depth=True):
             return lifter.network.forward_batch(batch, use_depth=use_depth)
