@@ -35,8 +35,8 @@ import torch
 from tqdm import tqdm
 
 from utnet.apps.label.agreement import Limits, why_dropped
+from utnet.apps.label.candidates import fitted_sample
 from utnet.apps.label.dataset import Summary, label_pictures
-from utnet.apps.label.found import fitted_sample
 from utnet.apps.label.measure import observe
 from utnet.config import Config
 from utnet.data.loader import make_loader

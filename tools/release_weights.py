@@ -6,8 +6,9 @@
 
 Matrices are stored in half precision (--single names parts that stay in single), run.json without this machine's paths
 and without what resuming needs. Beside them network.onnx holds the same numbers for predictions without torch: RGB and
-RGB-D, any batch, landmarks where the network has prompts. It refuses where that file is more than 1e-3 mm off, and where the packed network moves a joint by more than 0.3 mm on synthetic
-hands, where all that ships would be larger than 34 MB, where the scores are another checkpoint's, and where the data or
+RGB-D, any batch, landmarks where the network has prompts. It refuses where that file is more than 1e-3 mm off the
+packed network, where that moves a joint by more than 0.3 mm on synthetic hands, where all that ships would be larger
+than 34 MB, where the scores are another checkpoint's, and where the data or
 the starting weights have a licence that nobody named (--pictures, --start). The card's numbers come from the scores;
 when the run's own folder is round the checkpoint (RUN/run.json), so do the hours.
 """

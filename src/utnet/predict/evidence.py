@@ -1,4 +1,4 @@
-"""What detector, fit, network and depth say for a mesh: the numbers that its score is made of."""
+"""Measures of a mesh against detector, fit, network and depth: the inputs of its score."""
 
 from __future__ import annotations
 
@@ -16,14 +16,15 @@ from utnet.render.raster import rasterize
 
 _PART_PX = 64
 _HIDDEN_M = 0.015
-"""A joint farther behind the mesh's nearest skin than this is hidden: a finger is thinner."""
+"""Depth behind the mesh's nearest skin above which a joint is hidden (larger than a finger's radius)."""
 _NEAR_M = 0.025
 
 
 def evidence_of(
     hand: Hand, detection: Detection, rights: RightHandBatch, i: int, depth_m: np.ndarray | None
 ) -> Evidence:
-    """Of the i-th lifted hand, given as its own side, with the detection and the depth image (or None) it is from."""
+    """`Evidence` of the i-th reconstructed hand, given on its own side, with its detection and depth image (or
+    None)."""
     marks = mirror_points(detection.joints_m) if hand.side == "left" else detection.joints_m
     right = rights.joints_cam_m[i]
     network = rights.network_joints_m
@@ -56,7 +57,7 @@ def view_evidence(
     rays = joints_cam_m[1:] / np.linalg.norm(joints_cam_m[1:], axis=1, keepdims=True)
     along = np.abs((bones * rays).sum(1)) / np.maximum(np.linalg.norm(bones, axis=1), 1e-9)
     across = float(np.sqrt(np.clip(1 - along**2, 0, 1)).mean())
-    if vertices_cam_m[:, 2].min() <= 0.01:  # in the lens
+    if vertices_cam_m[:, 2].min() <= 0.01:  # touches the camera
         return float("nan"), across
     px = vertices_cam_m @ K_px.T
     px = px[:, :2] / px[:, 2:]
@@ -71,7 +72,7 @@ def view_evidence(
 
 
 def palm_view(hand: Hand) -> float:
-    """`palm_view`: 1 for a palm that faces the camera, -1 for the back of a hand."""
+    """`palm_view`: 1 if the palm faces the camera, -1 for the back of the hand."""
     middle = hand.joints_cam_m.mean(0)
     return float(hand.params.global_orient[0][:, 1] @ middle / np.linalg.norm(middle))
 
@@ -90,7 +91,7 @@ def depth_evidence(
 
 
 def apart_mm(joints_m: np.ndarray, other_m: np.ndarray) -> float:
-    """Mean distance of (21, 3) joints from others after the best similarity; NaN where any is not a number."""
+    """Mean distance of (21, 3) joints from others after the best similarity; NaN if any is NaN."""
     if not (np.isfinite(joints_m).all() and np.isfinite(other_m).all()):
         return float("nan")
     return float(pa_mpjpe_mm(joints_m[None], other_m[None], allow_reflection=False)[0])

@@ -1,4 +1,4 @@
-"""What `utnet predict` writes: predictions.json, meshes, arrays. The fields are in docs/predictions.md."""
+"""Output files of `utnet predict`: predictions.json, meshes, arrays. Fields: docs/predictions.md."""
 
 from __future__ import annotations
 
@@ -68,11 +68,11 @@ def image_record(
     """One picture, or the head of a video, as it is in the JSON.
 
     Args:
-        file: the picture, as the user named it.
+        file: the picture, as named by the user.
         size_px: its width and height.
-        K_px: (3, 3) that was used.
+        K_px: (3, 3) intrinsics used.
         K_from: "given", "exif" or "default".
-        files: what belongs to it: `depth`, `overlay`, `arrays`.
+        files: its other files: `depth`, `overlay`, `arrays`.
         hands: `hand_record` of each.
     """
     width, height = size_px
@@ -86,14 +86,14 @@ def image_size(image_rgb: np.ndarray) -> tuple[int, int]:
 
 
 class PredictionsFile:
-    """predictions.json, written as the records come, so that a long video needs no memory; use it in `with`.
+    """predictions.json, written incrementally, so that memory does not grow with a video; a context manager.
 
-    The file appears when the block ends, or by Ctrl-C with what it has, and not at all where the block fails. Pictures
+    The file appears when the block ends, with Ctrl-C as far as it was written, and not at all on an error. Pictures
     come before videos.
 
     Args:
         path: the file.
-        made_by: what made the predictions (method, weights, hand model, ...).
+        made_by: provenance of the predictions (method, weights, hand model, ...).
         also: files beside it that hold the same hands, by format.
 
     Attributes:
@@ -133,7 +133,7 @@ class PredictionsFile:
 
     @contextmanager
     def video(self, record: dict) -> Iterator[Callable[[dict], None]]:
-        """A video with what is known of it; gives the function that appends a frame's record."""
+        """Opens a video's record; yields the function that appends a frame's record."""
         self._turn_to_videos()
         self._append("{" + _fields(record, 2) + ',\n   "frames": [')
         between = ""
@@ -145,11 +145,11 @@ class PredictionsFile:
 
         try:
             yield add
-        finally:  # a video that fails half-way leaves a whole record of its frames
+        finally:  # closes the record of a video that fails half-way
             self._file.write("\n   ]\n  }")
 
     def problem(self, file: str, why: str) -> None:
-        """Notes an input that is not done, or not to its end."""
+        """Records an input that failed or is incomplete."""
         self._problems.append({"file": file, "why": why})
 
     def _turn_to_videos(self) -> None:
@@ -175,8 +175,8 @@ def write_hands(
     """Writes one picture's `NAME.json` (as predictions.json), `NAME_overlay.jpg` and a mesh for each hand.
 
     Args:
-        folder: made if it is not there; files of these names are replaced.
-        name: what the files' names begin with.
+        folder: created if missing; files of these names are replaced.
+        name: prefix of the files' names.
         image: a `Picture`, or (H, W, 3) uint8.
         hands: of that picture, by one predictor.
         K_px: (3, 3) intrinsics that the predictor was given; None: the picture's own, else the default.

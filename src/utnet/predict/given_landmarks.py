@@ -1,8 +1,8 @@
-"""Landmarks that come from a file instead of the detector: our own JSON, COCO-WholeBody's and MediaPipe's.
+"""Landmarks from a file instead of the detector: our own JSON, COCO-WholeBody's and MediaPipe's.
 
 - Own: {"hands": [{"side": "right", "landmarks_px": [[x, y] or [x, y, confidence], ...], "box_px": [x0, y0, x1, y1]}]},
-  21 entries in OpenPose's order, null for a joint that is not given; side and box may be left out. A confidence of 1,
-  the default, is for joints that a person placed.
+  21 entries in OpenPose's order, null for a missing joint; side and box are optional. A confidence of 1, the default,
+  is for joints placed by a person.
 - COCO-WholeBody (Jin et al. 2020): a list of annotations, or {"annotations": [...]}, with `lefthand_kpts` and
   `righthand_kpts` of 21 x, y, confidence; or `keypoints` of all 133 points, hands from 91 on, in the same order.
 - MediaPipe's hand landmarker: {"hand_landmarks": [[{"x", "y"}, ...]]}, shares of the picture's width and height.
@@ -27,7 +27,7 @@ _REMEDY = "expected landmarks as docs/predictions.md describes them"
 _WHOLE_BODY = 133
 _FIRST_OF = {"left": 91, "right": 112}
 _BOX_SHARE = 0.08
-"""Landmarks are inside the hand: their box is widened by this share of its longer side."""
+"""Margin of the landmarks' box, as a share of its longer side: landmarks are inside the hand."""
 
 
 @dataclass(frozen=True)
@@ -35,8 +35,8 @@ class GivenHand:
     """Landmarks of one hand.
 
     Attributes:
-        landmarks_px: (21, 3) x, y in pixels and confidence in [0, 1]; NaN and 0 for a joint that is not given.
-        side: "right", "left" or None where the file does not say.
+        landmarks_px: (21, 3) x, y in pixels and confidence in [0, 1]; NaN and 0 for a missing joint.
+        side: "right", "left", or None if not in the file.
         box_px: (4,) the file's, or None.
     """
 
@@ -46,7 +46,7 @@ class GivenHand:
 
 
 def read_landmarks(path: str | Path, size_wh: tuple[int, int]) -> list[GivenHand]:
-    """The hands of a landmark file, of a picture of that width and height.
+    """Reads the hands of a landmark file for a picture of the given width and height.
 
     Raises:
         InputError: it cannot be read, or is of none of the three formats.
@@ -63,15 +63,15 @@ def read_landmarks(path: str | Path, size_wh: tuple[int, int]) -> list[GivenHand
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(f"{path}: {error}; {_REMEDY}") from error
     if not hands:
-        raise InputError(f"{path}: holds no hand; {_REMEDY}")
+        raise InputError(f"{path}: contains no hand; {_REMEDY}")
     return hands
 
 
 def box_of_landmarks(landmarks_px: np.ndarray) -> np.ndarray:
-    """(4,) box round the given joints of (21, 3), a little wider than they are.
+    """(4,) box around the given joints of (21, 3), with a margin.
 
     Raises:
-        InputError: fewer than five joints are given: they need a box of their own.
+        InputError: fewer than five joints are given; a box is required.
     """
     points = landmarks_px[landmarks_px[:, 2] > 0, :2]
     if len(points) < 5:
@@ -82,7 +82,7 @@ def box_of_landmarks(landmarks_px: np.ndarray) -> np.ndarray:
 
 
 def checked_landmarks(landmarks_px: Any) -> np.ndarray:
-    """(21, 2) or (21, 3) -> (21, 3); a joint that is NaN, or of confidence 0, is not given.
+    """(21, 2) or (21, 3) -> (21, 3); NaN or confidence 0: missing.
 
     Raises:
         InputError: another shape, no joint at all, or a confidence outside [0, 1].
@@ -101,7 +101,7 @@ def checked_landmarks(landmarks_px: Any) -> np.ndarray:
 
 
 def with_landmarks(detection: Detection, given: np.ndarray) -> Detection:
-    """A detection with (21, 3) given landmarks in place of those that the detector found."""
+    """A detection with (21, 3) given landmarks in place of the detector's."""
     mine = given[:, 2] > 0
     return replace(
         detection,
@@ -152,6 +152,6 @@ def _whole_body(annotation: dict) -> Iterator[GivenHand]:
             continue
         points = np.array(numbers, float).reshape(NUM_JOINTS, 3)
         if (points[:, 2] > 0).any():
-            # Another program's: as sure as a detector's, whatever its scale.
+            # Another program's scores have no common scale: use a detector's confidence.
             points[:, 2] = np.clip(points[:, 2], 0.0, 1.0) * DETECTOR_CONFIDENCE
             yield GivenHand(checked_landmarks(points), side)

@@ -22,7 +22,7 @@ class Hand:
     Attributes:
         side: "right" or "left".
         score: in [0, 1], calibrated probability that this mesh is right: joints within 12 mm of the true ones after
-            the best similarity, on the right side and in the right place (`utnet.predict.confidence`).
+            the best similarity, right side and position (`utnet.predict.confidence`).
         box_px: (4,) tight box x0, y0, x1, y1.
         joints_cam_m: (21, 3) OpenPose-21.
         joints_px: (21, 2) projected by `K_px`.
@@ -32,18 +32,18 @@ class Hand:
         K_px: (3, 3) camera used: the user's, the picture's own (EXIF), or the stated default.
         distance_source: "sensor" where the distance was measured by depth, "hand_size" where it follows from the
             hand's size.
-        method: "both", "network" or "fit", which made the mesh.
-        presence: in [0, 1], the detector's probability that there is a hand.
-        side_probability: in [0, 1], the detector's probability that `side` is right; 1 where the user gave the side.
-        shape_source: where the size and proportions (`betas`) are from: "network", "landmarks", "depth", "frames" (of
-            a track), "given" or "mean" (the model's average hand).
-        joint_error_mm: (21,) expected error of each joint relative to the wrist, or None where none is stated.
-        valid: the hand was seen in this picture or frame, not bridged between others.
+        method: method that made the mesh: "both", "network" or "fit".
+        presence: in [0, 1], the detector's probability of a hand.
+        side_probability: in [0, 1], the detector's probability that `side` is correct; 1 if given by the user.
+        shape_source: source of the size and proportions (`betas`): "network", "landmarks", "depth", "frames" (of a
+            track), "given" or "mean" (the model's average hand).
+        joint_error_mm: (21,) expected error of each joint relative to the wrist, or None if not available.
+        valid: the hand was detected in this picture or frame, not interpolated between others.
         hand_model: "open" or "mano", which decodes `params`.
-        landmarks_percent: mean distance of `joints_px` from the detector's landmarks in percent of these' box: 2 to 4
-            is as good as can be (landmarks are not quite joints). Before smoothing; None without landmarks.
-        track: number of the hand through a video, None in a single picture.
-        evidence: what `score` was made of.
+        landmarks_percent: mean distance of `joints_px` from the detector's landmarks in percent of their box: 2 to 4
+            for a good fit (landmarks differ from joints). Before smoothing; None without landmarks.
+        track: number of the hand in a video, None in a single picture.
+        evidence: inputs of `score`.
     """
 
     side: str
@@ -69,8 +69,8 @@ class Hand:
 
     @property
     def T_cam_wrist(self) -> np.ndarray:
-        """(4, 4) pose of the wrist in the camera, metres: x_cam = T x_wrist. The wrist's axes are those of the hand
-        model of that side at rest (MANO's)."""
+        """(4, 4) pose of the wrist in the camera, metres: x_cam = T x_wrist. The wrist's axes are those of that side's
+        hand model at rest (MANO's)."""
         T = np.eye(4)
         T[:3, :3], T[:3, 3] = self.params.global_orient[0], self.joints_cam_m[0]
         return T
@@ -107,7 +107,7 @@ class Hand:
         save_hand(path, self, image_rgb)
 
     def to_dict(self) -> dict:
-        """Returns the fields of docs/predictions.md, as predictions.json holds them."""
+        """Returns the fields of docs/predictions.md, as in predictions.json."""
         from utnet.predict.files import hand_record
 
         return hand_record(self)

@@ -16,19 +16,19 @@ from utnet.types import HandParams
 
 
 class Hands(Sequence[Hand]):
-    """A sequence of `Hand`, with the picture and the camera that they belong to. A slice is one as well.
+    """A sequence of `Hand` with their picture and camera. Slices are `Hands`, too.
 
     Args:
         hands: of one picture, in order.
-        image: (H, W, 3) uint8 RGB, or the file that is read when the picture is needed.
+        image: (H, W, 3) uint8 RGB, or a file, which is read on use.
         size_px: width and height of the picture.
         K_px: (3, 3) intrinsics of the picture.
         K_from: "given", "exif" or "default".
         made_by: `method`, `weights` and `hand_model` of the predictor.
 
     Attributes:
-        K_px: (3, 3) intrinsics that were used.
-        K_from: where they are from: "given", "exif" or "default".
+        K_px: (3, 3) intrinsics used.
+        K_from: their source: "given", "exif" or "default".
         size_px: width and height of the picture.
         made_by: the predictor's `method`, `weights` and `hand_model`.
     """
@@ -73,13 +73,13 @@ class Hands(Sequence[Hand]):
         """(H, W, 3) uint8 picture, upright; a file is read again.
 
         Raises:
-            InputError: the file is no longer there, or holds another picture.
+            InputError: the file is gone, or contains another picture.
         """
         if not isinstance(self._image, Path):
             return self._image
         image_rgb = read_picture(self._image).rgb
         if image_rgb.shape[1::-1] != self.size_px:
-            raise InputError(f"{self._image}: is another picture now; predict it again")
+            raise InputError(f"{self._image}: the file contains another picture now; predict it again")
         return image_rgb
 
     @property

@@ -1,4 +1,4 @@
-"""What a user means by INPUT and by --depth: files, folders, globs, cameras; and the names of what comes of them."""
+"""Resolves INPUT and --depth: files, folders, globs, cameras; and the names of their outputs."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from utnet.io.videos import VIDEO_SUFFIXES
 
 _NUMBER = re.compile(r"(\d+)\D*$")
 _TIME = re.compile(r"\d{9,}[._]\d+$")
-"""A time in seconds since 1970, as ROS and TUM's tools name pictures."""
+"""A Unix time in seconds, as in the file names of ROS and TUM's tools."""
 _DEPTH_NAME = re.compile(r"(^|[^a-z])depth", re.IGNORECASE)
 _SHOWN = 5
 _LONGEST_NAME = 150
-"""Bytes. Most systems take 255, and what is made of a picture adds to its name."""
+"""Bytes. Most systems allow 255, and output files add suffixes to a picture's name."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Input:
     Attributes:
         kind: "picture", "video" or "camera".
         source: the file, or the camera's number.
-        name: what the files made of it begin with, unlike every other input's.
+        name: prefix of its output files, unique among the inputs.
     """
 
     kind: str
@@ -41,23 +41,22 @@ class Input:
 
     @property
     def label(self) -> str:
-        """The file as it was named; "camera 0"."""
+        """The file as named by the user, or "camera 0"."""
         return f"camera {self.source}" if isinstance(self.source, int) else str(self.source)
 
 
 def find_inputs(words: Sequence[str]) -> list[Input]:
-    """The pictures, videos and cameras that the words of a command line mean, each once, in their order.
+    """The pictures, videos and cameras of the words of a command line, without duplicates, in their order.
 
-    A word is a file, a folder (its pictures and videos, by name; not those of its folders), a glob (`**` goes into
-    folders) or, if there is no such file, the number of a camera. Of folders and globs, files are taken that are
-    pictures or videos by their first bytes or by their names; depth images are not (`passed_over` names what is left).
-    What a file is, its first bytes tell, and its name only where they do not.
+    A word is a file, a folder (its pictures and videos, sorted by name, without subfolders), a glob (`**` recurses) or,
+    if there is no such file, the number of a camera. Files of folders and globs are included if they are pictures or
+    videos by their first bytes, else by their names; depth images are not (`passed_over` lists the others).
 
     Raises:
-        InputError: no word, or one that means nothing.
+        InputError: no word, or one without inputs.
     """
     if not words:
-        raise InputError("nothing to look at; give pictures, folders, globs, videos or the number of a camera")
+        raise InputError("no inputs; give pictures, folders, globs, videos or the number of a camera")
     found: dict[Path | int, Path | int] = {}
     for word in words:
         for source in _expand(word):
@@ -67,7 +66,7 @@ def find_inputs(words: Sequence[str]) -> list[Input]:
 
 
 def passed_over(words: Sequence[str], *, with_depth: bool = False) -> list[str]:
-    """Files of folders and globs that `find_inputs` does not take: lines with their number and names.
+    """Files of folders and globs that `find_inputs` skips: lines with their number and names.
 
     Args:
         words: as for `find_inputs`.
@@ -95,19 +94,19 @@ def passed_over(words: Sequence[str], *, with_depth: bool = False) -> list[str]:
 
 
 def check_out(out: Path, inputs: Sequence[Input]) -> None:
-    """InputError where the folder to write into holds an input: a result could replace the user's own file."""
+    """InputError if the output folder contains an input, which an output file could replace."""
     folder = out.resolve()
     for item in inputs:
         if isinstance(item.source, Path) and folder in (item.source.parent.resolve(), item.source.resolve().parent):
-            raise InputError(f"--out {out}: holds the input {item.source}; give a folder without inputs")
+            raise InputError(f"--out {out}: contains the input {item.source}; give a folder without inputs")
 
 
 class DepthFiles:
-    """Which depth image belongs to a picture.
+    """Finds the depth image of a picture.
 
     Args:
         word: one file, a folder or a glob.
-        num_pictures: how many pictures there are: one file is for one picture.
+        num_pictures: number of pictures; a file is for one picture.
 
     Raises:
         InputError: no such files, or one file for several pictures.
@@ -125,12 +124,12 @@ class DepthFiles:
         else:
             files, self._only = [path], path
         if not files:
-            raise InputError(f"--depth {word}: holds no depth image (16-bit PNG, TIFF or .npy)")
+            raise InputError(f"--depth {word}: contains no depth image (16-bit PNG, TIFF or .npy)")
         self._by_stem, self._by_number = _grouped(files, _stem), _grouped(files, _number)
 
     def of(self, picture: Path) -> Path:
-        """The one of the picture's own name; else the one that ends in the same number, as in color_000012.jpg and
-        aligned_depth_to_color_000012.png. Of pictures named by time, the one of the same time.
+        """The depth image of the same name, else of the same number, as in color_000012.jpg and
+        aligned_depth_to_color_000012.png. For pictures named by time, the one of the same time.
 
         Raises:
             InputError: there is none, or more than one.
@@ -149,7 +148,7 @@ class DepthFiles:
         return files[0]
 
     def _nearest(self, picture: Path) -> str:
-        """Which depth image was taken next to it, and how far apart."""
+        """The depth image nearest in time, and the difference."""
         time = _seconds(picture)
         timed = [(abs(_seconds(file) - time), file) for group in self._by_stem.values() for file in group]
         timed = [(apart, file) for apart, file in timed if apart == apart]
@@ -167,7 +166,7 @@ def _expand(word: str) -> Iterable[Path | int]:
             deeper = (
                 f'; for those in its folders write "{path}/**/*"' if any(f.is_dir() for f in path.iterdir()) else ""
             )
-            raise InputError(f"{word}: the folder holds no picture or video ({' '.join(PICTURE_SUFFIXES)} ...){deeper}")
+            raise InputError(f"{word}: the folder has no picture or video ({' '.join(PICTURE_SUFFIXES)} ...){deeper}")
         return inside
     if path.is_file():
         return [path]
@@ -178,7 +177,7 @@ def _expand(word: str) -> Iterable[Path | int]:
     if glob.has_magic(word):
         inside = [file for file in map(Path, sorted(glob.glob(word, recursive=True))) if _known(file)]
         if not inside:
-            raise InputError(f"{word}: no picture or video has such a name")
+            raise InputError(f"{word}: no picture or video matches")
         return inside
     slashes = "; write / in place of backslashes" if os.sep == "/" and "\\" in word else ""
     raise InputError(f"{word}: no such file{slashes}")
@@ -192,7 +191,7 @@ def _known(file: Path) -> bool:
 
 
 def _is_depth(file: Path) -> bool:
-    """Called a depth image, and of one channel of 16 bits."""
+    """Whether a file is named as a depth image and has one channel of 16 bits."""
     return bool(_DEPTH_NAME.search(file.stem)) and file.suffix.lower() in DEPTH_SUFFIXES and is_depth_image(file)
 
 
@@ -205,8 +204,8 @@ def _kind(source: Path | int) -> str:
 
 
 def _names(sources: Sequence[Path | int]) -> list[str]:
-    """The file's stem where no other file has it (small or capital letters are the same to some systems); otherwise the
-    folder's name goes before it, and if need be a number behind it. Long names are cut."""
+    """The file's stem if it is unique (ignoring case), else prefixed by the folder's name and, if needed, with a number
+    appended. Long names are truncated."""
     plain = [f"camera_{source}" if isinstance(source, int) else _cut(source.stem) for source in sources]
     count = Counter(name.casefold() for name in plain)
     taken = {name for name in count if count[name] == 1}
@@ -235,7 +234,7 @@ def _stem(file: Path) -> str:
 
 def _number(file: Path) -> str:
     """The last number in a file's name, "" without one."""
-    if timed := _TIME.search(file.stem):  # digits after the point come again each second
+    if timed := _TIME.search(file.stem):  # digits after the point repeat each second
         return timed.group(0)
     match = _NUMBER.search(file.stem)
     return match.group(1).lstrip("0") or "0" if match else ""

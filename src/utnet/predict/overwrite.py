@@ -14,37 +14,37 @@ from utnet.predict.files import PREDICTIONS, SCHEMA
 from utnet.predict.formats import FORMATS
 
 _OURS = re.compile(r".*(_overlay\.(jpg|png|mp4)|_\d+_(right|left)\.(glb|obj|ply)|_hands\.glb|\.npz)")
-"""Names that `utnet predict` gives; other files that a JSON names are not removed."""
+"""Names of output files of `utnet predict`; other files listed in a JSON are not removed."""
 
 _Stamp = tuple[int, int]
 
 
 def previous_files(folder: Path, *, allowed: bool) -> dict[Path, _Stamp]:
-    """Returns the files that an earlier call wrote into a folder, as its predictions.json lists them, and that file
-    itself, each with a stamp by which a rewritten file is recognised. Nothing is changed.
+    """Returns the files of an earlier call in a folder, as listed in its predictions.json, and that file itself, each
+    with a stamp that changes when the file is rewritten.
 
     Raises:
-        InputError: there is such a file and it is not `allowed`, or it is not one of ours.
+        InputError: there is such a file and overwriting is not `allowed`, or it is not one of ours.
     """
     path = folder / PREDICTIONS
     if not path.exists():
         return {}
     if not allowed:
-        raise InputError(f"{path}: exists already; give another folder with --out, or --overwrite it")
+        raise InputError(f"{path}: exists already; give another folder with --out, or use --overwrite")
     try:
         tree = json.loads(path.read_text(encoding="utf-8"))
         names = [name for name in _named_files(tree) if _OURS.fullmatch(name)]
         names += [kind.file for name, kind in FORMATS.items() if name in tree.get("also", ())]
         ours = [folder / name for name in names]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"{path}: not written by utnet predict; it is left alone, give another --out") from error
-    inside = folder.resolve()  # whatever the JSON says, nothing outside is touched
+        raise InputError(f"{path}: not written by utnet predict, so it is not replaced; give another --out") from error
+    inside = folder.resolve()  # nothing outside is removed, whatever the JSON lists
     files = [file for file in ours if os.path.isfile(file) and file.resolve().is_relative_to(inside)]
     return {file: _stamp(file) for file in [path, *files]}
 
 
 def remove_stale(earlier: dict[Path, _Stamp]) -> None:
-    """Removes those of `previous_files` that were not written again; none where their predictions.json still stands."""
+    """Removes those of `previous_files` that were not rewritten; none if their predictions.json was not."""
     stale = [file for file, stamp in earlier.items() if file.exists() and _stamp(file) == stamp]
     if any(file.name == PREDICTIONS for file in stale):
         return
@@ -56,7 +56,7 @@ def remove_stale(earlier: dict[Path, _Stamp]) -> None:
 
 
 def _stamp(file: Path) -> _Stamp:
-    """A file that is written again is another one under the same name."""
+    """Identity of a file, which changes when it is rewritten."""
     stat = file.lstat()
     return stat.st_ino, stat.st_mtime_ns
 

@@ -30,7 +30,7 @@ def predict_picture(predictor: Predictor, item: Input, request: Request) -> tupl
 
     Raises:
         InputError: the picture or its depth image cannot be read.
-        OSError: its files cannot be written. On an error none is left.
+        OSError: its files cannot be written; none is left.
     """
     assert isinstance(item.source, Path)
     picture = read_picture(item.source)
@@ -41,7 +41,7 @@ def predict_picture(predictor: Predictor, item: Input, request: Request) -> tupl
     depth_m = None
     if request.depth is not None:
         if picture.turned:
-            raise InputError(f"{item.source}: its EXIF data turn it, and depth has no such mark; save it upright first")
+            raise InputError(f"{item.source}: rotated by its EXIF data, unlike its depth image; save it upright first")
         depth_file = request.depth.of(item.source)
         depth_m, files["depth"] = read_depth(depth_file, request.depth_scale), str(depth_file)
     try:
@@ -72,7 +72,7 @@ def predict_picture(predictor: Predictor, item: Input, request: Request) -> tupl
 def _hands(
     predictor: Predictor, picture: Picture, depth_m: np.ndarray | None, K_px: np.ndarray, request: Request
 ) -> Hands:
-    """The detector's hands, those in the boxes, or those of the landmark file with its boxes and sides."""
+    """The detected hands, those in the given boxes, or those of the landmark file with its boxes and sides."""
     if request.landmarks is None:
         return predictor(picture, depth_m, K_px, request.boxes, request.sides)
     given = read_landmarks(request.landmarks, image_size(picture.rgb))

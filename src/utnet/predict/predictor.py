@@ -41,14 +41,14 @@ class Predictor:
     Calls from several threads at once are safe.
 
     Args:
-        weights: a checkpoint folder such as RUN/best, a file of `utnet export`, or the name of a network that ships
-            with the package, such as "ti"; None: that one, where it ships.
-        method: "network" (trained weights), "fit" (a hand model fitted to the detector's landmarks; it needs none),
-            "both" (the network's hand, fitted to the landmarks) or "auto": the network alone where weights are named,
-            else both with the one that ships, and the fit where none does or MANO is to be fitted.
+        weights: a checkpoint folder such as RUN/best, a file of `utnet export`, or the name of a bundled network, such
+            as "ti"; None: the bundled one.
+        method: "network" (trained weights), "fit" (a hand model fitted to the detector's landmarks, without weights),
+            "both" (the network's hand, fitted to the landmarks) or "auto": "network" if weights are given, else "both"
+            with the bundled network, and "fit" without one or with `mano`.
         device: of the network: "auto", "cpu", "cuda", ...
-        mano: the folder of your MANO_RIGHT.pkl, or the file, which `fit` then fits instead of the open hand.
-        prompts: give the landmarks to a network that was trained with them.
+        mano: MANO_RIGHT.pkl or its folder, for "fit" instead of the open hand.
+        prompts: pass landmarks to a network trained with prompts.
 
     Attributes:
         method: "both", "network" or "fit".
@@ -58,7 +58,7 @@ class Predictor:
             with MANO's hand.
 
     Raises:
-        InputError: no weights for the network, damaged ones, or weights or MANO for a method that does not take them.
+        InputError: no weights for the network, damaged ones, or weights or MANO for a method that does not use them.
     """
 
     def __init__(
@@ -80,7 +80,7 @@ class Predictor:
             self._reconstruct.hand_model,
         )
         faces = self._reconstruct.faces
-        self._faces = {"right": faces, "left": faces[:, ::-1]}  # mirrored faces turn over
+        self._faces = {"right": faces, "left": faces[:, ::-1]}  # mirroring reverses their orientation
         self._detector: HandDetector | None = None
         self._lock = threading.Lock()
 
@@ -121,27 +121,27 @@ class Predictor:
         sides: Any = None,
         landmarks_px: Any = None,
     ) -> Hands | list[Hands]:
-        """Returns the hands of a picture: those that are detected, best first, or one for each box, in their order.
+        """Returns the hands of a picture: detected ones, best first, or one for each box, in their order.
 
         Args:
             image: a file, (H, W, 3) uint8 RGB, a `Picture` (`utnet.read_picture`) or a Pillow image; or a list or tuple
                 of these, for which the other arguments are None or lists with one entry (or None) for each picture
-                (one `K_px` may serve all). Pictures of a list are worked on together, with the same result.
-            depth_m: (H, W) metres aligned to the image, 0 or NaN where there is no reading.
-            K_px: (3, 3) intrinsics of the image, or fx, fy, cx, cy; None: the picture's own (EXIF), and where there are
-                none, or of an array, f = the longer side, centred.
+                (or one `K_px` for all). Pictures of a list are processed in batches, with the same result.
+            depth_m: (H, W) metres aligned to the image, 0 or NaN: no reading.
+            K_px: (3, 3) intrinsics of the image, or fx, fy, cx, cy; None: the picture's own (EXIF), else f = the longer
+                side, centred.
             boxes: tight boxes x0, y0, x1, y1 in pixels, at least partly in the picture; None: detect hands.
-            sides: "right" or "left" for each box; None: as the landmarks say.
-            landmarks_px: (21, 2) or (21, 3) for each hand: x, y in pixels, OpenPose-21, NaN for a joint that is not
-                given, and its confidence (1, the default: a person placed it; another program's 0.5 or less). They take
-                the place of the detector's. Without boxes these are drawn round them.
+            sides: "right" or "left" for each box; None: predicted.
+            landmarks_px: (21, 2) or (21, 3) for each hand, in place of the detector's: x, y in pixels, OpenPose-21, NaN
+                for a missing joint, and its confidence (1, the default: placed by a person; 0.5 or less: another
+                program's). Without boxes, these are derived from the landmarks.
 
         Returns:
-            `Hands`, empty where no hand is found; of a list of pictures, a list of them.
+            `Hands`, empty if no hand is found; for a list of pictures, a list of them.
 
         Raises:
-            InputError: a picture that cannot be read or is none, an empty box, a camera that is none, depth of another
-                size or unit, or depth for a picture that EXIF data turn.
+            InputError: a picture that cannot be read, an empty box, an invalid camera, depth of another size or unit,
+                or depth for a picture that is rotated by EXIF data.
         """
         if not isinstance(image, list | tuple):
             view = open_view(image, K_px, depth_m)
@@ -164,15 +164,15 @@ class Predictor:
         depth_m: np.ndarray | None = None,
         K_px: CameraInput | None = None,
     ) -> Hands:
-        """Returns one hand for each detection, in their order: of `detector`, or of a tracker through a video.
+        """Returns one hand for each detection of `detector` or of a tracker, in their order.
 
-        Image, depth and camera are as in `__call__`. Where depth puts some of several detections out of a hand's reach,
-        these are reconstructed without it.
+        Image, depth and camera are as in `__call__`. If the depth of some of several detections is implausible for a
+        hand, these are reconstructed without it.
         """
         return self._predict([(open_view(image, K_px, depth_m), detections)])[0]
 
     def _look(self, i: int, image: Any, K_px: Any, depth_m: Any, *given: Any) -> _Look:
-        """One of several pictures and its detections; errors name it."""
+        """One of several pictures and its detections; errors contain its name."""
         try:
             view = open_view(image, K_px, depth_m)
             detections = self._detect(view, *given)
@@ -186,7 +186,7 @@ class Predictor:
         """The detector's hands, or those in the boxes, with the given landmarks."""
         given = None if landmarks_px is None else [checked_landmarks(points) for points in landmarks_px]
         if given is not None and not self._reconstruct.needs_landmarks:
-            raise InputError(f"{self.weights}: takes no landmarks; take the method both, or weights with prompts")
+            raise InputError(f"{self.weights}: takes no landmarks; use the method both, or weights with prompts")
         if given is not None and boxes is None:
             boxes = np.stack([box_of_landmarks(points) for points in given])
         if boxes is None:
@@ -226,7 +226,7 @@ class Predictor:
     def _in_boxes(
         self, image_rgb: np.ndarray, boxes: Sequence[Sequence[float]] | np.ndarray, sides: Sequence[str] | None
     ) -> list[Detection]:
-        """Returns the user's boxes as detections with landmarks; every method needs these for `presence`."""
+        """Returns detections with landmarks in the user's boxes; every method needs them for `presence`."""
         height, width = image_rgb.shape[:2]
         for box in boxes:
             check_box(box, width, height)
@@ -279,19 +279,19 @@ def _resolve(
     resolved = resolve_method(method, weights, mano)
     if resolved == "fit":
         if weights is not None:
-            raise InputError(f"{weights}: the method fit takes no weights; leave them out, or take the method network")
+            raise InputError(f"{weights}: the method fit takes no weights; leave them out, or use the method network")
         return LandmarkMethod(mano=mano)
     if mano is not None:
-        raise InputError(f"mano {mano}: a network has a hand of its own; MANO goes with the method fit")
+        raise InputError(f"mano {mano}: a network contains its own hand model; use MANO with the method fit")
     found = shipped_weights() if weights is None else weights
     if found is None:
-        raise InputError("no weights ship with this version; give a checkpoint (weights RUN/best), or the method fit")
+        raise InputError("no weights ship with this version; give a checkpoint (RUN/best) or use the method fit")
     network = NetworkMethod(found, device=device, prompts=prompts)
     return CombinedMethod(network) if resolved == "both" else network
 
 
 def _sample(image_rgb: np.ndarray, depth_m: np.ndarray | None, K_px: np.ndarray, detection: Detection) -> Sample:
-    """A detection as a Sample: it goes through the same mirror and the same crop as labelled ones."""
+    """A detection as a Sample, mirrored and cropped like labelled ones."""
     known = np.isfinite(detection.joints_px).all(1).astype(np.float32)
     confidence = detection.joint_confidence
     return Sample(

@@ -1,4 +1,4 @@
-"""predictions.json read back: version 3, and version 2 made to look like it."""
+"""Reads predictions.json of version 3, and of version 2 converted to it."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ _DISTANCE_SOURCE = {"depth": "sensor", "size": "hand_size"}
 
 
 def read_predictions(path: str | Path) -> dict[str, Any]:
-    """The tree of a predictions.json as docs/predictions.md has it.
+    """The contents of a predictions.json in the format of docs/predictions.md.
 
-    Files of version 2 become version 3: their `score` is `presence`, and what they do not hold (`score`,
-    `side_probability`, `shape_source`, `joint_error_mm`) is null; every hand of theirs was seen (`valid`).
+    Files of version 2 are converted: their `score` becomes `presence`, fields that they lack (`score`,
+    `side_probability`, `shape_source`, `joint_error_mm`) are null, and `valid` is true.
 
     Raises:
         InputError: no such file, not a predictions.json, damaged, or of a later version.
     """
     path = Path(path)
     if not path.is_file():
-        raise InputError(f"{path}: no such file; give the predictions.json that utnet predict wrote")
+        raise InputError(f"{path}: no such file; give a predictions.json of utnet predict")
     try:
         tree = json.loads(path.read_text(encoding="utf-8"))
         schema, version = tree["schema"], tree["version"]

@@ -57,6 +57,6 @@ class Request:
         """Intrinsics (3, 3) of a picture, and where they are from: "given", "exif" or "default".
 
         Raises:
-            InputError: those given cannot be of a picture of that size.
+            InputError: the given ones are not plausible for a picture of that size.
         """
         return choose_camera(image_rgb, self.K_px, exif_K_px)

@@ -1,4 +1,4 @@
-"""One call of `utnet predict`: inputs in, a folder out."""
+"""One call of `utnet predict`: inputs to an output folder."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from utnet.predict.video import predict_video
 from utnet.signals import InterruptHandler
 
 _NO_MORE_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
-"""Write errors that every further input would have as well."""
+"""Write errors that end the call, as every further input would raise them, too."""
 
 
 @dataclass
@@ -36,14 +36,14 @@ class Summary:
 
     Attributes:
         num_pictures: pictures processed.
-        num_videos: videos processed, fully or as far as they could be read.
+        num_videos: videos processed, fully or up to a damaged part.
         num_frames: frames of these videos.
         num_hands: in all pictures and frames.
         problems: file and reason of inputs that failed or are incomplete.
         num_left: inputs that were not started.
         stopped_by: number of the signal that ended the call before all was done, 0 if none did.
         hands: hands of the last picture.
-        without_hand: pictures that were done and show none.
+        without_hand: processed pictures without a hand.
     """
 
     num_pictures: int = 0
@@ -58,14 +58,14 @@ class Summary:
 
 
 def run(predictor: Predictor, inputs: Sequence[Input], request: Request) -> Summary:
-    """Predicts every input and writes predictions.json and the files beside it.
+    """Predicts every input and writes predictions.json and the other output files.
 
-    Inputs that fail are named on stderr and in the JSON, and the others are processed. SIGTERM, Ctrl-C and a full disk
-    end the call after the current pictures or frame; finished results are written. An earlier call's files are removed
-    once the new predictions.json is written.
+    Inputs that fail are reported on stderr and in the JSON, and the others are processed. SIGTERM, Ctrl-C and a full
+    disk end the call after the current pictures or frame; finished results are written. An earlier call's files are
+    removed once the new predictions.json is written.
 
     Raises:
-        InputError: the only input failed, or the folder holds an input or an earlier call's predictions.
+        InputError: the only input failed, or the folder contains an input or an earlier call's predictions.
     """
     check_out(request.out, inputs)
     made_by = {"method": predictor.method, "weights": predictor.weights, "hand_model": predictor.hand_model}
@@ -90,7 +90,7 @@ class _Call:
     """State of a running call.
 
     Args:
-        predictor: makes the hands.
+        predictor: the predictor.
         request: the options.
         file: the open predictions.json.
         writers: of the formats that are written beside it.
@@ -115,7 +115,8 @@ class _Call:
         self.summary = Summary()
 
     def do(self, inputs: Sequence[Input]) -> None:
-        """Processes pictures, then videos. Each is in the JSON: with hands, as a problem, or as not started."""
+        """Processes pictures, then videos. Each is recorded in the JSON: with hands, as a problem, or as not
+        started."""
         self._left = dict.fromkeys(inputs)
         try:
             self._pictures([item for item in inputs if item.kind == "picture"])
@@ -199,7 +200,7 @@ class _Call:
         if isinstance(error, OSError):
             why = f"cannot be written to {self._request.out} ({error.strerror or error})"
             if error.errno in _NO_MORE_ROOM:
-                self._no_room = f"not begun: {error.strerror}"
+                self._no_room = f"not started: {error.strerror}"
         if self._is_only and self._file.is_empty:
             raise InputError(why if why.startswith(item.label) else f"{item.label}: {why}") from error
         self._note(item, why)

@@ -1,4 +1,4 @@
-"""`Hand.save` and `Hands.save`: the writer of a file by its ending."""
+"""`Hand.save` and `Hands.save`: writers by file suffix."""
 
 from __future__ import annotations
 

@@ -1,15 +1,15 @@
-"""Hands of a video made quiet: a One Euro filter on each track's rotations and place, one shape a track.
+"""Temporal smoothing: a One Euro filter on each track's rotations and position, one shape per track.
 
-Casiez, Roussel and Vogel, "1 Euro Filter" (CHI 2012): an exponential mean whose cutoff grows with speed, so that a
-still hand is quiet and a fast one is not late. The channels are those whose errors have little to do with one another:
+Casiez, Roussel and Vogel, "1 Euro Filter" (CHI 2012): an exponential mean whose cutoff grows with speed, which reduces
+jitter of a still hand without lag of a fast one. The channels are chosen to have nearly independent errors:
 
-    rotations   each of MANO's 16 joints on SO(3): steps go along the geodesic, speeds are angular velocities.
-    bearing     the direction from the camera to the middle of the palm; the wrist swings with errors of the rotation.
-    distance    its logarithm, in sizes of the hand: without depth, a frame that takes the hand for larger also puts it
-                farther away. A distance measured by depth is left as it was measured.
-    shape       the mean over the track: a person's hand does not change its bones.
+    rotations   each of MANO's 16 joints on SO(3): steps along the geodesic, speeds are angular velocities.
+    bearing     the direction from the camera to the middle of the palm (the wrist's depends on the rotation).
+    distance    its logarithm, in sizes of the hand: without depth, errors of size and distance are proportional.
+                A distance measured by depth is not filtered.
+    shape       the mean over the track.
 
-No channel has axes of its own: turning everything about the camera turns the result.
+The filter is equivariant to rotations about the camera.
 """
 
 from __future__ import annotations
@@ -31,20 +31,20 @@ _Binary = Callable[[np.ndarray, np.ndarray], np.ndarray]
 _PALM = [JOINT_NAMES.index(name) for name in ("wrist", "index_mcp", "middle_mcp", "ring_mcp", "little_mcp")]
 _PARENTS = list(PARENTS[1:])
 _GAP_S, _GAP_FRAMES = 0.25, 2.5
-"""A track unseen for longer than both starts anew: what it did in between is not known."""
+"""The filter of a track is reset after a gap longer than both."""
 
 
 _SPEED_CUTOFF_HZ = 1.0
-"""Of the exponential mean that makes a velocity of differences (the paper's value)."""
+"""Cutoff of the exponential mean of velocities (the paper's value)."""
 
 
 @dataclass(frozen=True)
 class OneEuro:
-    """The two numbers of a One Euro filter.
+    """Parameters of a One Euro filter.
 
     Attributes:
-        min_cutoff_hz: cutoff at rest; lower is quieter and later. Infinity passes everything through.
-        beta: how the cutoff grows with speed, Hz per unit a second.
+        min_cutoff_hz: cutoff at rest; lower means less jitter and more lag. Infinity disables the filter.
+        beta: slope of the cutoff over speed, Hz per unit per second.
     """
 
     min_cutoff_hz: float
@@ -53,7 +53,7 @@ class OneEuro:
 
 @dataclass(frozen=True)
 class Smoothing:
-    """The filter of each channel, tuned on synthetic motion with errors as the detector's (`benchmarks/video.py`).
+    """The filter of each channel, tuned on synthetic motion with the detector's errors (`benchmarks/video.py`).
 
     Attributes:
         rotations: of each of the 16 joints, radians.
@@ -67,10 +67,10 @@ class Smoothing:
 
 
 class HandSmoother:
-    """Smooths the hands of a video, frame by frame and track by track. Tracks never touch one another.
+    """Smooths the hands of a video, frame by frame; tracks are independent.
 
     Args:
-        fps: frames a second, about; the filters use the times that they are given.
+        fps: approximate frames per second; the filters use the given times.
         hand: the right hand model that decodes the parameters (None: the open hand); left hands use its mirror image.
         smoothing: the filters.
 
@@ -92,15 +92,15 @@ class HandSmoother:
         """The hands of the next frame, smoothed, in the same order.
 
         Args:
-            hands: of one picture, each with its own `track`. A track is one hand: on the other side it starts anew.
-            time_s: when the picture was taken; later than the last.
+            hands: of one picture, each with its own `track`. If a track changes its side, its filter is reset.
+            time_s: time of the frame, increasing.
 
         Raises:
             ValueError: a time that is not later than the last, a hand without a track or two of one track, a hand of
                 another hand model.
         """
         if not time_s > self._last_s:
-            raise ValueError(f"time_s is {time_s} after {self._last_s}; expected times that grow from frame to frame")
+            raise ValueError(f"time_s is {time_s} after {self._last_s}; expected increasing times")
         keys = [self._key(hand) for hand in hands]
         if len(set(keys)) < len(keys):
             raise ValueError(f"tracks {[hand.track for hand in hands]} of one picture; expected each hand once")
@@ -121,7 +121,7 @@ class HandSmoother:
         return hand.track, hand.side
 
     def _decode(self, hand: Hand, track: _Track) -> Hand:
-        """The hand with everything that follows from the parameters made anew from the track's."""
+        """The hand decoded again from the track's parameters."""
         rotations, betas = track.rotations.value, track.betas
 
         mesh = self._models[hand.side](rotations[None, :1], rotations[None, 1:], betas[None])
@@ -138,13 +138,13 @@ class HandSmoother:
 
 
 class _Track:
-    """What is known of one hand.
+    """Filter state of one hand.
 
     Attributes:
-        time_s: when it was seen last.
+        time_s: time of its last frame.
         rotations: channel of (16, 3, 3), the root joint first.
         betas: (10,) mean over the frames.
-        num_frames: how many these are.
+        num_frames: number of frames.
     """
 
     def __init__(self, hand: Hand, time_s: float):
@@ -156,7 +156,7 @@ class _Track:
         self._measured = hand.distance_source == "sensor"
 
     def follow(self, hand: Hand, time_s: float, smoothing: Smoothing) -> None:
-        """Takes the hand of the next frame."""
+        """Updates the state by the hand of the next frame."""
         dt_s, self.time_s = time_s - self.time_s, time_s
         self.num_frames += 1
         self.betas = self.betas + (hand.params.betas - self.betas) / self.num_frames
@@ -179,9 +179,9 @@ class _Channel:
         value: the filtered value.
 
     Args:
-        first: its first value, which is taken as it is.
-        minus: (a, b) -> the tangent vector (..., n) at b that leads to a.
-        plus: (b, v) -> where the tangent vector v leads from b.
+        first: its first value.
+        minus: (a, b) -> the tangent vector (..., n) from b to a (logarithm).
+        plus: (b, v) -> the point reached from b by the tangent vector v (exponential).
     """
 
     def __init__(self, first: np.ndarray, minus: _Binary, plus: _Binary):
@@ -190,7 +190,7 @@ class _Channel:
         self._velocity = np.zeros_like(minus(first, first))
 
     def follow(self, raw: np.ndarray, dt_s: float, one_euro: OneEuro) -> None:
-        """Takes the next raw value, `dt_s` after the last."""
+        """Updates the value by the next raw one, `dt_s` after the last."""
         error, step = self._minus(raw, np.stack([self.value, self._raw]))
         self._velocity += _weight(_SPEED_CUTOFF_HZ, dt_s) * (step / dt_s - self._velocity)
         speed = np.linalg.norm(self._velocity, axis=-1, keepdims=True)
@@ -204,7 +204,7 @@ def _weight(cutoff_hz, dt_s: float):
 
 
 def _between(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """(..., 3) rotation vectors from rotations b to a, in the frame of b: b exp(v) = a, the short way."""
+    """(..., 3) shortest rotation vectors from rotations b to a, in the frame of b: b exp(v) = a."""
     return matrix_to_axis_angle(b.swapaxes(-1, -2) @ a)
 
 
@@ -229,5 +229,5 @@ def _place(hand: Hand) -> tuple[np.ndarray, float, np.ndarray]:
 
 
 def _size_m(joints_m: np.ndarray) -> float:
-    """The length of all bones of (21, 3) joints: it says the size of a hand in any pose."""
+    """Total length of all bones of (21, 3) joints, a pose-invariant size."""
     return float(np.linalg.norm(joints_m[1:] - joints_m[_PARENTS], axis=1).sum())

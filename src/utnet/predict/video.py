@@ -1,4 +1,4 @@
-"""A video or camera through the tracker, the predictor, the smoother and the writer, frame by frame."""
+"""Predicts a video or camera frame by frame: tracker, predictor, smoother, writer."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ from utnet.predict.track import TrackCollector
 from utnet.signals import InterruptHandler
 
 _REMEMBERED_S = 0.5
-"""A hand that is lost for longer than this comes back as another one."""
+"""A hand lost for longer than this gets a new track number."""
 
 
 @dataclass(frozen=True)
 class VideoResult:
-    """What became of a video.
+    """Result of a video.
 
     Attributes:
-        num_frames: that were done.
+        num_frames: frames processed.
         num_hands: in all of them.
         incomplete: why frames are missing, or None.
         stopped: they are missing because of a request to stop.
-        notes: what else there is to say of it (`io.videos.VideoReader`).
+        notes: further remarks (`io.videos.VideoReader`).
     """
 
     num_frames: int
@@ -144,7 +144,7 @@ def _bar(reader: VideoReader, item: Input) -> tqdm:
 
 
 def _frame_meshes(request: Request, item: Input, frame: Frame, hands: Sequence[Hand]) -> list[str] | list[None]:
-    """Names of a frame's meshes in the folder of the video's meshes, where they are asked for."""
+    """Writes a frame's meshes if requested; their names in the folder of the video's meshes."""
     if request.video_mesh in (None, "animated"):
         return [None] * len(hands)
     folder = Path(f"{item.name}_meshes")

@@ -1,4 +1,4 @@
-"""Pictures as a user passes them to the predictor: one, or several with what belongs to each."""
+"""Pictures passed to the predictor: one, or several with their cameras and depth."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class View:
         K_px: (3, 3) intrinsics.
         K_from: "given", "exif" or "default".
         depth_m: (H, W) float32 metres, 0 where there is no reading; None without depth.
-        file: where the picture is from; None for arrays.
+        file: the picture's file; None for arrays.
     """
 
     rgb: np.ndarray
@@ -38,10 +38,10 @@ class View:
         return self.rgb.shape[1], self.rgb.shape[0]
 
     def depth_of(self, detections: Sequence[Detection]) -> list[np.ndarray | None]:
-        """Returns the depth for each detection; None where depth puts it out of a hand's reach, but not the others.
+        """Returns the depth for each detection; None for those whose distance is implausible, unless all are.
 
         Raises:
-            InputError: depth puts all of them out of reach.
+            InputError: all distances are implausible.
         """
         if self.depth_m is None or not detections:
             return [None] * len(detections)
@@ -50,29 +50,29 @@ class View:
 
 
 def open_view(image: ImageInput, K_px: CameraInput | None, depth_m: np.ndarray | None) -> View:
-    """Returns a picture with the camera that is given, else its own (EXIF), else the default.
+    """Returns a picture with the given camera, else its own (EXIF), else the default.
 
     Raises:
         InputError: see `Predictor.__call__`.
     """
     picture = open_image(image)
     if depth_m is not None and picture.turned:
-        raise InputError("EXIF data turn this picture, and depth has no such mark; save it upright first")
+        raise InputError("this picture is rotated by its EXIF data, unlike its depth image; save it upright first")
     K, K_from = choose_camera(picture.rgb, K_px, picture.K_px)
     depth = None if depth_m is None else checked_depth(depth_m, picture.rgb.shape)
     return View(picture.rgb, K, K_from, depth, Path(image) if isinstance(image, str | Path) else None)
 
 
 def for_each(name: str, value: Any, num: int) -> list[Any]:
-    """Returns what belongs to each of several pictures.
+    """Returns an argument's entry for each of several pictures.
 
     Args:
         name: the argument, for the message.
         value: None for all, or a sequence with an entry (or None) for each.
-        num: of pictures.
+        num: number of pictures.
 
     Raises:
-        InputError: it is no list, or not as long.
+        InputError: not a list, or of another length.
     """
     if value is None:
         return [None] * num

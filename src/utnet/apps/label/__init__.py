@@ -1,1 +1,1 @@
-"""Pictures without labels -> a `custom` data set, with the labels on which several observers agree."""
+"""Unlabelled pictures -> a `custom` data set of the labels on which several estimates agree."""

@@ -1,27 +1,28 @@
-"""Which hands are kept: numbers on how well several observers of a hand agree, against limits."""
+"""Selection of hands: scores of the agreement between several estimates of a hand, and their limits."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 REASONS = ("unsure", "small", "outside", "overlap", "flip", "reprojection", "unsteady")
-"""Why a hand is dropped; of several reasons the first one counts."""
+"""Reasons for which a hand is dropped, in order of precedence."""
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What a hand must keep to. Percentages are of the longer side of the landmarks' box, means over the joints.
+    """Limits of the scores of a hand. Percentages are of the longer side of the landmarks' box, means over the joints.
 
     Attributes:
-        score: least score of the detector.
-        box_px: least longer side of the box.
-        outside: most landmarks outside the picture.
-        overlap: largest share of the box, in percent, that lies in the box of a surer hand.
-        flip: farthest from the landmarks of the mirrored picture, mirrored back; there the side must be the other one.
-        reprojection: farthest of the fitted hand's projected joints from the landmarks.
-        joint: the same for a single joint; one that is farther off has no 2D label.
-        tremble: in videos, largest second difference of the landmarks over three frames.
-        tremble_mm: the same of the fitted joints relative to the wrist.
+        score: lowest score of the detector.
+        box_px: smallest longer side of the box.
+        outside: largest number of landmarks outside the picture.
+        overlap: largest percentage of the box inside the box of a hand with a higher score.
+        flip: largest distance from the landmarks of the mirrored picture, mirrored back; its side must be the other
+            one.
+        reprojection: largest distance of the fitted hand's projected joints from the landmarks.
+        joint: the same for a single joint; joints beyond it have no 2D label.
+        jitter: in videos, largest second difference of the landmarks over three frames.
+        jitter_mm: the same of the fitted joints relative to the wrist.
     """
 
     score: float = 0.9
@@ -31,23 +32,23 @@ class Limits:
     flip: float = 4.0
     reprojection: float = 4.5
     joint: float = 8.0
-    tremble: float = 3.0
-    tremble_mm: float = 15.0
+    jitter: float = 3.0
+    jitter_mm: float = 15.0
 
 
 @dataclass(frozen=True)
-class Evidence:
-    """What is known of one hand; units as in `Limits`.
+class QualityScores:
+    """Agreement scores of one hand; units as in `Limits`.
 
     Attributes:
         score: the detector's.
         box_px: longer side of the box.
         outside: landmarks outside the picture.
-        overlap: percent of the box in that of a surer hand.
-        flip: percent; infinity where the mirrored picture shows no hand there, or one of the same side.
+        overlap: percentage of the box inside that of a hand with a higher score.
+        flip: percent; infinity if no hand, or one of the same side, is detected in the mirrored picture.
         reprojection: percent.
-        tremble: percent, 0 in a single picture; infinity where the hand is not seen in the frames before and after.
-        tremble_mm: mm, likewise.
+        jitter: percent, 0 in a single picture; infinity if the hand is missing in the previous or next frame.
+        jitter_mm: mm, likewise.
     """
 
     score: float
@@ -56,12 +57,12 @@ class Evidence:
     overlap: float
     flip: float
     reprojection: float
-    tremble: float = 0.0
-    tremble_mm: float = 0.0
+    jitter: float = 0.0
+    jitter_mm: float = 0.0
 
 
-def why_dropped(hand: Evidence, limits: Limits) -> str | None:
-    """The first of `REASONS` that holds, None for a hand that is kept. A number that is NaN is no agreement."""
+def why_dropped(hand: QualityScores, limits: Limits) -> str | None:
+    """The first of `REASONS` that applies, None for a hand that is kept. NaN exceeds every limit."""
     passed = {
         "unsure": hand.score >= limits.score,
         "small": hand.box_px >= limits.box_px,
@@ -69,6 +70,6 @@ def why_dropped(hand: Evidence, limits: Limits) -> str | None:
         "overlap": hand.overlap <= limits.overlap,
         "flip": hand.flip <= limits.flip,
         "reprojection": hand.reprojection <= limits.reprojection,
-        "unsteady": hand.tremble <= limits.tremble and hand.tremble_mm <= limits.tremble_mm,
+        "unsteady": hand.jitter <= limits.jitter and hand.jitter_mm <= limits.jitter_mm,
     }
     return next((reason for reason in REASONS if not passed[reason]), None)

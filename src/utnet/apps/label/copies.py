@@ -1,4 +1,4 @@
-"""Hands of a labelled data set once more, before other backgrounds: further pictures and lines."""
+"""Copies of labelled hands before other backgrounds: further pictures and lines."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from tqdm import tqdm
 
+from utnet.apps.label.candidates import DIGITS_PX, WINDOW, jpeg, rounded
 from utnet.apps.label.cutouts import before, cut_out, draw_light, extended, leaves_by_the_arm, room
-from utnet.apps.label.found import DIGITS_PX, WINDOW, jpeg, rounded
 from utnet.data.custom.custom_line import Line
 from utnet.errors import InputError
 from utnet.hand import NumpyHandModel
@@ -22,11 +22,11 @@ from utnet.synth.backgrounds import Backgrounds
 
 @dataclass
 class Copies:
-    """What became of the hands that were to be copied.
+    """Counts of copies.
 
     Attributes:
         made: pictures.
-        not_cut_out: hands without one, because what was cut out of the picture disagrees with the fitted mesh.
+        not_cut_out: hands without a copy, because the segmentation disagrees with the fitted mesh.
     """
 
     made: int = 0
@@ -35,21 +35,21 @@ class Copies:
 
 @dataclass(frozen=True)
 class Copied:
-    """A hand's copy: JPEG and line of `hands.jsonl`, which names the file."""
+    """A copy of a hand: JPEG and line of `hands.jsonl`, which names the file."""
 
     jpeg: bytes
     line: dict
 
 
 class Copier:
-    """Puts hands before other backgrounds.
+    """Composites hands over other backgrounds.
 
     Args:
-        each: copies of a hand.
+        each: copies per hand.
         backgrounds: a folder of photographs; None: drawn scenes.
 
     Attributes:
-        unread: the photographs that could not be read, and why; copies that were to have them are left out.
+        unread: photographs that could not be read, with the reason; copies with them are left out.
 
     Raises:
         InputError: no such folder, or one without photographs.
@@ -62,8 +62,8 @@ class Copier:
         self._hands = {"right": right, "left": right.mirrored()}
 
     def __call__(self, root: Path, lines: Sequence[dict], count: Copies) -> Iterator[Copied]:
-        """The copies of labelled hands, whose pictures lie in `root`. Those of a hand depend on its picture's name, its
-        labels and the backgrounds alone."""
+        """Yields the copies of labelled hands, whose pictures are in `root`. They depend only on the picture's name,
+        its labels and the backgrounds."""
         for line in tqdm(lines, desc="copies", unit="hand", disable=None):
             yield from self._of(root, line, count)
 
@@ -96,7 +96,7 @@ class Copier:
             yield Copied(jpeg(picture), moved | {"image": name})
 
     def _mask(self, line: Line, shape: Sequence[int]) -> np.ndarray:
-        """(H, W) bool: where the labelled hand is drawn."""
+        """(H, W) bool: pixels of the labelled hand's mesh."""
         params, K_px, hand = line.params("auto")[0], line.camera(), self._hands[line.side]
         assert params is not None
         assert K_px is not None
@@ -105,7 +105,7 @@ class Copier:
 
 
 def shifted(line: dict, x: int, y: int) -> dict:
-    """A line of `hands.jsonl` for a picture that begins x columns and y rows before the old one."""
+    """A line of `hands.jsonl` for a picture extended by x columns on the left and y rows above."""
     K = np.array(line["K"])
     K[:2, 2] += [x, y]
     joints, box = np.array(line["joints_2d"]) + [x, y], np.array(line["box"]) + [x, y, x, y]

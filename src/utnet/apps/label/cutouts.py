@@ -1,4 +1,4 @@
-"""A hand cut out of its picture and put before something else, with its arm: pictures in, pictures out, no labels."""
+"""Segments a hand with its arm and composites it over another background; independent of labels."""
 
 from __future__ import annotations
 
@@ -10,30 +10,30 @@ import numpy as np
 from utnet.synth.surfaces import SRGB_TO_LINEAR
 
 MIN_COVERED, MAX_AREA = 0.9, 2.2
-"""Of the mesh's area: how much of the mesh a cut-out covers at least, and how large it is at most, with its arm."""
+"""Smallest share of the mesh that a segmentation covers, and its largest area, with the arm, in areas of the mesh."""
 
 _MIN_PX = 100
 _BAND = 0.12
-"""Half the width of the seam along the mesh's outline in which the picture decides, over the root of its area."""
+"""Half the width of the band along the mesh's outline that GrabCut decides, over the root of the mesh's area."""
 _ROUNDS = 4
 _STRAY_SHARE = 0.1
-"""Of the edge's pixels that are cut out may be nearer to a finger than to the wrist."""
+"""Largest share of the segmented pixels at the picture's edge that are nearer to a finger than to the wrist."""
 _ARM = (0, 1)
-"""Joints of a hand's mesh that may lie at a picture's edge although no finger is cut off: wrist, root of the thumb."""
+"""Joints that may lie at a picture's edge without a finger being cut off: wrist, base of the thumb."""
 
 
 def cut_out(rgb: np.ndarray, mask: np.ndarray) -> np.ndarray | None:
-    """Cuts a hand with its arm out of a picture, by GrabCut (Rother, Kolmogorov and Blake, SIGGRAPH 2004).
+    """Segments a hand with its arm by GrabCut (Rother, Kolmogorov and Blake, SIGGRAPH 2004).
 
-    It starts from the mesh: well inside of it all is hand, well outside all is background until colours say otherwise.
-    What then hangs together with the inside is kept. The same picture gives the same result.
+    Initialised by the mesh: the inside is certain foreground, the outside probable background. Regions connected to the
+    inside are kept. Deterministic.
 
     Args:
         rgb: (H, W, 3) uint8.
-        mask: (H, W) bool, where the fitted mesh is drawn.
+        mask: (H, W) bool, pixels of the fitted mesh.
 
     Returns:
-        (H, W) float32 in [0, 1], soft over about a pixel, or None where mesh and picture disagree.
+        (H, W) float32 alpha in [0, 1], soft over about a pixel, or None if mesh and picture disagree.
     """
     area = int(mask.sum())
     if area < _MIN_PX:
@@ -47,7 +47,7 @@ def cut_out(rgb: np.ndarray, mask: np.ndarray) -> np.ndarray | None:
     if not np.isin(trimap, (cv2.GC_BGD, cv2.GC_PR_BGD)).any():  # the hand fills the picture
         return None
     models = np.zeros((1, 65)), np.zeros((1, 65))
-    cv2.setRNGSeed(0)  # k-means in there draws from OpenCV's own generator
+    cv2.setRNGSeed(0)  # GrabCut's k-means uses OpenCV's own generator
     cv2.grabCut(np.ascontiguousarray(rgb), trimap, (0, 0, 0, 0), *models, _ROUNDS, cv2.GC_INIT_WITH_MASK)
     cutout = ((trimap == cv2.GC_FGD) | (trimap == cv2.GC_PR_FGD)).astype(np.uint8)
     _, parts = cv2.connectedComponents(cutout, connectivity=4)
@@ -58,7 +58,7 @@ def cut_out(rgb: np.ndarray, mask: np.ndarray) -> np.ndarray | None:
 
 
 def leaves_by_the_arm(alpha: np.ndarray, mask: np.ndarray, joints_px: np.ndarray) -> bool:
-    """Whether nothing but an arm reaches the picture's edge beside the mesh: beyond fingers it would be background.
+    """Whether only the arm reaches the picture's edge outside the mesh; next to fingers it would be background.
 
     Args:
         alpha: (H, W) of `cut_out`.
@@ -72,9 +72,9 @@ def leaves_by_the_arm(alpha: np.ndarray, mask: np.ndarray, joints_px: np.ndarray
 def room(
     box_px: np.ndarray, joints_px: np.ndarray, alpha: np.ndarray, mask: np.ndarray, expand: float
 ) -> tuple[int, int, int, int]:
-    """Pixels that a picture lacks left, above, right and below for a window of `expand` times the box.
+    """Pixels missing left, above, right and below for a window of `expand` times the box.
 
-    0 on a side that cuts off fingers: an arm goes on beyond the edge, but what does there cannot be known.
+    0 on a side that cuts off fingers: an arm can be extended beyond the edge, fingers cannot.
 
     Args:
         box_px: (4,) of the hand.
@@ -102,24 +102,24 @@ def extended(
     joints_px: np.ndarray,
     sides: tuple[int, int, int, int],
 ) -> tuple[np.ndarray, np.ndarray]:
-    """A cut-out in a wider picture, where the arm goes on from the old edge, away from the hand.
+    """Extends a segmented hand to a wider picture, continuing the arm beyond the old edge.
 
     Args:
         rgb: (H, W, 3) uint8, the hand's picture.
         alpha: (H, W) of `cut_out`.
         mask: (H, W) bool, the mesh.
         joints_px: (21, 2).
-        sides: pixels that are added left, above, right and below.
+        sides: pixels added left, above, right and below.
 
     Returns:
-        The wider picture, whose colours at the outline come from further in, and its alpha.
+        The wider picture, with colours at the outline taken from further inside, and its alpha.
     """
     left, top, right, bottom = sides
     size = np.array(alpha.shape[::-1])
     shape = alpha.shape[0] + top + bottom, alpha.shape[1] + left + right
     at = np.stack(np.meshgrid(np.arange(shape[1]) - left, np.arange(shape[0]) - top), -1).astype(np.float32)
     way = _way_out(alpha, mask, joints_px)
-    # Back along the way to the old picture, into it through one side and out of it through another.
+    # Trace back along the arm's direction to the old picture, entering through one side and leaving through another.
     with np.errstate(divide="ignore", invalid="ignore"):
         steps = np.stack([at / way, (at - (size - 1)) / way])
     first = np.nanmax(steps.min(0), axis=-1).clip(0)
@@ -131,13 +131,13 @@ def extended(
 
 
 def before(background: np.ndarray, rgb: np.ndarray, alpha: np.ndarray, gain: np.ndarray) -> np.ndarray:
-    """(H, W, 3) uint8: a cut-out hand before another background in other light.
+    """(H, W, 3) uint8: a segmented hand composited over another background in other light.
 
     Args:
         background: (H, W, 3) linear light.
         rgb: (H, W, 3) uint8.
         alpha: (H, W).
-        gain: (H, W, 3), on the hand's linear light.
+        gain: (H, W, 3) factors on the hand's linear light.
     """
     hand = np.minimum(SRGB_TO_LINEAR[rgb] * gain, 1)
     linear = background + (hand - background) * alpha[..., None]
@@ -145,7 +145,7 @@ def before(background: np.ndarray, rgb: np.ndarray, alpha: np.ndarray, gain: np.
 
 
 def draw_light(rng: np.random.Generator, size_wh: tuple[int, int]) -> np.ndarray:
-    """(H, W, 3) gain of another light: brighter or darker, of another colour, stronger from one side."""
+    """(H, W, 3) random gain: brightness, colour and a gradient across the picture."""
     x, y = np.meshgrid(*(np.linspace(-1, 1, num, dtype=np.float32) for num in size_wh))
     angle, slope = rng.uniform(0, 2 * np.pi), rng.normal(0, 0.35)
     log = rng.normal(0, 0.35) + slope * (x * np.cos(angle) + y * np.sin(angle))
@@ -153,7 +153,7 @@ def draw_light(rng: np.random.Generator, size_wh: tuple[int, int]) -> np.ndarray
 
 
 def _without_rim(rgb: np.ndarray, alpha: np.ndarray) -> np.ndarray:
-    """The picture, with the colours at the cut-out's outline, where hand and old background mix, from further in."""
+    """The picture with colours at the outline, where hand and background mix, replaced by those further inside."""
     inner = _shrunk((alpha > 0.5).astype(np.uint8), 3)
     weight = cv2.GaussianBlur(inner.astype(np.float32), (0, 0), 1.2)[..., None]
     spread = cv2.GaussianBlur(rgb * inner[..., None].astype(np.float32), (0, 0), 1.2)
@@ -162,7 +162,7 @@ def _without_rim(rgb: np.ndarray, alpha: np.ndarray) -> np.ndarray:
 
 
 def _way_out(alpha: np.ndarray, mask: np.ndarray, joints_px: np.ndarray) -> np.ndarray:
-    """(2,) float32 unit vector from the mesh's middle to where the arm leaves the picture; down where none does."""
+    """(2,) float32 unit vector from the mesh's middle to where the arm leaves the picture; down without an arm."""
     xy = np.argwhere(_edge(alpha.shape) & (alpha > 0.5))[:, ::-1]
     arm = xy[np.isin(_nearest(xy, joints_px), _ARM)]
     way = arm.mean(0) - np.argwhere(mask).mean(0)[::-1] if len(arm) else np.zeros(2)

@@ -13,8 +13,8 @@ from tqdm import tqdm
 
 import utnet
 from utnet.apps.label.agreement import REASONS, Limits, why_dropped
+from utnet.apps.label.candidates import FrameCount, HandCandidate, in_picture, in_video
 from utnet.apps.label.copies import Copier, Copies
-from utnet.apps.label.found import Found, FrameCount, in_picture, in_video
 from utnet.apps.label.sequences import SequenceOf, name_sequences, splits
 from utnet.data.custom.custom_reader import FILE
 from utnet.errors import InputError, as_input_error
@@ -28,18 +28,18 @@ IMAGES = "images"
 
 @dataclass
 class Summary:
-    """What a call did; `labels.json` holds the same.
+    """Result of a call; `labels.json` contains the same.
 
     Attributes:
-        pictures: files that were read.
-        videos: likewise.
-        frames: of the videos that were looked at, every n-th.
+        pictures: number of pictures read.
+        videos: number of videos read.
+        frames: number of video frames processed.
         found: hands in all of them.
-        kept: by split.
-        sequences: by split, of the kept ones.
-        dropped: by reason, see `agreement.REASONS`.
-        problems: file and reason of what could not be read, or not to its end.
-        copies: of the split train before other backgrounds; None where none were asked for.
+        kept: hands by split.
+        sequences: of the kept hands, by split.
+        dropped: hands by reason, see `agreement.REASONS`.
+        problems: file and reason for inputs that could not be read, or not to their end.
+        copies: of the split train before other backgrounds; None if not requested.
     """
 
     pictures: int = 0
@@ -64,20 +64,22 @@ def label_pictures(
     copies: int = 0,
     backgrounds: str | Path | None = None,
 ) -> Summary:
-    """Writes the hands on which detector, fit, mirror and time agree as a data set; the folder appears whole.
+    """Writes a data set of the hands on which detector, fit, mirrored picture and neighbouring frames agree.
+
+    The folder appears once it is complete.
 
     Args:
         inputs: pictures and videos (`utnet.predict.inputs.find_inputs`).
         out: a new folder.
-        sequence_of: the sequence of a picture, without it its folder; a video is one of its own.
-        val_share: of the hands, in whole sequences, that are written as the split val.
-        every: of a video every n-th frame is labelled.
-        limits: what a hand must keep to.
-        copies: of each hand of the split train, before other backgrounds.
-        backgrounds: a folder of photographs for these; without it scenes are drawn.
+        sequence_of: the sequence of a picture (default: its folder); each video is one of its own.
+        val_share: share of the hands, in complete sequences, for the split val.
+        every: label every n-th frame of a video.
+        limits: of the agreement scores.
+        copies: number of copies before other backgrounds of each hand of the split train.
+        backgrounds: a folder of photographs for these (default: drawn scenes).
 
     Raises:
-        InputError: a camera, a picture without a sequence, only one sequence to hold out from, not one hand kept, or no
+        InputError: a camera, a picture without a sequence, a single sequence with `val_share`, no hand kept, or no
             photographs.
     """
     limits = limits or Limits()
@@ -88,7 +90,7 @@ def label_pictures(
     require_new(Path(out))
     copier = Copier(copies, backgrounds) if copies else None
     names = name_sequences(inputs, sequence_of)
-    splits(names, val_share)  # before the long part: what is all one sequence cannot be divided afterwards
+    splits(names, val_share)  # raises before the long part if there is only one sequence
     predictor = Predictor(method="fit")
     with atomic_dir(out) as folder:
         (folder / IMAGES).mkdir()
@@ -117,7 +119,7 @@ def label_pictures(
 
 
 def _copies(copier: Copier, folder: Path, lines: Sequence[dict], summary: Summary) -> list[dict]:
-    """Writes the pictures of the copies of `lines`; their lines. Photographs that cannot be read are named."""
+    """Writes the pictures of the copies of `lines` and returns their lines. Unreadable photographs are reported."""
     summary.copies = Copies()
     made = []
     for copy in copier(folder, lines, summary.copies):
@@ -130,8 +132,8 @@ def _copies(copier: Copier, folder: Path, lines: Sequence[dict], summary: Summar
 
 def _hands(
     item: Input, name: str, predictor: Predictor, limits: Limits, every: int, summary: Summary
-) -> Iterator[Found]:
-    """The hands of a file. What cannot be read is named and counted, and the rest is done."""
+) -> Iterator[HandCandidate]:
+    """Yields the hands of a file. Unreadable inputs are reported and counted."""
     path = Path(str(item.source))
     try:
         if item.kind == "picture":
@@ -149,9 +151,9 @@ def _hands(
         _note(item.label, str(as_input_error(error, item.label)), summary)
 
 
-def _is_kept(found: Found, limits: Limits, summary: Summary) -> bool:
-    """Counts the hand."""
-    reason = why_dropped(found.evidence, limits)
+def _is_kept(found: HandCandidate, limits: Limits, summary: Summary) -> bool:
+    """Whether the hand is kept; updates the counts."""
+    reason = why_dropped(found.quality, limits)
     summary.found += 1
     if reason is not None:
         summary.dropped[reason] += 1
@@ -168,5 +170,5 @@ def _nothing(summary: Summary) -> str:
     if not summary.found:
         read = summary.pictures + summary.frames
         return f"no hand was found in {read} pictures and frames; nothing is written"
-    said = ", ".join(f"{num} {reason}" for reason, num in summary.dropped.items() if num)
-    return f"none of {summary.found} hands was kept ({said}); nothing is written: other limits may keep some"
+    reasons = ", ".join(f"{num} {reason}" for reason, num in summary.dropped.items() if num)
+    return f"none of {summary.found} hands was kept ({reasons}); nothing is written: relax the limits to keep some"

@@ -1,4 +1,5 @@
-"""How well observers of a hand agree: its landmarks, the mirrored picture's, the fitted hand, the frames around it."""
+"""Agreement between estimates of a hand: its landmarks, the mirrored picture's, the fitted hand, neighbouring
+frames."""
 
 from __future__ import annotations
 
@@ -6,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from utnet.apps.label.agreement import Evidence
+from utnet.apps.label.agreement import QualityScores
 from utnet.detect import Detection, HandDetector
 from utnet.detect.boxes import covered
 from utnet.geometry import longer_side, normalized_distance_percent
@@ -19,10 +20,10 @@ def observe(
     detections: Sequence[Detection],
     hands: Sequence[Hand],
     index: int,
-) -> Evidence:
-    """What one picture says of one of its detections and of the hand that was fitted to it."""
+) -> QualityScores:
+    """Agreement scores of a detection and the hand fitted to it, from one picture."""
     detection = detections[index]
-    return Evidence(
+    return QualityScores(
         score=detection.score,
         box_px=longer_side(detection.joints_px),
         outside=int((~inside(detection.joints_px, image_rgb.shape)).sum()),
@@ -33,8 +34,8 @@ def observe(
 
 
 def flip_percent(detector: HandDetector, image_rgb: np.ndarray, detection: Detection) -> float:
-    """How far the landmarks are from those of the mirrored picture, mirrored back: their mean distance in percent of
-    the box; infinity where the landmark network finds no hand there, or one of the same side."""
+    """Mean distance of the landmarks from those of the mirrored picture, mirrored back, in percent of the box; infinity
+    if no hand, or one of the same side, is detected there."""
     flipped = np.ascontiguousarray(image_rgb[:, ::-1])
     mirrored = detector.follow(flipped, mirrored_px(detection.joints_px, image_rgb.shape[1]))
     if mirrored is None or (mirrored.right >= 0.5) == (detection.side == "right"):
@@ -56,16 +57,16 @@ def inside(joints_px: np.ndarray, shape: Sequence[int]) -> np.ndarray:
 
 
 def overlap_percent(detections: Sequence[Detection], index: int) -> float:
-    """The largest share of a hand's box that lies in the box of a surer hand, in percent."""
+    """The largest percentage of a hand's box inside the box of a hand with a higher score."""
     this = detections[index]
     surer = (
         other
         for i, other in enumerate(detections)
-        if (-other.score, i) < (-this.score, index)  # of two as sure, the first
+        if (-other.score, i) < (-this.score, index)  # of equal scores, the first
     )
     return 100 * max((covered(this.box_px, other.box_px) for other in surer), default=0.0)
 
 
 def second_difference(before: np.ndarray, now: np.ndarray, after: np.ndarray) -> float:
-    """Mean length of before - 2 now + after over (21, D) joints: 0 for a hand that moves evenly."""
+    """Mean length of before - 2 now + after over (21, D) joints: 0 at constant velocity."""
     return float(np.linalg.norm(before - 2 * now + after, axis=1).mean())

@@ -1,4 +1,4 @@
-"""Which pictures belong together: splits never divide a sequence (a video, a person)."""
+"""Sequences of pictures (a video, a person), which splits never divide."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from utnet.errors import InputError
 from utnet.predict.inputs import Input
 
 SequenceOf = Callable[[Path], str]
-"""The sequence that a picture belongs to."""
+"""Returns the sequence of a picture."""
 
 
 def name_sequences(inputs: Sequence[Input], sequence_of: SequenceOf | None = None) -> list[str]:
-    """The sequence of each input: of a picture what `sequence_of` says of its path, without it its folder; a video is
-    one of its own. Folders and videos are called by their paths below what all of them lie in: different ones have
-    different names, and no path of this machine gets into a data set.
+    """The sequence of each input: `sequence_of` of a picture's path, by default its folder; each video is one of its
+    own. Folders and videos are named by their paths relative to their common parent: names are unique, and no path of
+    this machine enters a data set.
 
     Raises:
-        InputError: a camera, or what `sequence_of` raises.
+        InputError: a camera, or raised by `sequence_of`.
     """
     places: list[Path | str] = []
     for item in inputs:
@@ -39,11 +39,10 @@ def name_sequences(inputs: Sequence[Input], sequence_of: SequenceOf | None = Non
 
 
 def by_pattern(pattern: str) -> SequenceOf:
-    """Pictures are of one sequence where the groups of a regular expression, searched for in the path, are the same;
-    without groups all that it matches.
+    """Groups pictures by the groups of a regular expression, searched in the path; without groups, by its match.
 
     Raises:
-        InputError: no regular expression, or (of what is returned) a path that does not match.
+        InputError: not a regular expression; the returned function: a path without a match.
     """
     try:
         regex = re.compile(pattern)
@@ -60,17 +59,17 @@ def by_pattern(pattern: str) -> SequenceOf:
 
 
 def splits(sequences: Sequence[str], val_share: float) -> list[str]:
-    """ "train" or "val" for each hand by its sequence: whole sequences are held out until they have `val_share` of the
+    """Returns "train" or "val" for each hand: complete sequences are held out until they contain `val_share` of the
     hands.
 
     Raises:
-        InputError: a share, but only one sequence.
+        InputError: a share above 0, but only one sequence.
     """
     sizes = Counter(sequences)
     if val_share > 0 and len(sizes) < 2:
         raise InputError(
-            f"all hands are of one sequence, {next(iter(sizes))!r}, so none can be held out; say how people are told "
-            "apart (--sequence-by), or --val-share 0"
+            f"all hands are of one sequence, {next(iter(sizes))!r}, so none can be held out; distinguish people by "
+            "--sequence-by, or use --val-share 0"
         )
     held_out = hold_out(dict(sizes), val_share) if val_share > 0 else set()
     return ["val" if sequence in held_out else "train" for sequence in sequences]

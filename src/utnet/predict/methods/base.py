@@ -20,11 +20,11 @@ class RightHandBatch:
         params: with a leading axis B; `joints_cam_m = joints_m + transl_m`.
         joints_cam_m: (B, 21, 3).
         vertices_cam_m: (B, V, 3).
-        measured: (B,) bool, the distance was measured by depth, not guessed from the hand's size.
-        shape_source: of each hand, as `Hand` has it.
-        fit_cost: (B,) as `utnet.fit.Fits` has it; None where nothing was fitted.
-        network_joints_m: (B, 21, 3) joints of the network's own hands, any origin; None where no network is used.
-        joint_error_mm: (B, 21) expected error of each joint relative to the wrist; None where none is stated.
+        measured: (B,) bool, the distance was measured by depth, not derived from the hand's size.
+        shape_source: of each hand, as in `Hand`.
+        fit_cost: (B,) as in `utnet.fit.Fits`; None without a fit.
+        network_joints_m: (B, 21, 3) joints of the network's own hands, any origin; None without a network.
+        joint_error_mm: (B, 21) expected error of each joint relative to the wrist; None if not available.
     """
 
     params: HandParams
@@ -42,11 +42,11 @@ class ReconstructionMethod(Protocol):
 
     Attributes:
         name: "network", "fit" or "both".
-        needs_landmarks: whether the samples must hold a detector's landmarks.
-        weights: where they are from; None without.
+        needs_landmarks: whether the samples must contain a detector's landmarks.
+        weights: path or name of the weights; None without.
         faces: (F, 3) of the right hand, counter-clockwise seen from outside.
         hand_model: "open" or "mano", which decodes the parameters.
-        hand: that model of the right hand; None where it is not at hand (an exported network with MANO's).
+        hand: that model of the right hand; None if not available (an exported network with MANO's).
     """
 
     name: str
@@ -62,8 +62,8 @@ class ReconstructionMethod(Protocol):
         """Returns the hands of one or several pictures.
 
         Args:
-            samples: at least one; right hands (left ones mirrored), each in the whole picture with its box and K_px. Of
-                landmarks, `joints_px` are those in the picture, `joints_2d_conf` their confidence (of prompts) and
-                `joints_cam_m` those in metres, about any origin.
+            samples: at least one; right hands (left ones mirrored), each in the full picture with its box and K_px.
+                Landmarks: `joints_px` in the picture, `joints_2d_conf` their confidence (of prompts), `joints_cam_m`
+                relative ones in metres.
         """
         ...

@@ -18,16 +18,16 @@ from utnet.types import Sample
 
 
 class CombinedMethod:
-    """A network, and its hands fitted to the detector's landmarks and to depth: landmarks and the network's pose count
-    as surely as they are known to be. Without depth the pose that is expected is the mean of the network's and the
-    landmark lifter's, and the shape is the model's mean; with it both are the network's, which has seen the depth. The
-    network's distance is not used.
+    """Fits a network's hands to the detector's landmarks and to depth, each weighted by its expected error.
+
+    Without depth the prior is the mean of the network's and the landmark lifter's pose, and the model's mean shape;
+    with depth both are the network's. The network's distance is not used.
 
     Args:
-        network: one whose hand model is at hand.
+        network: a network whose hand model is available.
 
     Raises:
-        InputError: it was exported with MANO's numbers.
+        InputError: it was exported with MANO's hand.
     """
 
     name = "both"
@@ -35,7 +35,7 @@ class CombinedMethod:
 
     def __init__(self, network: NetworkMethod):
         if network.hand is None:
-            raise InputError(f"{network.weights}: holds no hand to fit; take the method network, or a checkpoint")
+            raise InputError(f"{network.weights}: no hand model to fit; use the method network, or a checkpoint")
         self.network, self.hand, self.weights = network, network.hand, network.weights
         self.faces, self.hand_model = network.faces, network.hand_model
         self._fitter, self._lifter = HandFitter(self.hand), LandmarkLifter()

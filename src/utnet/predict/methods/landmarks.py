@@ -1,4 +1,4 @@
-"""A hand model fitted to the detector's landmarks and to depth; it needs no weights."""
+"""A hand model fitted to the detector's landmarks and to depth; no weights required."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from utnet.types import Sample
 
 
 class LandmarkMethod:
-    """Fits a hand model to landmarks and depth, with the landmark lifter's likeliest hand as start and prior.
+    """Fits a hand model to landmarks and depth, with the landmark lifter's likeliest hypothesis as start and prior.
 
     Args:
         mano: the folder of the user's MANO_RIGHT.pkl; None: the open hand.
@@ -49,7 +49,7 @@ def lift_samples(lifter: LandmarkLifter, fitter: HandFitter, samples: Sequence[S
 
 
 def observations(samples: Sequence[Sample]) -> dict[str, Any]:
-    """Returns landmarks, cameras and depth as `HandFitter.fit` takes them."""
+    """Returns landmarks, cameras and depth as arguments of `HandFitter.fit`."""
     return {
         "joints_m": np.array([sample.joints_cam_m for sample in samples]),
         "joints_px": np.array([sample.joints_px for sample in samples]),

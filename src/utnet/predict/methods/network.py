@@ -30,14 +30,14 @@ class NetworkMethod:
     """Runs a network on crops and places its hands in the picture's camera.
 
     Args:
-        weights: a checkpoint folder such as RUN/best, the name of a shipped network, or a file of `utnet export`.
-            Checkpoints need torch (the extra `train`); files do not, and a shipped network is run from its file.
-        device: "auto", "cpu", "cuda", ... Files run on the CPU; for another device the checkpoint of a shipped network
-            is taken.
-        prompts: give the landmarks to a network that was trained with them.
+        weights: a checkpoint folder such as RUN/best, the name of a bundled network, or a file of `utnet export`.
+            Checkpoints need torch (the extra `train`); files do not, and a bundled network is run from its file.
+        device: "auto", "cpu", "cuda", ... Files run on the CPU; for another device the checkpoint of a bundled network
+            is used.
+        prompts: pass landmarks to a network trained with prompts.
 
     Attributes:
-        needs_landmarks: whether it does.
+        needs_landmarks: whether landmarks are passed to the network.
     """
 
     name = "network"
@@ -65,7 +65,7 @@ class NetworkMethod:
         batch, with_depth = stack_samples(crops), any(sample.depth_m is not None for sample in samples)
         out = self.network.forward_batch(batch, use_depth=with_depth).map(lambda array: np.asarray(array, float))
         if not all(np.isfinite(np.asarray(a)).all() for a in (out.joints_m, out.joints_crop, out.vertices_m)):
-            raise InputError(f"{self.weights}: the network's joints are NaN or inf; take another checkpoint")
+            raise InputError(f"{self.weights}: the network's joints are NaN or inf; use another checkpoint")
         placed = [self._place(out, i, cropped) for i, cropped in enumerate(crops)]
         transl = np.stack([transl for transl, _ in placed])
         return RightHandBatch(
@@ -81,7 +81,7 @@ class NetworkMethod:
     def _place(self, out, i: int, cropped: Sample) -> tuple[np.ndarray, bool]:
         """(3,) translation in the picture's camera, and whether its distance was measured."""
         assert cropped.K_px is not None  # the user's, or the default
-        # The fixed crop does not turn the picture, so the crop's camera frame is the picture's.
+        # The fixed crop is not rotated, so the crop's camera frame is the picture's.
         joints_px = crop_to_px(out.joints_crop[i], cropped.rgb.shape[0])
         guessed = solve_translation(out.joints_m[i], joints_px, cropped.K_px)
         if cropped.depth_m is None:
@@ -101,7 +101,7 @@ def _open_checkpoint(weights: str | Path, device: str) -> CheckpointNetwork:
 
 
 def _prompts(cropped: Sample) -> np.ndarray:
-    """(21, 6) of a crop's landmarks; a joint that a person placed (confidence 1) has no relative 3D."""
+    """(21, 6) prompts of a crop's landmarks; joints placed by a person (confidence 1) have no relative 3D."""
     confidence = cropped.joints_2d_conf.astype(float)
     assert cropped.joints_px is not None
     points = np.where((confidence > 0)[:, None], cropped.joints_px, np.nan)

@@ -1,4 +1,4 @@
-"""The choice of a reconstruction method from what a user passes."""
+"""Resolves the user's choice of a reconstruction method."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ METHODS: tuple[Method, ...] = get_args(Method)
 
 
 def resolve_method(method: Method, weights: str | Path | None, mano: str | Path | None) -> ResolvedMethod:
-    """Returns the method that is used. "auto" is the network alone where weights are named, so that its raw output is
-    shown; the landmark fit where `mano` is given or no weights ship; else the bundled network fitted to landmarks."""
+    """Resolves "auto". If weights are given, only the network is used, so its raw output is shown; with `mano`, or
+    without bundled weights, the landmark fit; otherwise the bundled network fitted to landmarks."""
     if method != "auto":
         return method
     if weights is not None:

@@ -1,4 +1,4 @@
-"""Hands of pictures and videos with what is known of them, cut out and ready to be written."""
+"""Candidate hands of pictures and videos: crops, labels and agreement scores."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from utnet.apps.label.agreement import Evidence, Limits
+from utnet.apps.label.agreement import Limits, QualityScores
 from utnet.apps.label.measure import inside, observe, second_difference
 from utnet.conventions import NUM_JOINTS
 from utnet.data.shards.write_shards import ShardOptions, cut
@@ -22,28 +22,28 @@ from utnet.rotations import matrix_to_axis_angle
 from utnet.types import Sample
 
 WINDOW = ShardOptions()
-"""Of a hand: wide enough for every jittered crop, whole pixels; larger ones than 384 px are shrunk."""
+"""Crop of a hand: wide enough for every jittered crop, integer pixels; those above 384 px are shrunk."""
 DIGITS_M, DIGITS_PX = 6, 3
 
 
 @dataclass(frozen=True)
-class Found:
-    """A hand.
+class HandCandidate:
+    """A candidate hand.
 
     Attributes:
-        name: of its picture's file, unlike every other hand's.
-        jpeg: the window round it.
-        line: its labels in the window, as a line of `hands.jsonl` has them, without "image", "sequence" and "split".
-        evidence: for and against it.
+        name: unique name of its picture's file.
+        jpeg: the crop around it.
+        line: its labels in the crop, a line of `hands.jsonl` without "image", "sequence" and "split".
+        quality: its agreement scores.
     """
 
     name: str
     jpeg: bytes
     line: dict
-    evidence: Evidence
+    quality: QualityScores
 
 
-def in_picture(path: Path, name: str, predictor: Predictor, limits: Limits) -> list[Found]:
+def in_picture(path: Path, name: str, predictor: Predictor, limits: Limits) -> list[HandCandidate]:
     """The hands of a picture file.
 
     Raises:
@@ -52,12 +52,14 @@ def in_picture(path: Path, name: str, predictor: Predictor, limits: Limits) -> l
     picture = read_picture(path)
     detections = predictor.detector(picture.rgb)
     hands = predictor.from_detections(picture.rgb, detections, None, picture.K_px)
-    return [_found(f"{name}_{i}", picture.rgb, hands, detections, i, predictor, limits) for i in range(len(detections))]
+    return [
+        _candidate(f"{name}_{i}", picture.rgb, hands, detections, i, predictor, limits) for i in range(len(detections))
+    ]
 
 
 @dataclass
 class FrameCount:
-    """How many frames of a video were looked at, and why some are missing, or None."""
+    """Number of processed frames of a video, and why some are missing, or None."""
 
     frames: int = 0
     incomplete: str | None = None
@@ -65,16 +67,16 @@ class FrameCount:
 
 def in_video(
     path: Path, name: str, predictor: Predictor, limits: Limits, *, every: int, count: FrameCount
-) -> Iterator[Found]:
-    """The hands of every n-th frame of a video; the frames beside it say how steady they are.
+) -> Iterator[HandCandidate]:
+    """The hands of every n-th frame of a video; its neighbouring frames give the jitter.
 
     Raises:
-        InputError: not even its first frame can be had.
+        InputError: its first frame cannot be decoded.
     """
     tracker = HandTracker(predictor.detector)
     seen: dict[int, dict[int | None, Hand]] = {}  # by frame and track
     marks: dict[int, dict[int | None, np.ndarray]] = {}
-    waiting: list[tuple[int | None, Found]] = []
+    waiting: list[tuple[int | None, HandCandidate]] = []
     with VideoReader(path) as frames:
         for frame in frames:
             detections = tracker(frame.rgb)
@@ -84,29 +86,29 @@ def in_video(
             hands = predictor.from_detections(frame.rgb, detections)
             seen[at] = {hand.track: hand for hand in hands}
             marks[at] = {detection.track: detection.joints_px for detection in detections}
-            for track, found in waiting:  # of the frame before
-                yield _with_tremble(found, track, at - 1, seen, marks)
+            for track, found in waiting:  # of the previous frame
+                yield _with_jitter(found, track, at - 1, seen, marks)
             waiting = []
             if phase == 0:
                 count.frames += 1
                 for i, detection in enumerate(detections):
-                    found = _found(f"{name}_{at:06d}_{i}", frame.rgb, hands, detections, i, predictor, limits)
+                    found = _candidate(f"{name}_{at:06d}_{i}", frame.rgb, hands, detections, i, predictor, limits)
                     waiting.append((detection.track, found))
             for old in [index for index in seen if index < at - 1]:
                 del seen[old], marks[old]
         count.incomplete = frames.incomplete
-    for _, found in waiting:  # of the last frame: nothing comes after it
-        yield replace(found, evidence=replace(found.evidence, tremble=np.inf, tremble_mm=np.inf))
+    for _, found in waiting:  # of the last frame, which has no successor
+        yield replace(found, quality=replace(found.quality, jitter=np.inf, jitter_mm=np.inf))
 
 
-def _with_tremble(
-    found: Found,
+def _with_jitter(
+    found: HandCandidate,
     track: int | None,
     at: int,
     seen: dict[int, dict[int | None, Hand]],
     marks: dict[int, dict[int | None, np.ndarray]],
-) -> Found:
-    """With the second differences round the frame `at`."""
+) -> HandCandidate:
+    """Adds the second differences around the frame `at`."""
     percent = mm = np.inf
     around = [at - 1, at, at + 1]
     if all(track in seen.get(index, {}) for index in around):
@@ -114,10 +116,10 @@ def _with_tremble(
         metres = [seen[index][track].joints_cam_m for index in around]
         percent = second_difference(px[0], px[1], px[2]) / longer_side(px[1]) * 100
         mm = second_difference(*(joints - joints[:1] for joints in metres)) * 1000
-    return replace(found, evidence=replace(found.evidence, tremble=percent, tremble_mm=mm))
+    return replace(found, quality=replace(found.quality, jitter=percent, jitter_mm=mm))
 
 
-def _found(
+def _candidate(
     name: str,
     rgb: np.ndarray,
     hands: Sequence[Hand],
@@ -125,20 +127,19 @@ def _found(
     index: int,
     predictor: Predictor,
     limits: Limits,
-) -> Found:
+) -> HandCandidate:
     hand, joints_px = hands[index], detections[index].joints_px
     agrees = inside(joints_px, rgb.shape) & (normalized_distance_percent(joints_px, hand.joints_px) <= limits.joint)
-    evidence = observe(predictor.detector, rgb, detections, hands, index)
+    quality = observe(predictor.detector, rgb, detections, hands, index)
     sample = cut(fitted_sample(name, rgb, hand, agrees.astype(np.float32)), WINDOW)
-    return Found(name, jpeg(sample.rgb), line_of(sample), evidence)
+    return HandCandidate(name, jpeg(sample.rgb), line_of(sample), quality)
 
 
 def fitted_sample(name: str, rgb: np.ndarray, hand: Hand, conf_2d: np.ndarray) -> Sample:
-    """A fitted hand as a labelled sample of the whole picture; (21,) `conf_2d`: which joints the landmarks confirm.
+    """A fitted hand as a labelled sample of the full picture; (21,) `conf_2d`: joints confirmed by the landmarks.
 
-    The image points are the fit's, not the landmarks: these are up to 13 mm from the hand model's joints, as which
-    synthetic and annotated data label them, and the fit's agree with its 3D joints and parameters. In 3D all joints
-    count: a hand whose wrist is not labelled teaches nothing there.
+    The image points are the fit's, which agree with its 3D joints and parameters; landmarks are up to 13 mm from the
+    hand model's joints. In 3D all joints are labelled: losses need the wrist.
     """
     return Sample(
         key=name,
@@ -156,7 +157,7 @@ def fitted_sample(name: str, rgb: np.ndarray, hand: Hand, conf_2d: np.ndarray) -
 
 
 def line_of(sample: Sample) -> dict:
-    """The labels of a fitted hand as docs/custom_data.md has them."""
+    """The labels of a fitted hand in the format of docs/custom_data.md."""
     params = sample.params
     assert params is not None
     assert sample.K_px is not None
@@ -179,7 +180,7 @@ def line_of(sample: Sample) -> dict:
 
 
 def jpeg(rgb: np.ndarray) -> bytes:
-    """A picture's file."""
+    """Encodes a picture as JPEG."""
     ok, encoded = cv2.imencode(".jpg", rgb[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, WINDOW.jpeg_quality])
     if not ok:
         raise RuntimeError(f"OpenCV cannot encode {rgb.shape} as JPEG")
