@@ -100,3 +100,15 @@ def _rotation_vectors(R: np.ndarray) -> np.ndarray:
     half = np.arctan2(sine, q[..., 3:])
     scale = np.divide(2 * half, sine, out=np.full_like(sine, 2.0), where=sine > 0)
     return q[..., :3] * scale
+
+
+def quaternion_to_matrix(xyzw: np.ndarray) -> np.ndarray:
+    """(4,) x, y, z, w of any length above 0 -> (3, 3), numpy."""
+    x, y, z, w = np.asarray(xyzw, float) / np.linalg.norm(xyzw)
+    return np.array(
+        [
+            [1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w)],
+            [2 * (x * y + z * w), 1 - 2 * (x * x + z * z), 2 * (y * z - x * w)],
+            [2 * (x * z - y * w), 2 * (y * z + x * w), 1 - 2 * (x * x + y * y)],
+        ]
+    )

@@ -42,7 +42,8 @@ def test_the_page_holds_the_scores_and_everything_it_links(made):
     assert {Path(link).suffix for link in links} == {".glb", ".jpg", ".json"}
     assert all((folder / link).stat().st_size > 0 for link in links)
     assert page.count("data:image/png;base64,") == 3  # curves, and a sheet for each tree
-    text = re.sub('base64,[^"]*', "", page)  # four letters come up in pictures by chance
+    assert len(re.findall('data-glb="[^"]{1000,}"', page)) == 1
+    text = re.sub('(base64,|data-glb=")[^"]*', "", page)  # four letters come up in pictures by chance
     assert "http" not in text.replace("http://www.w3.org", ""), "the page needs no network"
 
 

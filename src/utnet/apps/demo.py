@@ -108,6 +108,7 @@ def demo(
         curves_png=loss_figure(workdir / "run" / "metrics.csv", config.loss),
         sheets=sheets,
         links=links,
+        glb=next(((workdir / link).read_bytes() for link in links.values() if link.endswith(".glb")), None),
     )
     scores = {"start": start, "before": before, "after": after, "train_seconds": result["seconds"], "seconds": seconds}
     write_json(workdir / "scores.json", scores)

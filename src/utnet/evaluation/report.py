@@ -23,7 +23,7 @@ from utnet.geometry import project
 from utnet.metrics import mpjpe_mm, pa_mpjpe_mm
 from utnet.model import UTNet
 from utnet.render.drawing import color_depth, contact_sheet, draw_skeleton, label, overlay_mesh
-from utnet.render.html import picture, write_page
+from utnet.render.html import picture, turnable_scene, write_page
 
 
 def score_rows(name: str, before: dict, after: dict, training: str) -> list[tuple[str, str, str, float, float]]:
@@ -127,8 +127,10 @@ def write_report(
     curves_png: bytes,
     sheets: dict[str, np.ndarray],
     links: dict[str, str],
+    glb: bytes | None = None,
 ) -> None:
-    """Writes the page atomically. `rows` are from `score_rows`; `links` maps names to files beside the page."""
+    """Writes the page atomically. `rows` are from `score_rows`; `links` maps names to files beside the page; `glb` is a
+    mesh to turn."""
     constant = {data: mpjpe for kind, data, _, mpjpe, _ in rows if kind == "reference"}
     table = "".join(
         f'<tr class="{kind}"><td>{html.escape(data)}</td><td>{html.escape(row)}</td><td>{mpjpe:.1f}</td>'
@@ -155,6 +157,8 @@ def write_report(
     for name, sheet in sheets.items():
         data = cv2.imencode(".png", np.ascontiguousarray(sheet[..., ::-1]))[1].tobytes()
         body += [f"<h2>{html.escape(name)}</h2>", picture(data, name)]
+    if glb is not None:
+        body += ["<h2>One hand, to turn</h2>", turnable_scene(glb)]
     if links:
         items = "".join(
             f'<li><a href="{html.escape(file)}">{html.escape(name)}</a></li>' for name, file in links.items()

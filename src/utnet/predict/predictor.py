@@ -92,6 +92,11 @@ class Predictor:
                 self._detector = HandDetector()
             return self._detector
 
+    @property
+    def takes_landmarks(self) -> bool:
+        """Whether `landmarks_px` can be given: a network alone needs to be trained with them."""
+        return self._reconstruct.needs_landmarks
+
     @overload
     def __call__(
         self,

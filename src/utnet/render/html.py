@@ -8,6 +8,7 @@ from pathlib import Path
 
 from utnet.io.atomic import atomic_write
 
+_VIEWER = Path(__file__).parents[1] / "assets" / "viewer"
 _STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 1180px; margin: 2rem auto; padding: 0 1rem; color: #1c2430; }
 h1, h2 { line-height: 1.2; } h2 { margin-top: 2.2rem; }
@@ -18,12 +19,27 @@ td:first-child, th:first-child, td:nth-child(2), th:nth-child(2) { text-align: l
 tr.reference td { color: #68778a; } tr.after td { font-weight: 600; }
 img { max-width: 100%; } code { background: #eef1f5; padding: .1rem .35rem; border-radius: 4px; }
 p.note { color: #4b5a6b; }
+.scene { height: 360px; border-radius: 8px; background: #eef1f5; overflow: hidden; } .scene canvas { display: block; }
 """
 
 
 def picture(png: bytes, alt: str) -> str:
     """Returns an `img` element with the PNG embedded."""
     return f'<img alt="{html.escape(alt)}" src="data:image/png;base64,{base64.b64encode(png).decode()}">'
+
+
+def turnable_scene(glb: bytes) -> str:
+    """Returns a 3D view of a GLB that the reader can turn; the viewer is embedded, so a page has one of them."""
+    data, *code = (
+        base64.b64encode(content).decode()
+        for content in (glb, *((_VIEWER / name).read_bytes() for name in ("three.min.js", "viewer.js")))
+    )
+    scripts = "".join(f'<script src="data:text/javascript;base64,{text}"></script>' for text in code)
+    show = (
+        'const glb = Uint8Array.from(atob(document.getElementById("scene").dataset.glb), (c) => c.charCodeAt(0)); '
+        'new HandViewer(document.getElementById("scene")).show(glb.buffer);'
+    )
+    return f'<div class="scene" id="scene" data-glb="{data}"></div>{scripts}<script>{show}</script>'
 
 
 def write_page(path: str | Path, title: str, body: list[str], *, style: str = "") -> None:
@@ -36,5 +52,6 @@ def write_page(path: str | Path, title: str, body: list[str], *, style: str = ""
         style: additional CSS.
     """
     name = html.escape(title)
-    head = f'<meta charset="utf-8"><title>{name}</title><style>{_STYLE}{style}</style>'
+    meta = '<meta charset="utf-8"><meta name="viewport" content="width=device-width">'
+    head = f"{meta}<title>{name}</title><style>{_STYLE}{style}</style>"
     atomic_write(path, f'<!doctype html><html lang="en">{head}<h1>{name}</h1>{"".join(body)}</html>\n')

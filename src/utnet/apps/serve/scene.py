@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import cv2
 import numpy as np
 
+from utnet.geometry import apply_affine
 from utnet.predict.drawing import SIDE_COLORS, draw_hands
 from utnet.predict.hand import Hand
 
@@ -28,3 +30,23 @@ def draw_boxes(image_rgb: np.ndarray, hands: Sequence[Hand]) -> np.ndarray:
         at = (x + 3 * thickness, y - 3 * thickness)
         cv2.putText(out, text, at, font, scale, (25, 30, 40), thickness, cv2.LINE_AA)
     return out
+
+
+def shrink(image_rgb: np.ndarray, hands: Sequence[Hand], max_px: int) -> tuple[np.ndarray, list[Hand]]:
+    """A picture (H, W, 3) and its hands at the size at which its longer side is at most `max_px`."""
+    height, width = image_rgb.shape[:2]
+    if max(height, width) <= max_px:
+        return image_rgb, list(hands)
+    size_wh = tuple(max(1, round(side * max_px / max(height, width))) for side in (width, height))
+    x, y = size_wh[0] / width, size_wh[1] / height
+    A = np.array([[x, 0, x / 2 - 0.5], [0, y, y / 2 - 0.5], [0, 0, 1.0]])  # pixel centres are whole numbers
+    small = [
+        replace(
+            hand,
+            K_px=A @ hand.K_px,
+            joints_px=apply_affine(A[:2], hand.joints_px),
+            box_px=apply_affine(A[:2], hand.box_px.reshape(2, 2)).ravel(),
+        )
+        for hand in hands
+    ]
+    return cv2.resize(image_rgb, size_wh, interpolation=cv2.INTER_AREA), small

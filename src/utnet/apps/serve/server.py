@@ -5,18 +5,22 @@ from __future__ import annotations
 import ipaddress
 import os
 import socket
+import sys
 import webbrowser
-from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from utnet.apps.serve.folder import OwnFolder
+from utnet.apps.serve.guard import REQUEST_S, Guard
 from utnet.errors import InputError
 from utnet.signals import InterruptHandler
 
-_MAX_WAITING = 16
-"""Length of the queue; further uploads are refused with a message."""
+if TYPE_CHECKING:
+    import uvicorn
+
+MAX_CONNECTIONS = 256
+HEAD_S = 10.0
 _GOODBYE_S = 1
-"""Open pages never close their connections; the server closes them after this time."""
+"""What is still being sent at the end has this time, and the picture that is worked on as much again."""
 
 
 def run_server(host: str, port: int, weights: Path | None, *, open_browser: bool = False) -> None:
@@ -25,13 +29,15 @@ def run_server(host: str, port: int, weights: Path | None, *, open_browser: bool
     Raises:
         InputError: the port is in use, or the weights cannot be read.
     """
-    import uvicorn
+    from utnet.apps.serve.app import build_app
+    from utnet.apps.serve.service import HandService
+    from utnet.apps.serve.store import Store
+    from utnet.apps.serve.worker import Worker
 
-    with _listen(host, port) as listening, OwnFolder() as folder, InterruptHandler() as stop:
-        app = _app(folder, weights, _hosts(host))
-        server = uvicorn.Server(
-            uvicorn.Config(app, log_level="error", timeout_graceful_shutdown=_GOODBYE_S, server_header=False)
-        )
+    with _listen(host, port) as listening, Store() as store, InterruptHandler() as stop:
+        service, worker = HandService(weights), Worker()
+        worker.submit("", lambda progress: service.warm_up())
+        server = build_server(build_app(service, store, worker), hosts_of(host))
         if stop.signal_number:
             return
         address = f"http://{f'[{host}]' if ':' in host else host}:{port}/"
@@ -39,6 +45,11 @@ def run_server(host: str, port: int, weights: Path | None, *, open_browser: bool
         if open_browser:
             webbrowser.open(address)
         server.run(sockets=[listening])
+        ended = worker.stop(_GOODBYE_S)
+    if not ended:  # a thread cannot be stopped, and Python would wait for what it calls
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0)
 
 
 def is_local(host: str) -> bool:
@@ -63,46 +74,40 @@ def _listen(host: str, port: int) -> socket.socket:
         raise InputError(f"cannot listen on {host}:{port} ({error.strerror}); give another --port or --host") from error
 
 
-def _hosts(host: str) -> frozenset[str] | None:
+def hosts_of(host: str) -> frozenset[str] | None:
     """Returns the accepted Host headers for this address; None: any."""
-    return frozenset({"127.0.0.1", "[::1]", "localhost", host}) if is_local(host) else None
+    return frozenset({"127.0.0.1", "[::1]", "localhost", host.lower()}) if is_local(host) else None
 
 
-def _app(folder: OwnFolder, weights: Path | None, hosts: frozenset[str] | None):
-    """Returns the page behind `AccessControl` as an ASGI application."""
-    os.environ["GRADIO_TEMP_DIR"] = str(folder.path)  # gradio has no argument for it
-    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
-    import fastapi
-    import gradio
+def build_server(
+    app: Any,
+    hosts: frozenset[str] | None,
+    *,
+    head_s: float = HEAD_S,
+    request_s: float = REQUEST_S,
+    max_connections: int = MAX_CONNECTIONS,
+) -> uvicorn.Server:
+    """Returns the server of an ASGI application, behind `Guard`.
 
-    from utnet.apps.serve.access_control import MAX_UPLOAD_BYTES, AccessControl
-    from utnet.apps.serve.example import example_picture
-    from utnet.apps.serve.page import STYLE, THEME, build_page
-    from utnet.apps.serve.service import HandService
-    from utnet.render.drawing import save_picture
+    Args:
+        app: the application.
+        hosts: as `Guard` takes them.
+        head_s: time for the head of a request; connections that send none are closed after it.
+        request_s: time for a whole request.
+        max_connections: others are answered with 503.
+    """
+    import uvicorn
 
-    draw = cache(example_picture)
+    from utnet.apps.serve.connection import connection_class
 
-    def example() -> Path:
-        path = folder.new() / "example.jpg"
-        save_picture(path, draw())
-        return path
-
-    page = build_page(HandService(folder, weights), example)
-    page.queue(max_size=_MAX_WAITING, api_open=False)
-    app = gradio.mount_gradio_app(
-        fastapi.FastAPI(openapi_url=None),
-        page,
-        "/",
-        footer_links=[],
-        run_history=False,
-        max_file_size=MAX_UPLOAD_BYTES,
-        ssr_mode=False,
-        pwa=False,
-        mcp_server=False,
-        enable_monitoring=False,
-        show_error=False,
-        theme=THEME,
-        css=STYLE,
+    config = uvicorn.Config(
+        Guard(app, hosts, request_s=request_s),
+        http=connection_class(head_s),
+        ws="none",
+        log_level="error",
+        limit_concurrency=max_connections,
+        proxy_headers=False,
+        server_header=False,
+        timeout_graceful_shutdown=_GOODBYE_S,
     )
-    return AccessControl(app, folder, hosts)
+    return uvicorn.Server(config)

@@ -1,31 +1,36 @@
-"""Uploads to predictions and the files that the page shows; independent of the page."""
+"""Uploads to hands and the files that the page shows; independent of the server."""
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
+import cv2
 import numpy as np
 
-from utnet.apps.serve.folder import OwnFolder
-from utnet.apps.serve.scene import draw_boxes
+from utnet.apps.serve.scene import draw_boxes, shrink
+from utnet.conventions import NUM_JOINTS
 from utnet.errors import InputError
-from utnet.geometry import intrinsics
+from utnet.geometry import box_of, intrinsics
 from utnet.io.atomic import atomic_write
 from utnet.io.depth import read_depth
-from utnet.io.pictures import read_picture
+from utnet.io.pictures import Picture, read_picture
+from utnet.predict.checks import choose_camera
 from utnet.predict.files import PredictionsFile, hand_record, image_record
 from utnet.predict.hand import Hand
 from utnet.predict.meshes import scene_glb
 from utnet.predict.methods.resolve import METHODS, Method, ResolvedMethod, resolve_method
 from utnet.predict.predictor import Predictor
-from utnet.predict.request import Request
 from utnet.render.drawing import save_picture
 
-WAITING = "Drop a picture to begin."
+VIEW, SCENE, PREDICTIONS = "view.jpg", "hands.glb", "hands.json"
+_VIEW_PX = 1600
+"""Longer side of the picture that the page shows."""
+_REMEMBERED_PX = 24 * 10**6
+"""Pictures up to this size stay decoded while their joints are moved."""
 _CAMERAS = {
     "given": "as you gave it",
     "exif": "from the photo's EXIF data",
@@ -34,60 +39,68 @@ _CAMERAS = {
 
 
 @dataclass(frozen=True)
-class Question:
-    """One upload.
+class Query:
+    """One picture and its options.
 
     Attributes:
-        picture: its file, None without an upload.
+        picture: its file.
         depth: the file of a depth image aligned to it.
         depth_scale: metres per unit of an integer depth image.
         camera: fx, fy, cx, cy in pixels; all of them or none.
         method: as `Predictor` takes it.
     """
 
-    picture: Path | None
+    picture: Path
     depth: Path | None = None
     depth_scale: float | None = 0.001
     camera: Sequence[float | None] = (None, None, None, None)
     method: Method = "auto"
 
 
-@dataclass(frozen=True)
-class Answer:
-    """The result that the page shows.
+@dataclass
+class Result:
+    """The hands of one picture, which the visitor may correct.
 
     Attributes:
-        note: one line for the user.
-        refused: the upload is bad: the note names the error, and the rest is empty.
-        overlay: JPEG of the picture with its hands drawn.
-        scene: GLB of all hands; None without hands.
-        predictions: JSON as `utnet predict` writes it.
-        hands: best first.
+        query: what was uploaded.
+        folder: of the files `VIEW`, `SCENE` (without hands: none) and `PREDICTIONS`.
+        size_px: width and height of the picture.
+        K_px: (3, 3) camera that was used.
+        K_from: "given", "exif" or "default".
+        note: one line for the visitor.
+        hands: best first; those that the visitor added, last.
+        found: the same before joints were moved.
+        points: of each hand the joints that the visitor moved, with their places x, y in pixels.
+        version: counts the changes.
     """
 
-    note: str
-    refused: bool = False
-    overlay: Path | None = None
-    scene: Path | None = None
-    predictions: Path | None = None
-    hands: Sequence[Hand] = ()
+    query: Query
+    folder: Path
+    size_px: tuple[int, int]
+    K_px: np.ndarray
+    K_from: str
+    note: str = ""
+    hands: list[Hand] = field(default_factory=list)
+    found: list[Hand] = field(default_factory=list)
+    points: list[dict[int, tuple[float, float]]] = field(default_factory=list)
+    version: int = 1
 
 
 class HandService:
     """Predicts uploads and writes the files that the page shows.
 
     Args:
-        folder: to write into.
         weights: of the network, as `Predictor` takes them.
 
     Raises:
         InputError: weights that cannot be read.
     """
 
-    def __init__(self, folder: OwnFolder, weights: str | Path | None = None):
-        self._folder, self._weights = folder, weights
+    def __init__(self, weights: str | Path | None = None):
+        self._weights = weights
         self._lock = threading.Lock()
         self._predictors: dict[ResolvedMethod, Predictor] = {}
+        self._remembered: tuple[Query, Picture, np.ndarray | None] | None = None
         self._predictor("auto")
 
     @property
@@ -97,41 +110,126 @@ class HandService:
 
     @property
     def methods(self) -> tuple[Method, ...]:
-        """The methods that a user can choose: without weights only the fit."""
+        """The methods that a visitor can choose: without weights only the fit."""
         return ("fit",) if self.default == "fit" else METHODS
 
-    def __call__(self, question: Question) -> Answer:
-        """Returns the answer; a bad upload is one with `refused`."""
-        if question.picture is None:
-            return Answer(WAITING)
-        self._folder.tidy()
-        try:
-            return self._answer(question, question.picture)
-        except InputError as error:
-            return Answer(_without_folders(str(error), question), refused=True)
+    def warm_up(self) -> None:
+        """Loads what the first picture would wait for."""
+        self._predictor("auto")(np.full((64, 64, 3), 128, np.uint8))
 
-    def _answer(self, question: Question, file: Path) -> Answer:
-        picture = read_picture(file)
-        out = self._folder.new()
-        request = Request(out, K_px=_camera(question.camera))
-        K_px, K_from = request.camera(picture.rgb, picture.K_px)
-        depth_m = None if question.depth is None else read_depth(question.depth, _scale(question.depth_scale))
-        predictor = self._predictor(question.method)
-        start = time.perf_counter()
-        hands = predictor(picture.rgb, depth_m, K_px)
-        seconds = time.perf_counter() - start
-        overlay, scene, predictions = out / "overlay.jpg", out / "hands.glb", out / "hands.json"
-        save_picture(overlay, draw_boxes(picture.rgb, hands))
-        if hands:
-            atomic_write(scene, scene_glb(hands))
-        depth = None if question.depth is None else question.depth.name
-        files = {"depth": depth, "overlay": overlay.name, "arrays": None}
+    def predict(self, query: Query, folder: Path, progress: Callable[[str], None]) -> Result:
+        """Finds the hands of a picture and writes the page's files into the folder.
+
+        Args:
+            query: the picture.
+            folder: of the result.
+            progress: is given the name of each step.
+
+        Raises:
+            InputError: a bad upload; the message names files, not folders.
+        """
+        try:
+            progress("Reading the picture")
+            picture, depth_m = self._read(query)
+            K_px, K_from = choose_camera(picture.rgb, _camera(query.camera), picture.K_px)
+            predictor = self._predictor(query.method)
+            progress("Finding hands")
+            start = time.perf_counter()
+            hands = predictor(picture.rgb, depth_m, K_px)
+        except InputError as error:
+            raise InputError(_without_folders(str(error), query)) from error
+        result = Result(query, folder, hands.size_px, K_px, K_from)
+        result.hands, result.found = list(hands), list(hands)
+        result.points = [{} for _ in hands]
+        result.note = _note(hands, predictor.method, time.perf_counter() - start, _CAMERAS[K_from])
+        progress("Drawing")
+        self._write(result, picture.rgb)
+        return result
+
+    def takes_landmarks(self, result: Result) -> bool:
+        """Whether joints of this result can be moved."""
+        return self._predictor(result.query.method).takes_landmarks
+
+    def move_joints(self, result: Result, index: int, points: Mapping[int, tuple[float, float]]) -> None:
+        """Reconstructs a hand again with joints where the visitor put them; without any, it is as it was found.
+
+        Args:
+            result: is changed, and its files are written again.
+            index: of the hand.
+            points: places x, y in pixels of joints 0 to 20; they replace those that were given before.
+
+        Raises:
+            InputError: no such hand or joint, a place far outside the picture, or a network that takes no landmarks.
+        """
+        if not 0 <= index < len(result.hands):
+            raise InputError(f"there is no hand {index}; the picture has {len(result.hands)}")
+        landmarks = np.full((NUM_JOINTS, 2), np.nan)
+        for joint, place in points.items():
+            if not 0 <= joint < NUM_JOINTS:
+                raise InputError(f"there is no joint {joint}; expected 0 to {NUM_JOINTS - 1}")
+            landmarks[joint] = _inside(place, result.size_px)
+        picture, depth_m = self._read(result.query)
+        hand = result.found[index]
+        if points:
+            box = box_of(np.concatenate([hand.box_px.reshape(2, 2), landmarks[list(points)]]))
+            predictor = self._predictor(result.query.method)
+            (hand,) = predictor(
+                picture.rgb, depth_m, result.K_px, boxes=box[None], sides=[hand.side], landmarks_px=[landmarks]
+            )
+        result.hands[index], result.points[index] = hand, dict(points)
+        result.version += 1
+        self._write(result, picture.rgb)
+
+    def add_hand(self, result: Result, box_px: Sequence[float]) -> None:
+        """Adds the hand in a box that the visitor drew.
+
+        Args:
+            result: is changed, and its files are written again.
+            box_px: x0, y0, x1, y1.
+
+        Raises:
+            InputError: an empty box, or one outside the picture.
+        """
+        picture, depth_m = self._read(result.query)
+        (hand,) = self._predictor(result.query.method)(picture.rgb, depth_m, result.K_px, boxes=[box_px])
+        result.hands.append(hand)
+        result.found.append(hand)
+        result.points.append({})
+        result.version += 1
+        self._write(result, picture.rgb)
+
+    def overlay(self, result: Result) -> bytes:
+        """The picture in its full size with the hands drawn, as JPEG, or PNG where it is too long for one."""
+        drawn = draw_boxes(self._read(result.query)[0].rgb, result.hands)
+        ending = ".png" if max(result.size_px) > 65_500 else ".jpg"
+        ok, data = cv2.imencode(ending, np.ascontiguousarray(drawn[..., ::-1]))
+        if not ok:
+            raise InputError("the overlay cannot be encoded; make the picture smaller first")
+        return data.tobytes()
+
+    def _read(self, query: Query) -> tuple[Picture, np.ndarray | None]:
+        """The picture and its depth; those of the last query are still there."""
+        remembered = self._remembered
+        if remembered is not None and remembered[0] is query:
+            return remembered[1:]
+        self._remembered = None
+        picture = read_picture(query.picture)
+        depth_m = None if query.depth is None else read_depth(query.depth, _scale(query.depth_scale))
+        if picture.rgb.shape[0] * picture.rgb.shape[1] <= _REMEMBERED_PX:
+            self._remembered = query, picture, depth_m
+        return picture, depth_m
+
+    def _write(self, result: Result, image_rgb: np.ndarray) -> None:
+        shown, hands = shrink(image_rgb, result.hands, _VIEW_PX)
+        save_picture(result.folder / VIEW, draw_boxes(shown, hands))
+        if result.hands:
+            atomic_write(result.folder / SCENE, scene_glb(result.hands))
+        predictor, query = self._predictor(result.query.method), result.query
+        files = {"depth": None if query.depth is None else query.depth.name, "overlay": "overlay.jpg", "arrays": None}
         made_by = {"method": predictor.method, "weights": predictor.weights, "hand_model": predictor.hand_model}
-        with PredictionsFile(predictions, made_by) as tree:
-            records = [hand_record(hand, scene.name) for hand in hands]
-            tree.add_image(image_record(file.name, hands.size_px, K_px, K_from, files, records))
-        note = _note(hands, predictor.method, seconds, _CAMERAS[K_from])
-        return Answer(note, False, overlay, scene if hands else None, predictions, hands)
+        with PredictionsFile(result.folder / PREDICTIONS, made_by) as tree:
+            records = [hand_record(hand, SCENE) for hand in result.hands]
+            tree.add_image(image_record(query.picture.name, result.size_px, result.K_px, result.K_from, files, records))
 
     def _predictor(self, method: Method) -> Predictor:
         resolved = resolve_method(method, self._weights, None)
@@ -161,9 +259,17 @@ def _scale(value: float | None) -> float:
     return value
 
 
-def _without_folders(text: str, question: Question) -> str:
+def _inside(place: Sequence[float], size_px: tuple[int, int]) -> tuple[float, float]:
+    """A place in the picture, or at most one picture outside it."""
+    (x, y), (width, height) = place, size_px
+    if not (-width <= x <= 2 * width and -height <= y <= 2 * height):
+        raise InputError(f"a joint is at {x:.0f}, {y:.0f}; the picture is {width} x {height}")
+    return x, y
+
+
+def _without_folders(text: str, query: Query) -> str:
     """Returns the message with file names in place of paths on this machine."""
-    for file in (question.picture, question.depth):
+    for file in (query.picture, query.depth):
         if file is not None:
             text = text.replace(str(file), file.name)
     return text
