@@ -45,7 +45,7 @@ HandSmoother(25.0)([replace(hand, track=0)], 0.0)
 from utnet.metrics import official_scores
 joints, mesh = np.random.default_rng(0).normal(size=(2, 4, 21, 3)), np.random.default_rng(1).normal(size=(2, 4, 30, 3))
 assert official_scores(*joints, *mesh)["mesh/procrustes"]["f15"] >= 0
-import utnet.apps.label.found, utnet.apps.serve.service
+import utnet.apps.label.dataset, utnet.apps.serve.service
 print("late:", sorted({name.split(".")[0] for name in sys.modules} & set(LATE)))
 """
 
