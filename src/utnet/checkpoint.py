@@ -30,7 +30,7 @@ from torch import Tensor
 
 import utnet
 from utnet.config import Config, from_tree, to_tree
-from utnet.errors import InputError
+from utnet.errors import BAD_TREE, InputError
 from utnet.hand import HandModel
 from utnet.hand.arrays import HandArrays
 from utnet.io.atomic import check_stand_in, fsync_path, write_json
@@ -139,7 +139,7 @@ def read_config(folder: str | Path) -> Config:
     path = _checkpoint_folder(folder) / RUN
     try:
         tree = json.loads(path.read_text(encoding="utf-8"))["config"]
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+    except BAD_TREE as error:
         raise InputError(f"{path}: not the run.json of a checkpoint ({type(error).__name__})") from error
     try:
         return from_tree(Config, tree, where=str(path))

@@ -79,7 +79,7 @@ class FakeTracker:
 def detector(monkeypatch):
     FakeDetector.calls, FakeDetector.at_call = 0, None
     monkeypatch.setattr("utnet.predict.predictor.HandDetector", FakeDetector)
-    monkeypatch.setattr("utnet.predict.video.HandTracker", FakeTracker)
+    monkeypatch.setattr("utnet.predict.video.LandmarkTracker", FakeTracker)
     return FakeDetector
 
 

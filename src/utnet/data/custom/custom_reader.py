@@ -105,6 +105,8 @@ class Custom:
             about = self.path.stat()
         except OSError as error:
             raise InputError(f"{self.path}: no such file; write one hand a line (docs/custom_data.md)") from error
+        if not self.path.is_file():
+            raise InputError(f"{self.path}: a folder; write a file with one hand a line (docs/custom_data.md)")
         stamp = [_VERSION, about.st_size, about.st_mtime_ns]
         self._index = cached_arrays("custom", self.root, stamp, lambda: _read_index(self.path))
         in_split = self._of_split(split)

@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from utnet.conventions import SIDES
 from utnet.data.cache import cached_arrays
-from utnet.errors import InputError
+from utnet.errors import InputError, shown
 from utnet.io import layouts
 from utnet.io.files import read_yaml
 from utnet.io.npz import read_members
@@ -32,6 +32,9 @@ _THREADS = 8
 HAND, NO_HAND, UNREADABLE, LEFT_OUT = 0, 1, 2, 3
 """Of a frame: its label file has a hand, says that there is none, or cannot be read (it fails by name when used), or it
 is of a subject that is left out."""
+
+_MAX_FRAMES = 100_000
+"""Of a sequence; the official ones have about 70."""
 
 _DAMAGED = -1
 """`num_frames` of a sequence whose `meta.yml` cannot be used; only splits that need the sequence complain."""
@@ -229,15 +232,18 @@ def _read_meta(sequence: Path) -> dict:
     meta = read_yaml(path, *_META_KEYS)
     sides, num, calib = meta["mano_sides"], meta["num_frames"], meta["mano_calib"]
     if not isinstance(sides, list) or len(sides) != 1 or sides[0] not in SIDES:
-        raise InputError(f"{path}: mano_sides is {sides!r}, expected [right] or [left]")
-    if not isinstance(num, int) or num < 0:
-        raise InputError(f"{path}: num_frames is {num!r}, expected a count")
+        raise InputError(f"{path}: mano_sides is {shown(sides)}, expected [right] or [left]")
+    if not isinstance(num, int) or not 0 <= num <= _MAX_FRAMES:
+        raise InputError(f"{path}: num_frames is {shown(num)}, expected a count")
     if not isinstance(calib, list) or not calib or not isinstance(calib[0], str):
-        raise InputError(f"{path}: mano_calib is {calib!r}, expected a list of one name")
+        raise InputError(f"{path}: mano_calib is {shown(calib)}, expected a list of one name")
+    extrinsics = meta.get("extrinsics", "")
+    if not isinstance(extrinsics, str):
+        raise InputError(f"{path}: extrinsics is {shown(extrinsics)}, expected a name")
     return {
         "num_frames": num,
         "side": sides[0],
         "mano": calib[0],
-        "extrinsics": str(meta.get("extrinsics", "")),
+        "extrinsics": extrinsics,
         "is_open": meta.get(layouts.HAND_MODEL_KEY) == layouts.OPEN_HAND,
     }

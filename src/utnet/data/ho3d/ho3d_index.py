@@ -11,7 +11,7 @@ from tqdm import tqdm
 from utnet.conventions import SIDES
 from utnet.data.cache import cached_arrays
 from utnet.data.source import hold_out
-from utnet.errors import InputError
+from utnet.errors import InputError, shown
 from utnet.io import layouts
 from utnet.io.files import read_bytes
 from utnet.io.safe_pickle import load_pickle
@@ -146,7 +146,7 @@ def _read_list(path: Path) -> list[str]:
     lines = data.decode("utf-8", "replace").split()
     for number, line in enumerate(lines, 1):
         if line.count("/") != 1 or ".." in line or line[0] == "/" or line[-1] == "/":
-            raise InputError(f"{path}: entry {number} is {line!r}, expected SEQUENCE/ID")
+            raise InputError(f"{path}: entry {number} is {shown(line)}, expected SEQUENCE/ID")
     if not lines:
         raise InputError(f"{path}: lists no frames; choose the other split, or get the file again")
     return lines
