@@ -38,7 +38,7 @@ Rng = np.random.Generator
 _LOOKED_AT = 20
 
 
-def _damage(rng: Rng, root: Path) -> None:
+def damage(rng: Rng, root: Path) -> None:
     """One file of a folder: damaged, emptied, removed, or something else in its place."""
     files = sorted(path for path in root.rglob("*") if path.is_file())
     suffixes = sorted({path.suffix for path in files})
@@ -99,7 +99,7 @@ def _tree(name: str, write: Any, **options: Any) -> tuple[Any, Any]:
 
     def make(rng: Rng, folder: Path) -> Path:
         root = copy(base(name, write), folder)
-        _damage(rng, root)
+        damage(rng, root)
         return root
 
     def read(root: Path) -> None:
