@@ -88,7 +88,10 @@ def _commands() -> dict[str, Command]:
             lambda out: ["data", "shard", "custom", "--root", str(custom), "--out", str(out), "--workers", "1"], "set"
         ),
         "submit": same(
-            lambda out: ["submit", str(network), "freihand", "--root", str(hands), "--joints-only", "--out", str(out)],
+            lambda out: [
+                *("submit", str(network), "--data", "freihand", "--root", str(hands)),
+                *("--joints-only", "--out", str(out)),
+            ],
             "pred.zip",
         ),
         "train": Command(
