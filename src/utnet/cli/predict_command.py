@@ -122,7 +122,7 @@ def predict(
     from utnet.predict.overwrite import previous_files
 
     found = find_inputs(inputs, sequence=sequence)
-    lens = None if K is None else _camera(K)
+    lens = None if K is None else read_camera_option(K)
     found = _as_recordings(found, depth=depth, lens=lens)
     _check(found, jobs=jobs, seconds=seconds, depth=depth, depth_scale=depth_scale, box=box, side=side)
     if landmarks is not None and (len(found) != 1 or found[0].kind != "picture"):
@@ -286,7 +286,8 @@ def _count(number: int, what: str) -> str:
     return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
-def _camera(text: str) -> Camera:
+def read_camera_option(text: str) -> Camera:
+    """The camera of --K: FX,FY,CX,CY or a file."""
     from utnet.io.recordings.cameras import Camera, pinhole, read_camera
 
     if Path(text).suffix and Path(text).is_file():

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from utnet.detect import HandTracker
+from utnet.detect import LandmarkTracker
 from utnet.errors import InputError
 from utnet.io.recordings import Frames, RGBDFrame, open_recording
 from utnet.io.videos import VideoWriter
@@ -86,7 +86,7 @@ class _Seen:
 
     def __init__(self, predictor: Predictor, recording: Frames, request: Request):
         self._predictor, self._request = predictor, request
-        self._track = HandTracker(predictor.detector, patience=max(1, round(_REMEMBERED_S * recording.fps)))
+        self._track = LandmarkTracker(predictor.detector, patience=max(1, round(_REMEMBERED_S * recording.fps)))
         self.frames: list[SeenFrame] = []
         self.K_px, self.K_from, self.size_px = np.eye(3), "default", (0, 0)
         self._unlikely: list[tuple[int, str]] = []
