@@ -1,8 +1,8 @@
 """Angles of the joints in degrees under their clinical names, as CSV. Not a medical device.
 
 Flexion is positive towards the palm, abduction away from the middle finger (the middle finger's: towards the thumb; the
-thumb's: out of the palm). Flexion is 0 in a flat hand with straight fingers, the open hand's pose at rest; abduction where
-a finger is parallel to the middle finger of that pose; the thumb's angles are 0 at rest. Axes are those of
+thumb's: out of the palm). Flexion is 0 in a flat hand with straight fingers, the open hand's pose at rest; abduction
+where a finger is parallel to the middle finger of that pose; the thumb's angles are 0 at rest. Axes are those of
 `utnet.hand.anatomy`. The standard error is the root mean square error that `benchmarks/angles.py` measured for the
 angle, the method and the input (RGB, RGB-D) on drawn hands (assets/angles.json); it is not of this hand in particular.
 """
