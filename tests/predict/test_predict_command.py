@@ -14,6 +14,7 @@ import torch
 import trimesh
 from PIL import Image
 
+from support.mano_files import random_mano, write_mano
 from support.skinned import Skinned
 from utnet.checkpoint import save_checkpoint
 from utnet.cli.main import main
@@ -79,7 +80,7 @@ class FakeTracker:
 def detector(monkeypatch):
     FakeDetector.calls, FakeDetector.at_call = 0, None
     monkeypatch.setattr("utnet.predict.predictor.HandDetector", FakeDetector)
-    monkeypatch.setattr("utnet.predict.video.HandTracker", FakeTracker)
+    monkeypatch.setattr("utnet.predict.video.LandmarkTracker", FakeTracker)
     return FakeDetector
 
 
@@ -392,7 +393,7 @@ def test_a_bad_only_input_writes_nothing(detector, tmp_path, capsys):
         ([good, "--box", "0,0,x,9"], "--box '0,0,x,9'"),
         ([good, "--box", "0,0,200,2"], "too small for a hand"),
         ([good, "--box", "0,0,9,9", "--side", "left", "right"], "2 sides for 1 boxes"),
-        ([good, "--side", "left"], "give the box, too"),
+        ([good, "--side", "left"], "without --box"),
         ([good, clip, "--box", "0,0,9,9"], "--box is of one picture"),
         ([clip, "--depth", good], "not a depth video"),
         ([good, "--depth", good], "expected one channel of 16 bits"),
@@ -882,6 +883,24 @@ def test_all_hands_in_one_table_beside_the_json(detector, tmp_path):
     assert not (out / "hands.parquet").exists()
 
 
+def test_hamer_s_arrays_need_mano_and_are_fitted_to_it(detector, capsys, monkeypatch, tmp_path):
+    monkeypatch.delenv("UTNET_MANO_DIR", raising=False)
+    photo, out = picture(tmp_path / "photo.png"), tmp_path / "out"
+    options = ("--method", "fit", "--out", out, "--npz-style", "hamer", "--no-overlay", "--mesh", "none")
+    assert "MANO" in fails(capsys, photo, *options)
+    assert not out.exists()
+    (tmp_path / "mano").mkdir()
+    write_mano(tmp_path / "mano" / "MANO_RIGHT.pkl", random_mano())
+    hand = Predictor(method="fit")(photo)[0]
+    data = hand.to_hamer((WIDTH, HEIGHT), tmp_path / "mano")
+    assert data["pred_vertices"].shape == (778, 3)
+    assert predict(photo, "--mano", tmp_path / "mano", *options) == 0
+    with np.load(out / "photo.npz") as arrays:
+        assert arrays["pred_vertices"].shape == (1, 778, 3)
+        assert arrays["faces"].shape == (1538, 3)
+        assert arrays["mano_fit_mm"] == [0]
+
+
 def test_an_animated_glb_a_video_and_a_scene_a_picture(detector, tmp_path):
     out = tmp_path / "out"
     given = [picture(tmp_path / "a.png"), video(tmp_path / "v.mp4", frames=4)]
@@ -897,3 +916,17 @@ def test_an_animated_glb_a_video_and_a_scene_a_picture(detector, tmp_path):
         np.testing.assert_allclose(place, wrist * [1, -1, -1], atol=1e-5)
     assert predict(given[0], "--out", out, "--overwrite", "--no-overlay", "--mesh", "none") == 0
     assert [path.name for path in out.iterdir()] == ["predictions.json"]
+
+
+def test_every_format_holds_all_hands(detector, tmp_path):
+    out, names = tmp_path / "out", ("angles", "openxr", "coco", "custom")
+    given = [picture(tmp_path / "a.png"), video(tmp_path / "v.mp4", frames=3)]
+    also = [word for name in names[1:] for word in ("--also", name)]
+    assert predict(*given, "--out", out, "--angles", *also, "--no-overlay", "--mesh", "none") == 0
+    assert set(read(out)["also"]) == set(names)
+    lines = {
+        name: (out / name).read_text().splitlines() for name in ("angles.csv", "openxr.jsonl", "custom/hands.jsonl")
+    }
+    assert [len(text) for text in lines.values()] == [1 + 4, 1 + 4, 4]
+    assert len(json.loads((out / "coco_wholebody.json").read_text())["annotations"]) == 4
+    assert len(list((out / "custom" / "images").iterdir())) == 4

@@ -38,7 +38,8 @@ def draw_hands(image_rgb: np.ndarray, hands: Sequence[Hand], style: Style = "mes
             overlay_mesh_(out, hand.vertices_cam_m, hand.faces, hand.K_px, color=color)
         else:
             line = LINE_COLORS[hand.side]
-            out = outline_mesh(out, hand.vertices_cam_m, hand.faces, hand.K_px, color=line)
+            width = max(1, round(float(np.ptp(hand.joints_px, axis=0).max()) / 250))
+            out = outline_mesh(out, hand.vertices_cam_m, hand.faces, hand.K_px, color=line, thickness=width)
     for hand in hands if style != "outline" else ():
         draw_skeleton_(out, hand.joints_px)
     for hand in hands:

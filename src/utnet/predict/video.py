@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from utnet.detect import HandTracker
+from utnet.detect import LandmarkTracker
 from utnet.errors import InputError
 from utnet.io.overlap import read_ahead, write_behind
 from utnet.io.videos import Frame, VideoReader, VideoWriter
@@ -123,7 +123,7 @@ class _Follower:
 
     def __init__(self, predictor: Predictor, fps: float, K_px, *, smooth: bool):
         self._predictor, self._K_px = predictor, K_px
-        self._track = HandTracker(predictor.detector, patience=max(1, round(_REMEMBERED_S * fps)))
+        self._track = LandmarkTracker(predictor.detector, patience=max(1, round(_REMEMBERED_S * fps)))
         self._smooth: HandSmoother | None = None
         if smooth:
             if predictor.hand is None:

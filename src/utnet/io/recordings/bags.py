@@ -10,7 +10,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from utnet.errors import InputError
+from utnet.errors import InputError, first_line, install_line
 from utnet.io.deep import to_8_bits
 from utnet.io.files import decode_rgb
 from utnet.io.recordings.cameras import Camera, camera_of_ros, pinhole
@@ -93,20 +93,20 @@ class BagFrames(Frames):
         except InputError:
             raise
         except Exception as error:  # rosbags raises what its many formats raise
-            self.incomplete = f"cut short or damaged ({type(error).__name__}: {str(error)[:80]})"
+            self.incomplete = f"cut short or damaged ({first_line(error)})"
 
     def _opened(self) -> Any:
         try:
             from rosbags.highlevel import AnyReader
             from rosbags.typesys import Stores, get_typestore
         except ImportError as error:
-            raise InputError(f"{self._path}: a bag; pip install 'utnet[recordings]' to read it") from error
+            raise InputError(f"{self._path}: a bag; {install_line('recordings')}") from error
         reader = AnyReader([self._path], default_typestore=get_typestore(Stores.ROS2_HUMBLE))
         try:
             reader.open()
         except Exception as error:  # rosbags raises what its many formats raise
             raise InputError(
-                f"{self._path}: not a whole bag ({type(error).__name__}: {str(error)[:120]}); "
+                f"{self._path}: not a whole bag ({first_line(error)}); "
                 "`rosbag reindex` or `ros2 bag reindex` mends one whose recording was cut short"
             ) from error
         return _Closing(reader)
