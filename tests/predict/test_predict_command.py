@@ -892,6 +892,7 @@ def test_hamer_s_arrays_need_mano_and_are_fitted_to_it(detector, capsys, monkeyp
     hand = Predictor(method="fit")(photo)[0]
     data = hand.to_hamer((WIDTH, HEIGHT), tmp_path / "mano")
     assert data["pred_vertices"].shape == (778, 3)
+    assert "licence" in fails(capsys, photo, "--mano", tmp_path / "mano", "--out", out, "--mesh", "animated")
     assert predict(photo, "--mano", tmp_path / "mano", *options) == 0
     with np.load(out / "photo.npz") as arrays:
         assert arrays["pred_vertices"].shape == (1, 778, 3)
