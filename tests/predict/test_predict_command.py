@@ -393,7 +393,7 @@ def test_a_bad_only_input_writes_nothing(detector, tmp_path, capsys):
         ([good, "--box", "0,0,x,9"], "--box '0,0,x,9'"),
         ([good, "--box", "0,0,200,2"], "too small for a hand"),
         ([good, "--box", "0,0,9,9", "--side", "left", "right"], "2 sides for 1 boxes"),
-        ([good, "--side", "left"], "give the box, too"),
+        ([good, "--side", "left"], "without --box"),
         ([good, clip, "--box", "0,0,9,9"], "--box is of one picture"),
         ([clip, "--depth", good], "not a depth video"),
         ([good, "--depth", good], "expected one channel of 16 bits"),
