@@ -209,10 +209,11 @@ def test_no_hand_is_a_result_and_a_hand_can_be_added_by_a_box(service, result, t
 def test_a_moved_joint_takes_the_hand_along_and_can_be_put_back(service, photo, tmp_path):
     result = predict(service, Query(photo), tmp_path / "out")
     before = [hand.joints_px.copy() for hand in result.hands]
-    place = before[0][8] + [12.0, 8.0]
+    place = before[0][8] + [40.0, 30.0]
     service.move_joints(result, 0, {8: tuple(place)})
     moved = result.hands[0].joints_px
-    assert np.linalg.norm(moved[8] - place) < np.linalg.norm(before[0][8] - place)
+    assert np.linalg.norm(moved[8] - place) < 4
+    assert np.linalg.norm(moved[9:] - before[0][9:], axis=1).mean() < 10  # the other fingers stay
     assert (result.hands[1].joints_px == before[1]).all()
     assert (result.version, result.points) == (2, [{8: tuple(place)}, {}])
     image = check_files(result.folder / "hands.glb", result.folder / "hands.json")

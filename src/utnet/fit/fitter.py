@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from utnet.conventions import MANO_PARENTS, NUM_BETAS, NUM_JOINTS
+from utnet.conventions import MANO_PARENTS, NUM_BETAS, NUM_JOINTS, PARENTS
 from utnet.fit.angles import pose_to_angles
 from utnet.fit.checks import check_betas, check_inputs, check_params, finite_depth
 from utnet.fit.landmark_model import LandmarkModel
@@ -41,6 +41,8 @@ _MOST_BETA = 2.0
 """Bound of expected betas, in standard deviations of the shape prior."""
 _MOST_FRAMES = 10.0
 """Upper bound of the weight of one person's depth frames against the shape prior: their errors are correlated."""
+_PLACED_BONE = 4.0
+"""Where a person moved a landmark in the picture, the detector's 3D landmark is less sure by this factor."""
 _BONES_OF_JOINTS = np.array([*range(5, 8), *range(9, 12), *range(17, 20), *range(13, 16), *range(1, 4)])
 """(15,) index of the bone, of the 20, that each of MANO's joints rotates."""
 
@@ -152,6 +154,7 @@ class HandFitter:
         start: HandParams | None = None,
         expected: HandParams | None = None,
         expected_error_mm: np.ndarray | None = None,
+        deviation_scale: np.ndarray | None = None,
     ) -> Fits:
         """Fits B hands independently.
 
@@ -169,12 +172,20 @@ class HandFitter:
                 of the mean). Their translation is ignored.
             expected_error_mm: (B, 21) expected error of these joints relative to the wrist, the width of the prior.
                 None: 10 degrees of flexion, 6 of abduction and twist, 0.2 rad of bone direction (0.25 in depth).
+            deviation_scale: (B, 21) deviation of each landmark in units of the detector's: more than 1 for one that is
+                less sure, below 1 for a model joint that a person placed. None: 1.
 
         Raises:
             ValueError: wrong shapes, numbers that are not finite, K with a focal length of less than a pixel, or fewer
                 than three landmarks of a palm.
         """
-        options = {"betas": betas, "start": start, "expected": expected, "expected_error_mm": expected_error_mm}
+        options = {
+            "betas": betas,
+            "start": start,
+            "expected": expected,
+            "expected_error_mm": expected_error_mm,
+            "deviation_scale": deviation_scale,
+        }
         hands = self._solved(joints_px, joints_m, K_px, depth_m, **options)
         parts = [self._params(hand) for hand in hands]
         params = HandParams(*(np.stack([getattr(p, name) for p in parts]) for name in _PARAMS))
@@ -205,7 +216,7 @@ class HandFitter:
 
     def _solved(
         self, joints_px, joints_m, K_px, depth_m, *, betas=None, start=None, expected=None, expected_error_mm=None,
-        free_betas=False,
+        deviation_scale=None, free_betas=False,
     ) -> list[_Hand]:  # fmt: skip
         num = len(joints_px)
         check_inputs(joints_px, joints_m, K_px, depth_m)
@@ -217,11 +228,15 @@ class HandFitter:
             expected_error_mm = np.asarray(expected_error_mm, float)
             if not (np.isfinite(expected_error_mm) & (expected_error_mm >= 0)).all():
                 raise ValueError("expected_error_mm: expected finite millimetres, 0 or more")
+        scale = np.ones((num, NUM_JOINTS)) if deviation_scale is None else np.asarray(deviation_scale, float)
+        check_shape("deviation_scale", scale, (num, NUM_JOINTS))
+        if not (np.isfinite(scale) & (scale > 0)).all():
+            raise ValueError("deviation_scale: expected finite numbers above 0")
         betas = check_betas(betas, num)
         hands = []
         for i in range(num):
             landmarks = (np.asarray(array[i], float) for array in (joints_px, joints_m, K_px))
-            view = look_at(*landmarks, spread=self.model.landmarks.spread)
+            view = look_at(*landmarks, spread=self.model.landmarks.spread, scale=scale[i])
             hand = self._begin(view, None if betas is None else betas[i])
             hand.free_betas = free_betas and betas is None
             starts = [hand]
@@ -324,7 +339,9 @@ class HandFitter:
         """Runs the solver. `z_m`: distance at which landmark deviations are projected (default: the hand's)."""
         outlier, steps = stage
         seen = self.model.landmarks.at(hand.facing)
-        arrays, offset = self.model.arrays, self.model.offset(seen) + hand.tips
+        arrays, placed = self.model.arrays, hand.view.scale < 1
+        # A detector marks skin; a person places the joint itself.
+        offset = self.model.offset(seen) + hand.tips - np.where(placed[:, None], seen.offsets_m, 0.0)
         *found, hand.cost, hand.normal = solve_hand(
             hand.wrist,
             hand.root,
@@ -377,7 +394,10 @@ class HandFitter:
 
 def _weighted_bones(hand: _Hand, seen: LandmarkModel) -> np.ndarray:
     """(20, 5) `bones` of `solve_hand`: bone directions of the 3D landmarks and the expected hand, and their weights."""
-    bones = weighted_directions(hand.view.joints_m, hand.view.joints_ok, seen.bone_rad)
+    view = hand.view
+    scale = np.where(view.scale < 1, _PLACED_BONE, view.scale)
+    wider = np.maximum(scale[1:], scale[list(PARENTS[1:])])[:, None]
+    bones = weighted_directions(view.joints_m, view.joints_ok, seen.bone_rad * wider)
     return bones if hand.bones is None else combined_directions(bones, hand.bones)
 
 
