@@ -3,6 +3,9 @@ PYTHON ?= python3
 MINUTES ?= 10
 FRAMES ?= 400
 OUT ?= runs/demo
+SEED ?= 0
+NUM ?= 1000
+PYTHONS ?= 3.11 3.12 3.13
 BIN := .venv/bin
 export OMP_WAIT_POLICY := PASSIVE
 
@@ -13,7 +16,8 @@ CHECKS := tests/test_layering.py tests/test_docs.py tests/test_conventions.py te
 	tests/training/test_train.py::test_loss_curve_is_the_golden_one \
 	tests/predict/test_predict.py::test_fit_puts_a_hand_where_its_landmarks_are
 
-.PHONY: env check demo docs test test-long test-blender lint bench wheel clean
+.PHONY: env check demo docs test test-long test-blender test-finetune test-fuzz test-pythons test-web web
+.PHONY: print-checks licences lint bench wheel clean
 
 env: .venv/done
 
@@ -57,6 +61,35 @@ test: env
 
 test-long: env
 	$(BIN)/python -m pytest -m long --timeout=3600
+
+# Damaged and hostile inputs, kills at random moments, full disks; faults are kept in runs/fuzz.
+test-fuzz: env
+	PYTHONPATH=tests $(BIN)/python -m fuzz.campaign --seed $(SEED) --num $(NUM) --out runs/fuzz
+	PYTHONPATH=tests $(BIN)/python -m fuzz.kills --seed $(SEED) --num 50
+
+# `make check` in environments of their own, for each Python of PYTHONS that is installed.
+test-pythons:
+	sh tools/test_pythons.sh $(PYTHONS)
+
+print-checks:
+	@echo $(CHECKS)
+
+licences: env
+	$(BIN)/python tools/licences.py --sbom runs/sbom.json
+
+# Five CPU minutes: 200 drawn hands of a new appearance, before and after fine-tuning (docs/howto/own_data.md).
+test-finetune: env
+	$(BIN)/python benchmarks/finetune.py --out build/finetune
+
+# examples/web: npm packages by the lock file, and the networks, for any server of static files.
+web: env
+	cd examples/web && npm ci --omit=dev --ignore-scripts --no-audit --no-fund
+	mkdir -p examples/web/models
+	cp src/utnet/assets/detector/palm.onnx src/utnet/assets/detector/landmark.onnx examples/web/models/
+	$(BIN)/utnet export ti --format onnx --out examples/web/models/hand.onnx
+
+test-web: web
+	UTNET_TEST_WEB=1 $(BIN)/python -m pytest -n 0 tests/examples/test_web.py
 
 docs: env
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet

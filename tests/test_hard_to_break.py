@@ -24,6 +24,7 @@ from utnet.data.source import BadSample
 from utnet.data.tars import tar_streams
 from utnet.data.tars.tar_streams import members_of
 from utnet.errors import InputError, shown
+from utnet.evaluation.protocol import read_boxes
 from utnet.io import npz, safe_pickle
 from utnet.io.files import decode_rgb
 from utnet.io.files import read_yaml as read_labels_yaml
@@ -32,6 +33,8 @@ from utnet.io.npz import read_members, read_npz
 from utnet.io.safe_pickle import load_pickle, parse_pickle
 from utnet.model import UTNet
 from utnet.model.wilor import import_wilor
+from utnet.predict.given_landmarks import read_landmarks
+from utnet.predict.reading import read_predictions
 
 
 @pytest.fixture(autouse=True)
@@ -223,6 +226,27 @@ def test_a_picture_of_a_billion_pixels_is_not_unpacked():
     for data in (png, bytes(jpeg)):
         with pytest.raises(InputError, match=r"p: 30000 x 30000 px"):
             decode_rgb(data, where="p")
+    bmp = bytearray(cv2.imencode(".bmp", np.zeros((8, 8, 3), np.uint8))[1].tobytes())
+    bmp[18:26] = (30_000).to_bytes(4, "little") * 2
+    with pytest.raises(InputError, match="p: not an image"):
+        decode_rgb(bytes(bmp), where="p")
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["[" * 100_000, "{}", "[1]", '{"a": [1e999, 1, 2, 3], "hands": 5}', f'{{"a": [{10**400}, 1, 2, 3], "hands": [[]]}}']
+    + ['{"schema": "utnet-hands", "version": 2, "images": [3], "videos": []}', '{"hands": [{"landmarks_px": 7}]}'],
+)
+def test_json_beside_pictures_is_read_or_refused_in_a_line(text, tmp_path):
+    (tmp_path / "a.json").write_text(text)
+    for read in (lambda path: read_landmarks(path, (64, 48)), read_predictions, read_boxes):
+        said = ""
+        try:
+            read(tmp_path / "a.json")
+        except InputError as error:
+            said = str(error)
+        assert "\n" not in said
+        assert len(said) < 1000
 
 
 # ---------------------------------------------------------------------------------------------------- tars and shards

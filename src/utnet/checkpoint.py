@@ -30,7 +30,7 @@ from torch import Tensor
 
 import utnet
 from utnet.config import Config, from_tree, to_tree
-from utnet.errors import InputError
+from utnet.errors import BAD_TREE, InputError
 from utnet.hand import HandModel
 from utnet.hand.arrays import HandArrays
 from utnet.io.atomic import check_stand_in, fsync_path, write_json
@@ -110,23 +110,9 @@ def load_checkpoint(folder: str | Path, *, device: str = "cpu") -> tuple[UTNet, 
     Raises:
         InputError: the folder, one of its files or an entry is missing, damaged or from another version.
     """
-    folder = find_checkpoint(folder)
-    folder = recover_interrupted_save(folder.parent if folder.name == WEIGHTS else folder)
-    for name in (WEIGHTS, RUN):
-        if not (folder / name).is_file():
-            better = folder / "best" if (folder / "best" / name).is_file() else "RUN/best"
-            named = "".join(f" or {network}" for network in shipped_networks())
-            raise InputError(f"{folder / name}: no such file; give a checkpoint folder such as {better}{named}")
+    folder = _checkpoint_folder(folder)
     check_stand_in(folder / WEIGHTS)
-    try:
-        tree = json.loads((folder / RUN).read_text(encoding="utf-8"))["config"]
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise InputError(f"{folder / RUN}: not the run.json of a checkpoint ({type(error).__name__})") from error
-    try:
-        config = from_tree(Config, tree, where=str(folder / RUN))
-    except InputError as error:  # a number beyond its limits does not name the file
-        text = str(error)
-        raise InputError(text if text.startswith(str(folder)) else f"{folder / RUN}: {text}") from error
+    config = read_config(folder)
     state = _read_weights(folder / WEIGHTS)
     hand = _pop_hand(state, str(folder / WEIGHTS))
     try:
@@ -146,6 +132,32 @@ def load_checkpoint(folder: str | Path, *, device: str = "cpu") -> tuple[UTNet, 
         )
     model.load_state_dict(state)
     return model.to(device).eval(), config
+
+
+def read_config(folder: str | Path) -> Config:
+    """The config of a checkpoint's run, without its weights; arguments and errors as for `load_checkpoint`."""
+    path = _checkpoint_folder(folder) / RUN
+    try:
+        tree = json.loads(path.read_text(encoding="utf-8"))["config"]
+    except BAD_TREE as error:
+        raise InputError(f"{path}: not the run.json of a checkpoint ({type(error).__name__})") from error
+    try:
+        return from_tree(Config, tree, where=str(path))
+    except InputError as error:  # a number beyond its limits does not name the file
+        text = str(error)
+        raise InputError(text if text.startswith(str(path)) else f"{path}: {text}") from error
+
+
+def _checkpoint_folder(folder: str | Path) -> Path:
+    """The folder with both files of a checkpoint; InputError if one is missing."""
+    folder = find_checkpoint(folder)
+    folder = recover_interrupted_save(folder.parent if folder.name == WEIGHTS else folder)
+    for name in (WEIGHTS, RUN):
+        if not (folder / name).is_file():
+            better = folder / "best" if (folder / "best" / name).is_file() else "RUN/best"
+            named = "".join(f" or {network}" for network in shipped_networks())
+            raise InputError(f"{folder / name}: no such file; give a checkpoint folder such as {better}{named}")
+    return folder
 
 
 def _read_weights(path: Path) -> dict[str, Tensor]:

@@ -42,6 +42,10 @@ def worker_errors() -> Iterator[None]:
         raise
 
 
+BAD_TREE = (ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError, RecursionError)
+"""What plain code raises on JSON that is none, or a tree of another shape than it expects."""
+
+
 def first_line(error: BaseException) -> str:
     """Kind and first line of an exception that a library raised, for the message of an InputError."""
     text = next(iter(str(error).splitlines()), "")

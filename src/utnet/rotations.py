@@ -89,3 +89,15 @@ def matrix_to_axis_angle(R: Any) -> Any:
 
         return roma.rotmat_to_rotvec(torch.from_numpy(np.ascontiguousarray(R))).numpy()
     return roma.rotmat_to_rotvec(R)
+
+
+def quaternion_to_matrix(xyzw: np.ndarray) -> np.ndarray:
+    """(4,) x, y, z, w of any length above 0 -> (3, 3), numpy."""
+    x, y, z, w = np.asarray(xyzw, float) / np.linalg.norm(xyzw)
+    return np.array(
+        [
+            [1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w)],
+            [2 * (x * y + z * w), 1 - 2 * (x * x + z * z), 2 * (y * z - x * w)],
+            [2 * (x * z - y * w), 2 * (y * z + x * w), 1 - 2 * (x * x + y * y)],
+        ]
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -15,7 +16,7 @@ from support.mano_files import random_mano, write_mano
 from support.runs import rows
 from support.trees import dexycb_tree
 from utnet.checkpoint import load_checkpoint, save_checkpoint
-from utnet.config import Config, DataConfig, ModelConfig
+from utnet.config import Config, CropConfig, DataConfig, ModelConfig
 from utnet.data.shards.write_shards import write_shards
 from utnet.model import UTNet
 from utnet.synth import SyntheticHands
@@ -23,10 +24,11 @@ from utnet.synth.write_freihand import write_freihand
 from utnet.synth.write_ho3d import write_ho3d
 from utnet.synth.write_tars import write_tars
 from utnet.training.loop import train
+from utnet.training.starting_config import load_config
 
 FOLDER = Path(__file__).parents[2] / "config"
 NAMED = {"config", "dexycb_s0_rgbd", "dexycb_s0_rgb", "ho3d_v3_rgbd", "freihand_rgb", "wilor_mix", "mixture"}
-NAMED |= {"open_ti", "open_ti_real"}
+NAMED |= {"open_ti", "open_ti_real", "finetune"}
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +93,8 @@ def small(config: Config, root, mano: Path, folder: Path) -> Config:
     val = here(config.val)
     if config.data.name == "synth" and val is None:
         val = DataConfig(limit=4)
-    return replace(config, data=here(config.data), val=val, model=model, train=train)
+    replay = config.replay and replace(config.replay, limit=4)  # scored before and after
+    return replace(config, data=here(config.data), val=val, replay=replay, model=model, train=train)
 
 
 def test_the_named_runs_are_there():
@@ -120,3 +123,51 @@ def test_every_config_trains(name, roots, tmp_path):
         last, _ = load_checkpoint(tmp_path / "run" / "last")
         best = dict(model.named_parameters())
         assert any(not torch.equal(p, best[key]) for key, p in last.named_parameters())
+
+
+# ---------------------------------------------------------------------------------------------------- docs/reproduce.md
+
+PAGE = FOLDER.parent / "docs" / "reproduce.md"
+RECIPES = re.findall(r"^utnet train (.+)$", PAGE.read_text(encoding="utf-8"), re.M)
+
+
+def test_there_is_a_recipe_for_every_benchmark_at_both_sizes():
+    names = {line.split()[0] for line in RECIPES}
+    assert names == {"dexycb_s0_rgb", "dexycb_s0_rgbd", "ho3d_v3_rgbd", "freihand_rgb", "wilor_mix"}
+    assert len(RECIPES) == 2 * len(names)
+
+
+@pytest.mark.parametrize("line", RECIPES, ids=lambda line: re.search(r"--out runs/(\S+)", line)[1])
+def test_every_recipe_trains(line, roots, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    mano = write_mano(tmp_path / "MANO_RIGHT.pkl", random_mano())
+    of = Config(
+        model=ModelConfig(preset="h", size_px=64, dim=32, depth=1, num_heads=2), crop=CropConfig(recipe="wilor")
+    )
+    if "--from" in line:
+        save_checkpoint(tmp_path / "weights" / "wilor", UTNet(of.model), of)
+    name, *words = line.split()
+    start = words[words.index("--from") + 1] if "--from" in words else ""
+    changes = words[words.index("--set") + 1 :] if "--set" in words else []
+    read, _ = load_config(name, changes, init_from=start)
+    assert read.model.preset == ("h" if start else "s")
+    if start:
+        assert (read.crop.recipe, read.model.dim) == ("wilor", 32)
+        read = replace(read, model=replace(read.model, mano=""))
+    config = small(read, roots, mano, tmp_path)
+    config = replace(config, train=replace(config.train, steps=1))
+    result = train(config, tmp_path / "run", progress=False)
+    assert result["step"] == 1
+    assert result["metrics"]["num"] >= 1
+    assert ("rgbd" in result["metrics"]) == name.endswith("rgbd")
+
+
+@pytest.mark.long
+def test_preset_h_makes_a_step(tmp_path, roots):
+    """The network of the recipes as it is, 642 million parameters."""
+    config = Config.load("freihand_rgb")
+    model = ModelConfig(preset="h", size_px=256, checkpoint_blocks=True)
+    data = replace(config.data, root=roots("freihand"))
+    step = replace(config.train, steps=1, batch_size=1, num_workers=0, pictures=0, ema=0.0)
+    result = train(replace(config, model=model, data=data, train=step), tmp_path / "run", progress=False)
+    assert result["step"] == 1

@@ -337,6 +337,10 @@ def test_pictures_and_depth_that_are_damaged_are_named(tmp_path):
 def test_folders_and_options_that_are_wrong_are_named(tmp_path):
     with pytest.raises(InputError, match=r"hands\.jsonl: no such file"):
         open_source("custom", tmp_path)
+    (tmp_path / "hands.jsonl").mkdir()
+    with pytest.raises(InputError, match=r"hands\.jsonl: a folder"):
+        open_source("custom", tmp_path)
+    (tmp_path / "hands.jsonl").rmdir()
     (tmp_path / "hands.jsonl").write_text("\n\n")
     with pytest.raises(InputError, match="has no line"):
         open_source("custom", tmp_path)

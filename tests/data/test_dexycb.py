@@ -11,7 +11,7 @@ from scipy.spatial.transform import Rotation
 
 from support.laws import assert_labels_agree
 from support.mano_files import random_mano, write_mano
-from support.trees import NUM_DEXYCB, dexycb_tree
+from support.trees import NUM_DEXYCB, copy_of, dexycb_tree
 from utnet.config import CropConfig
 from utnet.conventions import MANO21_TO_OPENPOSE, MANO_PARENTS, SIDES
 from utnet.data import open_source
@@ -119,6 +119,29 @@ def test_frames_without_a_hand_count_and_are_left_out():
             # One moment a sequence here, so the official number is 8 times the sequence plus the camera.
             assert layouts.DEXYCB_SERIALS[official % 8] == sample.key.split("/")[2]
     assert any(source.official_index(len(source) - 1) != source.num_official - 1 for source in sources)
+
+
+def test_some_subjects_are_a_part_in_the_official_numbering(tmp_path):
+    whole = open_dexycb(split="test")
+    subjects = {layouts.DEXYCB_SUBJECTS.index(whole.sequence(i).split("/")[0]) + 1 for i in range(len(whole))}
+    chosen = sorted(subjects)[-1:]
+    part = open_dexycb(split="test", subjects=chosen)
+    names = {layouts.DEXYCB_SUBJECTS[number - 1] for number in chosen}
+    wanted = [i for i in range(len(whole)) if whole.sequence(i).split("/")[0] in names]
+    assert 0 < len(part) < len(whole)
+    assert [part.key(i) for i in range(len(part))] == [whole.key(i) for i in wanted]
+    assert [part.official_index(i) for i in range(len(part))] == [whole.official_index(i) for i in wanted]
+    root = copy_of(dexycb_tree(), tmp_path)  # without the folders of the others the numbering is not known
+    for folder in root.iterdir():
+        if folder.name in layouts.DEXYCB_SUBJECTS and folder.name not in names:
+            shutil.rmtree(folder)
+    alone = open_dexycb(root, split="test", subjects=chosen)
+    assert [alone.key(i) for i in range(len(alone))] == [part.key(i) for i in range(len(part))]
+    np.testing.assert_array_equal(alone[0].rgb, part[0].rgb)
+    with pytest.raises(InputError, match="numbering"):
+        alone.official_index(0)
+    with pytest.raises(InputError, match="no subject 1"):
+        open_dexycb(root, split="test", subjects=[1])
 
 
 def test_setup_s2_takes_its_own_cameras():

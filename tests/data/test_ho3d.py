@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import shutil
 from dataclasses import replace
 
 import cv2
@@ -405,6 +406,21 @@ def nan_joint(path):
     change_meta(path, handJoints3D=joints)
 
 
+def test_listed_frames_without_a_meta_file_are_not_annotated(tmp_path):
+    whole = open_source("ho3d", ho3d_tree())
+    root = copy_of(ho3d_tree(), tmp_path)
+    path = first(root / "train", "meta/*.pkl")
+    path.unlink()
+    source = open_source("ho3d", root)
+    assert [source.key(i) for i in range(len(source))] == [whole.key(i) for i in range(1, len(whole))]
+    assert source.official_index(0) == 1
+    assert source.counts["of these without a meta file"] == 1
+    shutil.rmtree(path.parent)  # a sequence that was not extracted is damage, not a gap in the annotation
+    source = open_source("ho3d", root)
+    with pytest.raises(InputError, match="cannot be read"):
+        source[0]
+
+
 DAMAGE = {
     "plain depth": ("train", "depth/*.png", tiny_png, r"red \+ 256"),
     "cut off depth": ("train", "depth/*.png", cut(9000), "truncated"),
@@ -412,7 +428,6 @@ DAMAGE = {
     "cut off picture": ("train", "rgb/*.jpg", cut(5000), "truncated"),
     "small picture": ("train", "rgb/*.jpg", lambda p: cv2.imwrite(str(p), np.zeros((9, 9, 3), np.uint8)), "9x9 pixels"),
     "missing picture": ("train", "rgb/*.jpg", lambda p: p.unlink(), "no such file"),
-    "missing meta": ("train", "meta/*.pkl", lambda p: p.unlink(), "cannot be read|no such file"),
     "cut off meta": ("train", "meta/*.pkl", cut(300), "truncated"),
     "empty meta": ("train", "meta/*.pkl", cut(0), "truncated"),
     "meta of a list": ("train", "meta/*.pkl", lambda p: p.write_bytes(pickle.dumps([1], 2)), "holds a list"),

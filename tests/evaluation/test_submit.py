@@ -52,6 +52,9 @@ def freihand_tree(tmp_path_factory):
     return root
 
 
+JOINTS = {"use_depth": False, "joints_only": True}
+
+
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory):
     folder = tmp_path_factory.mktemp("weights") / "best"
@@ -63,7 +66,7 @@ def weights(tmp_path_factory):
 def test_the_truth_is_ho3ds_truth(tmp_path):
     root = ho3d_tree()
     source = open_source("ho3d", root, split="evaluation")
-    written = write_submission(Truth(HandModel.open()), source, CONFIG, tmp_path / "pred.zip", use_depth=False)
+    written = write_submission(Truth(HandModel.open()), source, CONFIG, tmp_path / "pred.zip", **JOINTS)
     found = check_ho3d_submission(tmp_path / "pred.zip", num=len(source))
     truth = np.array(json.loads((root / layouts.HO3D_XYZ).read_text()))
     scores = official_scores(found.joints_m, truth, scale_joint=4)  # HO3D's own order
@@ -96,7 +99,7 @@ def test_a_mano_network_brings_its_mesh_and_the_benchmarks_tips(tmp_path):
 
 def test_the_truth_is_freihands_truth(tmp_path, freihand_tree):
     source = open_source("freihand", freihand_tree, split="evaluation")
-    write_submission(Truth(HandModel.open()), source, CONFIG, tmp_path / "pred.zip", use_depth=False)
+    write_submission(Truth(HandModel.open()), source, CONFIG, tmp_path / "pred.zip", **JOINTS)
     found = check_freihand_submission(tmp_path / "pred.zip", num=4)
     truth = np.array(json.loads((freihand_tree / layouts.freihand_json("evaluation", "xyz")).read_text()))
     assert official_scores(found.joints_m, truth)["joints/absolute"]["epe_mean_m"] * MM_PER_M < TOLERANCE_MM
@@ -145,28 +148,30 @@ def test_every_picture_is_wanted(tmp_path, damage):
         source = open_source("ho3d", root, split="evaluation", limit=len(source) - 1)
         message = f"1 of {source.num_official} pictures have no box or were left out"
     with pytest.raises(InputError, match=message):
-        write_submission(Truth(HandModel.open()), source, CONFIG, tmp_path / "pred.zip", use_depth=False)
+        write_submission(Truth(HandModel.open()), source, CONFIG, tmp_path / "pred.zip", **JOINTS)
     assert not (tmp_path / "pred.zip").exists()
 
 
 def test_what_is_no_official_split_is_refused(tmp_path):
-    options = {"use_depth": False}
     model = Truth(HandModel.open())
     with pytest.raises(InputError, match="only the split evaluation"):
-        write_submission(model, open_source("ho3d", ho3d_tree()), CONFIG, tmp_path / "x", **options)
+        write_submission(model, open_source("ho3d", ho3d_tree()), CONFIG, tmp_path / "x", **JOINTS)
     with pytest.raises(InputError, match="H2O3D"):
         write_submission(
-            model, open_source("ho3d", ho3d_tree("h2o3d"), split="evaluation"), CONFIG, tmp_path / "x", **options
+            model, open_source("ho3d", ho3d_tree("h2o3d"), split="evaluation"), CONFIG, tmp_path / "x", **JOINTS
         )
     for choice in ({"limit": 5}, {"sides": "left"}):
         part = open_source("dexycb", dexycb_tree(), split="train", **choice)
         with pytest.raises(InputError, match="frames with a hand"):
-            write_submission(model, part, CONFIG, tmp_path / "x", **options)
+            write_submission(model, part, CONFIG, tmp_path / "x", **JOINTS)
     assert not list(tmp_path.iterdir())
 
 
 def test_the_command_submits_and_says_how(tmp_path, weights, freihand_tree, capsys):
-    commands.submit(weights, "freihand", str(freihand_tree), tmp_path / "pred.zip")
+    with pytest.raises(InputError, match="zeros"):
+        commands.submit(weights, "freihand", str(freihand_tree), tmp_path / "pred.zip")
+    assert not list(tmp_path.iterdir())
+    commands.submit(weights, "freihand", str(freihand_tree), tmp_path / "pred.zip", joints_only=True)
     said = capsys.readouterr().out
     for words in ("4 hands", "boxes: ground-truth; joints: own 21; depth: without; flips: none", "checked", "3960"):
         assert words in said
@@ -182,6 +187,6 @@ def test_unlabelled_freihand_says_that_its_boxes_are_the_middle(tmp_path, freiha
     root = copy_of(freihand_tree, tmp_path)
     for name in ("xyz", "verts", "mano"):
         (root / layouts.freihand_json("evaluation", name)).unlink()
-    commands.submit(weights, "freihand", str(root), tmp_path / "pred.zip")
+    commands.submit(weights, "freihand", str(root), tmp_path / "pred.zip", joints_only=True)
     assert f"boxes: {MIDDLE}; " in capsys.readouterr().out
     assert len(check_freihand_submission(tmp_path / "pred.zip", num=4).joints_m) == 4

@@ -155,7 +155,7 @@ def test_expectations_of_another_number_or_without_numbers_are_refused(fitter):
     with pytest.raises(ValueError, match=r"expected\.global_orient"):
         fitter(px[:2], xyz[:2], K_px[:2], expected=params)
     params.betas[0, 0] = np.nan
-    with pytest.raises(ValueError, match=r"start\.betas holds NaN"):
+    with pytest.raises(ValueError, match=r"start\.betas contains NaN"):
         fitter(px, xyz, K_px, start=params)
 
 

@@ -25,7 +25,7 @@ from utnet.config import Config, DataConfig, LossConfig, ModelConfig, TrainConfi
 from utnet.data import workers
 from utnet.data.shards import write_shards
 from utnet.errors import InputError, WorkerError, worker_errors
-from utnet.io.atomic import atomic_dir, atomic_file, atomic_write, output_folder
+from utnet.io.atomic import atomic_dir, atomic_file, atomic_files, atomic_write, output_folder
 from utnet.synth.source import SyntheticHands
 from utnet.training import loop
 from utnet.training.loop import train
@@ -242,14 +242,19 @@ def test_a_full_disk_is_named_and_last_stays(finished, tmp_path, monkeypatch, ca
 
 
 def test_a_full_disk_names_the_file_whoever_writes(tmp_path):
-    def fail():
+    def fail(there: Path):
+        if there.is_dir():
+            (there / "first.json").write_text("whole")
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    for enter, name in ((atomic_file, "a.json"), (atomic_dir, "tree")):
-        with pytest.raises(OSError, match="No space left") as caught, enter(tmp_path / name):
-            fail()
+    for enter, name in ((atomic_file, "a.json"), (atomic_dir, "tree"), (atomic_files, "scores")):
+        with pytest.raises(OSError, match="No space left") as caught, enter(tmp_path / name) as there:
+            fail(there)
         assert caught.value.filename == str(tmp_path / name)
     assert not list(tmp_path.iterdir())
+    with atomic_files(tmp_path / "scores") as there:
+        (there / "first.json").write_text("whole")
+    assert [path.name for path in (tmp_path / "scores").iterdir()] == ["first.json"]
 
 
 # ------------------------------------------------------------------------------------------------- what is resumed from

@@ -210,7 +210,8 @@ def test_speed_is_that_of_learning(tmp_path, monkeypatch):
         clock.now += 100.0
         return evaluate(*args, **options)
 
-    monkeypatch.setattr("utnet.training.loop.time", SimpleNamespace(monotonic=lambda: clock.now))
+    for module in ("loop", "step"):
+        monkeypatch.setattr(f"utnet.training.{module}.time", SimpleNamespace(monotonic=lambda: clock.now))
     monkeypatch.setattr("utnet.training.loop.evaluate", validates)
     config = with_train(SMALL, steps=4, log_every=2, eval_every=1, pictures=0)
     result = train(config, tmp_path / "run", loss_function=learns, progress=False)

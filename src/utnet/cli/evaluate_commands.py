@@ -16,9 +16,16 @@ if TYPE_CHECKING:
     from utnet.distributed import ProcessInfo
     from utnet.evaluation.protocol import Protocol
     from utnet.evaluation.rows import Row
+    from utnet.evaluation.saved_scores import SavedRun
     from utnet.model import UTNet
 
-_TEST_SPLITS = {"dexycb": "test", "ho3d": "evaluation", "freihand": "evaluation", "custom": "test"}
+_TEST_SPLITS = {
+    "dexycb": ["test"],
+    "ho3d": ["evaluation"],
+    "freihand": ["evaluation"],
+    "custom": ["test", "val", "train"],
+}
+"""Splits to score on; the first that has hands is taken."""
 
 
 def evaluate(
@@ -27,6 +34,7 @@ def evaluate(
     root: Root = "",
     split: Name = None,
     setup: Literal["s0", "s1", "s2", "s3"] = "s0",
+    subjects: tuple[int, ...] = (),
     limit: Number = None,
     json: File = None,
     out: Folder = None,
@@ -44,8 +52,10 @@ def evaluate(
         checkpoint: a folder such as RUN/best, or the name of a shipped network such as ti.
         data: what to score on; "synth": held-out synthetic hands.
         root: the data set's folder; every data set but synth needs it.
-        split: test for DexYCB and custom, evaluation for HO3D (or H2O3D) and FreiHAND, unless another is named.
+        split: default: test for DexYCB, evaluation for HO3D (or H2O3D) and FreiHAND; for custom test, or if no line has
+            it val, or train.
         setup: DexYCB's.
+        subjects: DexYCB's, 1 to 10 (default: all of the split); such scores compare with no published ones.
         limit: at most this many samples, evenly spaced (default: all).
         json: also write the means there.
         out: a folder for report.html, scores.json, scores.npz and per_sample.csv (`utnet compare` reads it).
@@ -66,9 +76,10 @@ def evaluate(
     with process_group() as world:
         model, config = load_checkpoint(checkpoint, device=str(process_device(pick_device("auto"), world)))
         with world.main_process_first():
-            options = {"root": root, "split": split, "setup": setup, "limit": limit, "mano": mano}
-            source, note = _open(data, config, model.hand.name, allow_missing, **options)
-            notes = [text for text in (note, training_note(config, source) if world.is_main else "") if text]
+            options = {"root": root, "split": split, "setup": setup, "limit": limit, "mano": mano, "subjects": subjects}
+            source, notes = _open(data, config, model.hand.name, allow_missing, **options)
+            trained_on = training_note(config, source) if world.is_main else ""
+            notes += [trained_on] if trained_on else []
         protocols, detected = _protocols(source, boxes, joints, depth, allow_missing)
         scored = _Scored(checkpoint, model, config, source, detected, notes)
         _score(scored, protocols, world=world, json=json, out=out, allow_missing=allow_missing)
@@ -76,15 +87,17 @@ def evaluate(
 
 def compare(
     run_a: Annotated[Path, tyro.conf.arg(metavar="RUN_A"), tyro.conf.Positional],
-    run_b: Annotated[Path, tyro.conf.arg(metavar="RUN_B"), tyro.conf.Positional],
+    run_b: Annotated[Path | None, tyro.conf.arg(metavar="[RUN_B]", help_behavior_hint=""), tyro.conf.Positional] = None,
+    published: bool = False,
     rows: Annotated[tuple[int, int] | None, tyro.conf.arg(metavar="A B", help_behavior_hint="")] = None,
     json: File = None,
 ) -> None:
-    """Says which of two scored runs is better: paired differences of the same samples, with intervals.
+    """Compares two scored runs by paired differences of the same samples, with intervals; or one with published scores.
 
     Args:
         run_a: a folder that `utnet eval CKPT --out FOLDER` wrote.
         run_b: another, on the same samples.
+        published: instead of run_b: the scores of papers on this data set, with their protocols and sources.
         rows: a row of each, counted from 0 (default: every protocol that both have).
         json: also write the numbers there.
     """
@@ -93,11 +106,33 @@ def compare(
     from utnet.io.atomic import write_json
 
     _writable(json)
+    if published == (run_b is not None):
+        raise InputError(f"{run_a}: compare it with another run, or with published scores (--published)")
+    if run_b is None:
+        _compare_published(load_run(run_a), json)
+        return
     result = compare_runs(load_run(run_a), load_run(run_b), pairs=None if rows is None else [rows])
     for line in compare_lines(result):
         print(line)
     if json:
         write_json(json, result)
+
+
+def _compare_published(run: SavedRun, path: Path | None) -> None:
+    from utnet.evaluation.published import comparison_lines, dataset_of, published_rows
+    from utnet.io.atomic import write_json
+
+    data = run.about["data"]
+    dataset = dataset_of(data)
+    if not published_rows(dataset):
+        raise InputError(
+            f"{run.folder}: no published scores of {data['name']} {data.get('split', '')} ({data.get('num')} hands) "
+            "are known; there are some of FreiHAND's and HO3D's whole evaluation split and DexYCB's test"
+        )
+    for line in comparison_lines(run.about["rows"], dataset):
+        print(line)
+    if path:
+        write_json(path, {"dataset": dataset, "run": run.about["rows"], "published": published_rows(dataset)})
 
 
 def submit(
@@ -108,6 +143,7 @@ def submit(
     setup: Literal["s0", "s1", "s2", "s3"] = "s0",
     split: Name = None,
     depth: Literal["auto", "with", "without"] = "auto",
+    joints_only: bool = False,
 ) -> None:
     """Writes the file that a benchmark scores, and checks it as its server would.
 
@@ -119,6 +155,7 @@ def submit(
         setup: DexYCB's s0, s1, s2 or s3.
         split: DexYCB's val or test (default: test); the others' is evaluation.
         depth: use the depth images (auto: where the data set has them).
+        joints_only: HO3D and FreiHAND: write zeros for vertices if the network's hand is not MANO's.
     """
     from utnet.checkpoint import load_checkpoint, pick_device
     from utnet.data import open_source
@@ -130,7 +167,7 @@ def submit(
         if world.size > 1:
             raise InputError("submit writes one file from one process; start it without torchrun")
     model, config = load_checkpoint(checkpoint, device=str(pick_device("auto")))
-    options: dict[str, Any] = {"split": split or _TEST_SPLITS[data]}
+    options: dict[str, Any] = {"split": split or _TEST_SPLITS[data][0]}
     if data == "dexycb":
         options["setup"] = setup
     has_depth = data != "freihand"
@@ -140,7 +177,7 @@ def submit(
     if has_depth:
         options["with_depth"] = use_depth
     source = open_source(data, root, **options)
-    written = write_submission(model, source, config, out, use_depth=use_depth, progress=True)
+    written = write_submission(model, source, config, out, use_depth=use_depth, joints_only=joints_only, progress=True)
     print(f"{written.path}: {written.num} hands ({written.protocol.label})")
     for line in written.lines:
         print(line)
@@ -149,22 +186,33 @@ def submit(
 # ----------------------------------------------------------------------------------------------------------- the parts
 
 
-def _open(data: str, config: Any, hand: str, allow_missing: bool, **options: Any) -> tuple[Any, str]:
-    """The source, with vertices where they are labelled for this kind of hand, and why without them otherwise."""
+def _open(data: str, config: Any, hand: str, allow_missing: bool, **options: Any) -> tuple[Any, list[str]]:
+    """The source, with vertices where they are labelled for this kind of hand, and notes: the split, if it is not the
+    first of `_TEST_SPLITS`, and why there are no vertices."""
     from utnet.config import DataConfig
     from utnet.data import open_source, reader_options
+    from utnet.data.source import NoSuchHands
     from utnet.data.sources import open_data
 
-    options["split"] = options["split"] or _TEST_SPLITS.get(data, "")
-    source = open_data(DataConfig(name=data, **options), config, train=False)
-    known = () if data == "synth" else reader_options(data)
+    named, known = bool(options["split"]), () if data == "synth" else reader_options(data)
+    splits = [options["split"]] if named else _TEST_SPLITS.get(data, [""])
+    for split in splits:
+        options["split"] = split
+        try:
+            source = open_data(DataConfig(name=data, **options), config, train=False)
+            break
+        except NoSuchHands:
+            if split == splits[-1]:
+                raise
+    lacking = splits[: splits.index(split)]
+    notes = [f"scored on the split {split}; there is no {' or '.join(lacking)}"] if lacking else []
     if "with_vertices" not in known or _first(source, allow_missing).hand_model != hand:
-        return source, ""
+        return source, notes
     given = {key: value for key, value in options.items() if key in known and value != ""}
     try:
-        return open_source(data, options["root"], with_vertices=True, **given), ""
+        return open_source(data, options["root"], with_vertices=True, **given), notes
     except InputError as error:
-        return source, f"without labelled meshes: {error}"
+        return source, [*notes, f"without labelled meshes: {error}"]
 
 
 def _check_root(data: str, root: str) -> None:
@@ -244,7 +292,7 @@ def _score(
     from utnet.evaluation.summary import summarise
     from utnet.evaluation.tables import score_lines
     from utnet.evaluation.validation import constant_hand
-    from utnet.io.atomic import write_json
+    from utnet.io.atomic import atomic_files, write_json
 
     run = score_source(
         scored.model,
@@ -268,7 +316,6 @@ def _score(
         write_json(json, _means(run.rows, constant))
     if out is None:
         return
-    out.mkdir(parents=True, exist_ok=True)
     source = scored.source
     about = {
         **run_info(),
@@ -279,8 +326,9 @@ def _score(
     }
     from utnet.evaluation.saved_scores import save_run
 
-    save_run(out, run.rows, summaries, about)
-    _write_page(scored, out, rows=run.rows, summaries=summaries, about=about)
+    with atomic_files(out) as folder:
+        save_run(folder, run.rows, summaries, about)
+        _write_page(scored, folder, rows=run.rows, summaries=summaries, about=about)
     print(f"open {out / 'report.html'}")
 
 
@@ -295,6 +343,7 @@ def _means(rows: list, constant: dict[str, float]) -> dict[str, Any]:
 
 
 def _write_page(scored: _Scored, out: Path, *, rows: list[Row], summaries: list[dict], about: dict[str, Any]) -> None:
+    from utnet.evaluation.published import dataset_of
     from utnet.evaluation.saved_scores import CSV, JSON, NPZ
     from utnet.evaluation.scores_page import write_scores_page
     from utnet.evaluation.sheet import case_sheet, pick_cases
@@ -325,6 +374,7 @@ def _write_page(scored: _Scored, out: Path, *, rows: list[Row], summaries: list[
         constant=about["constant"],
         sheets=sheets,
         links=(JSON, NPZ, CSV),
+        dataset=dataset_of(data),
     )
 
 

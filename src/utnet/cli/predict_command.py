@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -15,6 +16,7 @@ from utnet.predict.formats import FormatName
 from utnet.predict.methods.resolve import Method, resolve_method
 
 if TYPE_CHECKING:
+    from utnet.io.recordings import Camera
     from utnet.predict.hand import Hand
     from utnet.predict.inputs import Input
     from utnet.predict.request import Request
@@ -47,9 +49,14 @@ def predict(
     method: Method = "auto",
     device: str = "auto",
     mano: Annotated[Path | None, _left_out("FOLDER")] = None,
-    K: Annotated[str | None, _left_out("FX,FY,CX,CY")] = None,
+    K: Annotated[str | None, _left_out("FX,FY,CX,CY|FILE")] = None,
     depth: Annotated[str | None, _left_out("FILE|FOLDER|GLOB")] = None,
-    depth_scale: float = 0.001,
+    depth_scale: Annotated[float | None, _left_out("METRES")] = None,
+    sequence: Flag = False,
+    fps: float = 30.0,
+    tolerance: float = 0.02,
+    confidence: Annotated[int | None, _left_out("LEVEL")] = None,
+    show_depth: Flag = False,
     box: Annotated[tuple[str, ...], tyro.conf.UseAppendAction, _left_out("X0,Y0,X1,Y1")] = (),
     side: Annotated[tuple[Literal["right", "left"], ...], tyro.conf.UseAppendAction, _left_out("right|left")] = (),
     landmarks: Annotated[Path | None, _left_out("FILE")] = None,
@@ -77,11 +84,16 @@ def predict(
             ships (fit where none does).
         device: of the network: auto, cpu, cuda, ...
         mano: folder of your MANO_RIGHT.pkl, to fit MANO instead of the open hand (default: UTNET_MANO_DIR).
-        K: intrinsics in pixels of the upright pictures; videos have square pixels (default: from EXIF, else f = the
-            longer side, centred).
-        depth: depth images aligned to the pictures: one file, or a folder or glob of files with the pictures' names or
-            numbers. 16-bit PNG or TIFF, or .npy in metres.
-        depth_scale: metres a step of 16-bit depth (0.001: millimetres).
+        K: intrinsics in pixels of the upright pictures, or a file with them: camera_info (YAML, JSON), RealSense's,
+            Open3D's or COLMAP's (default: from the recording or EXIF, else f = the longer side, centred).
+        depth: depth images with the view of the pictures: one file, or a folder or glob of files with the pictures'
+            names or numbers (PNG, TIFF, EXR, .npy, .npz); for a video, a depth video or a folder.
+        depth_scale: metres a unit of every depth image (default: integers are millimetres, floats metres).
+        sequence: folders are recordings: their pictures are frames, in which hands are followed.
+        fps: frames a second of a recording's pictures without times.
+        tolerance: seconds that colour and depth of a recording may be apart.
+        confidence: least confidence of a recording's depth (default: 1 of ARKit's 0, 1, 2).
+        show_depth: draw depth beside colour in the overlay of a recording.
         box: tight box of each hand of one picture in pixels, instead of the detector's: --box A --box B, or --box A B
             (write --box=-5,... where it begins with a minus).
         side: which hand is in each box, in the same order (default: the detector says).
@@ -96,10 +108,13 @@ def predict(
         seconds: stop a video or camera after this long.
         jobs: pictures worked on at once.
     """
+    from utnet.io.recordings import Options
     from utnet.predict.inputs import DepthFiles, check_out, find_inputs, passed_over
     from utnet.predict.overwrite import previous_files
 
-    found = find_inputs(inputs)
+    found = find_inputs(inputs, sequence=sequence)
+    lens = None if K is None else _camera(K)
+    found = _as_recordings(found, depth=depth, lens=lens)
     _check(found, jobs=jobs, seconds=seconds, depth=depth, depth_scale=depth_scale, box=box, side=side)
     if landmarks is not None and (len(found) != 1 or found[0].kind != "picture"):
         raise InputError(f"--landmarks is of one picture, and there are {len(found)} inputs; give that picture alone")
@@ -110,11 +125,13 @@ def predict(
     from utnet.predict.request import Request
     from utnet.predict.run import run
 
+    recordings = any(item.kind == "recording" for item in found)
     request = Request(
         out=out,
         overwrite=overwrite,
-        K_px=None if K is None else _camera(K),
-        depth=None if depth is None else DepthFiles(depth, len(found)),
+        K_px=None if lens is None else lens.K_px,
+        lens=lens,
+        depth=None if depth is None or recordings else DepthFiles(depth, len(found)),
         depth_scale=depth_scale,
         boxes=[_floats("--box", text, 4) for text in box] or None,
         sides=side or None,
@@ -127,6 +144,8 @@ def predict(
         raw=raw,
         seconds=seconds,
         jobs=jobs,
+        recording=Options(depth=depth, fps=fps, tolerance_s=tolerance, least_confidence=confidence),
+        show_depth=show_depth,
     )
     for line in [*passed_over(inputs, with_depth=depth is not None), *camera_doubts(found, request.K_px)]:
         print(f"utnet: {line}", file=sys.stderr)
@@ -153,20 +172,23 @@ def _check(
     jobs: int,
     seconds: float | None,
     depth: str | None,
-    depth_scale: float,
+    depth_scale: float | None,
     box: Sequence[str],
     side: Sequence[str],
 ) -> None:
     """InputError for options that do not go with the inputs or with each other."""
     videos = [item for item in found if item.kind != "picture"]
+    recordings = [item for item in found if item.kind == "recording"]
     if jobs < 1:
         raise InputError(f"--jobs is {jobs}; expected at least 1")
     if seconds is not None and not seconds > 0:
         raise InputError(f"--seconds is {seconds}; expected more than 0")
-    if not depth_scale > 0:
-        raise InputError(f"--depth-scale is {depth_scale}; expected metres a step, such as 0.001 for millimetres")
-    if depth is not None and videos:
-        raise InputError(f"--depth goes with pictures, and {videos[0].source} is none; give its frames as pictures")
+    if depth_scale is not None and not depth_scale > 0:
+        raise InputError(f"--depth-scale is {depth_scale}; expected metres a unit, such as 0.001 for millimetres")
+    if depth is not None and len(recordings) < len(videos):
+        raise InputError(f"--depth goes with pictures and video files, and {videos[0].label} is none")
+    if depth is not None and recordings and len(found) > 1:
+        raise InputError(f"--depth is of one recording, and there are {len(found)} inputs; give one at a time")
     if box and (len(found) != 1 or videos):
         raise InputError(f"--box is of one picture, and there are {len(found)} inputs; leave it out to detect hands")
     if side and not box:
@@ -240,10 +262,18 @@ def _count(number: int, what: str) -> str:
     return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
-def _camera(text: str):
-    from utnet.geometry import intrinsics
+def _camera(text: str) -> Camera:
+    from utnet.io.recordings.cameras import Camera, pinhole, read_camera
 
-    return intrinsics(*_floats("--K", text, 4))
+    if Path(text).suffix and Path(text).is_file():
+        return read_camera(text)
+    return Camera(pinhole(*_floats("--K", text, 4)))
+
+
+def _as_recordings(found: Sequence[Input], *, depth: str | None, lens: Camera | None) -> list[Input]:
+    """Videos with depth of their own, or of a lens whose distortion is known, are read as recordings."""
+    special = depth is not None or (lens is not None and lens.is_distorted)
+    return [replace(item, kind="recording") if special and item.kind == "video" else item for item in found]
 
 
 def _floats(option: str, text: str, num: int) -> list[float]:

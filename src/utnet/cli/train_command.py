@@ -18,6 +18,7 @@ def train(
         Path | None, tyro.conf.arg(metavar="[CONFIG]", help_behavior_hint=""), tyro.conf.Positional
     ] = None,
     out: Folder = None,
+    from_: Annotated[str, tyro.conf.arg(name="from", metavar="NETWORK", help_behavior_hint="")] = "",
     set: Changes = (),
     resume: Annotated[Path | None, tyro.conf.arg(metavar="RUN", help_behavior_hint="")] = None,
 ) -> None:
@@ -26,27 +27,41 @@ def train(
     Args:
         config: a YAML file, or the name of a bundled config such as dexycb_s0_rgbd (default: config).
         out: a new folder (default: runs/ and the config's name).
+        from_: the network to start from: a bundled one such as ti, or a checkpoint folder. Settings that the config
+            leaves open are the network's (train.init_from in a config or --set does the same).
         set: changed knobs, such as train.lr=1e-4.
         resume: a run's folder to go on with, by the config that it holds.
     """
     from utnet.config import Config, override
     from utnet.signals import TrainingInterrupted
     from utnet.training.loop import train as run
+    from utnet.training.starting_config import load_config
 
-    if resume and (config or out):
-        raise InputError(f"--resume {resume} goes on in that folder by its own config; leave out {config or '--out'}")
+    if resume and (config or out or from_):
+        given = config or ("--out" if out else "--from")
+        raise InputError(f"--resume {resume} goes on in that folder by its own config; leave out {given}")
     config = config or (resume / "config.yaml" if resume else Path("config"))
     folder = resume or out or Path("runs") / config.stem
     if resume and not config.is_file():
         raise InputError(f"{config}: no such file; give --resume the folder of a run")
+    lines: list[str] = []
+    if resume:
+        settings = override(Config.load(config), set)
+    else:
+        settings, lines = load_config(config, set, init_from=from_)
+    is_main = os.environ.get("RANK", "0") == "0"
+    for line in lines if is_main else ():
+        print(line)
     try:
-        result = run(override(Config.load(config), set), folder, resume=resume is not None)
+        result = run(settings, folder, resume=resume is not None)
     except TrainingInterrupted as stop:
         print(f"utnet: {stop}", file=sys.stderr)
         sys.exit(stop.exit_code)
-    if os.environ.get("RANK", "0") == "0":
+    if is_main:
         print(f"{folder / 'best'} of {result['step']} steps, on validation:")
         _print_scores(result["best"])
+        if "before_after" in result:
+            _print_before_after(result["before_after"])
 
 
 def _print_scores(scores: dict) -> None:
@@ -61,3 +76,17 @@ def _print_scores(scores: dict) -> None:
             row = scores[key]
             name += "" if row.get("num", num) == num else f" ({row['num']} with depth)"
             print(f"{name:22s}{row['mpjpe_mm']:12.1f}{row['pa_mpjpe_mm']:15.1f}{row['auc']:7.3f}")
+
+
+def _print_before_after(rows: list[dict]) -> None:
+    """MPJPE and PA-MPJPE of the network that training started from, and of best/."""
+    print(f"{'before -> after':40s}{'MPJPE [mm]':>18s}{'PA-MPJPE [mm]':>18s}")
+    for row in rows:
+        for key, name in (("rgb", "RGB"), ("rgbd", "RGB-D")):
+            if key in row["after"]:
+                before, after = row["before"].get(key), row["after"][key]
+                cells = [
+                    (f"{before[metric]:.1f} -> " if before else "") + f"{after[metric]:.1f}"
+                    for metric in ("mpjpe_mm", "pa_mpjpe_mm")
+                ]
+                print(f"{row['data'] + ', ' + name:40s}{cells[0]:>18s}{cells[1]:>18s}")

@@ -13,7 +13,8 @@ from typing import TypeVar
 
 import yaml
 
-from utnet.errors import InputError, shown
+from utnet.errors import InputError, first_line, shown
+from utnet.io.safe_yaml import MAX_BYTES, parse_yaml
 
 Section = TypeVar("Section")
 
@@ -59,68 +60,16 @@ def read_yaml(path: str | Path) -> object:
     """
     path = find_config(path)
     try:
-        if path.stat().st_size > _MAX_BYTES:
-            raise InputError(f"{path}: {path.stat().st_size} bytes is too large for a config file")
-        tree = parse_yaml(path.read_text(encoding="utf-8"), where=str(path))
+        with path.open("rb") as file:
+            tree = parse_yaml(file.read(MAX_BYTES + 1).decode(), where=str(path))
     except (UnicodeDecodeError, OSError) as error:
-        raise InputError(f"{path}: not a YAML file: {str(error).splitlines()[0]}") from error
+        raise InputError(f"{path}: not a YAML file: {first_line(error)}") from error
     return {} if tree is None else tree
-
-
-def parse_yaml(text: str, *, where: str, what: str = "not a YAML file") -> object:
-    """What YAML text holds; InputError, beginning with `where`, for anything but a small tree of plain values."""
-    loader = _Loader(text)
-    try:
-        node = loader.get_single_node()
-        if node is None:
-            return None
-        if _num_values(node, {}) > _MAX_VALUES:
-            raise InputError(f"{where}: holds more than {_MAX_VALUES} values, aliases counted where they are used")
-        return loader.construct_document(node)
-    except InputError:
-        raise
-    except Exception as error:  # a tag on the wrong value (!!int foo), a date that is none, deep nesting: all sorts
-        detail = next(iter(str(error).splitlines()), "") or type(error).__name__
-        raise InputError(f"{where}: {what}: {detail[:_MAX_DETAIL]}") from error
-    finally:
-        loader.dispose()
-
-
-def _num_values(node: yaml.Node, seen: dict[int, int]) -> int:
-    """Scalars and collections below a node, those of an alias each time; capped where one is too many."""
-    if isinstance(node, yaml.ScalarNode):
-        return 1
-    if id(node) in seen:
-        if not seen[id(node)]:
-            raise yaml.YAMLError("a value that contains itself")
-        return seen[id(node)]
-    seen[id(node)] = 0
-    pairs = isinstance(node, yaml.MappingNode)
-    parts = [part for pair in node.value for part in pair] if pairs else node.value
-    seen[id(node)] = num = min(1 + sum(_num_values(part, seen) for part in parts), _MAX_VALUES + 1)
-    return num
 
 
 def to_yaml(config) -> str:
     """Every knob of a config dataclass, defaults included."""
     return yaml.safe_dump(to_tree(config), sort_keys=False)
-
-
-_MAX_BYTES, _MAX_VALUES, _MAX_DETAIL = 2**18, 20_000, 200
-"""Of a config file (the largest here has 5 kB and 150 values), and of what a message quotes."""
-
-
-class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
-    """Safe YAML in which a key that stands twice is an error, not the last one's victory."""
-
-    def construct_mapping(self, node, deep=False):
-        seen = set()
-        for key, _ in node.value if isinstance(node, yaml.MappingNode) else ():
-            if isinstance(key, yaml.ScalarNode):
-                if key.value in seen:
-                    raise yaml.YAMLError(f"the key {shown(key.value)} stands twice in one mapping")
-                seen.add(key.value)
-        return super().construct_mapping(node, deep)
 
 
 def require(name: str, ok: bool, value, expected: str) -> None:
@@ -185,7 +134,7 @@ def from_tree(cls: type, tree: object, *, where: str = "config"):
     known = [f.name for f in fields(cls)]
     for key in tree:
         if key not in known:
-            near = difflib.get_close_matches(str(key)[:_MAX_DETAIL], known, n=1, cutoff=0.4)
+            near = difflib.get_close_matches(str(key)[:80], known, n=1, cutoff=0.4)
             hint = f"; did you mean {near[0]!r}?" if near else f"; known keys: {', '.join(known)}"
             raise InputError(f"{where}: unknown key {shown(key)}{hint}")
     complete = getattr(cls, "completed_tree", None)

@@ -200,6 +200,8 @@ class DataConfig:
     split: str = "train"
     setup: str = "s0"
     """DexYCB's split: s0, s1, s2 or s3."""
+    subjects: tuple[int, ...] = ()
+    """DexYCB's subjects, 1 to 10; empty: all of the split."""
     limit: int | None = None
     """At most this many samples, evenly spaced over the split."""
     sides: str = "both"
@@ -310,6 +312,9 @@ class Config:
     data: DataConfig = field(default_factory=DataConfig)
     val: DataConfig | None = None
     """Null: what belongs to the training data (`config.validation`); without a name: that, with these keys."""
+    replay: DataConfig | None = None
+    """Data mixed into the training data, so that fine-tuning keeps what the network could (rehearsal). Its `weight` is
+    relative to `data.weight`; scores on it, before and after, are in run.json."""
     crop: CropConfig = field(default_factory=CropConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     prompts: PromptConfig = field(default_factory=PromptConfig)

@@ -13,8 +13,9 @@ if TYPE_CHECKING:
 HELD_OUT_SPLIT = ("ho3d", "freihand", "custom")
 """Data sets without an official validation split: `train_fit` and `val` part their training data by recording."""
 
-_OWN = {("dexycb", "train"), *((name, "train_fit") for name in HELD_OUT_SPLIT)}
-"""Training splits beside which `val` is the validation split."""
+_OWN = {("dexycb", "train"), ("custom", "train"), *((name, "train_fit") for name in HELD_OUT_SPLIT)}
+"""Training splits beside which `val` is the validation split. Own data whose lines name no `val` have only train_fit;
+`data.sources.open_validation` reports that."""
 
 _NAME_ONE = "name one: --set val.name=dexycb val.root=FOLDER val.split=val, or a val section like that in the config"
 

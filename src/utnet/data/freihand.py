@@ -12,7 +12,7 @@ import torch
 
 from utnet.data.cache import cached_arrays
 from utnet.data.source import evenly_spaced, ground_truth_box
-from utnet.errors import InputError
+from utnet.errors import BAD_TREE, InputError, shown
 from utnet.hand import HandModel
 from utnet.hand.mano import mano_file
 from utnet.io import layouts
@@ -334,8 +334,8 @@ def _model_of(root: Path) -> str:
         return "mano"
     try:
         said = json.loads(read_bytes(path))[layouts.HAND_MODEL_KEY]
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+    except BAD_TREE as error:
         raise InputError(f'{path}: expected {{"hand_model": "open"}}; write the tree again') from error
     if said not in ("open", "mano"):
-        raise InputError(f"{path}: hand_model is {said!r}, expected open or mano")
+        raise InputError(f"{path}: hand_model is {shown(said)}, expected open or mano")
     return said

@@ -14,6 +14,11 @@ import numpy as np
 from utnet.errors import InputError, as_input_error
 from utnet.types import Sample
 
+
+class NoSuchHands(InputError):
+    """A split of a data set that is there has no hand, or none of the wanted side."""
+
+
 DEPTH_FACTOR = 4.0
 """Depth at the joints this many times nearer or farther than the labels is another unit, not an occluder."""
 

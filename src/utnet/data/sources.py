@@ -65,6 +65,18 @@ def open_data(data: DataConfig, config: Config, *, train: bool) -> Any:
     return open_source(data.name, data.root, **{key: value for key, value in chosen.items() if value != ""})
 
 
+def open_training(config: Config) -> Any:
+    """The source that a run trains on: `config.data`, mixed with `config.replay`; errors as of `open_data`."""
+    if config.replay is None:
+        return open_data(config.data, config, train=True)
+    parts = []
+    for data in (config.data, config.replay):
+        members = data.mixture or (data,)
+        share = data.weight / sum(part.weight for part in members)
+        parts += [(open_data(part, config, train=True), share * part.weight) for part in members]
+    return Mixture(parts)
+
+
 def fingerprint(source: Any) -> dict:
     """What tells one split from another: name, size and a hash of up to 1,000 of its keys.
 
@@ -87,7 +99,8 @@ def open_validation(config: Config) -> Source:
         InputError: training data whose validation split cannot be told, or would be trained on.
     """
     data, val = config.data, config.val or own_validation(config.data)
-    for part in data.mixture or (data,):
+    replayed = () if config.replay is None else config.replay.mixture or (config.replay,)
+    for part in (*(data.mixture or (data,)), *replayed):
         if part.name == val.name and Path(part.root).resolve() == Path(val.root).resolve() and part.name in _DISJOINT:
             _refuse_overlap(part, val)
     source = open_data(val, config, train=False)
@@ -96,6 +109,19 @@ def open_validation(config: Config) -> Source:
             f"{val.name} cannot be validated on: it is only read in passing; name a data set in files, or shards"
         )
     return source
+
+
+def moved_data(config: Config) -> list[str]:
+    """Keys of a config that name folders which do not exist, as "data.root=FOLDER"."""
+    named = {"data": config.data, "val": config.val, "replay": config.replay}
+    parts = {
+        f"{name}.mixture[{i}]" if data.mixture else name: part
+        for name, data in named.items()
+        if data is not None
+        for i, part in enumerate(data.mixture or (data,))
+    }
+    local = {key: part.root for key, part in parts.items() if part.name != "tars" and part.root}
+    return [f"{key}.root={root}" for key, root in local.items() if not Path(root).exists()]
 
 
 def _refuse_overlap(train: DataConfig, val: DataConfig) -> None:
@@ -171,12 +197,14 @@ def check_apart(train: Any, validation: Source) -> None:
 def training_note(config: Config, source: Source) -> str:
     """What has to be said of scores on `source`: that the network of the run `config` was trained on these samples, or
     that nobody can tell; "" where it was not."""
+    if isinstance(source, SyntheticHands):
+        return ""  # of a seed that no training uses
     data = config.data
-    if data.name == "synth":
+    if {data.name, config.replay.name if config.replay else "synth"} == {"synth"}:
         return ""  # endless hands of seeds of their own
     unknown = f"whether it was trained on these samples is not known: {data.name} of its config "
     try:
-        train = open_data(data, config, train=True)
+        train = open_training(config)
     except InputError:
         return f"{unknown}({data.root or 'a mixture'}) cannot be opened here"
     shared = shared_keys(train, source)

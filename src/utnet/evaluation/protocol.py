@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from utnet.errors import InputError
+from utnet.errors import BAD_TREE, InputError, first_line, shown
 
 INPUTS = {"rgb": "RGB", "rgbd": "RGB-D"}
 JOINTS = {"own": "own 21", "benchmark": "benchmark's tips"}
@@ -70,8 +70,8 @@ def read_boxes(path: str | Path) -> dict[str, np.ndarray]:
         raise InputError(
             f"{path}: cannot be read ({error.strerror}); give a JSON file of boxes by sample key"
         ) from error
-    except ValueError as error:
-        raise InputError(f"{path}: not JSON ({error}); expected boxes by sample key") from error
+    except BAD_TREE as error:
+        raise InputError(f"{path}: not JSON ({first_line(error)}); expected boxes by sample key") from error
     if not isinstance(tree, dict):
         raise InputError(f"{path}: expected {{sample key: [x0, y0, x1, y1], ...}} in pixels of the full picture")
     boxes = {}
@@ -80,9 +80,10 @@ def read_boxes(path: str | Path) -> dict[str, np.ndarray]:
             continue
         try:
             box = np.asarray(value, np.float64)
-        except (TypeError, ValueError):
+        except BAD_TREE:
             box = np.empty(0)
         if box.shape != (4,) or not np.isfinite(box).all() or not (box[2:] > box[:2]).all():
+            key, value = shown(key), shown(value)
             raise InputError(f"{path}: {key} is {value}, expected [x0, y0, x1, y1] with x0 < x1 and y0 < y1, or null")
         boxes[key] = box
     return boxes

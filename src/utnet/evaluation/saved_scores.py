@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from utnet.errors import InputError
+from utnet.errors import BAD_TREE, InputError, first_line
 from utnet.evaluation.protocol import Protocol
 from utnet.evaluation.rows import ALIGNMENTS, METRICS, Row
 from utnet.io.atomic import atomic_file, atomic_write, write_json
@@ -66,8 +66,10 @@ def load_run(folder: str | Path) -> SavedRun:
         arrays = read_npz_all(folder / NPZ)
         rows = [_row(i, tree, arrays) for i, tree in enumerate(about["rows"])]
         about["data"]["keys_sha256"]
-    except (ValueError, KeyError, TypeError, OSError, RecursionError, AttributeError) as error:
-        raise InputError(f"{folder}: not a scored run, or damaged ({error!r}); run `utnet eval` again") from error
+    except (OSError, *BAD_TREE) as error:
+        raise InputError(
+            f"{folder}: not a scored run, or damaged ({first_line(error)}); run `utnet eval` again"
+        ) from error
     return SavedRun(folder, rows, about)
 
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from utnet.evaluation.figures import finger_figure, histogram_figure, joint_figure, pck_figure
 from utnet.evaluation.protocol import INPUTS, Protocol
+from utnet.evaluation.published import comparison_table
 from utnet.evaluation.rows import METRICS, Row
 from utnet.evaluation.summary import format_interval
 from utnet.render.html import picture, write_page
@@ -35,6 +36,7 @@ def write_scores_page(
     constant: dict[str, float],
     sheets: Mapping[str, np.ndarray],
     links: Iterable[str],
+    dataset: str = "",
 ) -> None:
     """Writes the page atomically.
 
@@ -47,11 +49,14 @@ def write_scores_page(
         constant: `validation.constant_hand` of the ground truth.
         sheets: pictures by heading.
         links: files beside the page.
+        dataset: whose published scores are shown (`published.dataset_of`); "": none.
     """
     interval = summaries[0]["interval"]
     body = [f"<p class='note'>{html.escape(fact)}</p>" for fact in facts]
     body += ["<h2>Scores</h2>", _scores(summaries, constant), f"<p class='note'>{_notes(interval)}</p>"]
     body += [_mesh_scores(summaries), _not_reported(summaries[0])]
+    if dataset:
+        body += ["<h2>Published scores</h2>", _published(summaries, dataset)]
     body += ["<h2>PCK</h2>", picture(pck_figure(rows), "share of joints within 0 to 50 mm")]
     body += ["<h2>Errors of hands</h2>", picture(histogram_figure(rows), "histograms of MPJPE and PA-MPJPE")]
     body += ["<h2>Fingers and joints</h2>", picture(finger_figure(rows), "mean error of each finger in mm")]
@@ -78,6 +83,19 @@ def _scores(summaries: list[dict[str, Any]], constant: dict[str, float]) -> str:
     lines = [["best constant hand", "", *(_number(constant[n], n) if n in constant else "" for n in names)]]
     lines += [[_input(s), html.escape(s["label"]), *(_cell(s, name) for name in names)] for s in summaries]
     return _table(["input", "protocol", *(METRICS[name].title for name in names)], lines, reference=1)
+
+
+def _published(summaries: list[dict[str, Any]], dataset: str) -> str:
+    heads, rows = comparison_table(summaries, dataset)
+    note = "Numbers compare only where split, boxes, joints and alignment are the same."
+    lines = []
+    for row in rows:
+        link, _, date = row[-1].partition(" ")
+        source = (
+            f'<a href="{html.escape(link)}">{html.escape(link.split("/")[2])}</a> {html.escape(date)}' if link else ""
+        )
+        lines.append([*map(html.escape, row[:-1]), source])
+    return _table(heads, lines) + f"<p class='note'>{note}</p>"
 
 
 def _mesh_scores(summaries: list[dict[str, Any]]) -> str:

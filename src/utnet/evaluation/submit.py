@@ -61,6 +61,7 @@ def write_submission(
     path: str | Path,
     *,
     use_depth: bool,
+    joints_only: bool = False,
     progress: bool = False,
 ) -> SubmissionResult:
     """Predicts a split, writes the submission file and checks it.
@@ -74,17 +75,23 @@ def write_submission(
         config: crop and size.
         path: the zip, or the text file of DexYCB, written atomically.
         use_depth: use the depth images (FreiHAND has none).
+        joints_only: allow zeros for the vertices of a network with another hand than MANO's (HO3D, FreiHAND).
         progress: show a progress bar.
 
     Raises:
-        InputError: a sample is missing or cannot be read, its camera is unknown, the split is incomplete, or the check
-            fails.
+        InputError: vertices would be zeros, a sample is missing or cannot be read, its camera is unknown, the split is
+            incomplete, or the check fails.
     """
     path = Path(path)
     if source.name not in _WRITERS:
         raise InputError(f"{source.name}: submissions are not supported; expected {', '.join(_WRITERS)}")
     _check_complete(source)
     mano = model.hand.name == "mano" and model.hand.num_vertices == _NUM_VERTICES
+    if not (mano or joints_only or source.name == "dexycb"):
+        raise InputError(
+            f"{path}: {source.name} scores vertices of MANO's mesh, and those of a network with the {model.hand.name} "
+            "hand would all be zeros; train with model.mano, or write joints alone by --joints-only"
+        )
     protocol = Protocol(use_depth, _boxes(source), joints="benchmark" if mano else "own")
     was_training = model.training
     model.eval()
@@ -149,9 +156,11 @@ def _check_complete(source: Any) -> None:
     """Raises InputError unless the source is a complete official split."""
     ids = [source.official_index(i) for i in range(len(source))]
     if source.name == "dexycb":
-        expected = source.counts["frames"] - source.counts["without a hand"]
+        expected = source.counts["frames"] - source.counts["without a hand"]  # with those of subjects left out
         if len(ids) != expected:
-            raise InputError(f"{len(ids)} of {expected} frames with a hand; remove limit and sides: all are scored")
+            raise InputError(
+                f"{len(ids)} of {expected} frames with a hand; remove limit, sides and subjects: all are scored"
+            )
         return
     if source.split != "evaluation":
         raise InputError(f"{source.name} {source.split}: only the split evaluation can be submitted")
@@ -178,7 +187,7 @@ def _warnings(model: UTNet, mano: bool, source: Any) -> list[str]:
         f"warning: fingertips are those of the {model.hand.name} hand, not the benchmark's vertices of MANO's mesh"
     ]
     if source.name != "dexycb":
-        lines.insert(0, f"warning: the network uses the {model.hand.name} hand, not MANO's: all vertices are zeros")
+        lines.insert(0, "warning: joints only, all vertices are zeros: the benchmark's mesh scores mean nothing")
     return lines
 
 

@@ -19,7 +19,7 @@ from torch import Tensor
 import utnet
 from utnet.config import CropConfig, ModelConfig, from_tree, to_tree
 from utnet.conventions import NUM_JOINTS
-from utnet.errors import InputError, install_line, shown
+from utnet.errors import BAD_TREE, InputError, install_line, shown
 from utnet.export.onnx_check import check_onnx
 from utnet.io.atomic import check_stand_in
 from utnet.types import Batch, Prediction, check_shape
@@ -84,7 +84,7 @@ class Contents:
         try:
             tree = json.loads(text)
             version = tree.pop("schema")
-        except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
+        except BAD_TREE as error:
             raise InputError(f"{where}: has no metadata of utnet; write it with `utnet export`") from error
         if version != SCHEMA_VERSION:
             raise InputError(

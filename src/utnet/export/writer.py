@@ -17,6 +17,7 @@ from utnet.config import CropConfig
 from utnet.conventions import NUM_JOINTS
 from utnet.data.collate import collate
 from utnet.errors import InputError, install_line
+from utnet.export.description import ENTRY, description
 from utnet.export.runtime import RECORD, SUFFIXES, Contents, ExportedConfig, ExportedNetwork
 from utnet.model import UTNet
 from utnet.synth import SyntheticHands
@@ -214,6 +215,7 @@ def _write_onnx(
     for node in written.model.graph:
         node.metadata_props.clear()  # origin of nodes, a tenth of a small file
     written.model.metadata_props[RECORD] = record
+    written.model.metadata_props[ENTRY] = description((*inputs, *names))
     written.save(path)
 
 

@@ -105,6 +105,27 @@ def output_folder(folder: str | Path) -> Iterator[None]:
 
 
 @contextmanager
+def atomic_files(folder: str | Path) -> Iterator[Path]:
+    """A temporary folder whose files move into `folder`, in place of those of their names, where nothing was raised.
+
+    Raises:
+        InputError: another process is writing into `folder`.
+    """
+    folder = Path(folder)
+    with output_folder(folder), naming(folder):
+        for leftover in folder.glob(".partial-*"):  # of a process that was killed
+            shutil.rmtree(leftover, ignore_errors=True)
+        partial = folder / f".partial-{os.getpid()}"
+        partial.mkdir()
+        try:
+            yield partial
+            for file in sorted(partial.iterdir()):
+                os.replace(file, folder / file.name)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+
+
+@contextmanager
 def _lock(path: Path, taken: str) -> Iterator[None]:
     if not fcntl:
         yield

@@ -4,51 +4,84 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import av
 import numpy as np
+from av.error import FFmpegError
 
 from utnet.errors import InputError
 from utnet.io.limits import check_megapixels
 from utnet.io.npy import map_npy
+from utnet.io.npz import read_npz_all
 from utnet.io.pictures import open_image
 
-DEPTH_SUFFIXES = (".png", ".tif", ".tiff", ".npy")
+DEPTH_SUFFIXES = (".png", ".tif", ".tiff", ".exr", ".npy", ".npz")
 
 
-def read_depth(path: str | Path, scale: float = 0.001) -> np.ndarray:
+def read_depth(path: str | Path, scale: float | None = None) -> np.ndarray:
     """(H, W) float32 metres along z, 0 where there is no reading.
 
     Args:
-        path: a PNG or TIFF with one channel of 16 bits (`scale` metres a step), or a TIFF of floats or a .npy file (in
-            metres; what is not finite counts as no reading).
-        scale: metres a step of whole numbers; 0.001 is millimetres.
+        path: a PNG or TIFF with one channel of 16 bits, a TIFF or EXR of floats, a .npy file, or an .npz with one array
+            or one that is called depth. What is not finite counts as no reading.
+        scale: metres a unit of every format; None: integers are millimetres, floats metres.
 
     Raises:
         InputError: no such file, not a depth image, or a negative distance.
     """
-    path = Path(path)
-    if not scale > 0:
-        raise InputError(f"--depth-scale is {scale}; expected metres a step, such as 0.001 for millimetres")
-    depth = _read_npy(path) if path.suffix.lower() == ".npy" else _read_image(path, scale)
-    depth = np.nan_to_num(depth, nan=0.0, posinf=0.0, neginf=0.0)
+    if scale is not None and not scale > 0:
+        raise InputError(f"--depth-scale is {scale}; expected metres a unit, such as 0.001 for millimetres")
+    stored = read_stored_depth(path)
+    unit_m = scale if scale is not None else 0.001 if stored.dtype.kind in "iu" else 1.0
+    depth = np.nan_to_num(stored.astype(np.float32) * np.float32(unit_m), nan=0.0, posinf=0.0, neginf=0.0)
     if (depth < 0).any():
         raise InputError(f"{path}: holds distances below 0; expected metres along the camera's axis, 0 for no reading")
     return depth
 
 
-def _read_npy(path: Path) -> np.ndarray:
+def read_stored_depth(path: str | Path) -> np.ndarray:
+    """(H, W) numbers of a depth image as they are stored, integers or floats; errors as `read_depth` says."""
+    path = Path(path)
     if not path.is_file():
         raise InputError(f"{path}: no such file")
-    depth = map_npy(path)  # the header alone
+    suffix = path.suffix.lower()
+    if suffix in (".npy", ".npz"):
+        return _read_numpy(path)
+    return _read_exr(path) if suffix == ".exr" else _read_image(path)
+
+
+def _read_numpy(path: Path) -> np.ndarray:
+    depth = map_npy(path) if path.suffix.lower() == ".npy" else _from_npz(path)  # the header alone
     if depth.ndim != 2 or depth.dtype.kind not in "fiu":
-        raise InputError(f"{path}: expected one array of (H, W) numbers in metres")
+        raise InputError(f"{path}: expected one array of (H, W) numbers")
     check_megapixels(path, depth.shape[1], depth.shape[0])
-    return np.array(depth, np.float32)
+    return np.array(depth)
 
 
-def _read_image(path: Path, scale: float) -> np.ndarray:
+def _from_npz(path: Path) -> np.ndarray:
+    arrays = read_npz_all(path)
+    names = [name for name in arrays if name.lower() == "depth"] or list(arrays)
+    if len(names) != 1:
+        raise InputError(f"{path}: holds {', '.join(names) or 'nothing'}; call the depth image depth")
+    return arrays[names[0]]
+
+
+def _read_image(path: Path) -> np.ndarray:
     with open_image(path) as image:
         if image.mode == "F":
             return np.array(image)
         if image.mode == "I" or image.mode.startswith("I;16"):
-            return np.asarray(image).astype(np.float32) * np.float32(scale)
+            return np.asarray(image).astype(np.int32)
         raise InputError(f"{path}: a picture of colours ({image.mode}); expected one channel of 16 bits, or floats")
+
+
+def _read_exr(path: Path) -> np.ndarray:
+    """The first channel: R or Y (Record3D and others repeat depth in R, G and B)."""
+    try:
+        with av.open(str(path)) as container:
+            frame = next(container.decode(video=0))
+            check_megapixels(path, frame.width, frame.height)
+            if frame.format.name.startswith("gray"):
+                return frame.to_ndarray(format="grayf32le").astype(np.float32)
+            return np.ascontiguousarray(frame.to_ndarray(format="gbrpf32le")[..., 0], np.float32)
+    except (FFmpegError, StopIteration, ValueError) as error:
+        raise InputError(f"{path}: not an EXR image that can be read ({error})") from error

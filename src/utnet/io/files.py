@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+import warnings
 from io import BytesIO
 from pathlib import Path
 
 import cv2
 import numpy as np
-import yaml
 from PIL import Image
 
 from utnet.errors import InputError, as_input_error, first_line
 from utnet.io.limits import check_megapixels
-
-_SAFE_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml's is ten times faster where it is there
+from utnet.io.safe_yaml import parse_yaml
 
 
 def read_bytes(path: Path, remedy: str = "check the dataset's folder or extract it again") -> bytes:
@@ -69,11 +67,19 @@ def _check_pixels(data: bytes, where: str) -> None:
     elif data[:2] == b"\xff\xd8":
         width, height = _jpeg_size(data)
     elif data:
-        with suppress(OSError, SyntaxError, ValueError), Image.open(BytesIO(data)) as image:  # slower, and rare
-            width, height = image.size
-        if not width:
-            raise InputError(f"{where}: not an image; extract or download the file again")
+        width, height = _other_size(data, where)
     check_megapixels(where, width, height)
+
+
+def _other_size(data: bytes, where: str) -> tuple[int, int]:
+    """(width, height) of a picture that is neither JPEG nor PNG, which data sets hardly have."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with Image.open(BytesIO(data)) as image:
+                return image.size
+    except Exception as error:
+        raise InputError(f"{where}: not an image ({first_line(error)}); extract or download the file again") from error
 
 
 def _jpeg_size(data: bytes) -> tuple[int, int]:
@@ -128,26 +134,13 @@ def check_size(path: Path, image: np.ndarray, size_wh: tuple[int, int]) -> None:
         raise InputError(f"{path}: {width}x{height} pixels, expected {size_wh[0]}x{size_wh[1]} as in the calibration")
 
 
-class _TupleLoader(_SAFE_LOADER):  # type: ignore[misc, valid-type]
-    """Safe YAML loader that also accepts the Python tuples in DexYCB's calibration."""
-
-
-_TupleLoader.add_constructor(
-    "tag:yaml.org,2002:python/tuple", lambda loader, node: tuple(loader.construct_sequence(node))
-)
-
-
 def read_yaml(path: Path, *names: str) -> dict:
     """Reads a YAML mapping with the required keys `names`.
 
     Raises:
         InputError: the file is missing or not YAML, has a tag of a Python object, or lacks a key.
     """
-    data = read_bytes(path)
-    try:
-        tree = yaml.load(data, Loader=_TupleLoader)
-    except Exception as error:  # a tag on the wrong value, a date that is none, deep nesting: all sorts
-        raise InputError(f"{path}: not a safe YAML file: {first_line(error)}") from error
+    tree = parse_yaml(read_bytes(path), where=str(path), what="not a safe YAML file")
     for name in names:
         if not isinstance(tree, dict) or name not in tree:
             raise InputError(f"{path}: has no key {name!r}; not a file of this dataset, or another version of it")

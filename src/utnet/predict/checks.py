@@ -12,6 +12,7 @@ from PIL import Image
 from utnet.errors import InputError
 from utnet.geometry import intrinsics
 from utnet.io.pictures import Picture, picture_from_pil, read_picture
+from utnet.io.recordings.alignment import resample_depth
 from utnet.placement import default_intrinsics
 
 ImageInput: TypeAlias = str | Path | np.ndarray | Picture | Image.Image
@@ -103,12 +104,15 @@ def check_box(box: Sequence[float] | np.ndarray, width: int, height: int) -> Non
 
 
 def checked_depth(depth_m: np.ndarray, image_shape: Sequence[int]) -> np.ndarray:
-    """Returns depth as (H, W) float32, 0 for NaN and inf; InputError for another size or no reading."""
+    """Returns depth as (H, W) float32 at the size of the image, 0 for NaN and inf.
+
+    Raises:
+        InputError: depth has another shape of picture, or no reading.
+    """
     depth_m = np.nan_to_num(np.asarray(depth_m, np.float32), nan=0.0, posinf=0.0, neginf=0.0)
-    height, width = image_shape[:2]
-    if depth_m.shape != (height, width):
-        size = "x".join(str(side) for side in depth_m.shape[::-1])
-        raise InputError(f"depth is {size}, the image {width}x{height}: give depth aligned to the image")
+    if depth_m.ndim != 2:
+        raise InputError(f"depth has the shape {depth_m.shape}; expected (H, W) metres")
+    depth_m = resample_depth(depth_m, (image_shape[1], image_shape[0]))
     if not (depth_m > 0).any():
         raise InputError("depth has no reading at all; leave depth out for this picture")
     return depth_m
@@ -129,6 +133,6 @@ def depth_in_reach(depth_m: np.ndarray, boxes: np.ndarray) -> np.ndarray:
     if read.any() and not in_reach.any():
         raise InputError(
             f"depth of the hand is {np.array(medians)[read][0]:.4g} m; expected 0.1 to 10 m: "
-            "check the unit (--depth-scale multiplies 16-bit images, 0.001 for millimetres; floats and .npy are metres)"
+            "check the unit (--depth-scale; without it integers are millimetres and floats metres)"
         )
     return in_reach | ~read

@@ -21,7 +21,7 @@ import numpy as np
 from utnet.conventions import NUM_JOINTS, SIDES
 from utnet.data.prompts import DETECTOR_CONFIDENCE, LEAST_PRESENCE
 from utnet.detect import Detection
-from utnet.errors import InputError
+from utnet.errors import BAD_TREE, InputError, first_line, shown
 
 _REMEDY = "expected landmarks as docs/predictions.md describes them"
 _WHOLE_BODY = 133
@@ -58,12 +58,12 @@ def read_landmarks(path: str | Path, size_wh: tuple[int, int]) -> list[GivenHand
         tree = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); check the path") from error
-    except ValueError as error:
-        raise InputError(f"{path}: not JSON ({error}); {_REMEDY}") from error
+    except BAD_TREE as error:
+        raise InputError(f"{path}: not JSON ({first_line(error)}); {_REMEDY}") from error
     try:
         hands = list(_hands(tree, size_wh))
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise InputError(f"{path}: {error}; {_REMEDY}") from error
+    except BAD_TREE as error:
+        raise InputError(f"{path}: {first_line(error)}; {_REMEDY}") from error
     if not hands:
         raise InputError(f"{path}: contains no hand; {_REMEDY}")
     return hands
@@ -150,7 +150,7 @@ def _own(hand: dict) -> GivenHand:
             points[i] = [*point, 1.0] if len(point) == 2 else point
     side, box = hand.get("side"), hand.get("box_px")
     if side not in (None, *SIDES):
-        raise ValueError(f"side is {side!r}, not right or left")
+        raise ValueError(f"side is {shown(side)}, not right or left")
     return GivenHand(checked_landmarks(points), side, None if box is None else np.array(box, float).reshape(4))
 
 

@@ -14,6 +14,7 @@ from utnet.errors import InputError
 from utnet.io.depth import DEPTH_SUFFIXES
 from utnet.io.kinds import is_video, picture_format
 from utnet.io.pictures import PICTURE_SUFFIXES, is_animation, is_depth_image
+from utnet.io.recordings.opening import RECORDING_SUFFIXES, is_recording
 from utnet.io.videos import VIDEO_SUFFIXES
 
 _NUMBER = re.compile(r"(\d+)\D*$")
@@ -27,11 +28,11 @@ _LONGEST_NAME = 150
 
 @dataclass(frozen=True)
 class Input:
-    """One picture, video or camera.
+    """One picture, video, camera or recording.
 
     Attributes:
-        kind: "picture", "video" or "camera".
-        source: the file, or the camera's number.
+        kind: "picture", "video", "camera" or "recording" (RGB-D, a file or a folder).
+        source: the file or folder, or the camera's number.
         name: prefix of its output files, unique among the inputs.
     """
 
@@ -45,12 +46,13 @@ class Input:
         return f"camera {self.source}" if isinstance(self.source, int) else str(self.source)
 
 
-def find_inputs(words: Sequence[str]) -> list[Input]:
+def find_inputs(words: Sequence[str], *, sequence: bool = False) -> list[Input]:
     """The pictures, videos and cameras of the words of a command line, without duplicates, in their order.
 
     A word is a file, a folder (its pictures and videos, sorted by name, without subfolders), a glob (`**` recurses) or,
     if there is no such file, the number of a camera. Files of folders and globs are included if they are pictures or
-    videos by their first bytes, else by their names; depth images are not (`passed_over` lists the others).
+    videos by their first bytes, else by their names; depth images are not (`passed_over` lists the others). The folder
+    of an RGB-D recording is one input; with `sequence` every folder is.
 
     Raises:
         InputError: no word, or one without inputs.
@@ -59,7 +61,7 @@ def find_inputs(words: Sequence[str]) -> list[Input]:
         raise InputError("no inputs; give pictures, folders, globs, videos or the number of a camera")
     found: dict[Path | int, Path | int] = {}
     for word in words:
-        for source in _expand(word):
+        for source in _expand(word, sequence=sequence):
             found.setdefault(source.resolve() if isinstance(source, Path) else source, source)
     sources = list(found.values())
     return [Input(_kind(source), source, name) for source, name in zip(sources, _names(sources), strict=True)]
@@ -75,6 +77,8 @@ def passed_over(words: Sequence[str], *, with_depth: bool = False) -> list[str]:
     lines = []
     for word in words:
         path = Path(word)
+        if path.is_dir() and is_recording(path):
+            continue
         if path.is_dir():
             files = sorted(path.iterdir())
         elif glob.has_magic(word) and not path.exists():
@@ -158,8 +162,10 @@ class DepthFiles:
         return f" (next to it {file.name}, {apart:.3f} s apart; pictures are not paired by nearest time)"
 
 
-def _expand(word: str) -> Iterable[Path | int]:
+def _expand(word: str, *, sequence: bool = False) -> Iterable[Path | int]:
     path = Path(word)
+    if path.is_dir() and (sequence or is_recording(path)):
+        return [path]
     if path.is_dir():
         inside = [file for file in sorted(path.iterdir()) if _known(file)]
         if not inside:
@@ -186,7 +192,7 @@ def _expand(word: str) -> Iterable[Path | int]:
 def _known(file: Path) -> bool:
     if file.name.startswith(".") or not file.is_file() or _is_depth(file):
         return False
-    named = file.suffix.lower() in PICTURE_SUFFIXES + VIDEO_SUFFIXES
+    named = file.suffix.lower() in PICTURE_SUFFIXES + VIDEO_SUFFIXES + RECORDING_SUFFIXES
     return named or (picture_format(file) or is_video(file)) not in (None, False)
 
 
@@ -198,6 +204,8 @@ def _is_depth(file: Path) -> bool:
 def _kind(source: Path | int) -> str:
     if isinstance(source, int):
         return "camera"
+    if source.is_dir() or is_recording(source):
+        return "recording"
     if kind := picture_format(source):
         return "video" if kind == "GIF" and is_animation(source) else "picture"
     return "video" if is_video(source) or source.suffix.lower() in VIDEO_SUFFIXES else "picture"

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from utnet.errors import InputError
+from utnet.errors import BAD_TREE, InputError
 from utnet.predict.files import PREDICTIONS, SCHEMA
 from utnet.predict.formats import FORMATS
 
@@ -36,7 +36,7 @@ def previous_files(folder: Path, *, allowed: bool) -> dict[Path, _Stamp]:
         names = [name for name in _named_files(tree) if _OURS.fullmatch(name)]
         names += [kind.file for name, kind in FORMATS.items() if name in tree.get("also", ())]
         ours = [folder / name for name in names]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except BAD_TREE as error:
         raise InputError(f"{path}: not written by utnet predict, so it is not replaced; give another --out") from error
     inside = folder.resolve()  # nothing outside is removed, whatever the JSON lists
     files = [file for file in ours if os.path.isfile(file) and file.resolve().is_relative_to(inside)]

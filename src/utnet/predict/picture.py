@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import numpy as np
 from utnet.errors import InputError
 from utnet.io.depth import read_depth
 from utnet.io.pictures import Picture, read_picture
+from utnet.io.recordings.alignment import resample_depth
 from utnet.predict.arrays import HandRows
 from utnet.predict.drawing import draw_hands
 from utnet.predict.files import hand_record, image_record, image_size, overlay_name
@@ -34,6 +36,7 @@ def predict_picture(predictor: Predictor, item: Input, request: Request) -> tupl
     """
     assert isinstance(item.source, Path)
     picture = read_picture(item.source)
+    picture = replace(picture, rgb=request.rectified(picture.rgb))
     K_px, K_from = request.camera(picture.rgb, picture.K_px)
     overlay = overlay_name(item.name, picture.rgb) if request.overlay else None
     arrays = f"{item.name}.npz" if request.arrays else None
@@ -43,7 +46,12 @@ def predict_picture(predictor: Predictor, item: Input, request: Request) -> tupl
         if picture.turned:
             raise InputError(f"{item.source}: rotated by its EXIF data, unlike its depth image; save it upright first")
         depth_file = request.depth.of(item.source)
-        depth_m, files["depth"] = read_depth(depth_file, request.depth_scale), str(depth_file)
+        depth_m = read_depth(depth_file, request.depth_scale)
+        try:
+            depth_m = request.rectified(resample_depth(depth_m, image_size(picture.rgb)), nearest=True)
+        except InputError as error:
+            raise InputError(f"{depth_file}: {error}") from error
+        files["depth"] = str(depth_file)
     try:
         hands = _hands(predictor, picture, depth_m, K_px, request)
     except InputError as error:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from utnet.errors import InputError
+from utnet.errors import BAD_TREE, InputError, first_line, shown
 from utnet.predict.files import SCHEMA, SCHEMA_VERSION
 from utnet.rotations import axis_angle_to_matrix
 
@@ -32,18 +32,18 @@ def read_predictions(path: str | Path) -> dict[str, Any]:
     try:
         tree = json.loads(path.read_text(encoding="utf-8"))
         schema, version = tree["schema"], tree["version"]
-    except (ValueError, KeyError, TypeError) as error:
+    except BAD_TREE as error:
         raise InputError(f"{path}: not a predictions.json of utnet predict, or damaged; write it again") from error
     if schema != SCHEMA:
-        raise InputError(f"{path}: schema is {schema!r}, expected {SCHEMA!r}; give a file of utnet predict")
+        raise InputError(f"{path}: schema is {shown(schema)}, expected {SCHEMA!r}; give a file of utnet predict")
     if version not in (2, SCHEMA_VERSION):
-        raise InputError(f"{path}: version {version}, this utnet reads 2 and {SCHEMA_VERSION}; install a newer one")
+        raise InputError(f"{path}: version {shown(version)}; this one reads 2 and {SCHEMA_VERSION}, a newer utnet more")
     if version == 2:
         try:
             for hand in _hands(tree):
                 _upgrade(hand)
-        except (KeyError, TypeError, ValueError) as error:
-            raise InputError(f"{path}: damaged ({error}); write it again with utnet predict") from error
+        except BAD_TREE as error:
+            raise InputError(f"{path}: damaged ({first_line(error)}); write it again with utnet predict") from error
         tree["version"] = SCHEMA_VERSION
     return tree
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
+from utnet.io.recordings import Camera, Options
 from utnet.predict.checks import choose_camera
 from utnet.predict.formats import FormatName
 from utnet.predict.inputs import DepthFiles
@@ -21,8 +22,9 @@ class Request:
         out: the folder to write into.
         overwrite: replace an earlier call's files; otherwise they are an error.
         K_px: (3, 3) intrinsics of every picture; None: from EXIF, else the default.
+        lens: the camera of every picture where it is given as a file, in place of K_px.
         depth: the pictures' depth images.
-        depth_scale: metres per unit of integer depth images.
+        depth_scale: metres per unit of depth images; None: integers are millimetres, floats metres.
         boxes: of the one picture, instead of the detector's.
         sides: of the boxes.
         landmarks: file of the one picture's landmarks.
@@ -34,13 +36,16 @@ class Request:
         raw: do not smooth videos.
         seconds: stop a video or camera after this time; None: at its end.
         jobs: number of pictures processed in parallel.
+        recording: what is given for recordings.
+        show_depth: draw depth beside colour in the overlay of a recording.
     """
 
     out: Path
     overwrite: bool = False
     K_px: np.ndarray | None = None
+    lens: Camera | None = None
     depth: DepthFiles | None = None
-    depth_scale: float = 0.001
+    depth_scale: float | None = None
     boxes: Sequence[Sequence[float]] | None = None
     sides: Sequence[str] | None = None
     landmarks: Path | None = None
@@ -52,6 +57,24 @@ class Request:
     raw: bool = False
     seconds: float | None = None
     jobs: int = 1
+    recording: Options = field(default_factory=Options)
+    show_depth: bool = False
+
+    @property
+    def given_camera(self) -> Camera | None:
+        """The camera of every picture, where one is given."""
+        return self.lens if self.lens is not None or self.K_px is None else Camera(self.K_px)
+
+    @property
+    def recording_options(self) -> Options:
+        """What is given for recordings, with the camera and the unit of depth."""
+        return replace(self.recording, camera=self.given_camera, depth_scale=self.depth_scale)
+
+    def rectified(self, image: np.ndarray, *, nearest: bool = False) -> np.ndarray:
+        """A picture, or depth with `nearest`, without the lens distortion of the given camera."""
+        if self.lens is None or not self.lens.is_distorted:
+            return image
+        return self.lens.scaled((image.shape[1], image.shape[0])).rectified(image, nearest=nearest)
 
     def camera(self, image_rgb: np.ndarray, exif_K_px: np.ndarray | None = None) -> tuple[np.ndarray, str]:
         """Intrinsics (3, 3) of a picture, and where they are from: "given", "exif" or "default".
@@ -59,4 +82,6 @@ class Request:
         Raises:
             InputError: the given ones are not plausible for a picture of that size.
         """
-        return choose_camera(image_rgb, self.K_px, exif_K_px)
+        size = image_rgb.shape[1], image_rgb.shape[0]
+        K_px = None if self.given_camera is None else self.given_camera.scaled(size).K_px
+        return choose_camera(image_rgb, K_px, exif_K_px)

@@ -22,6 +22,7 @@ from utnet.predict.inputs import Input, check_out
 from utnet.predict.overwrite import previous_files, remove_stale
 from utnet.predict.picture import predict_picture
 from utnet.predict.predictor import Predictor
+from utnet.predict.recording import predict_recording
 from utnet.predict.request import Request
 from utnet.predict.video import predict_video
 from utnet.signals import InterruptHandler
@@ -160,7 +161,8 @@ class _Call:
             if self._ends:
                 return
             try:
-                done = predict_video(self._predictor, item, self._request, self._file, self._writers, self._stop)
+                predict = predict_recording if item.kind == "recording" else predict_video
+                done = predict(self._predictor, item, self._request, self._file, self._writers, self._stop)
             except Exception as error:
                 self._problem(item, error)
             else:

@@ -86,7 +86,7 @@ class HandSmoother:
         self._models = {right.side: right, (left := right.mirrored()).side: left}
         self._smoothing = smoothing or Smoothing()
         self._gap_s = max(_GAP_S, _GAP_FRAMES / fps)
-        self._tracks: dict[tuple[int, str], _Track] = {}
+        self._tracks: dict[tuple[int, str], TrackFilter] = {}
         self._last_s = -np.inf
 
     def __call__(self, hands: Sequence[Hand], time_s: float) -> list[Hand]:
@@ -111,7 +111,7 @@ class HandSmoother:
             if key in self._tracks:
                 self._tracks[key].follow(hand, time_s, self._smoothing)
             else:
-                self._tracks[key] = _Track(hand, time_s)
+                self._tracks[key] = TrackFilter(hand, time_s)
         return [self._decode(hand, self._tracks[key]) for key, hand in zip(keys, hands, strict=True)]
 
     def _key(self, hand: Hand) -> tuple[int, str]:
@@ -121,28 +121,52 @@ class HandSmoother:
             raise ValueError(f"a hand of the {hand.hand_model} model; the smoother has {self._models[hand.side].name}")
         return hand.track, hand.side
 
-    def _decode(self, hand: Hand, track: _Track) -> Hand:
+    def _decode(self, hand: Hand, track: TrackFilter) -> Hand:
         """The hand decoded again from the track's parameters."""
-        rotations, betas = track.rotations.value, track.betas
-
-        def tensor(array: np.ndarray) -> torch.Tensor:
-            return torch.from_numpy(array.astype(np.float32))[None]
-
-        with torch.inference_mode():
-            mesh = self._models[hand.side](tensor(rotations[:1]), tensor(rotations[1:]), tensor(betas))
-        joints, vertices = (t[0].double().numpy() for t in (mesh.joints_m, mesh.vertices_m))
-        transl = track.palm_cam_m(_size_m(joints)) - joints[_PALM].mean(0)
-        return replace(
-            hand,
-            joints_cam_m=joints + transl,
-            joints_px=project(joints + transl, hand.K_px),
-            vertices_cam_m=vertices + transl,
-            params=HandParams(rotations[:1], rotations[1:], betas, transl),
-            shape_source="frames" if hand.shape_source != "mean" and track.num_frames > 1 else hand.shape_source,
+        source = "frames" if hand.shape_source != "mean" and track.num_frames > 1 else hand.shape_source
+        return posed_anew(
+            hand, self._models[hand.side], track.rotations.value, track.betas, track.palm_cam_m, shape_source=source
         )
 
 
-class _Track:
+def posed_anew(
+    hand: Hand,
+    model: HandModel,
+    rotations: np.ndarray,
+    betas: np.ndarray,
+    palm_cam_m: Callable[[float], np.ndarray],
+    *,
+    shape_source: str,
+) -> Hand:
+    """Returns the hand decoded again from other parameters.
+
+    Args:
+        hand: what else is known of it.
+        model: of its side.
+        rotations: (16, 3, 3), the root joint first.
+        betas: (10,).
+        palm_cam_m: gives the middle of the palm (3,) of a hand whose bones are together as long as the argument.
+        shape_source: where the betas are from.
+    """
+
+    def tensor(array: np.ndarray) -> torch.Tensor:
+        return torch.from_numpy(array.astype(np.float32))[None]
+
+    with torch.inference_mode():
+        mesh = model(tensor(rotations[:1]), tensor(rotations[1:]), tensor(betas))
+    joints, vertices = (t[0].double().numpy() for t in (mesh.joints_m, mesh.vertices_m))
+    transl = palm_cam_m(_size_m(joints)) - joints[_PALM].mean(0)
+    return replace(
+        hand,
+        joints_cam_m=joints + transl,
+        joints_px=project(joints + transl, hand.K_px),
+        vertices_cam_m=vertices + transl,
+        params=HandParams(rotations[:1], rotations[1:], betas, transl),
+        shape_source=shape_source,
+    )
+
+
+class TrackFilter:
     """Filter state of one hand.
 
     Attributes:
@@ -150,31 +174,35 @@ class _Track:
         rotations: channel of (16, 3, 3), the root joint first.
         betas: (10,) mean over the frames.
         num_frames: number of frames.
+        bearing: channel of (3,) the direction from the camera to the palm.
+        distance: channel of (1,) the logarithm of the palm's distance in sizes of the hand.
+        range_m: the palm's distance in the last frame.
+        measured: it was measured by depth.
     """
 
     def __init__(self, hand: Hand, time_s: float):
         self.time_s, self.betas, self.num_frames = time_s, hand.params.betas, 1
-        bearing, self._range_m, log_sizes = _place(hand)
+        bearing, self.range_m, log_sizes = _place(hand)
         self.rotations = _Channel(_rotations(hand), _between, _turned)
-        self._bearing = _Channel(bearing, np.subtract, lambda b, v: _unit(b + v))
-        self._distance = _Channel(log_sizes, np.subtract, np.add)
-        self._measured = hand.distance_source == "sensor"
+        self.bearing = _Channel(bearing, np.subtract, lambda b, v: _unit(b + v))
+        self.distance = _Channel(log_sizes, np.subtract, np.add)
+        self.measured = hand.distance_source == "sensor"
 
     def follow(self, hand: Hand, time_s: float, smoothing: Smoothing) -> None:
         """Updates the state by the hand of the next frame."""
         dt_s, self.time_s = time_s - self.time_s, time_s
         self.num_frames += 1
         self.betas = self.betas + (hand.params.betas - self.betas) / self.num_frames
-        bearing, self._range_m, log_sizes = _place(hand)
+        bearing, self.range_m, log_sizes = _place(hand)
         self.rotations.follow(_rotations(hand), dt_s, smoothing.rotations)
-        self._bearing.follow(bearing, dt_s, smoothing.bearing)
-        self._distance.follow(log_sizes, dt_s, smoothing.distance)
-        self._measured = hand.distance_source == "sensor"
+        self.bearing.follow(bearing, dt_s, smoothing.bearing)
+        self.distance.follow(log_sizes, dt_s, smoothing.distance)
+        self.measured = hand.distance_source == "sensor"
 
     def palm_cam_m(self, size_m: float) -> np.ndarray:
         """(3,) the middle of the palm of a hand of that size."""
-        range_m = self._range_m if self._measured else size_m * np.exp(self._distance.value)
-        return self._bearing.value * range_m
+        range_m = self.range_m if self.measured else size_m * np.exp(self.distance.value)
+        return self.bearing.value * range_m
 
 
 class _Channel:
@@ -226,9 +254,14 @@ def _rotations(hand: Hand) -> np.ndarray:
     return np.concatenate([hand.params.global_orient, hand.params.hand_pose])
 
 
+def palm_of(hand: Hand) -> np.ndarray:
+    """(3,) the middle of the palm in the camera."""
+    return hand.joints_cam_m[_PALM].mean(0)
+
+
 def _place(hand: Hand) -> tuple[np.ndarray, float, np.ndarray]:
     """The palm's direction (3,) from the camera, its distance, and the logarithm (1,) of that in sizes of the hand."""
-    palm = hand.joints_cam_m[_PALM].mean(0)
+    palm = palm_of(hand)
     range_m = float(np.linalg.norm(palm))
     return palm / range_m, range_m, np.log([range_m / _size_m(hand.joints_cam_m)])
 

@@ -85,7 +85,7 @@ def predict_video(
         rows, tracks = HandRows(with_vertices=False), TrackCollector()
         for frame in _until(first, frames, request.seconds, stop, _bar(reader, item)):
             hands = follow(frame)
-            meshes = _frame_meshes(request, item, frame, hands)
+            meshes = frame_meshes(request, item, frame.index, hands)
             if files["mesh"]:
                 tracks.add(hands, frame.index, frame.time_s)
             records = [hand_record(hand, mesh) for hand, mesh in zip(hands, meshes, strict=True)]
@@ -143,11 +143,11 @@ def _bar(reader: VideoReader, item: Input) -> tqdm:
     return tqdm(total=reader.num_frames, desc=item.name, unit="frame", disable=None)
 
 
-def _frame_meshes(request: Request, item: Input, frame: Frame, hands: Sequence[Hand]) -> list[str] | list[None]:
+def frame_meshes(request: Request, item: Input, index: int, hands: Sequence[Hand]) -> list[str] | list[None]:
     """Writes a frame's meshes if requested; their names in the folder of the video's meshes."""
     if request.video_mesh in (None, "animated"):
         return [None] * len(hands)
     folder = Path(f"{item.name}_meshes")
     (request.out / folder).mkdir(exist_ok=True)
-    paths = write_meshes(request.out / folder / f"{frame.index:06d}", hands, str(request.video_mesh))
+    paths = write_meshes(request.out / folder / f"{index:06d}", hands, str(request.video_mesh))
     return [(folder / path.name).as_posix() for path in paths]

@@ -19,7 +19,7 @@ from utnet.data.extras import Extras
 from utnet.data.inspection.check import refuse_wrong_labels
 from utnet.data.loader import Loader, make_loader
 from utnet.data.source import Source
-from utnet.data.sources import check_apart, describe, fingerprint, open_data, open_validation
+from utnet.data.sources import check_apart, describe, fingerprint, moved_data, open_training, open_validation
 from utnet.data.workers import end_workers
 from utnet.distributed import (
     Engine,
@@ -37,6 +37,7 @@ from utnet.losses import UTNetLoss
 from utnet.signals import InterruptHandler, Terminated, TrainingInterrupted
 from utnet.training.calibration import calibrate_best
 from utnet.training.ema import EMA
+from utnet.training.forgetting import before_and_after
 from utnet.training.log import RunLog, prediction_pictures, progress_values, resumed_line, skipped_lines
 from utnet.training.optimizer import learning_rate, make_optimiser, progress_of
 from utnet.training.state import Progress, Run, begun_as, make_model, read_progress
@@ -67,7 +68,8 @@ def train(
         progress: say what it trains on and what was skipped, and show a bar.
 
     Returns:
-        {"step", "seconds", "metrics", "best"}: the last and the best validation scores (see `evaluate`).
+        {"step", "seconds", "metrics", "best"}: the last and the best validation scores (see `evaluate`). With
+        `config.replay` also "before_after" (`training.forgetting`).
 
     Raises:
         InputError: the folder holds a run already (or none to resume), or the data cannot be read.
@@ -112,6 +114,8 @@ def train(
             raise TrainingInterrupted(message, SIGTERM) from error
         done = job.run.progress
         result = {"step": done.step, "seconds": done.seconds, "metrics": done.scores, "best": done.best}
+        if config.replay is not None and world.is_main:
+            result["before_after"] = before_and_after(config, workdir / "best")
         bad = {key: message for loader in done.loaders for key, message in loader["bad"].items()}
         if world.is_main:
             write_json(workdir / "run.json", {**about, **result, "bad_samples": bad})
@@ -152,8 +156,14 @@ def _set_up(
         torch.set_num_threads(config.train.num_threads)
     torch.manual_seed(config.seed)
     with world.main_process_first():
-        source = open_data(config.data, config, train=True)
-        validation = open_validation(config)
+        try:
+            source, validation = open_training(config), open_validation(config)
+        except InputError as error:
+            moved = moved_data(config) if resume else []
+            if not moved:
+                raise
+            remedy = f"if the data have moved, set {' '.join(moved)} to where they are, by --set or in its config.yaml"
+            raise InputError(f"{error}; {remedy}") from error
         check_apart(source, validation)
         if config.data.check:
             refuse_wrong_labels(source)

@@ -201,9 +201,10 @@ class Run:
 def begun_as(workdir: Path) -> dict:
     """What run.json says of the run in a folder; nothing where there is none."""
     try:
-        return json.loads((workdir / RUN).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        tree = json.loads((workdir / RUN).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
         return {}
+    return tree if isinstance(tree, dict) else {}
 
 
 def read_progress(folder: str | Path) -> Progress:

@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from utnet.conventions import NUM_BETAS, NUM_JOINTS, SIDES
-from utnet.errors import InputError
+from utnet.errors import InputError, shown
 from utnet.geometry import intrinsics
 from utnet.rotations import axis_angle_to_matrix
 from utnet.types import HandParams
@@ -76,9 +76,9 @@ class Line:
         self.split = self._text("split")
         self.sequence = self._text("sequence")
         if self.side not in SIDES:
-            self.fail(f"'side' is {self.side!r}, expected right or left")
+            self.fail(f"'side' is {shown(self.side)}, expected right or left")
         if self.split and self.split not in LINE_SPLITS:
-            self.fail(f"'split' is {self.split!r}, expected one of {', '.join(LINE_SPLITS)}, or no such key")
+            self.fail(f"'split' is {shown(self.split)}, expected one of {', '.join(LINE_SPLITS)}, or no such key")
         self.key = f"{self.image}:{number}"
         if not self.sequence:  # pictures of one folder are taken for one recording
             self.sequence = self.image.rpartition("/")[0]
@@ -91,14 +91,14 @@ class Line:
         name = self._text(key)
         for parts in (Path(name), PureWindowsPath(name)):
             if parts.is_absolute() or parts.drive or ".." in parts.parts or "\0" in name:
-                self.fail(f"{key!r} is {name!r}; expected a path below the folder, without '..'")
+                self.fail(f"{key!r} is {shown(name)}; expected a path below the folder, without '..'")
         path = root / name
         try:
             inside, there = path.resolve().is_relative_to(root.resolve()), path.is_file()
         except (OSError, RuntimeError):  # a name that is too long, a ring of links
             inside, there = True, False
         if not inside:
-            self.fail(f"{key!r} is {name!r}, a link that leads out of the folder; put the file itself there")
+            self.fail(f"{key!r} is {shown(name)}, a link that leads out of the folder; put the file itself there")
         if not there and "\\" in name:
             self.fail(f"{BACKSLASHES}: {key!r} is {name!r}; write {name.replace(chr(92), '/')!r}")
         if not there:
@@ -161,7 +161,7 @@ class Line:
         """Parameters and the model that decodes them: `wanted`, or for "auto" what the line says."""
         said = self._text("hand_model")
         if said and said not in HAND_MODELS:
-            self.fail(f"'hand_model' is {said!r}, expected open or mano")
+            self.fail(f"'hand_model' is {shown(said)}, expected open or mano")
         model = said if wanted == "auto" else wanted
         if "params" not in self.values:
             return None, model or "open"

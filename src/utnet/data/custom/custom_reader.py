@@ -12,7 +12,7 @@ from tqdm import tqdm
 from utnet.conventions import MANO_TIP_VERTICES, SIDES
 from utnet.data.cache import cached_arrays
 from utnet.data.custom.custom_line import HAND_MODELS, LINE_SPLITS, OPENGL, RELATIVE, Line, is_at_camera
-from utnet.data.source import check_depth, clip_box, evenly_spaced, ground_truth_box, hold_out
+from utnet.data.source import NoSuchHands, check_depth, clip_box, evenly_spaced, ground_truth_box, hold_out
 from utnet.errors import InputError
 from utnet.geometry import box_of
 from utnet.io.files import decode_rgb, read_bytes, read_depth_png
@@ -105,6 +105,8 @@ class Custom:
             about = self.path.stat()
         except OSError as error:
             raise InputError(f"{self.path}: no such file; write one hand a line (docs/custom_data.md)") from error
+        if not self.path.is_file():
+            raise InputError(f"{self.path}: a folder; write a file with one hand a line (docs/custom_data.md)")
         stamp = [_VERSION, about.st_size, about.st_mtime_ns]
         self._index = cached_arrays("custom", self.root, stamp, lambda: _read_index(self.path))
         in_split = self._of_split(split)
@@ -113,7 +115,9 @@ class Custom:
         rows = np.flatnonzero(on_side)
         if not len(rows):
             which = "hand" if sides == "both" else f"{sides} hand"
-            raise InputError(f"{self.path}: split {split} has no {which}; it has {self._splits_said()}: choose another")
+            raise NoSuchHands(
+                f"{self.path}: split {split} has no {which}; it has {self._splits_said()}: choose another"
+            )
         self._rows = rows[evenly_spaced(len(rows), limit)]
         num, num_split = len(in_split), int(in_split.sum())
         self.counts = {"lines": num, "of other splits": num - num_split, "of the other side": num_split - len(rows)}
@@ -218,7 +222,7 @@ class Custom:
         counts = np.bincount(sequence[train], minlength=len(names)).tolist()
         sizes = {name.decode(): num for name, num in zip(names.tolist(), counts, strict=True) if num}
         if len(sizes) < 2:
-            raise InputError(
+            raise NoSuchHands(
                 f"{self.path}: all training hands belong to one recording, so none can be held out; give lines a "
                 "'sequence' or a 'split'"
             )

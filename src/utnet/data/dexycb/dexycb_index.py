@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from utnet.conventions import SIDES
 from utnet.data.cache import cached_arrays
-from utnet.errors import InputError
+from utnet.errors import InputError, shown
 from utnet.io import layouts
 from utnet.io.files import read_yaml
 from utnet.io.npz import read_members
@@ -29,8 +29,12 @@ _META_KEYS = ("num_frames", "mano_sides", "mano_calib")
 _THREADS = 8
 """Files that are not in memory are waited for, most of all on a server: twice as fast as one thread on a cold disk."""
 
-HAND, NO_HAND, UNREADABLE = 0, 1, 2
-"""Of a frame: its label file has a hand, says that there is none, or cannot be read (it fails by name when used)."""
+HAND, NO_HAND, UNREADABLE, LEFT_OUT = 0, 1, 2, 3
+"""Of a frame: its label file has a hand, says that there is none, or cannot be read (it fails by name when used), or it
+is of a subject that is left out."""
+
+_MAX_FRAMES = 100_000
+"""Of a sequence; the official ones have about 70."""
 
 _DAMAGED = -1
 """`num_frames` of a sequence whose `meta.yml` cannot be used; only splits that need the sequence complain."""
@@ -46,7 +50,8 @@ class SplitIndex:
         is_open: (S,) bool, labelled with the open hand (trees that UTNet writes).
         calibrations: of each sequence, the names of its `mano_*` and `extrinsics_*` folders.
         numbering: official index <-> sequence, camera, frame.
-        flags: (N,) uint8, `HAND`, `NO_HAND` or `UNREADABLE` of each frame.
+        flags: (N,) uint8, `HAND`, `NO_HAND`, `UNREADABLE` or `LEFT_OUT` of each frame.
+        is_numbered: the numbering is the official one: no subject's folder is missing.
     """
 
     sequences: list[str]
@@ -55,15 +60,20 @@ class SplitIndex:
     calibrations: list[tuple[str, str]]
     numbering: layouts.DexYcbNumbering
     flags: np.ndarray
+    is_numbered: bool
 
 
-def open_index(root: Path, setup: str, split: str, *, refresh: bool = False) -> SplitIndex:
+def open_index(
+    root: Path, setup: str, split: str, *, subjects: Sequence[int] = (), refresh: bool = False
+) -> SplitIndex:
     """The index of a split; subjects that are not in the cache are read first, with a progress bar.
 
     Args:
         root: DexYCB's folder.
         setup: "s0" to "s3".
         split: "train", "val" or "test".
+        subjects: 1 to 10, those to take; empty: all. Frames of the others count in the numbering if their folders are
+            there; of these only `meta.yml` is read.
         refresh: read the subjects anew. A cached subject is read again by itself when files have come or gone or a
             `meta.yml` has changed (times of change of folders and of `meta.yml`), not when a label file was changed in
             place.
@@ -71,12 +81,19 @@ def open_index(root: Path, setup: str, split: str, *, refresh: bool = False) -> 
     Raises:
         InputError: no such split, a subject's folder missing or not whole, or a `meta.yml` of the split unusable.
     """
-    subjects, cameras, chosen = layouts.dexycb_split(setup, split)
-    names, parts, flags = [], [], []
-    for subject in (layouts.DEXYCB_SUBJECTS[i] for i in subjects):
+    in_split, cameras, chosen = layouts.dexycb_split(setup, split)
+    if unknown := sorted(set(subjects) - {i + 1 for i in in_split}):
+        has = ", ".join(str(i + 1) for i in in_split)
+        raise InputError(f"{root}: {setup} {split} of DexYCB has no subject {unknown[0]}; it has {has} (data.subjects)")
+    names, parts, flags, is_numbered = [], [], [], True
+    for number in in_split:
+        subject, wanted = layouts.DEXYCB_SUBJECTS[number], not subjects or number + 1 in subjects
         folder = root / subject
+        if not wanted and not folder.is_dir():
+            is_numbered = False
+            continue
         sequences = _sequences(folder, f"{setup} {split}")
-        arrays = _subject(folder, sequences, refresh=refresh)
+        arrays = _subject(folder, sequences, refresh=refresh) if wanted else _left_out(folder, sequences)
         for i in chosen:
             if arrays["num_frames"][i] == _DAMAGED:
                 _read_meta(folder / sequences[i])  # says what is wrong
@@ -91,6 +108,7 @@ def open_index(root: Path, setup: str, split: str, *, refresh: bool = False) -> 
         calibrations=list(zip(whole["mano"].tolist(), whole["extrinsics"].tolist(), strict=True)),
         numbering=layouts.DexYcbNumbering(whole["num_frames"], len(cameras)),
         flags=np.concatenate(flags),
+        is_numbered=is_numbered,
     )
 
 
@@ -147,25 +165,36 @@ def _time_of_change(path: str) -> int:
 
 def _build(folder: Path, sequences: list[str]) -> dict[str, np.ndarray]:
     """Reads a subject: every `meta.yml` and every label file."""
+    arrays = _read_metas(folder, sequences)
+    cameras = [
+        (f"{folder}/{sequence}/{serial}", max(0, int(num)))
+        for sequence, num in zip(sequences, arrays["num_frames"], strict=True)
+        for serial in layouts.DEXYCB_SERIALS
+    ]
+    return {**arrays, "flags": _read_flags(cameras, f"DexYCB index, {folder.name}")}
+
+
+def _left_out(folder: Path, sequences: list[str]) -> dict[str, np.ndarray]:
+    """Arrays of a subject whose frames only count in the numbering."""
+    arrays = _read_metas(folder, sequences)
+    num = int(np.maximum(arrays["num_frames"], 0).sum()) * len(layouts.DEXYCB_SERIALS)
+    return {**arrays, "flags": np.full(num, LEFT_OUT, np.uint8)}
+
+
+def _read_metas(folder: Path, sequences: list[str]) -> dict[str, np.ndarray]:
+    """What the `meta.yml` of each sequence of a subject contains."""
     metas = []
     for sequence in sequences:
         try:
             metas.append(_read_meta(folder / sequence))
         except InputError:
             metas.append({"num_frames": _DAMAGED, "side": SIDES[0], "mano": "", "extrinsics": "", "is_open": False})
-    num_frames = np.array([meta["num_frames"] for meta in metas], np.int64)
-    cameras = [
-        (f"{folder}/{sequence}/{serial}", max(0, int(num)))
-        for sequence, num in zip(sequences, num_frames, strict=True)
-        for serial in layouts.DEXYCB_SERIALS
-    ]
     return {
-        "num_frames": num_frames,
+        "num_frames": np.array([meta["num_frames"] for meta in metas], np.int64),
         "is_left": np.array([meta["side"] == "left" for meta in metas]),
         "is_open": np.array([meta["is_open"] for meta in metas]),
         "mano": np.array([meta["mano"] for meta in metas], np.str_),
         "extrinsics": np.array([meta["extrinsics"] for meta in metas], np.str_),
-        "flags": _read_flags(cameras, f"DexYCB index, {folder.name}"),
     }
 
 
@@ -203,15 +232,18 @@ def _read_meta(sequence: Path) -> dict:
     meta = read_yaml(path, *_META_KEYS)
     sides, num, calib = meta["mano_sides"], meta["num_frames"], meta["mano_calib"]
     if not isinstance(sides, list) or len(sides) != 1 or sides[0] not in SIDES:
-        raise InputError(f"{path}: mano_sides is {sides!r}, expected [right] or [left]")
-    if not isinstance(num, int) or num < 0:
-        raise InputError(f"{path}: num_frames is {num!r}, expected a count")
+        raise InputError(f"{path}: mano_sides is {shown(sides)}, expected [right] or [left]")
+    if not isinstance(num, int) or not 0 <= num <= _MAX_FRAMES:
+        raise InputError(f"{path}: num_frames is {shown(num)}, expected a count")
     if not isinstance(calib, list) or not calib or not isinstance(calib[0], str):
-        raise InputError(f"{path}: mano_calib is {calib!r}, expected a list of one name")
+        raise InputError(f"{path}: mano_calib is {shown(calib)}, expected a list of one name")
+    extrinsics = meta.get("extrinsics", "")
+    if not isinstance(extrinsics, str):
+        raise InputError(f"{path}: extrinsics is {shown(extrinsics)}, expected a name")
     return {
         "num_frames": num,
         "side": sides[0],
         "mano": calib[0],
-        "extrinsics": str(meta.get("extrinsics", "")),
+        "extrinsics": extrinsics,
         "is_open": meta.get(layouts.HAND_MODEL_KEY) == layouts.OPEN_HAND,
     }

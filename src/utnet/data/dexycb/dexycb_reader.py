@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from utnet.conventions import SIDES
 from utnet.data.dexycb.dexycb_hands import DexYcbHands
-from utnet.data.dexycb.dexycb_index import NO_HAND, UNREADABLE, open_index
+from utnet.data.dexycb.dexycb_index import LEFT_OUT, NO_HAND, UNREADABLE, open_index
 from utnet.data.source import check_depth, evenly_spaced, ground_truth_box
 from utnet.errors import InputError
 from utnet.geometry import intrinsics
@@ -37,6 +38,8 @@ class DexYcb:
         root: the folder that holds the subjects and `calibration`.
         split: "train", "val" or "test".
         setup: "s0" (unseen sequences), "s1" (subjects), "s2" (cameras) or "s3" (grasps).
+        subjects: 1 to 10, those of the split to take (empty: all): only their folders are needed. The numbering stays
+            the official one if the folders of the others are there, too.
         limit: at most this many samples, evenly spaced over those with a hand.
         sides: "right", "left" or "both".
         hand_model: model of the labels, "open", "mano", or "auto": as the tree says (MANO where it says nothing).
@@ -62,6 +65,7 @@ class DexYcb:
         *,
         split: str = "train",
         setup: str = "s0",
+        subjects: Sequence[int] = (),
         limit: int | None = None,
         sides: str = "both",
         hand_model: str = "auto",
@@ -87,7 +91,7 @@ class DexYcb:
             )
         self._serials = [layouts.DEXYCB_SERIALS[i] for i in cameras]
         self._K = [_read_intrinsics(self.root, serial) for serial in self._serials]
-        self._index = open_index(self.root, setup, split, refresh=refresh)
+        self._index = open_index(self.root, setup, split, subjects=subjects, refresh=refresh)
         self.num_official = len(self._index.numbering)
         self._ids, self.counts = self._choose(sides, limit)
         hands = [side for side in SIDES if sides in (side, "both") and (self._index.is_left == (side == "left")).any()]
@@ -99,7 +103,16 @@ class DexYcb:
         return len(self._ids)
 
     def official_index(self, index: int) -> int:
-        """The number of sample `index` in the official numbering (`image_id` of result files)."""
+        """The number of sample `index` in the official numbering (`image_id` of result files).
+
+        Raises:
+            InputError: folders of subjects that are left out are not there, so their frames cannot be counted.
+        """
+        if not self._index.is_numbered:
+            raise InputError(
+                f"{self.root}: without the folders of the other subjects the official numbering is not known; extract "
+                "them, at least meta.yml of their sequences"
+            )
         return int(self._ids[index])
 
     def sequence(self, index: int) -> str:
@@ -166,7 +179,8 @@ class DexYcb:
         """Official indices of the samples, and what there was."""
         index, numbering = self._index, self._index.numbering
         is_left = np.repeat(index.is_left, numbering.num_frames * numbering.num_cameras)
-        hand = index.flags != NO_HAND
+        taken = index.flags != LEFT_OUT
+        hand = taken & (index.flags != NO_HAND)
         wanted = hand if sides == "both" else hand & (is_left == (sides == "left"))
         ids = np.flatnonzero(wanted)
         if not len(ids):
@@ -177,7 +191,8 @@ class DexYcb:
         ids = ids[evenly_spaced(len(ids), limit)]
         counts = {
             "frames": len(hand),
-            "without a hand": len(hand) - int(hand.sum()),
+            "of other subjects": len(hand) - int(taken.sum()),
+            "without a hand": int((taken & ~hand).sum()),
             "of the other hand": int(hand.sum()) - int(wanted.sum()),
             "unreadable labels": int((index.flags[ids] == UNREADABLE).sum()),
             "right hands": int((~is_left[ids]).sum()),

@@ -11,7 +11,7 @@ from tqdm import tqdm
 from utnet.conventions import SIDES
 from utnet.data.cache import cached_arrays
 from utnet.data.source import hold_out
-from utnet.errors import InputError
+from utnet.errors import InputError, shown
 from utnet.io import layouts
 from utnet.io.files import read_bytes
 from utnet.io.safe_pickle import load_pickle
@@ -19,7 +19,7 @@ from utnet.io.safe_pickle import load_pickle
 SPLITS = ("train", "train_fit", "val", "evaluation")
 """train_fit and val divide train by recording."""
 
-_VERSION = 1
+_VERSION = 2
 _HELD_OUT_SHARE = 0.05
 
 
@@ -32,6 +32,8 @@ class FrameIndex:
         sequences: (S,) bytes, in the order in which the list names them.
         sequence_of: (N,) which of them a frame belongs to.
         hands: (N, 2) bool, the right and the left hand are annotated (in evaluation: have a box).
+        without_meta: (N,) bool, training frames that the list has and whose sequence's meta folder lacks their file, as
+            in HO3D v3 (such as ABF12/0678 to 0728, https://github.com/zc-alexfan/hold/issues/32): not annotated.
         two_hands: it is H2O3D.
     """
 
@@ -39,6 +41,7 @@ class FrameIndex:
     sequences: np.ndarray
     sequence_of: np.ndarray
     hands: np.ndarray
+    without_meta: np.ndarray
     two_hands: bool
 
 
@@ -79,7 +82,7 @@ def read_index(root: Path, name: str, *, refresh: bool = False) -> FrameIndex:
         ) from error
     stamp = [_VERSION, about.st_size, about.st_mtime_ns, _folder_times(root / name)]
     arrays = cached_arrays(f"ho3d-{name}", root, stamp, lambda: _build(root, path, name), refresh=refresh)
-    rows = {key: arrays[key] for key in ("frames", "sequences", "sequence_of", "hands")}
+    rows = {key: arrays[key] for key in ("frames", "sequences", "sequence_of", "hands", "without_meta")}
     return FrameIndex(**rows, two_hands=bool(arrays["two_hands"][0]))
 
 
@@ -97,9 +100,14 @@ def _build(root: Path, path: Path, name: str) -> dict[str, np.ndarray]:
     marker = layouts.ho3d_keys("right", two_hands=True)["joints"]
     hands = {two_hands: np.zeros((len(frames), 2), bool) for two_hands in (False, True)}
     two_hands: bool | None = None
+    without_meta = np.zeros(len(frames), bool)
     for line, frame in enumerate(tqdm(frames, desc=f"index of {path.name}", unit="frame", delay=1.0, leave=False)):
+        path = root / layouts.ho3d_file(name, frame, "meta", ".pkl")
+        if name == "train" and not path.is_file() and path.parent.is_dir():
+            without_meta[line] = True
+            continue
         try:
-            meta = read_meta(root / layouts.ho3d_file(name, frame, "meta", ".pkl"), marker, *needed)
+            meta = read_meta(path, marker, *needed)
         except InputError:
             meta = {}  # it lacks every key, so it counts as annotated
         else:
@@ -113,6 +121,7 @@ def _build(root: Path, path: Path, name: str) -> dict[str, np.ndarray]:
         "sequences": np.array([sequence.encode() for sequence in sequences]),
         "sequence_of": np.array(sequence_of, np.int32),
         "hands": hands[bool(two_hands)],
+        "without_meta": without_meta,
         "two_hands": np.array([bool(two_hands)]),
     }
 
@@ -137,7 +146,7 @@ def _read_list(path: Path) -> list[str]:
     lines = data.decode("utf-8", "replace").split()
     for number, line in enumerate(lines, 1):
         if line.count("/") != 1 or ".." in line or line[0] == "/" or line[-1] == "/":
-            raise InputError(f"{path}: entry {number} is {line!r}, expected SEQUENCE/ID")
+            raise InputError(f"{path}: entry {number} is {shown(line)}, expected SEQUENCE/ID")
     if not lines:
         raise InputError(f"{path}: lists no frames; choose the other split, or get the file again")
     return lines

@@ -182,6 +182,8 @@ class Ho3d:
         lines = lines_of_split(self._index, self.split, path)
         hands = self._index.hands & lines[:, None]
         counts = {"frames": int(lines.sum()), "not annotated": int((lines & ~hands.any(1)).sum())}
+        if num := int((lines & self._index.without_meta).sum()):
+            counts["of these without a meta file"] = num
         if self.two_hands:
             counts |= {f"{side} hands": int(hands[:, i].sum()) for i, side in enumerate(SIDES)}
         if sides != "both":

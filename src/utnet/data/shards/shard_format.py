@@ -19,7 +19,7 @@ import cv2
 import numba
 import numpy as np
 
-from utnet.errors import InputError, shown
+from utnet.errors import BAD_TREE, InputError, shown
 from utnet.io.files import decode_image, decode_rgb
 from utnet.io.npy import parse_npy
 from utnet.types import HandParams, Sample
@@ -105,7 +105,7 @@ def decode_sample(members: Mapping[str, bytes], *, where: str, with_depth: bool 
         )
     except InputError:
         raise
-    except (KeyError, TypeError, ValueError, EOFError, OverflowError, RecursionError) as error:
+    except (EOFError, *BAD_TREE) as error:
         detail = str(error)[:200]
         raise InputError(f"{where}: labels and members do not make a sample ({detail}); {_DAMAGED}") from error
 

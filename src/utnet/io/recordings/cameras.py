@@ -1,0 +1,224 @@
+"""Cameras of recordings: intrinsics with lens distortion, and the files that hold them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import yaml
+
+from utnet.errors import InputError
+
+_OPENCV = {
+    "plumb_bob", "rational_polynomial", "brown_conrady", "distortion_brown_conrady", "simple_radial", "radial",
+    "opencv", "full_opencv", "thin_prism",
+}  # fmt: skip
+"""Models of k1, k2, p1, p2, k3, ... in OpenCV's order: ROS's, RealSense's and COLMAP's names."""
+_FISHEYE = {"equidistant", "kannala_brandt4", "kannala_brandt", "opencv_fisheye", "fisheye"}
+_INVERSE = {"inverse_brown_conrady", "distortion_inverse_brown_conrady"}
+_COLMAP = {
+    "SIMPLE_PINHOLE": "f,cx,cy", "PINHOLE": "fx,fy,cx,cy", "SIMPLE_RADIAL": "f,cx,cy,k1", "RADIAL": "f,cx,cy,k1,k2",
+    "OPENCV": "fx,fy,cx,cy,k1,k2,p1,p2", "OPENCV_FISHEYE": "fx,fy,cx,cy,k1,k2,k3,k4",
+    "FULL_OPENCV": "fx,fy,cx,cy,k1,k2,p1,p2,k3,k4,k5,k6",
+}  # fmt: skip
+"""Parameters of COLMAP's camera models (colmap/sensor/models.h)."""
+_OPENCV_ORDER = ("k1", "k2", "p1", "p2", "k3", "k4", "k5", "k6")
+_ITERATIONS = 20
+
+
+@dataclass(frozen=True)
+class Camera:
+    """A pinhole camera with lens distortion.
+
+    Attributes:
+        K_px: (3, 3) intrinsics; the middle of the first pixel is (0, 0).
+        size_px: width and height of its pictures; None where the file does not hold it.
+        model: name of the distortion model, as its source has it.
+        coeffs: its coefficients; without any, or with zeros only, nothing is distorted.
+
+    Raises:
+        InputError: coefficients of a model that cannot be applied.
+    """
+
+    K_px: np.ndarray
+    size_px: tuple[int, int] | None = None
+    model: str = "none"
+    coeffs: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.is_distorted and self._name not in _OPENCV | _FISHEYE | _INVERSE:
+            raise InputError(f"distortion model {self.model!r} is not known; undistort the pictures first")
+
+    @property
+    def is_distorted(self) -> bool:
+        """Whether any coefficient is not 0."""
+        return bool(np.any(np.asarray(self.coeffs, float)))
+
+    @property
+    def _name(self) -> str:
+        return self.model.lower().replace(" ", "_")
+
+    def scaled(self, size_px: tuple[int, int]) -> Camera:
+        """Returns the camera of the same pictures at another size."""
+        if self.size_px is None or self.size_px == size_px:
+            return Camera(self.K_px, size_px, self.model, self.coeffs)
+        return Camera(scaled_K(self.K_px, self.size_px, size_px), size_px, self.model, self.coeffs)
+
+    def rectified(self, image: np.ndarray, *, nearest: bool = False) -> np.ndarray:
+        """Returns a picture, or depth with `nearest`, as the camera without distortion would see it (same K)."""
+        if not self.is_distorted:
+            return image
+        how = cv2.INTER_NEAREST if nearest else cv2.INTER_LINEAR
+        K = tuple(self.K_px.ravel().tolist())
+        x, y = _maps(K, self.model, self.coeffs, (image.shape[1], image.shape[0]))
+        return cv2.remap(image, x, y, how, borderMode=cv2.BORDER_CONSTANT, borderValue=0)
+
+    def distorted_px(self, points_px: np.ndarray) -> np.ndarray:
+        """Returns where the lens shows (N, 2) points of the rectified picture."""
+        if not self.is_distorted:
+            return points_px
+        flat = np.column_stack([np.asarray(points_px, float), np.ones(len(points_px))])
+        rays = flat @ np.linalg.inv(self.K_px).T
+        if self._name in _INVERSE:
+            there = np.column_stack([self._inverse_brown_conrady(rays[:, :2]), np.ones(len(rays))])
+            return (there @ self.K_px.T)[:, :2]
+        coeffs, zero = np.asarray(self.coeffs, float), np.zeros(3)
+        if self._name in _FISHEYE:
+            return cv2.fisheye.projectPoints(rays[:, None], zero, zero, self.K_px, coeffs[:4])[0][:, 0]
+        return cv2.projectPoints(rays[:, None], zero, zero, self.K_px, coeffs)[0][:, 0]
+
+    def _inverse_brown_conrady(self, wanted: np.ndarray) -> np.ndarray:
+        """RealSense's model gives undistorted points from distorted ones (rs2_deproject_pixel_to_point)."""
+        k1, k2, p1, p2, k3 = (*self.coeffs, 0, 0, 0, 0, 0)[:5]
+        at = wanted.copy()
+        for _ in range(_ITERATIONS):
+            x, y = at.T
+            r2 = x * x + y * y
+            radial = 1 + k1 * r2 + k2 * r2**2 + k3 * r2**3
+            shown = np.stack(
+                [
+                    x * radial + 2 * p1 * x * y + p2 * (r2 + 2 * x * x),
+                    y * radial + 2 * p2 * x * y + p1 * (r2 + 2 * y * y),
+                ]
+            )
+            at += wanted - shown.T
+        return at
+
+
+@lru_cache(maxsize=4)
+def _maps(
+    K: tuple[float, ...], model: str, coeffs: tuple[float, ...], size_px: tuple[int, int]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Where each pixel of the rectified picture is in the distorted one, for `cv2.remap`."""
+    width, height = size_px
+    grid = np.stack(np.meshgrid(np.arange(width), np.arange(height)), -1).reshape(-1, 2)
+    maps = Camera(np.reshape(K, (3, 3)), size_px, model, coeffs).distorted_px(grid).reshape(height, width, 2)
+    return np.ascontiguousarray(maps[..., 0], np.float32), np.ascontiguousarray(maps[..., 1], np.float32)
+
+
+def scaled_K(K_px: np.ndarray, old_px: tuple[int, int], new_px: tuple[int, int]) -> np.ndarray:
+    """Returns the (3, 3) intrinsics of a picture that is resized (the corners of the picture stay corners)."""
+    sx, sy = new_px[0] / old_px[0], new_px[1] / old_px[1]
+    return np.array([[sx, 0, 0.5 * sx - 0.5], [0, sy, 0.5 * sy - 0.5], [0, 0, 1]]) @ K_px
+
+
+def pinhole(fx: float, fy: float, cx: float, cy: float) -> np.ndarray:
+    """Returns (3, 3) intrinsics."""
+    return np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1]], float)
+
+
+def camera_of_ros(message: Any) -> Camera:
+    """Returns the camera of a sensor_msgs/CameraInfo message of ROS 1 (K, D) or ROS 2 (k, d).
+
+    Raises:
+        InputError: it holds no calibration.
+    """
+    K = np.asarray(message.K if hasattr(message, "K") else message.k, float).reshape(3, 3)
+    D = np.asarray(message.D if hasattr(message, "D") else message.d, float).ravel()
+    if not K[0, 0] > 0:
+        raise InputError("camera_info holds no calibration (fx is 0); give --K")
+    return Camera(K, (int(message.width), int(message.height)), message.distortion_model, tuple(D.tolist()))
+
+
+def read_camera(path: str | Path) -> Camera:
+    """Reads a camera from a file.
+
+    Args:
+        path: sensor_msgs/CameraInfo or ROS's camera_calibration as YAML or JSON, RealSense's intrinsics or Open3D's
+            camera as JSON, COLMAP's cameras.txt with one camera, or 9 numbers (a CSV of the matrix).
+
+    Raises:
+        InputError: no such file, none of these, several cameras, or a distortion model that cannot be applied.
+    """
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: not a readable text file ({error}); give camera_info as YAML or JSON") from error
+    try:
+        lines = [line.split() for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
+        if lines and len(lines[0]) > 4 and lines[0][1] in _COLMAP:
+            return _colmap(path, lines)
+        numbers = _numbers(text)
+        if numbers is not None and numbers.size == 9:
+            return Camera(numbers.reshape(3, 3))
+        tree = json.loads(text) if text.lstrip().startswith("{") else next(iter(yaml.safe_load_all(text)), None)
+        if isinstance(tree, dict):
+            return _from_tree(tree)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+    except (ValueError, KeyError, TypeError, IndexError, yaml.YAMLError) as error:
+        raise InputError(f"{path}: a damaged camera file ({error}); write it again") from error
+    raise InputError(f"{path}: no camera; give camera_info (YAML, JSON), RealSense intrinsics or COLMAP's cameras.txt")
+
+
+def _numbers(text: str) -> np.ndarray | None:
+    try:
+        return np.array([float(word) for word in text.replace(",", " ").split()])
+    except ValueError:
+        return None
+
+
+def _from_tree(tree: dict) -> Camera:
+    size = (int(tree["width"]), int(tree["height"])) if "width" in tree and "height" in tree else None
+    if "image_width" in tree:
+        size = (int(tree["image_width"]), int(tree["image_height"]))
+    coeffs = _data(tree, "distortion_coefficients", "d", "D", "coeffs", "distortion")
+    model = str(tree.get("distortion_model", tree.get("model", "plumb_bob"))).removeprefix("distortion.")
+    if "fx" in tree:
+        cx, cy = (float(tree[a] if a in tree else tree[b]) for a, b in (("ppx", "cx"), ("ppy", "cy")))
+        K = pinhole(float(tree["fx"]), float(tree["fy"]), cx, cy)
+    elif "intrinsic_matrix" in tree:  # Open3D: column by column
+        K = np.asarray(tree["intrinsic_matrix"], float).reshape(3, 3).T
+    else:
+        K = np.asarray(_data(tree, "camera_matrix", "k", "K"), float).reshape(3, 3)
+    if not K[0, 0] > 0:
+        raise InputError("holds no calibration (fx is 0)")
+    return Camera(K, size, model, tuple(float(value) for value in coeffs))
+
+
+def _data(tree: dict, *names: str) -> Sequence[float]:
+    for name in names:
+        if name in tree:
+            value = tree[name]["data"] if isinstance(tree[name], dict) else tree[name]
+            return [] if value is None else list(np.ravel(value))
+    return []
+
+
+def _colmap(path: Path, lines: list[list[str]]) -> Camera:
+    if len(lines) > 1:
+        raise InputError(f"{len(lines)} cameras; leave the one of these pictures")
+    _, model, width, height, *numbers = lines[0]
+    named = dict(zip(_COLMAP[model].split(","), map(float, numbers), strict=True))
+    fx, fy = (named.get(name, named.get("f", 0.0)) for name in ("fx", "fy"))
+    # COLMAP counts from the corner of the first pixel.
+    K = pinhole(fx, fy, named["cx"] - 0.5, named["cy"] - 0.5)
+    fisheye = model == "OPENCV_FISHEYE"
+    coeffs = [named[f"k{i}"] for i in range(1, 5)] if fisheye else [named.get(name, 0.0) for name in _OPENCV_ORDER]
+    return Camera(K, (int(width), int(height)), model.lower(), tuple(coeffs) if any(coeffs) else ())

@@ -1,0 +1,199 @@
+"""An RGB-D recording: seen frame by frame, smoothed as a whole, then drawn and written."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from utnet.detect import HandTracker
+from utnet.errors import InputError
+from utnet.io.recordings import Frames, RGBDFrame, open_recording
+from utnet.io.videos import VideoWriter
+from utnet.predict.arrays import HandRows
+from utnet.predict.drawing import draw_hands
+from utnet.predict.files import PredictionsFile, hand_record, image_record, image_size
+from utnet.predict.formats import FrameWriter, PredictedFrame
+from utnet.predict.formats.rig import write_rig
+from utnet.predict.hand import Hand
+from utnet.predict.inputs import Input
+from utnet.predict.predictor import Predictor
+from utnet.predict.request import Request
+from utnet.predict.smoothed_tracks import SeenFrame, SmoothedTracks, decoded_again, without_mesh
+from utnet.predict.track import TrackCollector
+from utnet.predict.video import VideoResult, frame_meshes
+from utnet.render.drawing import color_depth
+from utnet.signals import InterruptHandler
+
+_REMEMBERED_S = 0.5
+"""A hand that is lost for longer than this comes back as another one."""
+
+
+def predict_recording(
+    predictor: Predictor,
+    item: Input,
+    request: Request,
+    file: PredictionsFile,
+    writers: Sequence[FrameWriter],
+    stop: InterruptHandler,
+) -> VideoResult:
+    """Adds a recording's frames to predictions.json and to the `writers`, and writes its overlay, meshes and arrays.
+
+    The recording is read twice: hands are found and tracked, then, smoothed over all frames, drawn and written. A
+    request to stop, and a damaged or missing end, leave the frames before it.
+
+    Raises:
+        InputError: not even its first frame can be read, or depth is in another unit; nothing is written.
+        OSError: something cannot be written; predictions.json has the frames before it.
+    """
+    assert isinstance(item.source, Path)
+    frames = open_recording(item.source, request.recording_options)
+    if predictor.hand is None and not request.raw:
+        raise InputError("smoothing needs the network's hand model, which this exported file lacks; add --raw")
+    seen = _Seen(predictor, frames, request)
+    for frame in _until(
+        iter(frames), request.seconds, stop, tqdm(total=frames.num_frames, desc=item.name, unit="frame", disable=None)
+    ):
+        seen.add(frame)
+    seen.check_unit()
+    notes, incomplete = [*frames.notes, *seen.notes()], frames.incomplete
+    if stop.signal_number:
+        of_all = f" of {frames.num_frames}" if frames.num_frames else ""
+        incomplete = f"stopped after {len(seen.frames)}{of_all} frames"
+    smoothed = SmoothedTracks(seen.frames, predictor.hand) if predictor.hand is not None and not request.raw else None
+
+    def hands_of(i: int) -> Sequence[Hand]:
+        if smoothed is not None:
+            return smoothed.hands(i)
+        return [decoded_again(hand, predictor.hand) for hand in seen.frames[i].hands]
+
+    num_hands = _write(frames, seen, hands_of, item, request, file, writers)
+    return VideoResult(len(seen.frames), num_hands, incomplete, bool(stop.signal_number), tuple(notes))
+
+
+class _Seen:
+    """What the first reading finds.
+
+    Attributes:
+        frames: all frames, without meshes where they are smoothed.
+        K_px: of the first frame.
+        K_from: where it is from.
+        size_px: of the pictures.
+    """
+
+    def __init__(self, predictor: Predictor, recording: Frames, request: Request):
+        self._predictor, self._request = predictor, request
+        self._track = HandTracker(predictor.detector, patience=max(1, round(_REMEMBERED_S * recording.fps)))
+        self.frames: list[SeenFrame] = []
+        self.K_px, self.K_from, self.size_px = np.eye(3), "default", (0, 0)
+        self._unlikely: list[tuple[int, str]] = []
+        self._measured = 0
+
+    def add(self, frame: RGBDFrame) -> None:
+        K_px, K_from = camera_of(frame, self._request)
+        if not self.frames:
+            self.K_px, self.K_from, self.size_px = K_px, K_from, image_size(frame.rgb)
+        detections = self._track(frame.rgb)
+        try:
+            hands = self._predictor.from_detections(frame.rgb, detections, frame.depth_m, K_px)
+        except InputError as error:  # depth out of a hand's reach: the picture alone
+            if frame.depth_m is None:
+                raise
+            self._unlikely.append((frame.index, str(error)))
+            hands = self._predictor.from_detections(frame.rgb, detections, None, K_px)
+        self._measured += any(hand.distance_source == "sensor" for hand in hands)
+        kept = tuple(hands) if self._predictor.hand is None else tuple(without_mesh(hand) for hand in hands)
+        self.frames.append(SeenFrame(frame.index, frame.time_s, kept))
+
+    def check_unit(self) -> None:
+        """Raises InputError where no depth of any frame can be a hand's."""
+        if self._unlikely and not self._measured:
+            raise InputError(self._unlikely[0][1])
+
+    def notes(self) -> list[str]:
+        """Frames whose depth was not used."""
+        if not self._unlikely:
+            return []
+        number, why = self._unlikely[0]
+        return [f"depth of {len(self._unlikely)} frames is not used, the first is frame {number}: {why}"]
+
+
+def camera_of(frame: RGBDFrame, request: Request) -> tuple[np.ndarray, str]:
+    """Intrinsics (3, 3) of a frame, and where they are from: "given", "recording" or "default"."""
+    if frame.K_px is None:
+        return request.camera(frame.rgb)
+    return frame.K_px, "recording" if request.given_camera is None else "given"
+
+
+def _write(
+    recording: Frames,
+    seen: _Seen,
+    hands_of: Callable[[int], Sequence[Hand]],
+    item: Input,
+    request: Request,
+    file: PredictionsFile,
+    writers: Sequence[FrameWriter],
+) -> int:
+    """Writes everything; returns the number of hands."""
+    files: dict[str, str | None] = {
+        "overlay": f"{item.name}_overlay.mp4" if request.overlay else None,
+        "arrays": f"{item.name}.npz" if request.arrays else None,
+        "mesh": f"{item.name}_hands.glb" if request.video_mesh == "animated" else None,
+    }
+    head = image_record(recording.name, seen.size_px, seen.K_px, seen.K_from, files)
+    rows, tracks, num_hands = HandRows(with_vertices=False), TrackCollector(), 0
+    pictures: Iterator[RGBDFrame] | None = iter(recording) if request.overlay else None
+    with ExitStack() as stack:
+        add = stack.enter_context(file.video({**head, "fps": round(recording.fps, 4), "smoothed": not request.raw}))
+        writer = None
+        if files["overlay"]:
+            writer = stack.enter_context(VideoWriter(request.out / files["overlay"], recording.fps))
+        for i, frame in enumerate(seen.frames):
+            hands = hands_of(i)
+            meshes = frame_meshes(request, item, frame.index, hands)
+            if files["mesh"]:
+                tracks.add(hands, frame.index, frame.time_s)
+            records = [hand_record(hand, mesh) for hand, mesh in zip(hands, meshes, strict=True)]
+            add({"index": frame.index, "time_s": round(frame.time_s, 6), "hands": records})
+            if writer is not None and pictures is not None:
+                picture = next(pictures)
+                writer.write(_drawn(picture, hands, seen.size_px, with_depth=request.show_depth), frame.time_s)
+            shown = PredictedFrame(
+                recording.name, hands, seen.size_px, seen.K_px, frame.index, frame.time_s, is_video=True
+            )
+            for also in writers:
+                also.add(shown)
+            if request.arrays:
+                rows.add(hands, frame.index, frame.time_s)
+            num_hands += len(hands)
+        if files["arrays"]:
+            rows.write(request.out / files["arrays"])
+        if files["mesh"] and num_hands:
+            write_rig(request.out / files["mesh"], tracks.tracks(), file=recording.name)
+    return num_hands
+
+
+def _drawn(frame: RGBDFrame, hands: Sequence[Hand], size_px: tuple[int, int], *, with_depth: bool) -> np.ndarray:
+    drawn = draw_hands(frame.rgb, hands)
+    if not with_depth:
+        return drawn
+    depth_m = np.zeros(size_px[::-1], np.float32) if frame.depth_m is None else frame.depth_m
+    middle = [float(hand.joints_cam_m[:, 2].mean()) for hand in hands] or [float(np.median(depth_m))]
+    return np.concatenate([drawn, draw_hands(color_depth(depth_m, float(np.mean(middle))), hands)], 1)
+
+
+def _until(
+    frames: Iterator[RGBDFrame], seconds: float | None, stop: InterruptHandler, bar: tqdm
+) -> Iterator[RGBDFrame]:
+    """The frames up to a time, or to a request to stop."""
+    with bar:
+        for frame in frames:
+            if seconds is not None and frame.time_s >= seconds:
+                return
+            yield frame
+            bar.update()
+            if stop.signal_number:
+                return

@@ -1,0 +1,89 @@
+"""The config of a run that starts from a network: `utnet train CONFIG --from NETWORK`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import fields
+from pathlib import Path
+
+from utnet.checkpoint import find_checkpoint, read_config
+from utnet.config import Config, ModelConfig, from_tree, override, to_tree
+from utnet.config.loading import read_yaml
+
+_CHOICES = {"p_drop", "checkpoint_blocks", "mano"}
+"""Keys of `model` that do not belong to the weights."""
+_HEADS = ("uncertainty", "prompts", "evidence")
+"""Switches of `model` for parts that a run can add to a network."""
+_FIXED = {f"model.{field.name}" for field in fields(ModelConfig)} - {f"model.{name}" for name in _CHOICES}
+_OPEN = ("model.p_drop", "crop.expand", "crop.aspect", "crop.recipe")
+_LOSSES = {
+    "uncertainty": ("loss.w_uncertainty",),
+    "evidence": ("loss.w_mask", "loss.w_side", "augment.mirror_p"),
+}
+"""Keys that the parts of `_HEADS` need."""
+
+
+def load_config(path: str | Path, changes: Sequence[str] = (), *, init_from: str = "") -> tuple[Config, list[str]]:
+    """Loads a config; what it leaves open is set as in the network that the run starts from.
+
+    The network's preset, sizes, stem and heads, and how its crops are cut, replace the defaults. Where the config sets
+    them itself:
+
+    - crop keys and `model.p_drop` keep the config's value;
+    - keys that the weights fix keep it too if `train.init_from` is in the same file (a contradiction there is an error
+      when the weights are loaded), and give way if the network is named on the command line, so that any config can be
+      fine-tuned from any network;
+    - `changes` always win.
+
+    Args:
+        path: a YAML file or the name of a bundled config.
+        changes: "KEY=VALUE" as for `config.override`.
+        init_from: as `train.init_from`, which it replaces; "" for that of the config or of `changes`.
+
+    Returns:
+        The config, and lines that state what was taken from the network and what differs from it. Nothing is taken and
+        there are no lines if the run starts from nothing or from another project's weights.
+
+    Raises:
+        InputError: an unknown config, key, value or network.
+    """
+    config = Config.load(path)
+    changes = [*changes, *([f"train.init_from={init_from}"] if init_from else [])]
+    set_keys = {change.partition("=")[0] for change in changes}
+    wanted = override(config, [change for change in changes if change.startswith("train.init_from=")]).train.init_from
+    if not wanted or not find_checkpoint(wanted).is_dir():
+        return override(config, changes), []
+    network = to_tree(read_config(wanted))
+    tree, in_file = to_tree(config), _keys(read_yaml(path))
+    on_command_line = "train.init_from" in set_keys
+    taken, kept = [], []
+    for key in (*sorted(_FIXED), *_OPEN, *_needed(network)):
+        ours, theirs = _get(tree, key), _get(network, key)
+        gives_way = key not in in_file or (key in _FIXED and on_command_line and not (key[6:] in _HEADS and ours))
+        if key in set_keys or ours == theirs:
+            continue
+        if not gives_way:
+            kept.append(f"{key} {ours} (there {theirs})")
+            continue
+        section, _, name = key.partition(".")
+        tree[section][name] = theirs
+        taken.append(f"{key} {theirs}" + (f" (not {ours})" if key in in_file else ""))
+    lines = [f"settings of {wanted}: {', '.join(taken)}"] if taken else []
+    lines += [f"{path} has settings of its own, kept: {', '.join(kept)}"] if kept else []
+    return override(from_tree(Config, tree, where=str(path)), changes), lines
+
+
+def _needed(network: dict) -> list[str]:
+    """Keys outside of `model` that the network's heads need."""
+    return [key for head, keys in _LOSSES.items() if network["model"][head] for key in keys]
+
+
+def _keys(tree: object) -> set[str]:
+    """ "section.key" of all that a file sets."""
+    sections = tree.items() if isinstance(tree, dict) else ()
+    return {f"{name}.{key}" for name, section in sections if isinstance(section, dict) for key in section}
+
+
+def _get(tree: dict, key: str):
+    section, _, name = key.partition(".")
+    return tree[section][name]

@@ -1,0 +1,139 @@
+"""Small inputs that would take the machine: each once, as the list of a former campaign has them."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import pickle
+import tarfile
+import zipfile
+import zlib
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from utnet.config import Config
+from utnet.data import open_source
+from utnet.errors import InputError
+from utnet.io.files import read_image
+from utnet.io.npz import read_members
+from utnet.io.pictures import read_picture
+from utnet.io.safe_pickle import parse_pickle
+from utnet.model.wilor import import_wilor
+
+Rng = np.random.Generator
+
+
+def _png(path: Path, width: int, height: int, color: int, channels: int) -> Path:
+    """A PNG of zeros, packed a row at a time."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return len(data).to_bytes(4, "big") + kind + data + zlib.crc32(kind + data).to_bytes(4, "big")
+
+    packer, row = zlib.compressobj(1), bytes(1 + width * channels)
+    packed = b"".join(packer.compress(row) for _ in range(height)) + packer.flush()
+    head = width.to_bytes(4, "big") + height.to_bytes(4, "big") + bytes([8, color, 0, 0, 0])
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", packed) + chunk(b"IEND", b""))
+    return path
+
+
+def _read_both(path: Path) -> None:
+    with suppress(InputError):
+        read_picture(path)
+    read_image(path)
+
+
+def make_tar(rng: Rng, folder: Path) -> Path:
+    """2 GB of zeros in 2 MB: parts of a gzip file may be repeated."""
+    info, block = tarfile.TarInfo("000.jpg"), 10 * 2**20
+    info.size = 200 * block
+    packed = gzip.compress(bytes(block))
+    (folder / "a.tar").write_bytes(gzip.compress(info.tobuf()) + 200 * packed + gzip.compress(bytes(2 * 512)))
+    return folder
+
+
+def make_tar_of_many(rng: Rng, folder: Path) -> Path:
+    block, parts = 5 * 2**20, []
+    packed = gzip.compress(bytes(block))
+    for number in range(400):
+        info = tarfile.TarInfo(f"{number:04}.jpg")
+        info.size = block
+        parts += [gzip.compress(info.tobuf()), packed]
+    (folder / "a.tar").write_bytes(b"".join(parts))
+    return folder
+
+
+def make_tar_of_a_long_name(rng: Rng, folder: Path) -> Path:
+    info, block = tarfile.TarInfo("././@LongLink"), 10 * 2**20
+    info.type, info.size = tarfile.GNUTYPE_LONGNAME, 200 * block
+    (folder / "a.tar").write_bytes(gzip.compress(info.tobuf()) + 200 * gzip.compress(bytes(block)))
+    return folder
+
+
+def make_npz(rng: Rng, folder: Path) -> Path:
+    """A member of 3.2 GB that was never written: its header claims it, and zeros are packed as one long run."""
+    header, path = io.BytesIO(), folder / "a.npz"
+    np.lib.format.write_array_header_1_0(header, {"descr": "|u1", "fortran_order": False, "shape": (400 * 2**20,)})
+    with (
+        zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive,
+        archive.open("seg.npy", "w") as file,
+    ):
+        file.write(header.getvalue())
+        for _ in range(400):
+            file.write(bytes(2**20))
+    return path
+
+
+def _repeated(levels: int) -> bytes:
+    text = b"\x80\x04K\x01"
+    for level in range(levels):
+        text += b"\x940(" + 10 * (b"h" + bytes([level])) + b"l"
+    return text + b"."
+
+
+def _pickle(data: bytes) -> tuple[Any, Any]:
+    return lambda rng, folder: data, lambda made: parse_pickle(made, where="data.pyd")
+
+
+def _config(text: str) -> tuple[Any, Any]:
+    def make(rng: Rng, folder: Path) -> Path:
+        (folder / "run.yaml").write_text(text)
+        return folder / "run.yaml"
+
+    return make, Config.load
+
+
+def make_wilor(rng: Rng, folder: Path) -> Path:
+    torch.save({"state_dict": {"backbone.blocks.99999999.norm1.weight": torch.zeros(1)}}, folder / "w.ckpt")
+    return folder / "w.ckpt"
+
+
+def _stream(root: Path) -> None:
+    for _ in open_source("tars", root).stream(seed=0, epoch=0, part=0, num_parts=1):
+        pass
+
+
+_ANCHORS = "a: &a [1,1,1,1,1,1,1,1,1]\n" + "".join(
+    f"{y}: &{y} [{','.join([f'*{x}'] * 9)}]\n" for x, y in zip("abcdefghi", "bcdefghij", strict=True)
+)
+
+KINDS = {
+    "bomb_png": (lambda rng, folder: _png(folder / "a.png", 30_000, 30_000, 2, 3), _read_both),
+    "bomb_alpha": (lambda rng, folder: _png(folder / "a.png", 11_900, 9_900, 6, 4), _read_both),
+    "bomb_tar": (make_tar, _stream),
+    "bomb_tar_many": (make_tar_of_many, _stream),
+    "bomb_tar_name": (make_tar_of_a_long_name, _stream),
+    "bomb_npz": (make_npz, lambda path: read_members(path, "seg")),
+    "bomb_lists": _pickle(_repeated(7)),
+    "bomb_deep_lists": _pickle(_repeated(60)),
+    "bomb_hashes": _pickle(pickle.dumps({i * (2**61 - 1) + 1: 0 for i in range(40_000)}, 2)),
+    "bomb_dicts": _pickle(b"\x80\x02" + b"}" * 40_000_000 + b"."),
+    "bomb_marks": _pickle(b"\x80\x02" + b"(" * 40_000_000 + b"."),
+    "bomb_anchors": _config(_ANCHORS + "seed: *j\n"),
+    "bomb_keys": _config("".join(f"k{i}: 1\n" for i in range(30_000))),
+    "bomb_nesting": _config("train: " + "[" * 100_000),
+    "bomb_blocks": (make_wilor, import_wilor),
+}

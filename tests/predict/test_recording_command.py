@@ -1,0 +1,64 @@
+"""`utnet predict` on a recording: one video record, hands of every frame, arrays and an overlay beside it."""
+
+import json
+
+import numpy as np
+import pytest
+
+from support.recording_files import write_numbered
+from utnet.cli.main import main
+from utnet.geometry import intrinsics
+from utnet.io.videos import VideoReader
+from utnet.synth.sequence import draw_sequence, write_recording
+
+K = intrinsics(300.0, 300.0, 159.5, 119.5)
+SIZE = (320, 240)
+NUM = 6
+
+
+def predict(*words):
+    try:
+        main(["predict", *map(str, words)])
+    except SystemExit as error:
+        return error.code
+    return 0
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("drawn") / "clip"
+    return folder, write_recording(folder, draw_sequence(4_100_003, NUM, K, SIZE), K)
+
+
+def test_a_recording_becomes_one_record_arrays_and_an_overlay(drawn, tmp_path):
+    folder, truth = drawn
+    out = tmp_path / "out"
+    assert predict(folder, "--out", out, "--npz", "--show-depth", "--method", "fit") == 0
+    (video,) = json.loads((out / "predictions.json").read_text())["videos"]
+    assert (video["K_from"], video["width"], len(video["frames"])) == ("recording", 320, NUM)
+    hands = [frame["hands"][0] for frame in video["frames"]]
+    assert {hand["distance_source"] for hand in hands} == {"sensor"}
+    assert len({tuple(hand["betas"]) for hand in hands}) == 1
+    wrists = np.array([hand["joints_cam_m"][0] for hand in hands])
+    assert np.median(np.linalg.norm(wrists - truth[:, 0], axis=-1)) < 0.015
+    arrays = np.load(out / "clip.npz")
+    np.testing.assert_allclose(arrays["joints_cam_m"], [hand["joints_cam_m"] for hand in hands], atol=1e-5)
+    with VideoReader(out / "clip_overlay.mp4") as reader:
+        shapes = [frame.rgb.shape for frame in reader]
+    assert shapes == [(240, 640, 3)] * NUM
+
+
+def test_depth_in_another_unit_is_named_and_nothing_written(drawn, tmp_path, capsys):
+    assert (
+        predict(drawn[0], "--depth-scale", "1", "--out", tmp_path / "out", "--method", "fit", "--seconds", "0.1") == 2
+    )
+    assert "--depth-scale" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_recording_without_hands_is_done(tmp_path):
+    shots = [(i / 30, np.full((48, 64, 3), 90, np.uint8), np.full((48, 64), 600, np.uint16)) for i in range(3)]
+    folder = write_numbered(tmp_path / "empty", shots)
+    assert predict(folder, "--out", tmp_path / "out", "--method", "fit") == 0
+    (video,) = json.loads((tmp_path / "out" / "predictions.json").read_text())["videos"]
+    assert [frame["hands"] for frame in video["frames"]] == [[], [], []]
