@@ -8,22 +8,29 @@ from typing import Any
 
 import numpy as np
 
-from utnet.conventions import MANO_PARENTS, NUM_BETAS, NUM_JOINTS, PARENTS
+from utnet.conventions import MANO_PARENTS, NUM_BETAS, NUM_JOINTS
 from utnet.fit.angles import pose_to_angles
-from utnet.fit.checks import check_betas, check_inputs, check_params, finite_depth
-from utnet.fit.landmark_model import LandmarkModel
+from utnet.fit.checks import check_betas, check_deviation_scale, check_inputs, check_params, finite_depth
 from utnet.fit.landmarks import (
     View,
-    combined_directions,
     disbelief,
     first_pose,
     look_at,
     put_at,
+    weighted_bones,
     weighted_directions,
     weighted_points,
 )
 from utnet.fit.model import FitModel
-from utnet.fit.priors import USUAL_ERROR_RAD, PosePrior, angle_limits, expected_errors_rad, expected_prior, rest_prior
+from utnet.fit.priors import (
+    USUAL_ERROR_RAD,
+    PosePrior,
+    angle_limits,
+    betas_precision,
+    expected_errors_rad,
+    expected_prior,
+    rest_prior,
+)
 from utnet.fit.solver import NUM_UNKNOWNS, pose_joints, solve_hand
 from utnet.fit.surface import Surface, no_surface, read_surface
 from utnet.hand import HandModel
@@ -41,8 +48,6 @@ _MOST_BETA = 2.0
 """Bound of expected betas, in standard deviations of the shape prior."""
 _MOST_FRAMES = 10.0
 """Upper bound of the weight of one person's depth frames against the shape prior: their errors are correlated."""
-_PLACED_BONE = 4.0
-"""Where a person moved a landmark in the picture, the detector's 3D landmark is less sure by this factor."""
 _BONES_OF_JOINTS = np.array([*range(5, 8), *range(9, 12), *range(17, 20), *range(13, 16), *range(1, 4)])
 """(15,) index of the bone, of the 20, that each of MANO's joints rotates."""
 
@@ -179,14 +184,10 @@ class HandFitter:
             ValueError: wrong shapes, numbers that are not finite, K with a focal length of less than a pixel, or fewer
                 than three landmarks of a palm.
         """
-        options = {
-            "betas": betas,
-            "start": start,
-            "expected": expected,
-            "expected_error_mm": expected_error_mm,
-            "deviation_scale": deviation_scale,
-        }
-        hands = self._solved(joints_px, joints_m, K_px, depth_m, **options)
+        hands = self._solved(
+            joints_px, joints_m, K_px, depth_m, betas=betas, start=start, expected=expected,
+            expected_error_mm=expected_error_mm, deviation_scale=deviation_scale,
+        )  # fmt: skip
         parts = [self._params(hand) for hand in hands]
         params = HandParams(*(np.stack([getattr(p, name) for p in parts]) for name in _PARAMS))
         sources = np.array([betas_from if hand.shape_source == "given" else hand.shape_source for hand in hands], str)
@@ -210,7 +211,7 @@ class HandFitter:
         hands = self._solved(joints_px, joints_m, K_px, depth_m, free_betas=depth_m is None)
         measured = [hand for hand in hands if hand.measured]
         hands, num = (measured, min(len(measured), _MOST_FRAMES)) if measured else (hands, 1.0)
-        known = np.stack([_betas_precision(hand.normal) for hand in hands])  # prior included
+        known = np.stack([betas_precision(hand.normal) for hand in hands])  # prior included
         said = np.mean([P @ hand.betas for P, hand in zip(known, hands, strict=True)], axis=0)
         return np.linalg.solve(np.eye(NUM_BETAS) + num * (known.mean(0) - np.eye(NUM_BETAS)), num * said)
 
@@ -228,10 +229,7 @@ class HandFitter:
             expected_error_mm = np.asarray(expected_error_mm, float)
             if not (np.isfinite(expected_error_mm) & (expected_error_mm >= 0)).all():
                 raise ValueError("expected_error_mm: expected finite millimetres, 0 or more")
-        scale = np.ones((num, NUM_JOINTS)) if deviation_scale is None else np.asarray(deviation_scale, float)
-        check_shape("deviation_scale", scale, (num, NUM_JOINTS))
-        if not (np.isfinite(scale) & (scale > 0)).all():
-            raise ValueError("deviation_scale: expected finite numbers above 0")
+        scale = check_deviation_scale(deviation_scale, num)
         betas = check_betas(betas, num)
         hands = []
         for i in range(num):
@@ -354,7 +352,7 @@ class HandFitter:
             np.concatenate([offset, surface.offset]),
             np.concatenate([self.model.dirs, surface.dirs]),
             weighted_points(hand.view, seen, hand.wrist[2] if z_m is None else z_m),
-            _weighted_bones(hand, seen),
+            weighted_bones(hand.view, seen, hand.bones),
             surface.readings,
             self._limits,
             hand.prior.mean,
@@ -392,26 +390,8 @@ class HandFitter:
         )
 
 
-def _weighted_bones(hand: _Hand, seen: LandmarkModel) -> np.ndarray:
-    """(20, 5) `bones` of `solve_hand`: bone directions of the 3D landmarks and the expected hand, and their weights."""
-    view = hand.view
-    scale = np.where(view.scale < 1, _PLACED_BONE, view.scale)
-    wider = np.maximum(scale[1:], scale[list(PARENTS[1:])])[:, None]
-    bones = weighted_directions(view.joints_m, view.joints_ok, seen.bone_rad * wider)
-    return bones if hand.bones is None else combined_directions(bones, hand.bones)
-
-
 def _ith(params: HandParams, i: int) -> HandParams:
     return params.map(lambda array: np.asarray(array[i], float))
 
 
 _PARAMS = ("global_orient", "hand_pose", "betas", "transl_m")
-
-
-def _betas_precision(normal: np.ndarray) -> np.ndarray:
-    """(10, 10) precision of the betas by one picture and the prior, marginalised over the other unknowns (Schur
-    complement of the normal matrix, given as its lower triangle)."""
-    full = np.tril(normal) + np.tril(normal, -1).T
-    others = NUM_UNKNOWNS - NUM_BETAS
-    a, b, d = full[:others, :others], full[others:, :others], full[others:, others:]
-    return d - b @ np.linalg.solve(a + 1e-9 * np.eye(others), b.T)

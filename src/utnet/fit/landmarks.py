@@ -19,6 +19,8 @@ from utnet.rotations import rotation_to_z
 
 _USUAL_APART = 0.6
 """Usual bound of the angle between a network's and the landmarks' bone directions of a finger (35 degrees)."""
+_PLACED_BONE = 4.0
+"""Where a person moved a landmark in the picture, the detector's 3D landmark is less sure by this factor."""
 _PARENT = parents_in_finger()
 _PALM = (0, 1, 5, 9, 13, 17)
 """Landmarks that move little against each other: wrist, base of the thumb, knuckles."""
@@ -133,6 +135,14 @@ def combined_directions(one: np.ndarray, other: np.ndarray) -> np.ndarray:
     length = np.linalg.norm(mean, axis=1, keepdims=True)
     weight = np.sqrt((p + q)[:, 1:]) * length
     return np.column_stack([mean / np.maximum(length, 1e-12), weight])
+
+
+def weighted_bones(view: View, seen: LandmarkModel, expected: np.ndarray | None) -> np.ndarray:
+    """(20, 5) `bones` of `solve_hand`: directions of the 3D landmarks, averaged with an expected hand's (20, 5)."""
+    scale = np.where(view.scale < 1, _PLACED_BONE, view.scale)
+    wider = np.maximum(scale[1:], scale[list(PARENTS[1:])])[:, None]
+    bones = weighted_directions(view.joints_m, view.joints_ok, seen.bone_rad * wider)
+    return bones if expected is None else combined_directions(bones, expected)
 
 
 def weighted_points(view: View, seen: LandmarkModel, z_m: float) -> np.ndarray:
