@@ -29,7 +29,7 @@ from detect_pictures import (
     turned,
 )
 
-from utnet.detect import Detection, HandDetector, HandTracker
+from utnet.detect import Detection, HandDetector, LandmarkTracker
 from utnet.detect.detection import SIDE_DOUBT_BELOW
 from utnet.detect.landmark import LandmarkNetwork
 from utnet.detect.palm import PalmDetector
@@ -66,8 +66,8 @@ def measure_picture(hands: np.ndarray, size_wh: tuple[int, int], threads: int | 
     measure("  second detector", lambda: second(picture))
     measure("  HandDetector", lambda: detector(picture))
     measure("  HandDetector, quick look", lambda: detector.find(picture, quick=True))
-    tracker = HandTracker(detector)
-    measure("  HandTracker, 30 frames", lambda: [tracker(picture) for _ in range(30)], repeats=3)
+    tracker = LandmarkTracker(detector)
+    measure("  LandmarkTracker, 30 frames", lambda: [tracker(picture) for _ in range(30)], repeats=3)
 
 
 def is_hand(truth: Truth, detection: Detection) -> bool:

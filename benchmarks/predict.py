@@ -166,12 +166,12 @@ def one_picture(predictor, path: Path, find: Callable) -> tuple[np.ndarray, list
 
 def by_stage(made: dict, paths: list[Path], rounds: int, *, video: bool) -> dict:
     """All predictors in turns, after one round to warm up; prints a table."""
-    from utnet.detect import HandTracker
+    from utnet.detect import LandmarkTracker
 
     times, joints = defaultdict(list), {}
     for round_ in range(rounds + 1):
         for name, predictor in made.items():
-            find = HandTracker(predictor.detector) if video else predictor.detector
+            find = LandmarkTracker(predictor.detector) if video else predictor.detector
             done = [one_picture(predictor, path, find) for path in paths]
             joints[name] = np.array([h.joints_cam_m - h.joints_cam_m[0] for _, hands in done for h in hands])
             if round_:

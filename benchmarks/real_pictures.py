@@ -43,7 +43,7 @@ from utnet.data.loader import make_loader
 from utnet.data.shards.shards_reader import Shards
 from utnet.data.shards.write_shards import write_shards
 from utnet.data.transforms import to_right
-from utnet.detect import Detection, HandTracker
+from utnet.detect import Detection, LandmarkTracker
 from utnet.errors import InputError
 from utnet.geometry import crop_to_px, project, unproject
 from utnet.io.atomic import atomic_file, require_new
@@ -132,7 +132,7 @@ def scored_hands(pictures: Path) -> Iterator[tuple[Sample, np.ndarray]]:
             yield from _samples(fit, picture.rgb, picture.K_px, fit.detector(picture.rgb), path.name, name)
     if not (pictures / _CLIP).is_file():
         return
-    tracker = HandTracker(fit.detector)
+    tracker = LandmarkTracker(fit.detector)
     with VideoReader(pictures / _CLIP) as frames:
         for frame in tqdm(frames, desc="clip", unit="frame", total=frames.num_frames):
             detections = tracker(frame.rgb)

@@ -29,7 +29,7 @@ import numpy as np
 from video import error_mm, jitter_mm, lag_frames
 
 from utnet.conventions import PARENTS
-from utnet.detect import HandTracker
+from utnet.detect import LandmarkTracker
 from utnet.geometry import intrinsics
 from utnet.io.recordings import open_recording
 from utnet.predict import Hand, Predictor
@@ -44,7 +44,7 @@ FIRST_SEED = 4_100_003
 def see(predictor: Predictor, folder: Path) -> list[SeenFrame]:
     """The hands of each frame alone, tracked."""
     recording = open_recording(folder)
-    tracker = HandTracker(predictor.detector)
+    tracker = LandmarkTracker(predictor.detector)
     seen = []
     for frame in recording:
         hands = predictor.from_detections(frame.rgb, tracker(frame.rgb), frame.depth_m, frame.K_px)

@@ -89,12 +89,12 @@ def synthetic(
 
 def tracks_of(video: Path) -> tuple[dict[int, list[tuple[float, Hand]]], HandModel | None, float]:
     """Times and raw hands of every track of a video, the model that decodes them, frames a second."""
-    from utnet.detect import HandTracker
+    from utnet.detect import LandmarkTracker
     from utnet.io.videos import VideoReader
     from utnet.predict import Predictor
 
     predictor = Predictor(method="fit")
-    tracker = HandTracker(predictor.detector)
+    tracker = LandmarkTracker(predictor.detector)
     tracks: dict[int, list[tuple[float, Hand]]] = {}
     with VideoReader(video) as reader:
         for frame in reader:

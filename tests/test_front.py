@@ -7,7 +7,18 @@ from pathlib import Path
 import utnet
 
 PROMISED = [
-    *("Predictor", "Hand", "Hands", "HandModel", "HandParams", "HandFitter", "HandDetector", "UTNet", "UTNetLoss"),
+    *(
+        "Predictor",
+        "Hand",
+        "Hands",
+        "HandModel",
+        "HandParams",
+        "HandTracker",
+        "HandFitter",
+        "HandDetector",
+        "UTNet",
+        "UTNetLoss",
+    ),
     *("Config", "load_checkpoint", "open_dataset", "train", "evaluate", "export_network", "read_picture", "InputError"),
 ]
 

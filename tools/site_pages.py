@@ -21,6 +21,10 @@ MODULES = (
     "utnet.geometry",
     "utnet.metrics",
     "utnet.losses.terms",
+    "utnet.predict.formats.hamer",
+    "utnet.predict.formats.openxr",
+    "utnet.predict.formats.table",
+    "utnet.predict.track",
     "utnet.config.schema",
 )
 """Described whole, below the names of `import utnet`."""

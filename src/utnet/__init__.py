@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from utnet.model import UTNet as UTNet
     from utnet.predict.hand import Hand as Hand
     from utnet.predict.hands import Hands as Hands
+    from utnet.predict.live import HandTracker as HandTracker
     from utnet.predict.predictor import Predictor as Predictor
     from utnet.training.loop import train as train
     from utnet.types import HandParams as HandParams
@@ -34,6 +35,7 @@ _LAZY = {
     "HandFitter": "utnet.fit:HandFitter",
     "HandModel": "utnet.hand:HandModel",
     "HandParams": "utnet.types:HandParams",
+    "HandTracker": "utnet.predict.live:HandTracker",
     "Hands": "utnet.predict.hands:Hands",
     "InputError": "utnet.errors:InputError",
     "Predictor": "utnet.predict.predictor:Predictor",
@@ -55,6 +57,7 @@ __all__ = [
     "HandFitter",
     "HandModel",
     "HandParams",
+    "HandTracker",
     "Hands",
     "InputError",
     "Predictor",

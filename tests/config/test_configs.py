@@ -16,7 +16,7 @@ from support.mano_files import random_mano, write_mano
 from support.runs import rows
 from support.trees import dexycb_tree
 from utnet.checkpoint import load_checkpoint, save_checkpoint
-from utnet.config import Config, CropConfig, DataConfig, ModelConfig
+from utnet.config import Config, CropConfig, DataConfig, ModelConfig, own_validation
 from utnet.data.shards.write_shards import write_shards
 from utnet.model import UTNet
 from utnet.synth import SyntheticHands
@@ -155,7 +155,10 @@ def test_every_recipe_trains(line, roots, tmp_path, monkeypatch):
         assert (read.crop.recipe, read.model.dim) == ("wilor", 32)
         read = replace(read, model=replace(read.model, mano=""))
     config = small(read, roots, mano, tmp_path)
-    config = replace(config, train=replace(config.train, steps=1))
+    val = replace(config.val or own_validation(config.data), limit=2)
+    config = replace(
+        config, data=replace(config.data, check=False), val=val, train=replace(config.train, steps=1, pictures=0)
+    )
     result = train(config, tmp_path / "run", progress=False)
     assert result["step"] == 1
     assert result["metrics"]["num"] >= 1

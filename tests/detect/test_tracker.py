@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from utnet.detect import HandDetector, HandTracker
+from utnet.detect import HandDetector, LandmarkTracker
 from utnet.detect.landmark import Landmarks
 
 REAL = Path(__file__).parents[2].parent / "shared" / "real"
@@ -37,7 +37,7 @@ class Script:
 def play(frames, **knobs):
     """The detections of each frame, and the detector."""
     script = Script(frames)
-    tracker = HandTracker(script, **knobs)
+    tracker = LandmarkTracker(script, **knobs)
     return [tracker(np.full((1, 1, 3), t, np.int64)) for t in range(len(frames))], script
 
 
@@ -109,7 +109,7 @@ def test_two_tracks_never_hold_one_hand():
 @pytest.mark.parametrize("knobs", [{"every": 0}, {"patience": 0}])
 def test_silly_knobs_are_refused(knobs):
     with pytest.raises(ValueError, match="at least 1"):
-        HandTracker(Script([]), **knobs)
+        LandmarkTracker(Script([]), **knobs)
 
 
 # ------------------------------------------------------------------------------------------------------- real pictures
@@ -120,7 +120,7 @@ def test_two_hands_of_a_photo_that_cross():
     if not path.is_file():
         pytest.skip("the photos of shared/real are not here")
     left = np.ascontiguousarray(cv2.imread(str(path))[:, :360, ::-1])
-    tracker, sides = HandTracker(HandDetector(threads=1)), {}
+    tracker, sides = LandmarkTracker(HandDetector(threads=1)), {}
     for t in range(0, 61, 2):
         frame = np.full((400, 1000, 3), 255, np.uint8)
         for x, hand_rgb in ((620 - 10 * t, left[:, ::-1]), (20 + 10 * t, left)):

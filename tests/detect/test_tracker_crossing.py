@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from utnet.detect import HandDetector, HandTracker
+from utnet.detect import HandDetector, LandmarkTracker
 from utnet.geometry import intrinsics, mirror_params, project
 from utnet.synth.appearance import Appearance
 from utnet.synth.pair import PairRenderer
@@ -52,7 +52,7 @@ def owners(detections, truth):
 
 @pytest.mark.parametrize("seed", [1, 2])
 def test_numbers_stay_with_the_hands_while_one_passes_before_the_other(detector, seed):
-    tracker, seen = HandTracker(detector), []
+    tracker, seen = LandmarkTracker(detector), []
     for picture, truth in crossing(seed):
         seen.append(owners(tracker(picture), truth))
     assert sorted(seen[0].values()) == ["left", "right"]
@@ -63,7 +63,7 @@ def test_numbers_stay_with_the_hands_while_one_passes_before_the_other(detector,
 def test_numbers_come_back_after_a_short_time_in_the_dark_and_never_to_new_hands(detector):
     frames = list(crossing(2))
     picture, truth = frames[0]
-    tracker = HandTracker(detector)
+    tracker = LandmarkTracker(detector)
     before = owners(tracker(picture), truth)
     for _ in range(6):
         assert tracker(np.zeros_like(picture)) == []

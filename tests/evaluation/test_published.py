@@ -8,7 +8,7 @@ from utnet.errors import InputError
 from utnet.evaluation.published import SHOWN, comparison_lines, comparison_table, dataset_of, published_rows
 from utnet.evaluation.submission import FREIHAND_NUM, HO3D_NUM
 
-DATASETS = ("freihand", "ho3d_v3", "dexycb")
+DATASETS = ("freihand", "ho3d_v2", "ho3d_v3", "dexycb")
 RUN = {"label": "boxes: ground-truth", "metrics": {"mpjpe_mm": {"mean": 12.34}, "pa_mpjpe_mm": {"mean": 6.789}}}
 
 

@@ -1,6 +1,7 @@
 """What a predictor takes and returns: lists equal one by one, and files hold what was saved."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import torch
 import trimesh
 from PIL import Image
 
+from support.hands import SIZE_PX, random_hand
 from support.mano_files import random_mano, write_mano
 from utnet.checkpoint import save_checkpoint
 from utnet.config import Config, ModelConfig
@@ -18,6 +20,7 @@ from utnet.hand.mano import load_mano
 from utnet.io.pictures import read_picture
 from utnet.model import UTNet
 from utnet.predict import Predictor, read_predictions
+from utnet.predict.drawing import draw_hands
 from utnet.predict.hands import Hands
 from utnet.render.drawing import save_picture
 from utnet.types import HandParams
@@ -220,3 +223,16 @@ def test_mano_s_numbers_decode_to_the_same_hand(tmp_path):
 def test_other_shapes_are_named(pose, betas, word):
     with pytest.raises(InputError, match=word):
         HandParams.from_axis_angle(np.zeros(pose), np.zeros(betas))
+
+
+def test_styles_draw_what_they_promise():
+    """The outline leaves the hand visible, the mesh covers it; every style names the sides."""
+    rng = np.random.default_rng(0)
+    hands = [random_hand(rng, side) for side in ("right", "left")]
+    picture = np.full((SIZE_PX[1], SIZE_PX[0], 3), 120, np.uint8)
+    drawn = {style: (draw_hands(picture, hands, style) != picture).any(2) for style in ("mesh", "outline", "skeleton")}
+    assert drawn["outline"].sum() < 0.4 * drawn["mesh"].sum()
+    assert drawn["skeleton"].sum() < drawn["mesh"].sum()
+    other = [replace(hand, side={"right": "left", "left": "right"}[hand.side]) for hand in hands]
+    for style in drawn:
+        assert (draw_hands(picture, other, style) != draw_hands(picture, hands, style)).any()

@@ -59,20 +59,20 @@ def knowing(predictor, monkeypatch, params, joints_cam_m, *, side, scale=1.0):
     right = mirror_params(params) if side == "left" else params
     joints_cam_m = mirror_points(joints_cam_m) if side == "left" else joints_cam_m
 
-    def tensor(array):
-        return torch.from_numpy(np.asarray(array, np.float32))[None]
+    def batched(array):
+        return np.asarray(array, np.float32)[None]
 
     def forward_batch(batch, *, use_depth=True, with_vertices=True):
-        mesh = predictor.hand(tensor(right.global_orient), tensor(right.hand_pose), tensor(right.betas))
-        seen = px_to_crop(project(joints_cam_m, batch.K_px[0].double().numpy()), batch.rgb.shape[-1])
+        mesh = predictor.hand(batched(right.global_orient), batched(right.hand_pose), batched(right.betas))
+        seen = px_to_crop(project(joints_cam_m, batch.K_px[0].astype(float)), batch.rgb.shape[-1])
         return Prediction(
-            global_orient=tensor(right.global_orient),
-            hand_pose=tensor(right.hand_pose),
-            betas=tensor(right.betas),
-            cam=torch.zeros(1, 3),
-            cam_t=torch.zeros(1, 3),
+            global_orient=batched(right.global_orient),
+            hand_pose=batched(right.hand_pose),
+            betas=batched(right.betas),
+            cam=np.zeros((1, 3)),
+            cam_t=np.zeros((1, 3)),
             joints_m=mesh.joints_m * scale,
-            joints_crop=tensor(seen),
+            joints_crop=batched(seen),
             vertices_m=mesh.vertices_m * scale,
         )
 
@@ -278,9 +278,9 @@ def test_fit_puts_a_hand_where_its_landmarks_are(fit, side):
     off_px = np.linalg.norm(hand.joints_px - project(render.joints_cam_m, K), axis=1)
     assert np.median(off_px) < 0.02 * np.ptp(hand.box_px[[0, 2]])
     model = fit.hand if side == "right" else fit.hand.mirrored()
-    mesh = model.decode(hand.params.map(lambda a: torch.from_numpy(a).float()[None]))
-    np.testing.assert_allclose(mesh.joints_m[0].numpy() + hand.params.transl_m, hand.joints_cam_m, atol=1e-5)
-    np.testing.assert_allclose(mesh.vertices_m[0].numpy() + hand.params.transl_m, hand.vertices_cam_m, atol=1e-5)
+    mesh = model.decode(hand.params.map(lambda a: a[None]))
+    np.testing.assert_allclose(mesh.joints_m[0] + hand.params.transl_m, hand.joints_cam_m, atol=1e-5)
+    np.testing.assert_allclose(mesh.vertices_m[0] + hand.params.transl_m, hand.vertices_cam_m, atol=1e-5)
 
 
 def test_a_mirrored_picture_gives_the_mirrored_hand(fit):
@@ -375,7 +375,7 @@ def test_an_exported_network_predicts_as_its_checkpoint_does(predictor, monkeypa
         config, faces, hand_model = lifter.config, lifter.faces, "open"
 
         def __init__(self, path):
-            assert path == "n.onnx"
+            assert str(path) == "n.onnx"
 
         def forward_batch(self, batch, *, use_depth=True):
             return lifter.network.forward_batch(batch, use_depth=use_depth)

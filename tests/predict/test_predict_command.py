@@ -14,6 +14,7 @@ import torch
 import trimesh
 from PIL import Image
 
+from support.mano_files import random_mano, write_mano
 from support.skinned import Skinned
 from utnet.checkpoint import save_checkpoint
 from utnet.cli.main import main
@@ -79,7 +80,7 @@ class FakeTracker:
 def detector(monkeypatch):
     FakeDetector.calls, FakeDetector.at_call = 0, None
     monkeypatch.setattr("utnet.predict.predictor.HandDetector", FakeDetector)
-    monkeypatch.setattr("utnet.predict.video.HandTracker", FakeTracker)
+    monkeypatch.setattr("utnet.predict.video.LandmarkTracker", FakeTracker)
     return FakeDetector
 
 
@@ -878,6 +879,24 @@ def test_all_hands_in_one_table_beside_the_json(detector, tmp_path):
     assert table["track"].tolist() == [-1, 3, 3, 3, 3]
     assert predict(given[0], "--out", out, "--overwrite", "--no-overlay", "--mesh", "none") == 0
     assert not (out / "hands.parquet").exists()
+
+
+def test_hamer_s_arrays_need_mano_and_are_fitted_to_it(detector, capsys, monkeypatch, tmp_path):
+    monkeypatch.delenv("UTNET_MANO_DIR", raising=False)
+    photo, out = picture(tmp_path / "photo.png"), tmp_path / "out"
+    options = ("--method", "fit", "--out", out, "--npz-style", "hamer", "--no-overlay", "--mesh", "none")
+    assert "MANO" in fails(capsys, photo, *options)
+    assert not out.exists()
+    (tmp_path / "mano").mkdir()
+    write_mano(tmp_path / "mano" / "MANO_RIGHT.pkl", random_mano())
+    hand = Predictor(method="fit")(photo)[0]
+    data = hand.to_hamer((WIDTH, HEIGHT), tmp_path / "mano")
+    assert data["pred_vertices"].shape == (778, 3)
+    assert predict(photo, "--mano", tmp_path / "mano", *options) == 0
+    with np.load(out / "photo.npz") as arrays:
+        assert arrays["pred_vertices"].shape == (1, 778, 3)
+        assert arrays["faces"].shape == (1538, 3)
+        assert arrays["mano_fit_mm"] == [0]
 
 
 def test_an_animated_glb_a_video_and_a_scene_a_picture(detector, tmp_path):

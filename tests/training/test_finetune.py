@@ -102,7 +102,7 @@ def test_heads_come_with_their_losses_and_can_be_added(network, tmp_path):
 def test_replayed_hands_have_their_share(my_hands):
     config = override(load_config("finetune")[0], [f"data.root={my_hands}", "model.size_px=64"])
     source = open_training(config)
-    assert source.shares == pytest.approx([2 / 3, 1 / 3])
+    assert source.shares == pytest.approx([1 / 2, 1 / 2])
     stream = source.stream(seed=0, epoch=0, part=0, num_parts=1)
     keys = [next(stream).key for _ in range(60)]
     assert {key[:1] for key in keys} == {"0", "1"}
@@ -111,7 +111,7 @@ def test_replayed_hands_have_their_share(my_hands):
         {"name": "synth", "weight": 1.0},
     ]
     mixed = override(config, [f"data={json.dumps({'name': 'mixture', 'mixture': parts})}"])
-    assert open_training(mixed).shares == pytest.approx([1 / 2, 1 / 6, 1 / 3])
+    assert open_training(mixed).shares == pytest.approx([3 / 8, 1 / 8, 1 / 2])
 
 
 def test_labelled_data_find_their_validation_hands(tmp_path, network, my_hands, capsys):
@@ -138,7 +138,8 @@ def test_labelled_data_find_their_validation_hands(tmp_path, network, my_hands, 
 # ----------------------------------------------------------------------------------------------------------- the page
 
 
-def test_every_line_of_the_page_runs(my_hands, tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize("left_out", ["export", pytest.param("", marks=pytest.mark.long)])
+def test_every_line_of_the_page_runs(left_out, my_hands, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("utnet.predict.predictor.HandDetector", Drawn)
     shutil.copytree(my_hands, "my_hands")
@@ -155,9 +156,12 @@ def test_every_line_of_the_page_runs(my_hands, tmp_path, monkeypatch, capsys):
     for block in re.findall(r"^```sh\n(.*?)^```", text, re.M | re.S):
         for line in block.splitlines():
             words = line.split()[1:]
+            if words[0] == left_out:  # ten seconds
+                continue
             run.append(words[0])
             main([*words, *(small.split() if words[0] == "train" else ())])
-    assert run == ["label", "data", "data", "train", "eval", "eval", "compare", "predict", "export"]
+    every = ["label", "data", "data", "train", "eval", "eval", "compare", "predict", "export"]
+    assert run == [name for name in every if name != left_out]
     printed = capsys.readouterr().out
     for words in ("settings of ti", "before -> after", "scored on the split val; there is no test"):
         assert words in printed

@@ -90,6 +90,7 @@ def compare(
     run_b: Annotated[Path | None, tyro.conf.arg(metavar="[RUN_B]", help_behavior_hint=""), tyro.conf.Positional] = None,
     published: bool = False,
     rows: Annotated[tuple[int, int] | None, tyro.conf.arg(metavar="A B", help_behavior_hint="")] = None,
+    predictions: File = None,
     json: File = None,
 ) -> None:
     """Compares two scored runs by paired differences of the same samples, with intervals; or one with published scores.
@@ -99,19 +100,28 @@ def compare(
         run_b: another, on the same samples.
         published: instead of run_b: the scores of papers on this data set, with their protocols and sources.
         rows: a row of each, counted from 0 (default: every protocol that both have).
+        predictions: in place of RUN_B another program's joints of the same samples, .npz: keys (of per_sample.csv) and
+            joints_cam_m or pred_keypoints_3d (N, 21, 3); compared after Procrustes alignment.
         json: also write the numbers there.
     """
     from utnet.evaluation.compare import compare_lines, compare_runs
+    from utnet.evaluation.given_predictions import load_predictions
     from utnet.evaluation.saved_scores import load_run
     from utnet.io.atomic import write_json
 
     _writable(json)
-    if published == (run_b is not None):
-        raise InputError(f"{run_a}: compare it with another run, or with published scores (--published)")
-    if run_b is None:
+    if (run_b is not None) + published + (predictions is not None) != 1:
+        raise InputError(f"{run_a}: compare it with another run, --predictions FILE, or published scores (--published)")
+    if published:
         _compare_published(load_run(run_a), json)
         return
-    result = compare_runs(load_run(run_a), load_run(run_b), pairs=None if rows is None else [rows])
+    a, pairs = load_run(run_a), None if rows is None else [rows]
+    if predictions is not None:
+        b, pairs = load_predictions(predictions, a), pairs or [(0, 0)]
+    else:
+        assert run_b is not None
+        b = load_run(run_b)
+    result = compare_runs(a, b, pairs=pairs)
     for line in compare_lines(result):
         print(line)
     if json:
@@ -327,7 +337,7 @@ def _score(
     from utnet.evaluation.saved_scores import save_run
 
     with atomic_files(out) as folder:
-        save_run(folder, run.rows, summaries, about)
+        save_run(folder, run.rows, summaries, about, run.gt_m)
         _write_page(scored, folder, rows=run.rows, summaries=summaries, about=about)
     print(f"open {out / 'report.html'}")
 

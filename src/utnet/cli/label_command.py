@@ -25,6 +25,7 @@ def label(
     limits: Limits = _LIMITS,
     copies: int = 0,
     backgrounds: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER", help_behavior_hint="")] = None,
+    coco: Annotated[bool, tyro.conf.FlagCreatePairsOff, tyro.conf.arg(help_behavior_hint="")] = False,
 ) -> None:
     """Labels hands in pictures and videos without labels, and writes those on which several observers agree as a data
     set to train on (`data.name: custom`).
@@ -43,6 +44,7 @@ def label(
         limits: what a hand must keep to.
         copies: write each training hand this many times more, cut out and put before other backgrounds in other light.
         backgrounds: a folder of photographs for the copies (default: drawn scenes).
+        coco: also write the labels as COCO-WholeBody's: coco_wholebody.json.
     """
     from utnet.apps.label.dataset import FILE, SUMMARY, label_pictures
     from utnet.apps.label.sequences import by_pattern
@@ -60,6 +62,10 @@ def label(
     )
     for line in said(summary, val_share):
         print(line)
+    if coco:
+        from utnet.predict.formats.coco import custom_to_coco
+
+        print(f"{custom_to_coco(out, out / 'coco_wholebody.json')} hands in {out / 'coco_wholebody.json'}")
     print(f"{out / FILE}, {out / SUMMARY}: look at them by utnet data preview custom --root {out}")
     if summary.problems:
         sys.exit(1)

@@ -21,10 +21,11 @@ from utnet.cli import serve_command as serving
 from utnet.cli.demo_command import demo
 from utnet.cli.export_command import export
 from utnet.cli.import_command import import_hamer, import_wilor
+from utnet.cli.live_command import live
 from utnet.cli.options import gathered
 from utnet.cli.synth_command import synth
 from utnet.cli.train_command import train
-from utnet.errors import InputError, WorkerError, worker_errors
+from utnet.errors import InputError, WorkerError, install_line, worker_errors
 from utnet.signals import Terminated, sigterm_raises
 
 
@@ -50,6 +51,7 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "compare": scoring.compare,
     "submit": scoring.submit,
     "predict": prediction.predict,
+    "live": live,
     "label": labelling.label,
     "serve": serving.serve,
     "data": data,
@@ -68,6 +70,8 @@ _GROUPS: dict[str, dict[str, Callable[..., None]]] = {
     "import": {"hamer": import_hamer, "wilor": import_wilor},
 }
 """Commands with commands of their own."""
+_TRAIN = ("torch", "roma", "tensorboard", "matplotlib")
+"""Packages of the extra `train` that commands other than predict, label and serve import."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -78,6 +82,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
             _run(words)
     except InputError as error:
         print(f"utnet: {error}", file=sys.stderr)
+        sys.exit(2)
+    except ModuleNotFoundError as error:
+        if (error.name or "").split(".")[0] not in _TRAIN:
+            raise
+        print(f"utnet: this command needs {error.name}; {install_line('train')}", file=sys.stderr)
         sys.exit(2)
     except FloatingPointError as error:
         print(f"utnet: {error}; a lower train.lr or a higher train.warmup_steps often helps", file=sys.stderr)

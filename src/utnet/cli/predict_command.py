@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 
 from utnet.errors import InputError
-from utnet.predict.formats import FormatName
+from utnet.predict.formats import FormatName, Style
 from utnet.predict.methods.resolve import Method, resolve_method
 
 if TYPE_CHECKING:
+    from utnet.hand.arrays import HandArrays
     from utnet.io.recordings import Camera
     from utnet.predict.hand import Hand
     from utnet.predict.inputs import Input
@@ -62,8 +63,11 @@ def predict(
     landmarks: Annotated[Path | None, _left_out("FILE")] = None,
     mesh: Annotated[MeshKind | None, _left_out("glb|obj|ply|scene|animated|none")] = None,
     npz: Flag = False,
+    npz_style: Annotated[Literal["utnet", "hamer"] | None, _left_out("utnet|hamer")] = None,
     also: Annotated[tuple[FormatName, ...], tyro.conf.UseAppendAction, _left_out("FORMAT")] = (),
     no_overlay: Flag = False,
+    style: Style = "mesh",
+    angles: Flag = False,
     raw: Flag = False,
     seconds: Annotated[float | None, _left_out("SECONDS")] = None,
     jobs: int = 1,
@@ -102,8 +106,13 @@ def predict(
         mesh: glb, obj or ply: one file a hand (default: glb for pictures, none for videos); scene: one GLB a picture
             or frame; animated: one GLB a video, with a skinned mesh for each track.
         npz: also write arrays: NAME.npz.
-        also: other files that hold all hands: table (hands.parquet; docs/howto/use_the_result.md).
+        npz_style: write arrays with these fields: utnet (as --npz), or hamer: the dictionary of HaMeR and WiLoR (MANO
+            is fitted to the open hand; needs your MANO folder in UTNET_MANO_DIR).
+        also: other files that hold all hands: table (parquet), angles (CSV, degrees), openxr (26 joints), coco
+            (COCO-WholeBody), custom (a data set to train on); docs/howto/use_the_result.md.
+        angles: the same as --also angles.
         no_overlay: do not draw the hands over the pictures and videos.
+        style: of the drawn hands: mesh with skeleton, outline (the hand stays visible), or skeleton.
         raw: do not smooth videos.
         seconds: stop a video or camera after this long.
         jobs: pictures worked on at once.
@@ -113,7 +122,7 @@ def predict(
     from utnet.predict.overwrite import previous_files
 
     found = find_inputs(inputs, sequence=sequence)
-    lens = None if K is None else _camera(K)
+    lens = None if K is None else read_camera_option(K)
     found = _as_recordings(found, depth=depth, lens=lens)
     _check(found, jobs=jobs, seconds=seconds, depth=depth, depth_scale=depth_scale, box=box, side=side)
     if landmarks is not None and (len(found) != 1 or found[0].kind != "picture"):
@@ -137,10 +146,13 @@ def predict(
         sides=side or None,
         landmarks=landmarks,
         overlay=not no_overlay,
+        style=style,
         mesh=None if mesh == "none" else mesh or "glb",
         video_mesh=None if mesh == "none" else mesh,
-        arrays=npz,
-        also=tuple(dict.fromkeys(also)),
+        arrays=npz or npz_style is not None,
+        npz_style=npz_style or "utnet",
+        mano=_mano_to_fit(mano) if npz_style == "hamer" else None,
+        also=tuple(dict.fromkeys((*also, "angles") if angles else also)),
         raw=raw,
         seconds=seconds,
         jobs=jobs,
@@ -152,6 +164,10 @@ def predict(
     fits = resolve_method(method, weights, mano) == "fit"
     folder = mano or (os.environ.get("UTNET_MANO_DIR") if fits else None)
     predictor = Predictor(weights, method=method, device=device, mano=folder)
+    if npz_style == "hamer" and predictor.hand_model != "mano" and request.mano is None:
+        raise InputError(
+            "--npz-style hamer: the open hand has no MANO parameters; name your MANO folder: UTNET_MANO_DIR"
+        )
     summary = run(predictor, found, request)
     doubts = [*(_doubts(summary.hands) if box else ()), *_contradictions(summary.hands)]
     if request.boxes and side and not summary.problems:
@@ -164,6 +180,14 @@ def predict(
         sys.exit(128 + summary.stopped_by)
     if summary.problems:
         sys.exit(1)
+
+
+def _mano_to_fit(mano: Path | None) -> HandArrays | None:
+    """MANO_RIGHT of the user, or None where no folder is named."""
+    from utnet.predict.formats.hamer import load_right
+
+    folder = mano or os.environ.get("UTNET_MANO_DIR")
+    return load_right(folder) if folder else None
 
 
 def _check(
@@ -262,7 +286,8 @@ def _count(number: int, what: str) -> str:
     return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
-def _camera(text: str) -> Camera:
+def read_camera_option(text: str) -> Camera:
+    """The camera of --K: FX,FY,CX,CY or a file."""
     from utnet.io.recordings.cameras import Camera, pinhole, read_camera
 
     if Path(text).suffix and Path(text).is_file():

@@ -2,6 +2,6 @@
 
 from utnet.detect.detection import Detection
 from utnet.detect.detector import HandDetector
-from utnet.detect.tracker import HandTracker
+from utnet.detect.tracker import LandmarkTracker
 
-__all__ = ["Detection", "HandDetector", "HandTracker"]
+__all__ = ["Detection", "HandDetector", "LandmarkTracker"]

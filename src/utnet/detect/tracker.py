@@ -1,4 +1,4 @@
-"""`HandTracker`: the hands of a video, frame by frame, with constant numbers."""
+"""`LandmarkTracker`: the hands of a video, frame by frame, with constant numbers."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ class _Track:
         self.num_frames += 1
 
 
-class HandTracker:
+class LandmarkTracker:
     """Tracks hands by their landmarks; call it once per frame, in order.
 
     The landmark network runs in the region of the previous frame's landmarks, extrapolated. The detector runs every few

@@ -19,19 +19,30 @@ from utnet.io.npz import read_npz_all
 
 JSON, NPZ, CSV = "scores.json", "scores.npz", "per_sample.csv"
 _TEXT = ("keys", "sequences", "sides")
+_TRUTH = "gt_m"
 _NUMBERS = ("visibility", "label_conf", "expected_mm")
 
 
 @dataclass(frozen=True)
 class SavedRun:
-    """A loaded run: rows, and `about` from scores.json ("data": fingerprint of the samples)."""
+    """A loaded run: rows, and `about` from scores.json ("data": fingerprint of the samples).
+
+    `gt_m` are the true joints (N, 21, 3) of the first row's samples (`scoring.ScoredRun`), None in older files.
+    """
 
     folder: Path
     rows: list[Row]
     about: dict[str, Any]
+    gt_m: np.ndarray | None = None
 
 
-def save_run(folder: Path, rows: list[Row], summaries: list[dict[str, Any]], about: dict[str, Any]) -> None:
+def save_run(
+    folder: Path,
+    rows: list[Row],
+    summaries: list[dict[str, Any]],
+    about: dict[str, Any],
+    gt_m: np.ndarray | None = None,
+) -> None:
     """Writes the three files, each atomically. Errors are stored as float32 (1e-5 mm).
 
     Args:
@@ -39,8 +50,9 @@ def save_run(folder: Path, rows: list[Row], summaries: list[dict[str, Any]], abo
         rows: the scores.
         summaries: `summary.summarise` of each row.
         about: description of the run: "checkpoint", "data" and other JSON entries.
+        gt_m: (N, 21, 3) true joints of the first row's samples, against which predictions are compared.
     """
-    arrays: dict[str, np.ndarray] = {}
+    arrays: dict[str, np.ndarray] = {} if gt_m is None else {_TRUTH: gt_m.astype(np.float32)}
     for i, row in enumerate(rows):
         arrays |= {f"{i}/{name}": getattr(row, name) for name in (*_TEXT, *_NUMBERS)}
         arrays |= {f"{i}/joints_{name}_mm": array.astype(np.float32) for name, array in row.joints_mm.items()}
@@ -70,7 +82,7 @@ def load_run(folder: str | Path) -> SavedRun:
         raise InputError(
             f"{folder}: not a scored run, or damaged ({first_line(error)}); run `utnet eval` again"
         ) from error
-    return SavedRun(folder, rows, about)
+    return SavedRun(folder, rows, about, arrays.get(_TRUTH))
 
 
 def _row(i: int, tree: dict[str, Any], arrays: Any) -> Row:

@@ -33,7 +33,7 @@ from utnet.fit.priors import (
 )
 from utnet.fit.solver import NUM_UNKNOWNS, pose_joints, solve_hand
 from utnet.fit.surface import Surface, no_surface, read_surface
-from utnet.hand import HandModel
+from utnet.hand import AnyHandModel, NumpyHandModel
 from utnet.placement import measure_distance
 from utnet.types import HandParams, check_shape
 
@@ -132,14 +132,14 @@ class HandFitter:
     10 % too far.
 
     Args:
-        hand: a right `HandModel`, open or MANO (default: the open hand).
+        hand: a right `HandModel` or `NumpyHandModel`, open or MANO (default: the open hand).
         landmarks: "mediapipe": the landmarks are MediaPipe's, which are not the open hand's joints
             (`LandmarkModel.mediapipe`; offsets are not known for MANO, whose joints are taken as they are). "joints":
             they are the model's own 21 joints.
     """
 
-    def __init__(self, hand: HandModel | None = None, *, landmarks: str = "mediapipe"):
-        self.model = FitModel(HandModel.open() if hand is None else hand, landmarks)
+    def __init__(self, hand: AnyHandModel | None = None, *, landmarks: str = "mediapipe"):
+        self.model = FitModel(NumpyHandModel.open() if hand is None else hand, landmarks)
         self.hand = self.model.hand
         self._limits, self._rest = angle_limits(), rest_prior()
 

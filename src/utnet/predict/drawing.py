@@ -4,20 +4,61 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import cv2
 import numpy as np
 
+from utnet.predict.formats import Style
 from utnet.predict.hand import Hand
-from utnet.render.drawing import draw_skeleton, overlay_mesh
+from utnet.render.drawing import draw_skeleton, outline_mesh, overlay_mesh
 
 SIDE_COLORS = {"right": (0.62, 0.76, 0.95), "left": (0.66, 0.92, 0.72)}
 """Right hands are blue, left ones green: distinct from skin colours."""
 
 
-def draw_hands(image_rgb: np.ndarray, hands: Sequence[Hand]) -> np.ndarray:
-    """A copy of (H, W, 3) uint8 with every hand's mesh, far ones first, and its skeleton on top."""
+LINE_COLORS = {"right": (70, 150, 255), "left": (60, 220, 110)}
+"""The same hues for lines and names."""
+_LABEL_PX = 14
+"""Least height of a side's name."""
+
+
+def draw_hands(image_rgb: np.ndarray, hands: Sequence[Hand], style: Style = "mesh") -> np.ndarray:
+    """Draws hands on a copy of (H, W, 3) uint8, far ones first, each named by its side.
+
+    Args:
+        image_rgb: the picture.
+        hands: in it.
+        style: "mesh" with the skeleton on top, "outline" (a thin line round the mesh, the hand stays visible) or
+            "skeleton".
+    """
     out = image_rgb.copy()
-    for hand in sorted(hands, key=lambda h: -float(h.joints_cam_m[:, 2].mean())):
-        out = overlay_mesh(out, hand.vertices_cam_m, hand.faces, hand.K_px, color=SIDE_COLORS[hand.side])
-    for hand in hands:
+    far_first = sorted(hands, key=lambda h: -float(h.joints_cam_m[:, 2].mean()))
+    for hand in far_first if style != "skeleton" else ():
+        color = SIDE_COLORS[hand.side]
+        if style == "mesh":
+            out = overlay_mesh(out, hand.vertices_cam_m, hand.faces, hand.K_px, color=color)
+        else:
+            line = LINE_COLORS[hand.side]
+            width = max(1, round(float(np.ptp(hand.joints_px, axis=0).max()) / 250))
+            out = outline_mesh(out, hand.vertices_cam_m, hand.faces, hand.K_px, color=line, thickness=width)
+    for hand in hands if style != "outline" else ():
         out = draw_skeleton(out, hand.joints_px)
+    for hand in hands:
+        _name_side(out, hand)
     return out
+
+
+def _name_side(out: np.ndarray, hand: Hand) -> None:
+    """Writes "right" or "left" beside the wrist, away from the fingers, in place."""
+    joints = hand.joints_px
+    extent = float(np.ptp(joints, axis=0).max())
+    height = min(max(extent / 10, _LABEL_PX), max(_LABEL_PX, 0.05 * max(out.shape)))
+    if extent < 2 * height:  # too small to be named without hiding it
+        return
+    scale, thickness = height / 30, max(1, round(height / 14))
+    (width, _), _ = cv2.getTextSize(hand.side, cv2.FONT_HERSHEY_SIMPLEX, scale, thickness)
+    away = joints[0] - joints[9]
+    place = joints[0] + away / max(float(np.linalg.norm(away)), 1.0) * 1.5 * height - [width / 2, -height / 3]
+    limits = np.array([out.shape[1] - width - 2, out.shape[0] - 4])
+    x, y = np.rint(np.clip(place, [2, height], np.maximum(limits, [2, height]))).astype(int).tolist()
+    for color, extra in (((20, 20, 20), 2), (LINE_COLORS[hand.side], 0)):
+        cv2.putText(out, hand.side, (x, y), cv2.FONT_HERSHEY_SIMPLEX, scale, color, thickness + extra, cv2.LINE_AA)

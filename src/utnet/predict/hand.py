@@ -14,6 +14,8 @@ from utnet.types import HandParams
 if TYPE_CHECKING:
     import trimesh
 
+    from utnet.predict.formats import Style
+
 
 @dataclass(frozen=True)
 class Hand:
@@ -86,11 +88,16 @@ class Hand:
 
         return trimesh.Trimesh(self.vertices_cam_m, self.faces, process=False)
 
-    def draw(self, image_rgb: np.ndarray) -> np.ndarray:
-        """Returns a copy of its picture, (H, W, 3) uint8 RGB, with the mesh and the skeleton drawn."""
+    def draw(self, image_rgb: np.ndarray, style: Style = "mesh") -> np.ndarray:
+        """Returns a copy of its picture, (H, W, 3) uint8 RGB, with the hand drawn.
+
+        Args:
+            image_rgb: (H, W, 3) uint8.
+            style: "mesh" with the skeleton, "outline" (the hand stays visible) or "skeleton".
+        """
         from utnet.predict.drawing import draw_hands
 
-        return draw_hands(image_rgb, [self])
+        return draw_hands(image_rgb, [self], style)
 
     def save(self, path: str | Path, image_rgb: np.ndarray | None = None) -> None:
         """Writes the hand to a file, by the path's ending.
@@ -105,6 +112,26 @@ class Hand:
         from utnet.predict.saving import save_hand
 
         save_hand(path, self, image_rgb)
+
+    def to_hamer(self, size_px: tuple[int, int], mano: str | Path | None = None) -> dict:
+        """Returns the hand as HaMeR's and WiLoR's dictionary, numpy (fields: `utnet.predict.formats.hamer`).
+
+        Args:
+            size_px: width and height of the picture.
+            mano: folder of your MANO_RIGHT.pkl, to which a hand of the open model is fitted (0.2 s a hand).
+
+        Raises:
+            InputError: a hand of the open model without `mano`: its parameters and vertices are not MANO's.
+        """
+        from utnet.predict.formats.hamer import hand_to_hamer, load_right
+
+        return hand_to_hamer(self, size_px, None if mano is None else load_right(mano))
+
+    def to_openxr(self) -> dict:
+        """Returns the 26 joints of OpenXR and WebXR with poses, radii and flags (`utnet.predict.formats.openxr`)."""
+        from utnet.predict.formats.openxr import to_openxr
+
+        return to_openxr(self)
 
     def to_dict(self) -> dict:
         """Returns the fields of docs/predictions.md, as in predictions.json."""

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import overload
+from typing import Any, overload
 
 import numpy as np
 
 from utnet.conventions import NUM_BETAS, NUM_JOINTS
 from utnet.errors import InputError
 from utnet.io.pictures import read_picture
+from utnet.placement import default_intrinsics
+from utnet.predict.formats import Style
 from utnet.predict.hand import Hand
 from utnet.types import HandParams
 
@@ -122,11 +124,11 @@ class Hands(Sequence[Hand]):
             stacked[name] = np.stack(rows) if rows else np.zeros((0, *shape))
         return HandParams(**stacked)
 
-    def draw(self) -> np.ndarray:
-        """Returns a copy of the picture, (H, W, 3) uint8 RGB, with all meshes and skeletons drawn."""
+    def draw(self, style: Style = "mesh") -> np.ndarray:
+        """Returns a copy of the picture, (H, W, 3) uint8 RGB, with all hands drawn; `style` as of `Hand.draw`."""
         from utnet.predict.drawing import draw_hands
 
-        return draw_hands(self.image_rgb, self)
+        return draw_hands(self.image_rgb, self, style)
 
     def save(self, path: str | Path) -> None:
         """Writes the hands to a file, by the path's ending.
@@ -141,6 +143,41 @@ class Hands(Sequence[Hand]):
         from utnet.predict.saving import save_hands
 
         save_hands(path, self)
+
+    def to_hamer(self, mano: str | Path | None = None) -> dict:
+        """Returns the hands as a batch of HaMeR's and WiLoR's dictionary; `mano` and errors as of `Hand.to_hamer`."""
+        from utnet.predict.formats.hamer import hands_to_hamer, load_right
+
+        return hands_to_hamer(self, self.size_px, None if mano is None else load_right(mano))
+
+    @classmethod
+    def from_hamer(
+        cls,
+        source: str | Path | Mapping[str, Any],
+        image: np.ndarray | str | Path,
+        *,
+        mano: str | Path | None = None,
+    ) -> Hands:
+        """Returns the hands that HaMeR, WiLoR or `--npz-style hamer` found in a picture.
+
+        Args:
+            source: an .npz of the batch's arrays, or the dictionary.
+            image: (H, W, 3) uint8 RGB picture, or its file.
+            mano: folder of your MANO_RIGHT.pkl, for the faces, where `source` has none; without faces only skeletons
+                are drawn.
+
+        Raises:
+            InputError: a field is missing, or the picture cannot be read.
+        """
+        from utnet.predict.formats.hamer import load_right, read_hamer
+
+        hands = read_hamer(source, None if mano is None else load_right(mano).faces)
+        image = Path(image) if isinstance(image, str) else image
+        rgb = read_picture(image).rgb if isinstance(image, Path) else image
+        size_px = (rgb.shape[1], rgb.shape[0])
+        K_px = hands[0].K_px if hands else default_intrinsics(*size_px)
+        made_by = {"method": "hamer", "weights": None, "hand_model": "mano"}
+        return cls(hands, image=image, size_px=size_px, K_px=K_px, K_from="given", made_by=made_by)
 
     def to_dict(self) -> dict:
         """Returns the picture's record of predictions.json, with its hands (docs/predictions.md)."""

@@ -13,7 +13,6 @@ from utnet.errors import InputError
 from utnet.io.depth import read_depth
 from utnet.io.pictures import Picture, read_picture
 from utnet.io.recordings.alignment import resample_depth
-from utnet.predict.arrays import HandRows
 from utnet.predict.drawing import draw_hands
 from utnet.predict.files import hand_record, image_record, image_size, overlay_name
 from utnet.predict.given_landmarks import box_of_landmarks, read_landmarks
@@ -62,9 +61,9 @@ def predict_picture(predictor: Predictor, item: Input, request: Request) -> tupl
         if request.mesh is not None:
             write_meshes(start, hands, request.mesh)
         if overlay:
-            save_picture(request.out / overlay, draw_hands(picture.rgb, hands))
+            save_picture(request.out / overlay, draw_hands(picture.rgb, hands, request.style))
         if arrays:
-            rows = HandRows(with_vertices=True)
+            rows = request.rows(hands.size_px, with_vertices=True)
             rows.add(hands)
             rows.write(request.out / arrays)
     except Exception:

@@ -10,7 +10,6 @@ from typing import Any, TypeAlias, overload
 
 import numpy as np
 
-from utnet.checkpoint import shipped_weights
 from utnet.conventions import SIDES
 from utnet.data.transforms import to_right
 from utnet.detect import Detection, HandDetector
@@ -29,6 +28,7 @@ from utnet.predict.methods.network import NetworkMethod
 from utnet.predict.methods.resolve import METHODS, Method, resolve_method
 from utnet.predict.views import View, for_each, open_view
 from utnet.types import Sample
+from utnet.weights import shipped_weights
 
 _Look: TypeAlias = tuple[View, Sequence[Detection]]
 _AT_ONCE = 16

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
-from utnet.detect import HandTracker
+from utnet.detect import LandmarkTracker
 from utnet.errors import InputError
 from utnet.io.recordings import Frames, RGBDFrame, open_recording
 from utnet.io.videos import VideoWriter
-from utnet.predict.arrays import HandRows
 from utnet.predict.drawing import draw_hands
 from utnet.predict.files import PredictionsFile, hand_record, image_record, image_size
 from utnet.predict.formats import FrameWriter, PredictedFrame
@@ -86,7 +86,7 @@ class _Seen:
 
     def __init__(self, predictor: Predictor, recording: Frames, request: Request):
         self._predictor, self._request = predictor, request
-        self._track = HandTracker(predictor.detector, patience=max(1, round(_REMEMBERED_S * recording.fps)))
+        self._track = LandmarkTracker(predictor.detector, patience=max(1, round(_REMEMBERED_S * recording.fps)))
         self.frames: list[SeenFrame] = []
         self.K_px, self.K_from, self.size_px = np.eye(3), "default", (0, 0)
         self._unlikely: list[tuple[int, str]] = []
@@ -144,8 +144,9 @@ def _write(
         "mesh": f"{item.name}_hands.glb" if request.video_mesh == "animated" else None,
     }
     head = image_record(recording.name, seen.size_px, seen.K_px, seen.K_from, files)
-    rows, tracks, num_hands = HandRows(with_vertices=False), TrackCollector(), 0
-    pictures: Iterator[RGBDFrame] | None = iter(recording) if request.overlay else None
+    rows, tracks, num_hands = request.rows(seen.size_px, with_vertices=False), TrackCollector(), 0
+    with_pictures = request.overlay or "custom" in request.also
+    pictures: Iterator[RGBDFrame] | None = iter(recording) if with_pictures else None
     with ExitStack() as stack:
         add = stack.enter_context(file.video({**head, "fps": round(recording.fps, 4), "smoothed": not request.raw}))
         writer = None
@@ -158,11 +159,18 @@ def _write(
                 tracks.add(hands, frame.index, frame.time_s)
             records = [hand_record(hand, mesh) for hand, mesh in zip(hands, meshes, strict=True)]
             add({"index": frame.index, "time_s": round(frame.time_s, 6), "hands": records})
-            if writer is not None and pictures is not None:
-                picture = next(pictures)
-                writer.write(_drawn(picture, hands, seen.size_px, with_depth=request.show_depth), frame.time_s)
+            picture = None if pictures is None else next(pictures)
+            if writer is not None and picture is not None:
+                writer.write(_drawn(picture, hands, request, seen.size_px), frame.time_s)
             shown = PredictedFrame(
-                recording.name, hands, seen.size_px, seen.K_px, frame.index, frame.time_s, is_video=True
+                recording.name,
+                hands,
+                seen.size_px,
+                seen.K_px,
+                frame.index,
+                frame.time_s,
+                is_video=True,
+                read_rgb=None if picture is None else partial(getattr, picture, "rgb"),
             )
             for also in writers:
                 also.add(shown)
@@ -176,13 +184,13 @@ def _write(
     return num_hands
 
 
-def _drawn(frame: RGBDFrame, hands: Sequence[Hand], size_px: tuple[int, int], *, with_depth: bool) -> np.ndarray:
-    drawn = draw_hands(frame.rgb, hands)
-    if not with_depth:
+def _drawn(frame: RGBDFrame, hands: Sequence[Hand], request: Request, size_px: tuple[int, int]) -> np.ndarray:
+    drawn = draw_hands(frame.rgb, hands, request.style)
+    if not request.show_depth:
         return drawn
     depth_m = np.zeros(size_px[::-1], np.float32) if frame.depth_m is None else frame.depth_m
     middle = [float(hand.joints_cam_m[:, 2].mean()) for hand in hands] or [float(np.median(depth_m))]
-    return np.concatenate([drawn, draw_hands(color_depth(depth_m, float(np.mean(middle))), hands)], 1)
+    return np.concatenate([drawn, draw_hands(color_depth(depth_m, float(np.mean(middle))), hands, request.style)], 1)
 
 
 def _until(

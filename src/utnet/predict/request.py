@@ -8,9 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
+from utnet.hand.arrays import HandArrays
 from utnet.io.recordings import Camera, Options
+from utnet.predict.arrays import HandRows
 from utnet.predict.checks import choose_camera
-from utnet.predict.formats import FormatName
+from utnet.predict.formats import FormatName, Style
+from utnet.predict.formats.hamer import HamerRows
 from utnet.predict.inputs import DepthFiles
 
 
@@ -29,9 +32,12 @@ class Request:
         sides: of the boxes.
         landmarks: file of the one picture's landmarks.
         overlay: draw the hands over pictures and videos.
+        style: how: `drawing.draw_hands`.
         mesh: format of the pictures' meshes; None: no meshes.
         video_mesh: format of the meshes of every video frame; None: no meshes.
         arrays: write .npz files.
+        npz_style: their fields: "utnet", or "hamer" for HaMeR's and WiLoR's.
+        mano: the user's MANO_RIGHT, to which open hands are fitted for "hamer".
         also: names of `formats.FORMATS`: files that hold all hands of the call.
         raw: do not smooth videos.
         seconds: stop a video or camera after this time; None: at its end.
@@ -50,9 +56,12 @@ class Request:
     sides: Sequence[str] | None = None
     landmarks: Path | None = None
     overlay: bool = True
+    style: Style = "mesh"
     mesh: str | None = "glb"
     video_mesh: str | None = None
     arrays: bool = False
+    npz_style: str = "utnet"
+    mano: HandArrays | None = None
     also: Sequence[FormatName] = ()
     raw: bool = False
     seconds: float | None = None
@@ -75,6 +84,12 @@ class Request:
         if self.lens is None or not self.lens.is_distorted:
             return image
         return self.lens.scaled((image.shape[1], image.shape[0])).rectified(image, nearest=nearest)
+
+    def rows(self, size_px: tuple[int, int], *, with_vertices: bool) -> HandRows | HamerRows:
+        """Returns the collector of a picture's or video's arrays; `with_vertices` as of `HandRows`."""
+        if self.npz_style == "hamer":
+            return HamerRows(size_px, self.mano)
+        return HandRows(with_vertices=with_vertices)
 
     def camera(self, image_rgb: np.ndarray, exif_K_px: np.ndarray | None = None) -> tuple[np.ndarray, str]:
         """Intrinsics (3, 3) of a picture, and where they are from: "given", "exif" or "default".

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 
 from tqdm import tqdm
 
@@ -144,7 +145,13 @@ class _Call:
                     self._problem(item, error)
                 else:
                     self._file.add_image(record)
-                    frame = PredictedFrame(str(item.source), hands, hands.size_px, hands.K_px)
+                    frame = PredictedFrame(
+                        str(item.source),
+                        hands,
+                        hands.size_px,
+                        hands.K_px,
+                        read_rgb=partial(getattr, hands, "image_rgb"),
+                    )
                     for writer in self._writers:
                         writer.add(frame)
                     summary.hands = hands

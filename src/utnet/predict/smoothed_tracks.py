@@ -17,7 +17,7 @@ from utnet.predict.smooth import Smoothing, TrackFilter, palm_of, posed_anew
 from utnet.rotations import axis_angle_to_matrix, matrix_to_axis_angle
 
 if TYPE_CHECKING:
-    from utnet.hand import HandModel
+    from utnet.hand import NumpyHandModel
 
 BRIDGE_S = 0.3
 """A hand that is lost for longer than this is not invented in between."""
@@ -57,7 +57,7 @@ def without_mesh(hand: Hand) -> Hand:
     return replace(hand, vertices_cam_m=np.zeros((0, 3)), evidence=None)
 
 
-def decoded_again(hand: Hand, model: HandModel | None) -> Hand:
+def decoded_again(hand: Hand, model: NumpyHandModel | None) -> Hand:
     """Returns the hand of `without_mesh` with its vertices; as it is without a model.
 
     Args:
@@ -87,7 +87,7 @@ class SmoothedTracks:
     def __init__(
         self,
         frames: Sequence[SeenFrame],
-        model: HandModel,
+        model: NumpyHandModel,
         *,
         smoothing: Smoothing = SMOOTHING,
         bridge_s: float = BRIDGE_S,

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from tqdm import tqdm
 
-from utnet.detect import HandTracker
+from utnet.detect import LandmarkTracker
 from utnet.errors import InputError
 from utnet.io.videos import Frame, VideoReader, VideoWriter
-from utnet.predict.arrays import HandRows
 from utnet.predict.drawing import draw_hands
 from utnet.predict.files import PredictionsFile, hand_record, image_record, image_size
 from utnet.predict.formats import FrameWriter, PredictedFrame
@@ -82,7 +82,7 @@ def predict_video(
         writer = None
         if files["overlay"]:
             writer = stack.enter_context(VideoWriter(request.out / files["overlay"], reader.fps))
-        rows, tracks = HandRows(with_vertices=False), TrackCollector()
+        rows, tracks = request.rows(size_px, with_vertices=False), TrackCollector()
         for frame in _until(first, frames, request.seconds, stop, _bar(reader, item)):
             hands = follow(frame)
             meshes = frame_meshes(request, item, frame.index, hands)
@@ -91,8 +91,10 @@ def predict_video(
             records = [hand_record(hand, mesh) for hand, mesh in zip(hands, meshes, strict=True)]
             add({"index": frame.index, "time_s": round(frame.time_s, 6), "hands": records})
             if writer is not None:
-                writer.write(draw_hands(frame.rgb, hands), frame.time_s)
-            shown = PredictedFrame(reader.name, hands, size_px, K_px, frame.index, frame.time_s, is_video=True)
+                writer.write(draw_hands(frame.rgb, hands, request.style), frame.time_s)
+            shown = PredictedFrame(
+                reader.name, hands, size_px, K_px, frame.index, frame.time_s, True, partial(getattr, frame, "rgb")
+            )
             for also in writers:
                 also.add(shown)
             if request.arrays:
@@ -113,7 +115,7 @@ class _Follower:
 
     def __init__(self, predictor: Predictor, fps: float, K_px, *, smooth: bool):
         self._predictor, self._K_px = predictor, K_px
-        self._track = HandTracker(predictor.detector, patience=max(1, round(_REMEMBERED_S * fps)))
+        self._track = LandmarkTracker(predictor.detector, patience=max(1, round(_REMEMBERED_S * fps)))
         self._smooth: HandSmoother | None = None
         if smooth:
             if predictor.hand is None:

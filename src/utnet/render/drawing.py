@@ -106,6 +106,7 @@ def outline_mesh(
     K_px: np.ndarray,
     *,
     color: tuple[int, int, int] = (0, 230, 255),
+    thickness: int = 1,
 ) -> np.ndarray:
     """Draws the outline of a mesh as a thin line on a copy, to compare it with the hand in the picture."""
     out = np.ascontiguousarray(rgb).copy()
@@ -118,7 +119,7 @@ def outline_mesh(
     lines, _ = cv2.findContours(mask, cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
     shift = 4  # OpenCV draws at 1/16 px with this many fractional bits
     points = [np.rint(((line + 0.5) / n - 0.5 + [x0, y0]) * 2**shift).astype(np.int32) for line in lines]
-    cv2.polylines(out, points, True, color, 1, cv2.LINE_AA, shift)
+    cv2.polylines(out, points, True, color, thickness, cv2.LINE_AA, shift)
     return out
 
 

@@ -13,7 +13,7 @@ from utnet.apps.label.agreement import Limits, QualityScores
 from utnet.apps.label.measure import inside, observe, second_difference
 from utnet.conventions import NUM_JOINTS
 from utnet.data.shards.write_shards import ShardOptions, cut
-from utnet.detect import Detection, HandTracker
+from utnet.detect import Detection, LandmarkTracker
 from utnet.geometry import longer_side, normalized_distance_percent
 from utnet.io.pictures import read_picture
 from utnet.io.videos import VideoReader
@@ -73,7 +73,7 @@ def in_video(
     Raises:
         InputError: its first frame cannot be decoded.
     """
-    tracker = HandTracker(predictor.detector)
+    tracker = LandmarkTracker(predictor.detector)
     seen: dict[int, dict[int | None, Hand]] = {}  # by frame and track
     marks: dict[int, dict[int | None, np.ndarray]] = {}
     waiting: list[tuple[int | None, HandCandidate]] = []

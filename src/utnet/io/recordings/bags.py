@@ -10,7 +10,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from utnet.errors import InputError
+from utnet.errors import InputError, install_line
 from utnet.io.deep import to_8_bits
 from utnet.io.files import decode_rgb
 from utnet.io.recordings.cameras import Camera, camera_of_ros, pinhole
@@ -100,7 +100,7 @@ class BagFrames(Frames):
             from rosbags.highlevel import AnyReader
             from rosbags.typesys import Stores, get_typestore
         except ImportError as error:
-            raise InputError(f"{self._path}: a bag; pip install 'utnet[recordings]' to read it") from error
+            raise InputError(f"{self._path}: a bag; {install_line('recordings')}") from error
         reader = AnyReader([self._path], default_typestore=get_typestore(Stores.ROS2_HUMBLE))
         try:
             reader.open()

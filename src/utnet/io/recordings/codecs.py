@@ -8,7 +8,7 @@ import cv2
 import numba
 import numpy as np
 
-from utnet.errors import InputError
+from utnet.errors import InputError, install_line
 
 _PNG = b"\x89PNG"
 _HEADER = struct.Struct("<iff")
@@ -106,7 +106,7 @@ def decode_lzfse(data: bytes, name: str) -> bytes:
     try:
         import liblzfse
     except ImportError as error:
-        raise InputError(f"{name}: compressed by LZFSE; pip install 'utnet[recordings]' to read it") from error
+        raise InputError(f"{name}: compressed by LZFSE; {install_line('recordings')}") from error
     try:
         return liblzfse.decompress(data)
     except liblzfse.error as error:

@@ -3,7 +3,7 @@ writes. docs/howto/use_the_result.md shows each in the program that it is for.""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from importlib import import_module
@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 
     from utnet.predict.hand import Hand
 
-FormatName = Literal["table"]
+Style = Literal["mesh", "outline", "skeleton"]
+"""Of overlays (`predict.drawing`)."""
+FormatName = Literal["table", "angles", "openxr", "coco", "custom"]
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,7 @@ class PredictedFrame:
         index: of the frame in its video, 0 for a picture.
         time_s: since the video's first frame, 0 for a picture.
         is_video: it is a frame of a video.
+        read_rgb: gives its picture, (H, W, 3) uint8, or None.
     """
 
     file: str
@@ -41,6 +44,7 @@ class PredictedFrame:
     index: int = 0
     time_s: float = 0.0
     is_video: bool = False
+    read_rgb: Callable[[], np.ndarray] | None = None
 
 
 class FrameWriter(Protocol):
@@ -52,7 +56,7 @@ class FrameWriter(Protocol):
 
 @dataclass(frozen=True)
 class Format:
-    """A file that holds all hands of a call.
+    """A file, or a folder, that holds all hands of a call.
 
     Attributes:
         file: its name, beside predictions.json.
@@ -75,6 +79,10 @@ class Format:
 
 FORMATS: dict[FormatName, Format] = {
     "table": Format("hands.parquet", "table", "pandas, polars, DuckDB"),
+    "angles": Format("angles.csv", "angles", "spreadsheets, pandas"),
+    "openxr": Format("openxr.jsonl", "openxr", "OpenXR and WebXR programs"),
+    "coco": Format("coco_wholebody.json", "coco", "pycocotools, annotation tools"),
+    "custom": Format("custom", "custom", "utnet train, utnet data"),
 }
 """The formats of `utnet predict --also`, by name."""
 

