@@ -58,6 +58,8 @@ def predict(
     tolerance: float = 0.02,
     confidence: Annotated[int | None, _left_out("LEVEL")] = None,
     show_depth: Flag = False,
+    poses: Annotated[Path | None, _left_out("FILE")] = None,
+    poses_axes: Literal["opencv", "arkit"] = "opencv",
     box: Annotated[tuple[str, ...], tyro.conf.UseAppendAction, _left_out("X0,Y0,X1,Y1")] = (),
     side: Annotated[tuple[Literal["right", "left"], ...], tyro.conf.UseAppendAction, _left_out("right|left")] = (),
     landmarks: Annotated[Path | None, _left_out("FILE")] = None,
@@ -96,6 +98,8 @@ def predict(
         fps: frames a second of a recording's pictures without times.
         tolerance: seconds that colour and depth of a recording may be apart.
         confidence: least confidence of a recording's depth (default: 1 of ARKit's 0, 1, 2).
+        poses: the camera's poses over a recording, TUM's format: time tx ty tz qx qy qz qw a line.
+        poses_axes: axes of the camera in --poses.
         show_depth: draw depth beside colour in the overlay of a recording.
         box: tight box of each hand of one picture in pixels, instead of the detector's: --box A --box B, or --box A B
             (write --box=-5,... for a leading minus).
@@ -117,6 +121,7 @@ def predict(
         jobs: number of pictures processed in parallel.
     """
     from utnet.io.recordings import Options
+    from utnet.io.recordings.poses import read_poses
     from utnet.predict.inputs import DepthFiles, check_out, find_inputs, passed_over
     from utnet.predict.overwrite import previous_files
 
@@ -155,7 +160,13 @@ def predict(
         raw=raw,
         seconds=seconds,
         jobs=jobs,
-        recording=Options(depth=depth, fps=fps, tolerance_s=tolerance, least_confidence=confidence),
+        recording=Options(
+            depth=depth,
+            fps=fps,
+            tolerance_s=tolerance,
+            least_confidence=confidence,
+            poses=None if poses is None else read_poses(poses, arkit=poses_axes == "arkit"),
+        ),
         show_depth=show_depth,
     )
     for line in [*passed_over(inputs, with_depth=depth is not None), *camera_doubts(found, request.K_px)]:
@@ -163,6 +174,8 @@ def predict(
     fits = resolve_method(method, weights, mano) == "fit"
     folder = mano or (os.environ.get("UTNET_MANO_DIR") if fits else None)
     predictor = Predictor(weights, method=method, device=device, mano=folder)
+    if mesh == "animated" and predictor.hand_model == "mano":
+        raise InputError("--mesh animated: a rig would hold MANO's arrays, which its licence forbids; leave out --mano")
     if npz_style == "hamer" and predictor.hand_model != "mano" and request.mano is None:
         raise InputError(
             "--npz-style hamer: the open hand has no MANO parameters; name your MANO folder: UTNET_MANO_DIR"
