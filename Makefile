@@ -16,7 +16,7 @@ CHECKS := tests/test_layering.py tests/test_docs.py tests/test_conventions.py te
 	tests/training/test_train.py::test_loss_curve_is_the_golden_one \
 	tests/predict/test_predict.py::test_fit_puts_a_hand_where_its_landmarks_are
 
-.PHONY: env check demo docs test test-long test-blender test-finetune test-fuzz test-pythons test-web web
+.PHONY: env light check demo docs test test-long test-blender test-finetune test-fuzz test-pythons test-web web
 .PHONY: print-checks licences lint bench wheel clean
 
 env: .venv/done
@@ -27,6 +27,21 @@ env: .venv/done
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check "$$(grep ^torch== constraints.txt)"
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,docs]'
+	@touch $@
+
+# The core without any extra: what `pip install utnet` brings, and prediction tests that need no more.
+LIGHT := tests/predict/test_without_torch.py tests/predict/test_smooth.py tests/predict/test_reading.py \
+	tests/detect/test_tracker.py tests/fit/test_fit.py
+
+light: .venv-light/done
+	.venv-light/bin/python -c 'import importlib.util as u; assert not u.find_spec("torch"), "torch came with the core"'
+	.venv-light/bin/python -m pytest -n 0 $(LIGHT)
+	@echo "the core takes $$(du -sm .venv-light | cut -f1) MB"
+
+.venv-light/done: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv-light
+	.venv-light/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e . \
+		pytest pytest-timeout pytest-xdist
 	@touch $@
 
 demo: env
@@ -86,7 +101,7 @@ web: env
 	cd examples/web && npm ci --omit=dev --ignore-scripts --no-audit --no-fund
 	mkdir -p examples/web/models
 	cp src/utnet/assets/detector/palm.onnx src/utnet/assets/detector/landmark.onnx examples/web/models/
-	$(BIN)/utnet export ti --format onnx --out examples/web/models/hand.onnx
+	cp src/utnet/assets/weights/ti/network.onnx examples/web/models/hand.onnx
 
 test-web: web
 	UTNET_TEST_WEB=1 $(BIN)/python -m pytest -n 0 tests/examples/test_web.py
@@ -103,4 +118,4 @@ bench: env
 	$(BIN)/python benchmarks/sources.py
 
 clean:
-	rm -rf .venv .venv-blender .node build site
+	rm -rf .venv .venv-light .venv-blender .node build site

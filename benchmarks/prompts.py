@@ -86,7 +86,7 @@ def errors(batch: Batch, out: Prediction) -> np.ndarray:
     truth = batch.joints_3d[..., :3].double()
     pair = out.joints_m.double(), truth
     percent = 100 * ((out.joints_crop - batch.joints_2d[..., :2]).norm(dim=-1) / boxes_of(batch)).mean(1)
-    return np.stack([mpjpe_mm(*pair).numpy(), pa_mpjpe_mm(*pair).numpy(), percent.double().numpy()], 1)
+    return np.stack([mpjpe_mm(*pair), pa_mpjpe_mm(*pair), percent.double().numpy()], 1)
 
 
 def doubt(batch: Batch, out: Prediction) -> np.ndarray:

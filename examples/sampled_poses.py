@@ -22,7 +22,7 @@ def draw(renderer: SceneRenderer, pose: np.ndarray, betas: np.ndarray, view: np.
     posed = renderer.decode(params)
     K = intrinsics(2.0 * SIZE, 2.0 * SIZE, (SIZE - 1) / 2, (SIZE - 1) / 2)
     rgb, alpha = render_shaded(
-        posed.vertices_m, renderer.hand.faces.numpy(), K, (SIZE, SIZE), color=(0.87, 0.67, 0.56), supersample=3
+        posed.vertices_m, renderer.hand.faces, K, (SIZE, SIZE), color=(0.87, 0.67, 0.56), supersample=3
     )
     return ((rgb + (1 - alpha)[..., None]) * 255).clip(0, 255).astype(np.uint8)
 

@@ -5,8 +5,10 @@
         --pictures "DATA (licence)" --start "WEIGHTS (licence)"
 
 Matrices are stored in half precision (--single names parts that stay in single), run.json without this machine's paths
-and without what resuming needs. It refuses where the packed network moves a joint by more than 0.3 mm on synthetic
-hands, where all that ships would be larger than 34 MB, where the scores are another checkpoint's, and where the data or
+and without what resuming needs. Beside them network.onnx holds the same numbers for predictions without torch: RGB and
+RGB-D, any batch, landmarks where the network has prompts. It refuses where that file is more than 1e-3 mm off the
+packed network, where that moves a joint by more than 0.3 mm on synthetic hands, where all that ships would be larger
+than 34 MB, where the scores are another checkpoint's, and where the data or
 the starting weights have a licence that nobody named (--pictures, --start). The card's numbers come from the scores;
 when the run's own folder is round the checkpoint (RUN/run.json), so do the hours.
 """
@@ -30,21 +32,25 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from utnet.checkpoint import RUN, WEIGHTS, load_checkpoint
+from utnet.checkpoint import load_checkpoint
 from utnet.config import Config, override
 from utnet.data.collate import collate
 from utnet.data.transforms import right_crop
 from utnet.errors import InputError
 from utnet.evaluation.validation import INPUTS
+from utnet.export.writer import export_network
 from utnet.io.atomic import atomic_dir, atomic_write, write_json
 from utnet.model import UTNet
 from utnet.synth import SyntheticHands
+from utnet.weights import NETWORK, RUN, WEIGHTS
 
 SHIPPED = Path(__file__).parents[1] / "src" / "utnet" / "assets" / "weights"
 CARD = "MODEL_CARD.md"
 TEMPLATE = Path(__file__).with_name("model_card.md")
 LARGEST_TOTAL = 34_000_000  # bytes, of all networks that ship
 LARGEST_MOVE_MM = 0.3
+LARGEST_ERROR_MM = 1e-3
+"""Of network.onnx against the packed checkpoint."""
 _KEPT = ("command", "commit", "versions", "config", "step", "metrics", "averaged")
 """Entries of a checkpoint's run.json that ship."""
 _SEED = 4_000_037
@@ -111,6 +117,15 @@ def check_moves(checkpoint: str | Path, folder: Path, num: int) -> str:
             "give the parts that do it to --single (stem, encoder, upsampler, joint_maps, ...)"
         )
     return f"Half precision moves joints of {num} synthetic hands by a median of {text}."
+
+
+def write_network(folder: Path) -> str:
+    """Writes network.onnx of a packed checkpoint; returns how far it is off, in a sentence."""
+    model, config = load_checkpoint(folder)
+    agreement = export_network(model, folder / NETWORK, crop=config.crop)
+    if not agreement.mm <= LARGEST_ERROR_MM:
+        raise InputError(f"{NETWORK}: {agreement.mm:.1e} mm off the checkpoint, more than {LARGEST_ERROR_MM} mm")
+    return f"{NETWORK} is within {agreement.mm:.1e} mm of the checkpoint."
 
 
 def read_scores(path: Path, checkpoint: str | Path) -> dict:
@@ -236,14 +251,14 @@ def release(
     with tempfile.TemporaryDirectory(dir=shipped.parent) as place:
         with atomic_dir(Path(place) / name) as folder:
             pack(checkpoint, folder, single)
-            moved = check_moves(checkpoint, folder, num)
+            moved, written = check_moves(checkpoint, folder, num), write_network(folder)
             atomic_write(folder / CARD, card(checkpoint, name, result, moved, pictures=pictures, start=start))
             check_paths(folder)
             total = check_size(folder, name, shipped)
         if (shipped / name).exists():
             (shipped / name).rename(Path(place) / "before")
         (Path(place) / name).rename(shipped / name)
-    print(f"{shipped / name}: all that ships is {total / 1e6:.1f} MB. {moved}")
+    print(f"{shipped / name}: all that ships is {total / 1e6:.1f} MB. {moved} {written}")
     return shipped / name
 
 

@@ -19,7 +19,6 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import fields
-from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
@@ -38,16 +37,21 @@ from utnet.model import UTNet
 from utnet.model.hamer import import_hamer as import_hamer
 from utnet.model.presets import resolve_preset
 from utnet.model.wilor import import_wilor as import_wilor
+from utnet.weights import DEFAULT_NETWORK as DEFAULT_NETWORK
+from utnet.weights import (
+    RUN,
+    WEIGHTS,
+    find_checkpoint,
+    recover_interrupted_save,
+    shipped_networks,
+)
+from utnet.weights import name_checkpoint as name_checkpoint
+from utnet.weights import shipped_weights as shipped_weights
 
-WEIGHTS, RUN = "weights.safetensors", "run.json"
 _HAND = "hand."
 _HAND_INDICES = (f"{_HAND}faces", f"{_HAND}tip_vertices")
 _HALF = (torch.float16, torch.bfloat16)
 _FLOATS = (*_HALF, torch.float32, torch.float64)
-
-DEFAULT_NETWORK = "ti"
-"""The bundled network that is used by default."""
-_SHIPPED = Path(str(files("utnet"))) / "assets" / "weights"
 
 
 def save_checkpoint(
@@ -175,45 +179,6 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
             raise InputError(f"{path}: {name} holds NaN or inf; the file is damaged")
     # What ships is stored in half precision; networks compute in single.
     return {name: tensor.float() if tensor.dtype in _HALF else tensor for name, tensor in state.items()}
-
-
-def shipped_networks() -> tuple[str, ...]:
-    """Names of the bundled networks."""
-    return tuple(sorted(path.parent.name for path in _SHIPPED.glob(f"*/{WEIGHTS}") if (path.parent / RUN).is_file()))
-
-
-def shipped_weights(name: str = DEFAULT_NETWORK) -> Path | None:
-    """Folder of a bundled network, or None if there is none of that name."""
-    return _SHIPPED / name if name in shipped_networks() else None
-
-
-def find_checkpoint(weights: str | Path) -> Path:
-    """Resolves a checkpoint: a bundled network by its name, or a folder.
-
-    Raises:
-        InputError: the name of a bundled network is also a local path.
-    """
-    shipped = shipped_weights(str(weights))
-    if shipped is None:
-        return Path(weights)
-    if Path(weights).exists():  # "./ti" equals "ti" as a Path, so only the absolute path differs
-        here = Path(weights).resolve()
-        raise InputError(f"{weights}: both a bundled network and a local path; use {here} for the local one")
-    return shipped
-
-
-def name_checkpoint(weights: str | Path) -> str:
-    """Name of a checkpoint for reports: that of a bundled network (its folder depends on the machine), or the path."""
-    path = Path(weights)
-    return path.name if path == shipped_weights(path.name) else str(weights)
-
-
-def recover_interrupted_save(folder: str | Path) -> Path:
-    """Returns the checkpoint folder, or its backup if a save was interrupted between the two renames."""
-    folder = Path(folder)
-    folder = folder if folder.name else folder.resolve()  # "." and ""
-    old = folder.with_name(folder.name + ".old")
-    return old if not (folder / WEIGHTS).is_file() and (old / WEIGHTS).is_file() else folder
 
 
 def _hand_entries(hand: HandModel) -> dict[str, Tensor]:

@@ -1,4 +1,5 @@
-"""Cameras, crops, mirrors and alignment, for numpy arrays and torch tensors alike unless a docstring names one.
+"""Cameras, crops, mirrors and alignment, for numpy arrays and torch tensors alike unless a docstring names one; torch
+is not imported.
 
 Rotations are matrices; their conversions are in `utnet.rotations`.
 """
@@ -6,12 +7,14 @@ Rotations are matrices; their conversions are in `utnet.rotations`.
 from __future__ import annotations
 
 import math
-from typing import Protocol, overload
+from typing import TYPE_CHECKING, Protocol, overload
 
 import numpy as np
-import torch
 
 from utnet.types import Array, HandParams
+
+if TYPE_CHECKING:
+    import torch
 
 # ------------------------------------------------------------------------------------------------------------- camera
 
@@ -168,7 +171,7 @@ _DEPTH_QUANTILE = 0.2
 
 
 def hand_distance(depth_m: torch.Tensor) -> torch.Tensor:
-    """Robust distance of the hand: a quantile of the depth over the middle of its crop.
+    """Robust distance of the hand: a quantile of the depth over the middle of its crop, torch.
 
     The middle half of a crop lies inside the hand's box for any margin up to twice the box.
 
@@ -181,10 +184,10 @@ def hand_distance(depth_m: torch.Tensor) -> torch.Tensor:
     height, width = depth_m.shape[1:]
     middle = depth_m[:, height // 4 : height - height // 4 : 2, width // 4 : width - width // 4 : 2].flatten(1)
     # torch.nanquantile without NaN, which OpenVINO cannot sort: sort readings first, interpolate between two ranks.
-    readings, num = torch.where(middle > 0, middle, torch.inf).sort(1).values, (middle > 0).sum(1, keepdim=True)
+    readings, num = middle.where(middle > 0, math.inf).sort(1).values, (middle > 0).sum(1, keepdim=True)
     rank = _DEPTH_QUANTILE * (num - 1).clamp_min(0).to(depth_m.dtype)
     below, above = (readings.gather(1, near.long()) for near in (rank.floor(), rank.ceil()))
-    return torch.where(num > 0, below.lerp(above, rank - rank.floor()), torch.nan)[:, 0]
+    return below.lerp(above, rank - rank.floor()).where(num > 0, math.nan)[:, 0]
 
 
 # ------------------------------------------------------------------------------------------- moving and mirroring hands
@@ -215,14 +218,18 @@ _MIRROR = (-1.0, 1.0, 1.0)
 
 def mirror_points(points: Array) -> Array:
     """Mirrors (..., 3) points at the plane x = 0."""
-    sign = torch.tensor(_MIRROR).to(points) if isinstance(points, torch.Tensor) else np.array(_MIRROR, points.dtype)
-    return points * sign
+    return points * _mirror_signs(points)
 
 
 def mirror_rotations(R: Array) -> Array:
     """Mirrors (..., 3, 3) rotations: S R S with S = diag(-1, 1, 1)."""
-    sign = torch.tensor(_MIRROR).to(R) if isinstance(R, torch.Tensor) else np.array(_MIRROR, R.dtype)
+    sign = _mirror_signs(R)
     return R * sign[:, None] * sign
+
+
+def _mirror_signs(like: Array) -> Array:
+    """(3,) of the kind, dtype and device of an array or a tensor."""
+    return np.array(_MIRROR, like.dtype) if isinstance(like, np.ndarray) else like.new_tensor(_MIRROR)
 
 
 def mirror_params(params: HandParams) -> HandParams:
@@ -244,8 +251,8 @@ def mirror_camera(K_px: np.ndarray, width_px: int) -> np.ndarray:
 # ---------------------------------------------------------------------------------------------------------- alignment
 
 
-def align_similarity(source: torch.Tensor, target: torch.Tensor, *, allow_reflection: bool = True) -> torch.Tensor:
-    """Procrustes alignment: the similarity of `source` that is nearest to `target` (least squares), batched.
+def align_similarity(source: np.ndarray, target: np.ndarray, *, allow_reflection: bool = True) -> np.ndarray:
+    """Procrustes alignment: the similarity of `source` that is nearest to `target` (least squares), batched, numpy.
 
     Follows HO3D's and FreiHAND's `align_w_scale` (scipy's `orthogonal_procrustes` on centred, norm-scaled points): 1e-8
     is added to each norm, and the orthogonal matrix may be a reflection.
@@ -258,15 +265,15 @@ def align_similarity(source: torch.Tensor, target: torch.Tensor, *, allow_reflec
     Returns:
         (B, N, 3) aligned source.
     """
-    mean_s, mean_t = source.mean(1, keepdim=True), target.mean(1, keepdim=True)
+    mean_s, mean_t = source.mean(1, keepdims=True), target.mean(1, keepdims=True)
     s, t = source - mean_s, target - mean_t
-    norm_s = torch.linalg.matrix_norm(s)[:, None, None] + 1e-8
-    norm_t = torch.linalg.matrix_norm(t)[:, None, None] + 1e-8
+    norm_s = np.linalg.norm(s, axis=(1, 2), keepdims=True) + 1e-8
+    norm_t = np.linalg.norm(t, axis=(1, 2), keepdims=True) + 1e-8
     s, t = s / norm_s, t / norm_t
-    U, w, Vh = torch.linalg.svd(t.transpose(1, 2) @ s)
+    U, w, Vh = np.linalg.svd(t.swapaxes(1, 2) @ s)
     if not allow_reflection:
-        sign = torch.ones_like(w)
-        sign[:, -1] = torch.linalg.det(U @ Vh)
+        sign = np.ones_like(w)
+        sign[:, -1] = np.linalg.det(U @ Vh)
         U, w = U * sign[:, None], w * sign
     R = U @ Vh
-    return (s @ R.transpose(1, 2)) * w.sum(-1)[:, None, None] * norm_t + mean_t
+    return (s @ R.swapaxes(1, 2)) * w.sum(-1)[:, None, None] * norm_t + mean_t

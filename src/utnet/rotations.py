@@ -81,14 +81,25 @@ def matrix_to_quaternion(R: np.ndarray) -> np.ndarray:
 
 
 def matrix_to_axis_angle(R: Any) -> Any:
-    """(..., 3, 3) -> (..., 3) rotation vectors in radians, angle in [0, pi]. Numpy in, numpy out."""
+    """(..., 3, 3) -> (..., 3) rotation vectors in radians, angle in [0, pi]. Numpy in, numpy out.
+
+    The numpy version equals roma's, which needs torch.
+    """
+    if isinstance(R, np.ndarray):
+        return _rotation_vectors(R)
     import roma
 
-    if isinstance(R, np.ndarray):
-        import torch
-
-        return roma.rotmat_to_rotvec(torch.from_numpy(np.ascontiguousarray(R))).numpy()
     return roma.rotmat_to_rotvec(R)
+
+
+def _rotation_vectors(R: np.ndarray) -> np.ndarray:
+    """By `matrix_to_quaternion`, which is exact at 0 and near pi."""
+    q = matrix_to_quaternion(R)
+    q = np.where(q[..., 3:] < 0, -q, q)
+    sine = np.linalg.norm(q[..., :3], axis=-1, keepdims=True)
+    half = np.arctan2(sine, q[..., 3:])
+    scale = np.divide(2 * half, sine, out=np.full_like(sine, 2.0), where=sine > 0)
+    return q[..., :3] * scale
 
 
 def quaternion_to_matrix(xyzw: np.ndarray) -> np.ndarray:

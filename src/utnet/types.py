@@ -1,7 +1,8 @@
 """Data types: raw record -> Sample -> Batch -> Prediction -> loss, metrics, mesh.
 
 Frozen dataclasses. `HandParams` and `HandMesh` hold numpy arrays for one hand or torch tensors with a leading batch
-axis; `Sample` is one hand in numpy; `Batch` and `Prediction` are torch. Frames and units: `utnet.conventions`.
+axis; `Sample` is one hand in numpy; `Batch` and `Prediction` are torch,
+or numpy where an exported network runs. Frames and units: `utnet.conventions`.
 """
 
 from __future__ import annotations
@@ -240,7 +241,7 @@ class Sample(_Mappable):
 
 @dataclass(frozen=True)
 class Batch(_Mappable):
-    """Crops of right (or mirrored) hands and their labels, torch, B samples.
+    """Crops of right (or mirrored) hands and their labels, torch (numpy on the way to an exported network), B samples.
 
     Attributes:
         rgb: (B, 3, H, W) uint8.
@@ -260,20 +261,20 @@ class Batch(_Mappable):
             None: all are right hands.
     """
 
-    rgb: torch.Tensor
-    depth_m: torch.Tensor
-    depth_ok: torch.Tensor
-    K_px: torch.Tensor
-    joints_2d: torch.Tensor
-    joints_3d: torch.Tensor
+    rgb: Array
+    depth_m: Array
+    depth_ok: Array
+    K_px: Array
+    joints_2d: Array
+    joints_3d: Array
     params: HandParams
-    params_ok: torch.Tensor
-    betas_ok: torch.Tensor
+    params_ok: Array
+    betas_ok: Array
     keys: tuple[str, ...]
-    vertices_m: torch.Tensor | None = None
-    landmarks: torch.Tensor | None = None
-    mask_cells: torch.Tensor | None = None
-    is_right: torch.Tensor | None = None
+    vertices_m: Array = None
+    landmarks: Array = None
+    mask_cells: Array = None
+    is_right: Array = None
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -281,7 +282,7 @@ class Batch(_Mappable):
 
 @dataclass(frozen=True)
 class Prediction(_Mappable):
-    """Output of the network for B right-handed crops, torch.
+    """Output of the network for B right-handed crops, torch (numpy of an exported network that is given numpy).
 
     Attributes:
         global_orient: (B, 1, 3, 3) rotation matrices.
@@ -304,19 +305,19 @@ class Prediction(_Mappable):
         side_logit: (B,) above 0 where the crop looks like a right hand's, or None likewise.
     """
 
-    global_orient: torch.Tensor
-    hand_pose: torch.Tensor
-    betas: torch.Tensor
-    cam: torch.Tensor
-    cam_t: torch.Tensor
-    joints_m: torch.Tensor
-    joints_crop: torch.Tensor
-    vertices_m: torch.Tensor | None = None
+    global_orient: Array
+    hand_pose: Array
+    betas: Array
+    cam: Array
+    cam_t: Array
+    joints_m: Array
+    joints_crop: Array
+    vertices_m: Array = None
     coarse: Prediction | None = None
-    joint_map: torch.Tensor | None = None
-    joint_heat: torch.Tensor | None = None
-    root_z_m: torch.Tensor | None = None
-    joint_scale_mm: torch.Tensor | None = None
-    error_shape: torch.Tensor | None = None
-    mask_logit: torch.Tensor | None = None
-    side_logit: torch.Tensor | None = None
+    joint_map: Array = None
+    joint_heat: Array = None
+    root_z_m: Array = None
+    joint_scale_mm: Array = None
+    error_shape: Array = None
+    mask_logit: Array = None
+    side_logit: Array = None

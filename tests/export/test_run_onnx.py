@@ -8,12 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from utnet.checkpoint import load_checkpoint
-from utnet.export.writer import export_network
 from utnet.predict import Predictor
 from utnet.synth import SyntheticHands
+from utnet.weights import NETWORK, shipped_weights
 
-pytest.importorskip("onnxscript")
 EXAMPLE = Path(__file__).parents[2] / "examples" / "run_onnx.py"
 
 
@@ -26,11 +24,8 @@ def example():
 
 
 @pytest.fixture(scope="module")
-def network(tmp_path_factory):
-    model, config = load_checkpoint("ti")
-    path = tmp_path_factory.mktemp("onnx") / "ti.onnx"
-    export_network(model, path, crop=config.crop)
-    return path
+def network():
+    return shipped_weights("ti") / NETWORK
 
 
 def test_it_needs_three_packages_and_fits_150_lines():

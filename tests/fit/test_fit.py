@@ -198,7 +198,7 @@ def test_depth_measures_the_distance_and_moves_it_exactly(fitter):
     """The same picture of a hand, with depth that puts it at 0.6 m or 10 cm farther (a larger hand)."""
     params, joints, landmarks = scene(4, seed=9, shape=0.0)
     _, vertices = decode(fitter, params)
-    faces = fitter.hand.faces.numpy()
+    faces = fitter.hand.faces
     near = [draw_depth(v, faces)[0] for v in vertices]
     found = fitter.fit(*landmarks, depth_m=near)
     assert found.measured.all()
@@ -221,7 +221,7 @@ def test_distance_is_the_hands_behind_an_object_with_holes_and_flying_pixels(fit
     params.global_orient[:] = cv2.Rodrigues(np.array([np.pi / 2, 0.3, 0.2]))[0]
     params.transl_m[:] = [0.08, 0.0, 0.6]
     joints, vertices = decode(fitter, params)
-    faces = fitter.hand.faces.numpy()
+    faces = fitter.hand.faces
     depth, mask = draw_depth(vertices[0], faces, background_m=0.8)
     y, _ = np.nonzero(mask)
     box = (np.arange(480)[:, None] > np.quantile(y, 0.62)) & np.ones((480, 640), bool)
@@ -270,7 +270,7 @@ def test_the_size_of_a_hand_comes_from_depth_and_from_nothing_else(fitter):
     params.betas[:, 0] = np.linspace(-1.2, 1.2, 9)
     joints, vertices = decode(fitter, params)
     landmarks = landmarks_of(joints, np.tile(K, (9, 1, 1)))
-    depth = [draw_depth(v, fitter.hand.faces.numpy())[0] for v in vertices]
+    depth = [draw_depth(v, fitter.hand.faces)[0] for v in vertices]
     alone, measured = fitter.fit(*landmarks), fitter.fit(*landmarks, depth_m=depth)
     assert (set(alone.shape_source), set(measured.shape_source)) == ({"mean"}, {"depth"})
     np.testing.assert_array_equal(alone.params.betas, 0.0)
@@ -375,7 +375,7 @@ def test_real_depth_of_half_the_hand_foretells_the_other_half():
     for half in range(2):
         shown = (x // 8 + y // 8) % 2 == half
         found = fitter.fit(hand.joints_px[None], hand.joints_m[None], camera[None], depth_m=[np.where(shown, depth, 0)])
-        drawn = rasterize(decode(fitter, found.params)[1][0], fitter.hand.faces.numpy(), camera, depth.shape[::-1])
+        drawn = rasterize(decode(fitter, found.params)[1][0], fitter.hand.faces, camera, depth.shape[::-1])
         scored = drawn.mask & skin & ~shown & (depth > 0)
         assert scored.sum() > 3000
         assert np.median(np.abs(depth[scored] - drawn.depth_m[scored])) < 0.010

@@ -38,7 +38,7 @@ Rng = np.random.Generator
 _LOOKED_AT = 20
 
 
-def _damage(rng: Rng, root: Path) -> None:
+def damage(rng: Rng, root: Path) -> None:
     """One file of a folder: damaged, emptied, removed, or something else in its place."""
     files = sorted(path for path in root.rglob("*") if path.is_file())
     suffixes = sorted({path.suffix for path in files})
@@ -56,7 +56,7 @@ def _damage(rng: Rng, root: Path) -> None:
     elif kind < 0.2:
         path.write_bytes(files[int(rng.integers(len(files)))].read_bytes())
     elif kind < 0.5 and suffix in (".json", ".jsonl"):
-        lines = data.splitlines()
+        lines = data.splitlines() if suffix == ".jsonl" else [data]
         at = int(rng.integers(len(lines)))
         lines[at] = text_of(rng, json.loads(lines[at]))
         path.write_bytes(b"\n".join(lines))
@@ -99,7 +99,7 @@ def _tree(name: str, write: Any, **options: Any) -> tuple[Any, Any]:
 
     def make(rng: Rng, folder: Path) -> Path:
         root = copy(base(name, write), folder)
-        _damage(rng, root)
+        damage(rng, root)
         return root
 
     def read(root: Path) -> None:
@@ -169,7 +169,8 @@ def make_npz(rng: Rng, folder: Path) -> Path:
     kinds = ["f4", "f4", "f8", "i8", "?", "U4", ">f8", "O"] if rng.random() < 0.3 else ["f4", "f8"]
     arrays = {name: np.zeros((21, 3)).astype(str(rng.choice(kinds))) for name in ("joint_3d", "pose_m", "seg")}
     (np.savez if rng.random() < 0.5 else np.savez_compressed)(path, **arrays)
-    path.write_bytes(bytes_of(rng, path.read_bytes()))
+    if rng.random() < 0.8:
+        path.write_bytes(bytes_of(rng, path.read_bytes()))
     return path
 
 

@@ -73,7 +73,7 @@ def _write_config(path: Path) -> None:
 def _commands() -> dict[str, Command]:
     config, pictures = base("run.yaml", _write_config), base("pictures", _write_pictures)
     custom, network = base("custom", write_custom), checkpoint()
-    freihand = base("freihand_all", lambda path: write_freihand(path, num=6, seed=5, progress=False))
+    hands = base("hands", lambda path: write_freihand(path, num=6, seed=5, split="evaluation", progress=False))
 
     def resumed(out: Path) -> list[str]:
         whole = (out / "last").exists() or (out / "last.old").exists()
@@ -88,7 +88,11 @@ def _commands() -> dict[str, Command]:
             lambda out: ["data", "shard", "custom", "--root", str(custom), "--out", str(out), "--workers", "1"], "set"
         ),
         "submit": same(
-            lambda out: ["submit", str(network), "freihand", "--root", str(freihand), "--out", str(out)], "pred.zip"
+            lambda out: [
+                *("submit", str(network), "--data", "freihand", "--root", str(hands)),
+                *("--joints-only", "--out", str(out)),
+            ],
+            "pred.zip",
         ),
         "train": Command(
             lambda out: ["train", str(config), "--out", str(out)],

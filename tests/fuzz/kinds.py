@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from fuzz import bombs, data_sets, media, networks
+from fuzz import bombs, data_sets, media, networks, recordings
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Kind:
 
 def _kinds() -> dict[str, Kind]:
     kinds = {}
-    for module in (media, data_sets, networks, bombs):
+    for module in (media, data_sets, recordings, networks, bombs):
         for name, (make, read) in module.KINDS.items():
             kinds[name] = Kind(make, read, module is bombs)
     return kinds

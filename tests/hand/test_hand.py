@@ -160,7 +160,7 @@ def test_gradients_at_the_zero_pose(hand):
 
 def test_gradients_at_the_zero_pose_in_float32(models):
     """As in training; the mean pose requires the logarithm of the identity."""
-    hand = HandModel(models["mano_mean"]._arrays, name="mano")
+    hand = HandModel(models["mano_mean"].arrays, name="mano")
     vectors = torch.zeros(1, 16, 3, requires_grad=True)
     pose = axis_angle_to_matrix(vectors)
     hand(pose[:, :1], pose[:, 1:], torch.zeros(1, 10)).joints_m.square().sum().backward()

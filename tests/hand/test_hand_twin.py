@@ -52,7 +52,7 @@ def test_values_and_gradients_are_the_naive_twins(pair, with_vertices):
 
 @pytest.mark.parametrize("with_vertices", [True, False])
 def test_float32_is_within_a_thousandth_of_a_millimetre_of_the_twin(pair, with_vertices):
-    hand, twin = HandModel(pair[0]._arrays, name="mano"), pair[1]
+    hand, twin = HandModel(pair[0].arrays, name="mano"), pair[1]
     R, betas = leaves()
     joints, vertices = twin(R, betas)
     mesh = hand(*(x.detach().float() for x in (R[:, :1], R[:, 1:], betas)), with_vertices=with_vertices)
@@ -88,7 +88,7 @@ def test_no_hands_are_no_error(pair):
 
 
 def test_autocast_does_not_lower_the_precision(pair):
-    hand = HandModel(pair[0]._arrays, name="mano")
+    hand = HandModel(pair[0].arrays, name="mano")
     R, betas = (x.detach() for x in leaves(3, torch.float32))
     plain = hand(R[:, :1], R[:, 1:], betas)
     with torch.autocast("cpu", torch.bfloat16):

@@ -230,7 +230,7 @@ def test_the_refiner_is_a_choice():
 
 def test_a_graph_refiner_on_a_hand_with_fewer_vertices_reads_them_all():
     open_hand = HandModel.open()
-    arrays = open_hand._arrays
+    arrays = open_hand.arrays
     keep = 200
     small = replace(
         arrays,

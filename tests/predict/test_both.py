@@ -101,7 +101,7 @@ def test_the_expected_shape_counts_with_depth_within_what_is_usual():
     fitter = HandFitter(landmarks="joints")
     params, joints, landmarks = scene(4, seed=11, fitter=fitter)
     vertices = decode(fitter, params)[1]
-    depth = [rasterize(v, fitter.hand.faces.numpy(), K, SIZE_WH).depth_m for v in vertices]
+    depth = [rasterize(v, fitter.hand.faces, K, SIZE_WH).depth_m for v in vertices]
     np.testing.assert_array_equal(fitter(*landmarks, expected=params).betas, 0.0)
     alone, told = (
         error_mm(fitter, fitter(*landmarks, depth_m=depth, expected=e), joints).mean() for e in (None, params)
@@ -144,7 +144,7 @@ def test_an_expectation_goes_with_a_start_and_with_depth():
     fitter = HandFitter(landmarks="joints")
     params, joints, landmarks = scene(4, seed=12, fitter=fitter)
     vertices = decode(fitter, params)[1]
-    depth = [rasterize(v, fitter.hand.faces.numpy(), K, SIZE_WH).depth_m for v in vertices]
+    depth = [rasterize(v, fitter.hand.faces, K, SIZE_WH).depth_m for v in vertices]
     found = fitter.fit(*landmarks, depth_m=depth, start=shaken(params, 10), expected=shaken(params, 10))
     assert found.measured.all()
     assert np.linalg.norm(decode(fitter, found.params)[0] - joints, axis=-1).mean() < 0.006
@@ -207,7 +207,7 @@ class Knowing:
     weights, hand_model = "known", "open"
 
     def __init__(self, hand, params, joints_cam_m):
-        self.hand, self.faces = hand, hand.faces.numpy()
+        self.hand, self.faces = hand, hand.faces
         vertices = np.zeros((len(joints_cam_m), 1, 3))
         self._said = RightHandBatch(params, joints_cam_m, vertices, np.zeros(1, bool), ["network"])
 
@@ -276,11 +276,11 @@ def test_the_mean_of_the_network_s_hand_and_the_lifter_s_is_what_is_expected():
     params, joints, _ = scene(2, seed=9, fitter=fitter)
     px, xyz, K_px = landmarks_of(joints, np.tile(K, (2, 1, 1)))
     samples = [
-        SimpleNamespace(joints_px=p, joints_cam_m=x, K_px=k, depth_m=None)
+        SimpleNamespace(joints_px=p, joints_cam_m=x, joints_2d_conf=np.full(21, 0.5), K_px=k, depth_m=None)
         for p, x, k in zip(px, xyz, K_px, strict=True)
     ]
     expected = shaken(params, 30)
-    lifter = CombinedMethod(Knowing(fitter.hand.float(), expected, joints))
+    lifter = CombinedMethod(Knowing(fitter.hand, expected, joints))
     told = lifter(samples)
     lifted = lift_hands(LandmarkLifter(), fitter.model, px, xyz, K_px)
     mean = average_hands(fitter.model, expected, lifted.params[0], np.full(2, 0.5))

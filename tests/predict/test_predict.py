@@ -2,6 +2,7 @@
 
 import json
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -59,20 +60,20 @@ def knowing(predictor, monkeypatch, params, joints_cam_m, *, side, scale=1.0):
     right = mirror_params(params) if side == "left" else params
     joints_cam_m = mirror_points(joints_cam_m) if side == "left" else joints_cam_m
 
-    def tensor(array):
-        return torch.from_numpy(np.asarray(array, np.float32))[None]
+    def batched(array):
+        return np.asarray(array, np.float32)[None]
 
     def forward_batch(batch, *, use_depth=True, with_vertices=True):
-        mesh = predictor.hand(tensor(right.global_orient), tensor(right.hand_pose), tensor(right.betas))
-        seen = px_to_crop(project(joints_cam_m, batch.K_px[0].double().numpy()), batch.rgb.shape[-1])
+        mesh = predictor.hand(batched(right.global_orient), batched(right.hand_pose), batched(right.betas))
+        seen = px_to_crop(project(joints_cam_m, batch.K_px[0].astype(float)), batch.rgb.shape[-1])
         return Prediction(
-            global_orient=tensor(right.global_orient),
-            hand_pose=tensor(right.hand_pose),
-            betas=tensor(right.betas),
-            cam=torch.zeros(1, 3),
-            cam_t=torch.zeros(1, 3),
+            global_orient=batched(right.global_orient),
+            hand_pose=batched(right.hand_pose),
+            betas=batched(right.betas),
+            cam=np.zeros((1, 3)),
+            cam_t=np.zeros((1, 3)),
             joints_m=mesh.joints_m * scale,
-            joints_crop=tensor(seen),
+            joints_crop=batched(seen),
             vertices_m=mesh.vertices_m * scale,
         )
 
@@ -278,9 +279,9 @@ def test_fit_puts_a_hand_where_its_landmarks_are(fit, side):
     off_px = np.linalg.norm(hand.joints_px - project(render.joints_cam_m, K), axis=1)
     assert np.median(off_px) < 0.02 * np.ptp(hand.box_px[[0, 2]])
     model = fit.hand if side == "right" else fit.hand.mirrored()
-    mesh = model.decode(hand.params.map(lambda a: torch.from_numpy(a).float()[None]))
-    np.testing.assert_allclose(mesh.joints_m[0].numpy() + hand.params.transl_m, hand.joints_cam_m, atol=1e-5)
-    np.testing.assert_allclose(mesh.vertices_m[0].numpy() + hand.params.transl_m, hand.vertices_cam_m, atol=1e-5)
+    mesh = model.decode(hand.params.map(lambda a: a[None]))
+    np.testing.assert_allclose(mesh.joints_m[0] + hand.params.transl_m, hand.joints_cam_m, atol=1e-5)
+    np.testing.assert_allclose(mesh.vertices_m[0] + hand.params.transl_m, hand.vertices_cam_m, atol=1e-5)
 
 
 def test_a_mirrored_picture_gives_the_mirrored_hand(fit):
@@ -366,6 +367,22 @@ def test_drawing_touches_only_the_hand_and_draws_all_of_it():
         assert (off > 1.01).mean() < 1e-4  # a pixel at an edge may fall to the other side
 
 
+def test_a_large_hand_is_drawn_as_a_smaller_one():
+    """More than 1,024 samples a side are not drawn, so the edges of a hand of 1,400 px are softer, and nothing else."""
+    _, render = make_scene("right", 6)
+    faces = SceneRenderer("right", forearm=False).faces
+    pictures = []
+    for scale in (1, 5):
+        K_scaled = np.diag([scale, scale, 1.0]) @ K + [[0, 0, (scale - 1) / 2], [0, 0, (scale - 1) / 2], [0, 0, 0]]
+        blank = np.full((480 * scale, 640 * scale, 3), 90, np.uint8)
+        drawn = overlay_mesh(blank, render.vertices_cam_m, faces, K_scaled)
+        pictures.append(cv2.resize(drawn, (640, 480), interpolation=cv2.INTER_AREA).astype(int))
+    off = np.abs(pictures[0] - pictures[1]).max(-1)
+    assert (pictures[0] != 90).any(-1).sum() > 3000
+    assert off.max() < 40
+    assert (off > 6).sum() < 0.02 * (pictures[0] != 90).any(-1).sum()
+
+
 def test_an_exported_network_predicts_as_its_checkpoint_does(predictor, monkeypatch):
     """With no more of it than `ExportedNetwork` promises; that a file of `utnet export` keeps the promise, its own
     tests say."""
@@ -375,7 +392,7 @@ def test_an_exported_network_predicts_as_its_checkpoint_does(predictor, monkeypa
         config, faces, hand_model = lifter.config, lifter.faces, "open"
 
         def __init__(self, path):
-            assert path == "n.onnx"
+            assert str(path) == "n.onnx"
 
         def forward_batch(self, batch, *, use_depth=True):
             return lifter.network.forward_batch(batch, use_depth=use_depth)

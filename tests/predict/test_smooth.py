@@ -6,12 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from utnet.conventions import SIDES
 from utnet.fit import HandFitter
 from utnet.geometry import intrinsics, mirror_params, mirror_points, project, rotate_params
-from utnet.hand import HandModel
+from utnet.hand import NumpyHandModel
 from utnet.placement import default_intrinsics
 from utnet.predict.hand import Hand
 from utnet.predict.smooth import HandSmoother, OneEuro, Smoothing
@@ -21,21 +20,18 @@ from utnet.types import HandParams
 
 FPS = 25.0
 K = intrinsics(610.0, 580.0, 300.0, 260.0)  # fx != fy, off-centre
-MODELS = {side: HandModel.open(side) for side in SIDES}
+MODELS = {side: NumpyHandModel.open(side) for side in SIDES}
 PALM = [0, 5, 9, 13, 17]
 Z = np.array([0.0, 0.0, 1.0])
 CLIP = Path(__file__).parents[2].parent / "shared" / "real" / "tfjs_models_apache2"
 
 
 def decoded(params, *, side="right", track=0, distance_source="hand_size"):
-    def tensor(array):
-        return torch.from_numpy(np.asarray(array, np.float32))[None]
-
-    mesh = MODELS[side](tensor(params.global_orient), tensor(params.hand_pose), tensor(params.betas))
-    joints, vertices = (t[0].double().numpy() + params.transl_m for t in (mesh.joints_m, mesh.vertices_m))
+    mesh = MODELS[side].decode(params.map(lambda array: array[None]))
+    joints, vertices = (points[0].astype(float) + params.transl_m for points in (mesh.joints_m, mesh.vertices_m))
     px = project(joints, K)
     box = np.concatenate([px.min(0), px.max(0)])
-    faces = MODELS[side].faces.numpy()
+    faces = MODELS[side].faces
     return Hand(side, 0.9, box, joints, px, vertices, faces, params, K, distance_source, "fit", track=track)
 
 

@@ -3,27 +3,23 @@
 from dataclasses import replace
 
 import numpy as np
-import torch
 
 from utnet.conventions import SIDES
 from utnet.geometry import box_of, intrinsics, mirror_params, project
-from utnet.hand import HandModel
+from utnet.hand import NumpyHandModel
 from utnet.predict.hand import Hand
 from utnet.rotations import axis_angle_to_matrix
 from utnet.synth.poses import angles_to_pose, sample_angles, sample_betas, sample_orientation
 from utnet.types import HandParams
 
 K = intrinsics(610.0, 580.0, 300.0, 260.0)
-MODELS = {side: HandModel.open(side) for side in SIDES}
+MODELS = {side: NumpyHandModel.open(side) for side in SIDES}
 
 
 def decoded(params, *, side="right", track=0):
-    def tensor(array):
-        return torch.from_numpy(np.asarray(array, np.float32))[None]
-
-    mesh = MODELS[side](tensor(params.global_orient), tensor(params.hand_pose), tensor(params.betas))
-    joints, vertices = (t[0].double().numpy() + params.transl_m for t in (mesh.joints_m, mesh.vertices_m))
-    px, faces = project(joints, K), MODELS[side].faces.numpy()
+    mesh = MODELS[side].decode(params.map(lambda array: array[None]))
+    joints, vertices = (points[0].astype(float) + params.transl_m for points in (mesh.joints_m, mesh.vertices_m))
+    px, faces = project(joints, K), MODELS[side].faces
     return Hand(side, 0.9, box_of(px), joints, px, vertices, faces, params, K, "hand_size", "fit", track=track)
 
 

@@ -1,7 +1,6 @@
 """Hands drawn for the fit: parameters, landmarks, errors."""
 
 import numpy as np
-import torch
 
 from utnet.fit import HandFitter
 from utnet.fit.landmarks import look_at
@@ -27,9 +26,8 @@ def make_hands(num, seed=0, *, shape=0.7, pose=None):
 
 def decode(fitter, params):
     """(B, 21, 3) joints and (B, V, 3) vertices in the camera."""
-    with torch.inference_mode():
-        mesh = fitter.hand.decode(params.map(torch.as_tensor))
-    return mesh.joints_m.numpy() + params.transl_m[:, None], mesh.vertices_m.numpy() + params.transl_m[:, None]
+    mesh = fitter.hand.decode(params)
+    return mesh.joints_m + params.transl_m[:, None], mesh.vertices_m + params.transl_m[:, None]
 
 
 def landmarks_of(joints_cam_m, K_px):

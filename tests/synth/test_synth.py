@@ -162,13 +162,13 @@ def test_a_scene_is_lit_from_its_light_s_side_on_both_hands(side):
     renderer = SceneRenderer(side, forearm=False)
     params = hand_at(side=side, R=R)
     render = renderer.render(renderer.decode(params), K, (240, 180), look, rng=rng)
-    normals = vertex_normals(render.vertices_cam_m, renderer.hand.faces.numpy())
-    fragments = rasterize(render.vertices_cam_m, renderer.hand.faces.numpy(), K, (240, 180))
-    facing = interpolate(fragments, renderer.hand.faces.numpy(), normals) @ light
+    normals = vertex_normals(render.vertices_cam_m, renderer.hand.faces)
+    fragments = rasterize(render.vertices_cam_m, renderer.hand.faces, K, (240, 180))
+    facing = interpolate(fragments, renderer.hand.faces, normals) @ light
     bright = render.rgb.astype(float).mean(-1)
     inside = fragments.mask
     assert np.corrcoef(facing[inside], bright[inside])[0, 1] > 0.6
-    seen = interpolate(fragments, renderer.hand.faces.numpy(), normals)[inside]
+    seen = interpolate(fragments, renderer.hand.faces, normals)[inside]
     assert (seen[:, 2] < 0.1).mean() > 0.95, "what is seen faces the camera"
 
 

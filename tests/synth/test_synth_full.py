@@ -13,12 +13,10 @@ from utnet.data.shards.write_shards import write_shards
 from utnet.errors import InputError
 from utnet.geometry import intrinsics, project
 from utnet.hand import HandModel
-from utnet.hand.arrays import load_open_hand
 from utnet.render.raster import Fragments, rasterize, vertex_normals
 from utnet.synth import SyntheticHands
 from utnet.synth.appearance import white_noise
 from utnet.synth.backgrounds import Backgrounds
-from utnet.synth.decoder import NumpyHand
 from utnet.synth.depth_noise import sense_depth
 from utnet.synth.forearm import Arm
 from utnet.synth.full import _STREAMS, FullRenderer
@@ -160,14 +158,6 @@ def test_the_inside_of_hands_need_not_be_drawn(distance_m):
     assert min(drawn_hands) >= 5, "first hands and second ones"
     assert (np.ptp(directions, axis=0) > 1.6).all(), "from all around"
     assert np.mean(folded) > 0.25, "and much is saved"
-
-
-def test_hand_models_with_pose_correctives_or_a_mean_are_refused():
-    hand = load_open_hand()
-    NumpyHand(replace(hand, pose_mean=np.zeros(45)))
-    for extra in ({"posedirs": np.zeros((len(hand.v_template), 3, 135))}, {"pose_mean": np.full(45, 0.1)}):
-        with pytest.raises(ValueError, match="pose"):
-            NumpyHand(replace(hand, **extra))
 
 
 def test_most_of_the_hand_stays_in_sight():

@@ -22,10 +22,12 @@ from utnet.checkpoint import (
 )
 from utnet.config import Config, ModelConfig
 from utnet.errors import InputError
+from utnet.export.writer import compare
 from utnet.hand import HandModel
 from utnet.model import UTNet
 from utnet.predict import Predictor
 from utnet.synth import SyntheticHands
+from utnet.weights import NETWORK
 
 ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT / "tools"), str(ROOT / "benchmarks")]
@@ -58,8 +60,14 @@ def shipped(monkeypatch, tmp_path, trained):
     folder = tmp_path / "weights"
     (folder / DEFAULT_NETWORK).mkdir(parents=True)
     release_weights.pack(trained, folder / DEFAULT_NETWORK)
-    monkeypatch.setattr("utnet.checkpoint._SHIPPED", folder)
+    monkeypatch.setattr("utnet.weights._SHIPPED", folder)
     return folder / DEFAULT_NETWORK
+
+
+@pytest.fixture
+def no_network_file(monkeypatch):
+    """Writing the ONNX file takes half a minute; what it holds is tested on the one that ships."""
+    monkeypatch.setattr(release_weights, "write_network", lambda folder: (folder / NETWORK).write_bytes(b"") or "")
 
 
 def scores_of(checkpoint, path):
@@ -83,6 +91,13 @@ def test_what_ships_is_whole_documented_and_small():
     assert not shipped_networks() or DEFAULT_NETWORK in shipped_networks()
     files = [path for path in release_weights.SHIPPED.rglob("*") if path.is_file()]
     assert sum(path.stat().st_size for path in files) <= release_weights.LARGEST_TOTAL
+
+
+def test_a_network_that_ships_runs_without_torch_as_its_checkpoint_does():
+    for name in shipped_networks():
+        model, config = load_checkpoint(name)
+        agreement = compare(model, shipped_weights(name) / NETWORK, crop=config.crop)
+        assert agreement.mm <= release_weights.LARGEST_ERROR_MM
 
 
 def test_a_half_precision_file_gives_a_network_in_single_precision(shipped, trained):
@@ -139,7 +154,7 @@ def test_an_average_lies_between_two_networks(trained, tmp_path):
         average_weights.average(trained, trained, 0.5, tmp_path / "mean")
     larger = replace(SMALL, model=replace(SMALL.model, size_px=96))
     save_checkpoint(tmp_path / "larger", UTNet(larger.model), larger, step=1)
-    with pytest.raises(InputError, match=r"another network: .*model\.size_px is 64, there it is 96"):
+    with pytest.raises(InputError, match=r"another network: .*model\.size_px is 64 instead of 96"):
         average_weights.average(trained, tmp_path / "larger", 0.5, tmp_path / "none")
 
 
@@ -169,13 +184,18 @@ def test_the_demo_starts_from_what_ships_unless_told_otherwise(shipped):
 # -------------------------------------------------------------------------------------------------------- releasing
 
 
-def test_a_release_has_weights_a_card_and_no_path_of_this_machine(trained, tmp_path):
+def test_a_release_has_weights_a_card_and_no_path_of_this_machine(trained, tmp_path, no_network_file):
     scores = scores_of(trained, tmp_path / "scores.txt")
     for _ in range(2):  # a second one replaces the first
         folder = release_weights.release(
             trained, "ti", scores, pictures=[], start="", num=4, shipped=tmp_path / "weights"
         )
-    assert {path.name for path in folder.iterdir()} == {"weights.safetensors", "run.json", "MODEL_CARD.md"}
+    assert {path.name for path in folder.iterdir()} == {
+        "weights.safetensors",
+        "network.onnx",
+        "run.json",
+        "MODEL_CARD.md",
+    }
     assert sorted(path.name for path in tmp_path.iterdir()) == ["scores.txt", "weights"]
     assert load_checkpoint(folder)[1] == SMALL
     card = (folder / "MODEL_CARD.md").read_text()
@@ -189,7 +209,7 @@ def test_a_release_has_weights_a_card_and_no_path_of_this_machine(trained, tmp_p
         assert text in card
 
 
-def test_what_must_not_ship_is_refused(trained, tmp_path, monkeypatch):
+def test_what_must_not_ship_is_refused(trained, tmp_path, monkeypatch, no_network_file):
     def refused(match, checkpoint=trained, **change):
         options = {"pictures": [], "start": "", "num": 2, "shipped": tmp_path / "weights"} | change
         with pytest.raises(InputError, match=match):

@@ -397,7 +397,7 @@ def test_a_run_starts_from_a_checkpoint_of_the_same_network(run, tmp_path):
         result["metrics"]["rgbd"], rel=1e-3
     )
     other = replace(config, model=ModelConfig(size_px=96))
-    with pytest.raises(InputError, match=r"size_px is 96, there it is 64"):
+    with pytest.raises(InputError, match=r"size_px is 96 instead of 64"):
         train(other, tmp_path / "other", progress=False)
 
 

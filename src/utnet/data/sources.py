@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from utnet.config import HELD_OUT_SPLIT, Config, DataConfig, own_validation
+from utnet.config import HELD_OUT_SPLIT, Config, DataConfig, default_validation
 from utnet.data import SOURCES, open_source, reader_options, unknown_source
 from utnet.data.mixture import Mixture
 from utnet.data.source import Source, evenly_spaced, is_endless, is_stream
@@ -93,12 +93,12 @@ def fingerprint(source: Any) -> dict:
 
 
 def open_validation(config: Config) -> Source:
-    """The validation source of a run: `config.val`, else what belongs to its training data (`own_validation`).
+    """The validation source of a run: `config.val`, else what belongs to its training data (`default_validation`).
 
     Raises:
         InputError: training data whose validation split cannot be told, or would be trained on.
     """
-    data, val = config.data, config.val or own_validation(config.data)
+    data, val = config.data, config.val or default_validation(config.data)
     replayed = () if config.replay is None else config.replay.mixture or (config.replay,)
     for part in (*(data.mixture or (data,)), *replayed):
         if part.name == val.name and Path(part.root).resolve() == Path(val.root).resolve() and part.name in _DISJOINT:

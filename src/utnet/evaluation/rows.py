@@ -120,9 +120,9 @@ def mesh_metrics(scores: SampleScores, pve_mm: np.ndarray, has_mesh: np.ndarray)
         has_mesh: (N,) bool.
     """
     absolute, aligned = scores.mesh["absolute"], scores.mesh["procrustes"]
-    found = {"pve_mm": pve_mm, "absolute_pve_mm": absolute.mean_mm.numpy(), "pa_pve_mm": aligned.mean_mm.numpy()}
+    found = {"pve_mm": pve_mm, "absolute_pve_mm": absolute.mean_mm, "pa_pve_mm": aligned.mean_mm}
     for name, mesh in (("absolute", absolute), ("pa", aligned)):
-        found |= {f"{name}_f5": mesh.f[:, 0].numpy(), f"{name}_f15": mesh.f[:, 1].numpy()}
+        found |= {f"{name}_f5": mesh.f[:, 0], f"{name}_f15": mesh.f[:, 1]}
     out = no_mesh(len(has_mesh))
     for name, values in found.items():
         out[name][has_mesh] = values

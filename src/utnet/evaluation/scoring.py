@@ -168,7 +168,7 @@ def _numbers(
     known = np.isfinite(placed.transl_m)
     joints = joints_m + np.where(known, placed.transl_m, 0.0)
     official = sample_scores(joints, gt)
-    errors = {name: official.joints_mm[theirs].numpy() for name, theirs in ALIGNMENTS.items()}
+    errors = {name: official.joints_mm[theirs] for name, theirs in ALIGNMENTS.items()}
     errors["absolute"] = np.where(known[:, :, 0], errors["absolute"], np.nan)
     numbers = joint_metrics(errors)
     has_mesh = np.array([mesh is not None for mesh in truth])
@@ -178,7 +178,7 @@ def _numbers(
         vertices = (placed.vertices_m + np.where(known, placed.transl_m, 0.0))[has_mesh]
         scored = sample_scores(joints[has_mesh], gt[has_mesh], vertices, true)
         relative = pve_mm(vertices - joints[has_mesh][:, :1], true - gt[has_mesh][:, :1])
-        meshes = mesh_metrics(scored, relative.numpy(), has_mesh)
+        meshes = mesh_metrics(scored, relative, has_mesh)
         for name in meshes:
             if name.startswith("absolute"):
                 meshes[name][~known[:, 0, 0]] = np.nan

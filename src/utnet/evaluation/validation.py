@@ -125,18 +125,19 @@ def constant_hand(gt_m: Tensor) -> dict[str, float]:
     For MPJPE the constant is the geometric median of each root-relative joint over the ground truth (Weiszfeld 1937),
     which is optimal; for PA-MPJPE it is the Procrustes mean of the ground truth.
     """
-    truth = root_relative(gt_m)
+    truth = root_relative(gt_m.double().numpy())
     constant = truth.mean(0)
     for _ in range(50):
-        weights = 1 / (truth - constant).norm(dim=-1, keepdim=True).clamp_min(1e-6)
+        weights = 1 / np.linalg.norm(truth - constant, axis=-1, keepdims=True).clip(1e-6)
         constant = (truth * weights).sum(0) / weights.sum(0)
     mean = truth[0]
     for _ in range(5):
-        mean = align_similarity(truth, mean.expand_as(truth)).mean(0)
+        mean = align_similarity(truth, np.broadcast_to(mean, truth.shape)).mean(0)
+    constants, means = (np.broadcast_to(hand, truth.shape) for hand in (constant, mean))
     return {
-        "mpjpe_mm": mpjpe_mm(constant.expand_as(truth), truth).mean().item(),
-        "pa_mpjpe_mm": pa_mpjpe_mm(mean.expand_as(truth), truth).mean().item(),
-        "auc": summary(joint_errors_mm(constant.expand_as(truth), truth))["auc"],
+        "mpjpe_mm": mpjpe_mm(constants, truth).mean().item(),
+        "pa_mpjpe_mm": pa_mpjpe_mm(means, truth).mean().item(),
+        "auc": summary(joint_errors_mm(constants, truth))["auc"],
     }
 
 

@@ -1,4 +1,7 @@
-"""Exported networks, run by ONNX Runtime, OpenVINO or torch.export with the interface of `UTNet`."""
+"""Exported networks, run by ONNX Runtime, OpenVINO or torch.export with the interface of `UTNet`.
+
+torch is imported only for a torch.export file, and to return tensors to whoever gives tensors.
+"""
 
 from __future__ import annotations
 
@@ -13,8 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
 import utnet
 from utnet.config import CropConfig, ModelConfig, from_tree, to_tree
@@ -22,7 +23,8 @@ from utnet.conventions import NUM_JOINTS
 from utnet.errors import BAD_TREE, InputError, install_line, shown
 from utnet.export.onnx_check import check_onnx
 from utnet.io.atomic import check_stand_in
-from utnet.types import Batch, Prediction, check_shape
+from utnet.threads import usable_threads
+from utnet.types import Array, Batch, Prediction, check_shape
 
 SUFFIXES = {"onnx": ".onnx", "openvino": ".xml", "torch": ".pt2"}
 """Formats of `utnet export` and their suffixes. OpenVINO also writes a .bin of the same name with the weights."""
@@ -31,7 +33,7 @@ RECORD = "utnet"
 """Name of the entry with the `Contents`: ONNX metadata, OpenVINO runtime info, extra file of torch.export."""
 TRUST_VARIABLE = "UTNET_TRUST_PT2"
 
-_Run = Callable[[dict[str, Tensor]], dict[str, Tensor]]
+_Run = Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]]
 _Shape = tuple[int | None, ...]
 _MAX_FACES = 1_000_000
 
@@ -94,7 +96,7 @@ class Contents:
 
 
 class ExportedNetwork:
-    """An exported network on the CPU, with as many threads as torch at the time of loading.
+    """An exported network on the CPU, with `usable_threads()` threads.
 
     Args:
         path: a file of `utnet export`: .onnx, .xml (OpenVINO) or .pt2 (torch.export).
@@ -139,13 +141,13 @@ class ExportedNetwork:
 
     def __call__(
         self,
-        rgb: Tensor,
-        depth_m: Tensor | None = None,
-        K_px: Tensor | None = None,
-        depth_ok: Tensor | None = None,
-        landmarks: Tensor | None = None,
+        rgb: Array,
+        depth_m: Array = None,
+        K_px: Array = None,
+        depth_ok: Array = None,
+        landmarks: Array = None,
     ) -> Prediction:
-        """Predicts right hands in square crops, on the CPU.
+        """Predicts right hands in square crops, on the CPU. Arrays give arrays, tensors give tensors.
 
         Args:
             rgb: (B, 3, H, H) float32 in [0, 1].
@@ -161,40 +163,46 @@ class ExportedNetwork:
             InputError: depth or landmarks are given but the network was exported without.
             ValueError: wrong shapes.
         """
+        if not isinstance(rgb, np.ndarray):
+            import torch
+
+            given = (rgb, depth_m, K_px, depth_ok, landmarks)
+            arrays = (None if value is None else value.detach().cpu().numpy() for value in given)
+            return self(*arrays).map(torch.from_numpy)
         num, size = len(rgb), self.config.model.size_px
         check_shape("rgb", rgb, (num, 3, size, size))
-        inputs = {"rgb": rgb}
+        inputs = {"rgb": _floats(rgb)}
         if depth_m is not None and not self.takes_depth:
             raise InputError(f"{self.path}: exported without depth; leave depth out, or export it again with depth")
         if self.takes_depth:  # no readings: no depth
-            depth_m = rgb.new_zeros(num, size, size) if depth_m is None else depth_m
+            depth_m = np.zeros((num, size, size)) if depth_m is None else depth_m
             check_shape("depth_m", depth_m, (num, size, size))
             if depth_ok is not None:
                 check_shape("depth_ok", depth_ok, (num,))
-                depth_m = torch.where(depth_ok[:, None, None], depth_m, 0.0)
-            K_px = rgb.new_full((num, 3, 3), torch.nan) if K_px is None else K_px
+                depth_m = np.where(depth_ok[:, None, None], depth_m, 0.0)
+            K_px = np.full((num, 3, 3), np.nan) if K_px is None else K_px
             check_shape("K_px", K_px, (num, 3, 3))
-            inputs |= {"depth_m": depth_m, "K_px": K_px}
+            inputs |= {"depth_m": _floats(depth_m), "K_px": _floats(K_px)}
         if landmarks is not None and not self.takes_landmarks:
             raise InputError(f"{self.path}: takes no landmarks; leave them out, or export a network with model.prompts")
         if self.takes_landmarks:
-            landmarks = rgb.new_zeros(num, NUM_JOINTS, 6) if landmarks is None else landmarks.to(rgb.dtype)
+            landmarks = np.zeros((num, NUM_JOINTS, 6)) if landmarks is None else landmarks
             check_shape("landmarks", landmarks, (num, NUM_JOINTS, 6))
-            inputs["landmarks"] = landmarks
+            inputs["landmarks"] = _floats(landmarks)
         try:
             outputs: dict[str, Any] = dict(self._run(inputs))
         except Exception as error:  # the runtimes' exceptions have no base of their own
             raise InputError(f"{self.path}: cannot be run ({_line(error)}); export it again") from error
         if "root_z_m" not in outputs:
-            outputs["root_z_m"] = rgb.new_full((num,), torch.nan)
+            outputs["root_z_m"] = np.full(num, np.nan, np.float32)
         return Prediction(**outputs)
 
     def forward_batch(self, batch: Batch, *, use_depth: bool = True, use_landmarks: bool = True) -> Prediction:
-        """Predicts a Batch on the CPU, as `UTNet.forward_batch`.
+        """Predicts a Batch (tensors or arrays) on the CPU, as `UTNet.forward_batch`.
 
         `use_depth=False` ignores its depth, `use_landmarks=False` its prompts.
         """
-        rgb, landmarks = batch.rgb.float() / 255, batch.landmarks if use_landmarks else None
+        rgb, landmarks = batch.rgb / np.float32(255), batch.landmarks if use_landmarks else None
         if not (use_depth and batch.depth_ok.any()):
             return self(rgb, landmarks=landmarks)
         return self(rgb, batch.depth_m, batch.K_px, batch.depth_ok, landmarks)
@@ -258,7 +266,7 @@ def _open_onnx(path: Path) -> _Opened:
     check_onnx(path)
 
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()
+    options.intra_op_num_threads = usable_threads()
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # spinning would occupy all cores
     options.log_severity_level = 3
     try:
@@ -276,9 +284,8 @@ def _open_onnx(path: Path) -> _Opened:
             for value in values
         }
 
-    def run(inputs: dict[str, Tensor]) -> dict[str, Tensor]:
-        results = session.run(names, {name: tensor.numpy() for name, tensor in inputs.items()})
-        return {name: torch.from_numpy(result) for name, result in zip(names, results, strict=True)}
+    def run(inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        return dict(zip(names, session.run(names, inputs), strict=True))
 
     return _Opened(text, run, shapes(session.get_inputs()), shapes(session.get_outputs()))
 
@@ -294,7 +301,7 @@ def _open_openvino(path: Path, precision: str) -> _Opened:
         raise InputError(f"{weights}: no such file; it contains the weights of {path.name} and must be beside it")
     properties = {
         "INFERENCE_PRECISION_HINT": {"fp32": "f32", "bf16": "bf16"}[precision],
-        "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+        "INFERENCE_NUM_THREADS": usable_threads(),
         "PERFORMANCE_HINT": "LATENCY",
     }
     try:
@@ -315,10 +322,10 @@ def _open_openvino(path: Path, precision: str) -> _Opened:
 
     alone = threading.Lock()  # a request holds one batch at a time
 
-    def run(inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+    def run(inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         with alone:
-            results = request.infer({name: tensor.numpy() for name, tensor in inputs.items()})
-            return {name: torch.from_numpy(results[name]) for name in names}
+            results = request.infer(inputs)
+            return {name: results[name].copy() for name in names}  # the next batch overwrites them
 
     return _Opened(text, run, shapes(model.inputs), shapes(model.outputs))
 
@@ -329,6 +336,10 @@ def _open_torch(path: Path, *, trusted: bool) -> _Opened:
             f"{path}: loading a torch.export file can run arbitrary code; if you trust it, set {TRUST_VARIABLE}=1, "
             "else use an .onnx or .xml file"
         )
+    if importlib.util.find_spec("torch") is None:
+        raise InputError(f"{path}: needs torch; {install_line('train')}")
+    import torch
+
     extra = {f"{RECORD}.json": ""}
     try:
         program = torch.export.load(path, extra_files=extra)
@@ -339,10 +350,15 @@ def _open_torch(path: Path, *, trusted: bool) -> _Opened:
     names = Contents.from_json(text, str(path)).outputs
 
     @torch.inference_mode()
-    def run(inputs: dict[str, Tensor]) -> dict[str, Tensor]:
-        return dict(zip(names, module(*inputs.values()), strict=True))
+    def run(inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        results = module(*(torch.from_numpy(array) for array in inputs.values()))
+        return {name: result.numpy() for name, result in zip(names, results, strict=True)}
 
     return _Opened(text, run)
+
+
+def _floats(array: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(array, np.float32)
 
 
 def _line(error: Exception) -> str:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import replace
 
 import numpy as np
-import torch
 
 from utnet.conventions import MANO21_TO_OPENPOSE, NUM_MANO_JOINTS
 from utnet.fit.landmark_model import LandmarkModel
-from utnet.hand import HandModel
+from utnet.hand import AnyHandModel, NumpyHandModel
 from utnet.hand.anatomy import anatomical_axes
 from utnet.hand.arrays import HandArrays
 from utnet.rotations import axis_angle_to_matrix, matrix_to_axis_angle
@@ -28,7 +26,7 @@ class FitModel:
         landmarks: "mediapipe" or "joints", as in `HandFitter`.
 
     Attributes:
-        hand: a copy of the model in double precision, on the CPU.
+        hand: the model in double precision.
         arrays: the model's numbers.
         axes: (15, 3, 3) flexion, abduction and twist of each joint, rest frame.
         joint: (21,) the articulated joint that moves each landmark.
@@ -42,13 +40,13 @@ class FitModel:
         ValueError: a left hand, or other landmarks.
     """
 
-    def __init__(self, hand: HandModel, landmarks: str):
+    def __init__(self, hand: AnyHandModel, landmarks: str):
         if hand.side != "right":
             raise ValueError("the fit requires a right hand model; mirror the landmarks of left hands")
         if landmarks not in ("mediapipe", "joints"):
             raise ValueError(f"landmarks is {landmarks!r}, expected 'mediapipe' or 'joints'")
-        self.hand = copy.deepcopy(hand).cpu().double()
-        self.arrays = arrays = _arrays_of(self.hand)
+        self.hand = NumpyHandModel.of(hand, dtype=np.float64)
+        self.arrays = arrays = _arrays_of(self.hand.arrays)
         self.axes = anatomical_axes(arrays)
         order, tips = list(MANO21_TO_OPENPOSE), list(_TIP_JOINTS)
         self.joint = np.array([*range(NUM_MANO_JOINTS), *tips])[order]
@@ -80,14 +78,12 @@ class FitModel:
 
     def decode(self, params: HandParams) -> tuple[np.ndarray, np.ndarray]:
         """(21, 3) joints and (V, 3) vertices of one hand, before translation."""
-        with torch.inference_mode():
-            mesh = self.hand.decode(params.map(lambda array: torch.from_numpy(array)[None]))
-        return mesh.joints_m[0].numpy(), mesh.vertices_m[0].numpy()
+        mesh = self.hand.decode(params.map(lambda array: array[None]))
+        return mesh.joints_m[0], mesh.vertices_m[0]
 
 
-def _arrays_of(hand: HandModel) -> HandArrays:
-    """The numbers of a double-precision hand model as numpy, contiguous."""
-    arrays = hand._arrays
+def _arrays_of(arrays: HandArrays) -> HandArrays:
+    """A hand's numbers in double precision, contiguous."""
     fields = ("v_template", "shapedirs", "J_template", "J_shapedirs", "weights")
     doubles = {name: np.ascontiguousarray(getattr(arrays, name), np.float64) for name in fields}
     mean = arrays.pose_mean if arrays.pose_mean is not None and np.any(arrays.pose_mean) else None

@@ -27,6 +27,7 @@ class HandModel(nn.Module):
     request. Autocast does not lower its precision.
 
     Attributes:
+        arrays: its numbers, numpy.
         side: "right" or "left".
         name: "open" or "mano".
         faces: (F, 3) int64 tensor, counter-clockwise seen from outside.
@@ -57,7 +58,7 @@ class HandModel(nn.Module):
         super().__init__()
         if side not in SIDES:
             raise ValueError(f"side is {side!r}, expected 'right' or 'left'")
-        self.side, self.name, self._arrays = side, name, arrays
+        self.side, self.name, self.arrays = side, name, arrays
         self.num_vertices = len(arrays.v_template)
 
         def keep(key: str, value, dtype=torch.float32):
@@ -119,7 +120,7 @@ class HandModel(nn.Module):
     def mirrored(self) -> HandModel:
         """Returns the other hand: `mirrored()(S R S, ...)` is the mirror image of `self(R, ...)`."""
         other = "left" if self.side == "right" else "right"
-        return HandModel(self._arrays.mirrored(), side=other, name=self.name).to(self.v_template)
+        return HandModel(self.arrays.mirrored(), side=other, name=self.name).to(self.v_template)
 
     @torch.autocast("cpu", enabled=False)
     @torch.autocast("cuda", enabled=False)

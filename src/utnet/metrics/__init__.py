@@ -1,6 +1,6 @@
 """Metrics of hands: errors in millimetres, PCK curves and F-scores, equal to the official evaluations.
 
-Functions take arrays or tensors and return float64 tensors on the CPU. A NaN or inf coordinate raises a ValueError that
+Functions take arrays or tensors and return float64 numpy arrays. A NaN or inf coordinate raises a ValueError that
 names the sample. Samples are scored independently.
 """
 

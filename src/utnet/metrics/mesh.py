@@ -12,11 +12,10 @@ from itertools import pairwise
 
 import numba
 import numpy as np
-import torch
-from torch import Tensor
 
 from utnet.conventions import MM_PER_M
 from utnet.metrics.joints import checked, joint_errors_mm
+from utnet.threads import usable_threads
 from utnet.types import Array
 
 F_THRESHOLDS_MM = (5.0, 15.0)
@@ -24,7 +23,7 @@ F_THRESHOLDS_MM = (5.0, 15.0)
 _MARGIN = 1e-9  # relative; squared distances prune, the decision uses the square root (as in the official code)
 
 
-def pve_mm(pred_m: Array, gt_m: Array) -> Tensor:
+def pve_mm(pred_m: Array, gt_m: Array) -> np.ndarray:
     """Mean per-vertex error of each sample, (B,) mm, of (B, V, 3) metres without alignment.
 
     For the root-relative error subtract the wrist of each side first.
@@ -32,12 +31,12 @@ def pve_mm(pred_m: Array, gt_m: Array) -> Tensor:
     return joint_errors_mm(pred_m, gt_m).mean(1)
 
 
-def pa_pve_mm(pred_m: Array, gt_m: Array, *, allow_reflection: bool = True) -> Tensor:
+def pa_pve_mm(pred_m: Array, gt_m: Array, *, allow_reflection: bool = True) -> np.ndarray:
     """Mean per-vertex error of each sample after Procrustes alignment of the vertices, (B,) mm."""
     return joint_errors_mm(pred_m, gt_m, align="procrustes", allow_reflection=allow_reflection).mean(1)
 
 
-def f_scores(pred_m: Array, gt_m: Array, *, thresholds_mm: tuple[float, ...] = F_THRESHOLDS_MM) -> Tensor:
+def f_scores(pred_m: Array, gt_m: Array, *, thresholds_mm: tuple[float, ...] = F_THRESHOLDS_MM) -> np.ndarray:
     """F-score of each sample at each threshold (Knapitsch et al. 2017).
 
     2 P R / (P + R), where R is the fraction of predicted vertices nearer than (`<`) the threshold to a true vertex, P
@@ -61,12 +60,12 @@ def f_scores(pred_m: Array, gt_m: Array, *, thresholds_mm: tuple[float, ...] = F
         raise ValueError(f"thresholds_mm is {thresholds_mm}, expected increasing positive numbers")
     thresholds_m = np.array([t / MM_PER_M for t in thresholds_mm])
     near = np.zeros((len(pred), 2, len(thresholds_m)), np.int64)
-    sides = (np.ascontiguousarray(pred.numpy()), np.ascontiguousarray(gt.numpy()))
+    sides = (np.ascontiguousarray(pred), np.ascontiguousarray(gt))
 
     def count(block: slice) -> None:
         _count_near(sides[0][block], sides[1][block], thresholds_m, near[block])
 
-    num_threads = min(torch.get_num_threads(), len(pred))
+    num_threads = min(usable_threads(), len(pred))
     if num_threads == 1:
         count(slice(None))
     else:
@@ -75,7 +74,7 @@ def f_scores(pred_m: Array, gt_m: Array, *, thresholds_mm: tuple[float, ...] = F
             list(threads.map(count, [slice(*edge) for edge in pairwise(edges)]))
     recall, precision = near[:, 0] / pred.shape[1], near[:, 1] / gt.shape[1]
     both = recall + precision
-    return torch.from_numpy(np.divide(2 * recall * precision, both, out=np.zeros_like(both), where=both > 0))
+    return np.divide(2 * recall * precision, both, out=np.zeros_like(both), where=both > 0)
 
 
 @numba.njit(nogil=True, cache=True)

@@ -17,12 +17,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor
+import numpy as np
 
 from utnet.conventions import MM_PER_M
 from utnet.geometry import align_similarity
-from utnet.metrics.joints import checked, joint_errors_mm, root_relative, summary
+from utnet.metrics.joints import area, checked, joint_errors_mm, root_relative, summary
 from utnet.metrics.mesh import F_THRESHOLDS_MM, f_scores
 from utnet.types import Array
 
@@ -52,18 +51,18 @@ class MeshScores:
         num_vertices: number of vertices of the mesh.
     """
 
-    mean_mm: Tensor
-    num_within: Tensor
-    f: Tensor
+    mean_mm: np.ndarray
+    num_within: np.ndarray
+    f: np.ndarray
     num_vertices: int
 
     def official(self) -> dict[str, float]:
         """`epe_mean_m`, `auc_0_50mm`, `f5`, `f15`."""
-        pck = self.num_within.double().mean(0) / self.num_vertices
+        pck = self.num_within.mean(0) / self.num_vertices
         f5, f15 = self.f.mean(0).tolist()
         return {
-            "epe_mean_m": self.mean_mm.mean().item() / MM_PER_M,
-            "auc_0_50mm": torch.trapezoid(pck, _thresholds_mm()).item() / MAX_MM,
+            "epe_mean_m": float(self.mean_mm.mean()) / MM_PER_M,
+            "auc_0_50mm": area(pck, _thresholds_mm()) / MAX_MM,
             "f5": f5,
             "f15": f15,
         }
@@ -80,7 +79,7 @@ class SampleScores:
         mesh: scores by alignment: absolute, procrustes; empty without vertices.
     """
 
-    joints_mm: dict[str, Tensor]
+    joints_mm: dict[str, np.ndarray]
     mesh: dict[str, MeshScores]
 
     def __len__(self) -> int:
@@ -97,14 +96,16 @@ class SampleScores:
             raise ValueError("parts with and without meshes, or with meshes of different sizes, cannot be combined")
         mesh = {
             name: MeshScores(
-                torch.cat([part.mesh[name].mean_mm for part in parts]),
-                torch.cat([part.mesh[name].num_within for part in parts]),
-                torch.cat([part.mesh[name].f for part in parts]),
+                np.concatenate([part.mesh[name].mean_mm for part in parts]),
+                np.concatenate([part.mesh[name].num_within for part in parts]),
+                np.concatenate([part.mesh[name].f for part in parts]),
                 first.mesh[name].num_vertices,
             )
             for name in first.mesh
         }
-        return SampleScores({name: torch.cat([part.joints_mm[name] for part in parts]) for name in _ALIGNMENTS}, mesh)
+        return SampleScores(
+            {name: np.concatenate([part.joints_mm[name] for part in parts]) for name in _ALIGNMENTS}, mesh
+        )
 
     def official(self) -> dict[str, dict[str, float]]:
         """Returns the scores of `official_scores`."""
@@ -206,21 +207,21 @@ def dexycb_scores_mm(pred_mm: Array, gt_mm: Array) -> dict[str, dict[str, float]
         "root-relative": root_relative(pred) - root_relative(gt),
         "procrustes": align_similarity(pred, gt) - gt,
     }
-    scores = {name: summary(error.norm(dim=-1)) for name, error in errors.items()}
+    scores = {name: summary(np.linalg.norm(error, axis=-1)) for name, error in errors.items()}
     return {name: {"mpjpe": score["mean_mm"], "auc": score["auc"]} for name, score in scores.items()}
 
 
-def _mesh_scores(pred: Tensor, gt: Tensor, allow_reflection: bool) -> dict[str, MeshScores]:
+def _mesh_scores(pred: np.ndarray, gt: np.ndarray, allow_reflection: bool) -> dict[str, MeshScores]:
     """Scores of the vertices without and with Procrustes alignment."""
     scores = {}
     for name in _MESH_ALIGNMENTS:
         if name == "procrustes":
             pred = align_similarity(pred, gt, allow_reflection=allow_reflection)
-        errors = (pred - gt).norm(dim=-1) * MM_PER_M
-        first_within = torch.bucketize(errors, _thresholds_mm())  # index of the first threshold >= error
-        num_first = torch.zeros(len(errors), NUM_THRESHOLDS + 1, dtype=torch.int32)
-        num_first.scatter_add_(1, first_within, torch.ones_like(first_within, dtype=torch.int32))
-        num_within = num_first[:, :NUM_THRESHOLDS].cumsum(1, dtype=torch.int32)
+        errors = np.linalg.norm(pred - gt, axis=-1) * MM_PER_M
+        num, edges = len(errors), NUM_THRESHOLDS + 1
+        first_within = np.searchsorted(_thresholds_mm(), errors)  # index of the first threshold >= error
+        num_first = np.bincount((first_within + edges * np.arange(num)[:, None]).ravel(), minlength=num * edges)
+        num_within = num_first.reshape(num, edges)[:, :NUM_THRESHOLDS].cumsum(1, dtype=np.int32)
         f = f_scores(pred, gt, thresholds_mm=F_THRESHOLDS_MM)
         scores[name] = MeshScores(errors.mean(1), num_within, f, errors.shape[1])
     return scores
@@ -243,5 +244,5 @@ def _check_shapes(arrays: dict[str, Array], scale_joint: int) -> None:
         raise ValueError(f"scale_joint is {scale_joint}, expected 1 to {shapes['gt_joints'][1] - 1}")
 
 
-def _thresholds_mm() -> Tensor:
-    return torch.linspace(0.0, MAX_MM, NUM_THRESHOLDS, dtype=torch.float64)
+def _thresholds_mm() -> np.ndarray:
+    return np.linspace(0.0, MAX_MM, NUM_THRESHOLDS)

@@ -10,7 +10,6 @@ from typing import Any, TypeAlias, overload
 
 import numpy as np
 
-from utnet.checkpoint import shipped_weights
 from utnet.conventions import SIDES
 from utnet.data.transforms import to_right
 from utnet.detect import Detection, HandDetector
@@ -29,6 +28,7 @@ from utnet.predict.methods.network import NetworkMethod
 from utnet.predict.methods.resolve import METHODS, Method, resolve_method
 from utnet.predict.views import View, for_each, open_view
 from utnet.types import Sample
+from utnet.weights import shipped_weights
 
 _Look: TypeAlias = tuple[View, Sequence[Detection]]
 _AT_ONCE = 16
@@ -215,7 +215,7 @@ class Predictor:
         hands: list[Hand] = []
         if each:
             rights = self._reconstruct(
-                [to_right(_sample(view.rgb, depth, view.K_px, one)) for view, one, depth in each]
+                [to_right(_sample(view.rgb, depth, view.K_px, one), copy=False) for view, one, depth in each]
             )
             hands = [self._hand(rights, i, one, depth, view.K_px) for i, (view, one, depth) in enumerate(each)]
         made_by = {"method": self.method, "weights": self.weights, "hand_model": self.hand_model}

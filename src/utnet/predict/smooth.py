@@ -18,11 +18,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-import torch
 
 from utnet.conventions import JOINT_NAMES, PARENTS
 from utnet.geometry import project
-from utnet.hand import HandModel
+from utnet.hand import AnyHandModel, NumpyHandModel
 from utnet.predict.hand import Hand
 from utnet.rotations import axis_angle_to_matrix, matrix_to_axis_angle
 from utnet.types import HandParams
@@ -79,10 +78,10 @@ class HandSmoother:
         ValueError: fps is not above 0.
     """
 
-    def __init__(self, fps: float, *, hand: HandModel | None = None, smoothing: Smoothing | None = None):
+    def __init__(self, fps: float, *, hand: AnyHandModel | None = None, smoothing: Smoothing | None = None):
         if not fps > 0:
             raise ValueError(f"fps is {fps}; expected frames a second above 0")
-        right = HandModel.open() if hand is None else hand
+        right = NumpyHandModel.open() if hand is None else NumpyHandModel.of(hand)
         self._models = {right.side: right, (left := right.mirrored()).side: left}
         self._smoothing = smoothing or Smoothing()
         self._gap_s = max(_GAP_S, _GAP_FRAMES / fps)
@@ -131,7 +130,7 @@ class HandSmoother:
 
 def posed_anew(
     hand: Hand,
-    model: HandModel,
+    model: NumpyHandModel,
     rotations: np.ndarray,
     betas: np.ndarray,
     palm_cam_m: Callable[[float], np.ndarray],
@@ -148,13 +147,8 @@ def posed_anew(
         palm_cam_m: gives the middle of the palm (3,) of a hand whose bones are together as long as the argument.
         shape_source: where the betas are from.
     """
-
-    def tensor(array: np.ndarray) -> torch.Tensor:
-        return torch.from_numpy(array.astype(np.float32))[None]
-
-    with torch.inference_mode():
-        mesh = model(tensor(rotations[:1]), tensor(rotations[1:]), tensor(betas))
-    joints, vertices = (t[0].double().numpy() for t in (mesh.joints_m, mesh.vertices_m))
+    mesh = model(rotations[None, :1], rotations[None, 1:], betas[None])
+    joints, vertices = (points[0].astype(float) for points in (mesh.joints_m, mesh.vertices_m))
     transl = palm_cam_m(_size_m(joints)) - joints[_PALM].mean(0)
     return replace(
         hand,

@@ -17,7 +17,7 @@ from utnet.predict.smooth import Smoothing, TrackFilter, palm_of, posed_anew
 from utnet.rotations import axis_angle_to_matrix, matrix_to_axis_angle
 
 if TYPE_CHECKING:
-    from utnet.hand import HandModel
+    from utnet.hand import NumpyHandModel
 
 BRIDGE_S = 0.3
 """A hand that is lost for longer than this is not invented in between."""
@@ -33,11 +33,13 @@ class SeenFrame:
         index: of the frame.
         time_s: when it was taken.
         hands: each with its `track`; vertices are not kept (`without_mesh`).
+        T_world_cam: (4, 4) pose of the camera, or None.
     """
 
     index: int
     time_s: float
     hands: tuple[Hand, ...]
+    T_world_cam: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,7 @@ def without_mesh(hand: Hand) -> Hand:
     return replace(hand, vertices_cam_m=np.zeros((0, 3)), evidence=None)
 
 
-def decoded_again(hand: Hand, model: HandModel | None) -> Hand:
+def decoded_again(hand: Hand, model: NumpyHandModel | None) -> Hand:
     """Returns the hand of `without_mesh` with its vertices; as it is without a model.
 
     Args:
@@ -87,7 +89,7 @@ class SmoothedTracks:
     def __init__(
         self,
         frames: Sequence[SeenFrame],
-        model: HandModel,
+        model: NumpyHandModel,
         *,
         smoothing: Smoothing = SMOOTHING,
         bridge_s: float = BRIDGE_S,

@@ -7,9 +7,8 @@ from itertools import pairwise
 
 import cv2
 import numpy as np
-import torch
 
-from utnet.hand import HandModel
+from utnet.hand import NumpyHandModel
 from utnet.render.raster import Fragments, interpolate, rasterize, vertex_normals
 from utnet.rotations import axis_angle_to_matrix
 from utnet.synth.appearance import Appearance, background, finish, shade, white_noise
@@ -63,9 +62,9 @@ class SceneRenderer:
     """Renders one open hand, right or left, with a forearm."""
 
     def __init__(self, side: str = "right", *, forearm: bool = True):
-        self.hand = HandModel.open(side)
+        self.hand = NumpyHandModel.open(side)
         self.num_hand_faces = len(self.hand.faces)
-        hand_faces = self.hand.faces.numpy()
+        hand_faces = self.hand.faces
         self._loop = wrist_loop(hand_faces)
         self._forearm = forearm
         faces = _tube_faces(self._loop, self.hand.num_vertices) if forearm else np.empty((0, 3), np.int64)
@@ -73,14 +72,9 @@ class SceneRenderer:
 
     def decode(self, params: HandParams) -> PosedHand:
         """Decodes the parameters of one hand (numpy, no batch axis) in the camera frame."""
-
-        def tensor(array):
-            return torch.from_numpy(np.asarray(array, np.float32))[None]
-
-        with torch.inference_mode():
-            mesh = self.hand(tensor(params.global_orient), tensor(params.hand_pose), tensor(params.betas))
+        mesh = self.hand.decode(params.map(lambda array: array[None]))
         shift, R = params.transl_m.astype(np.float32), params.global_orient[0].astype(np.float32)
-        return PosedHand(mesh.vertices_m[0].numpy() + shift, mesh.joints_m[0].numpy() + shift, R)
+        return PosedHand(mesh.vertices_m[0] + shift, mesh.joints_m[0] + shift, R)
 
     def render(
         self,

@@ -11,6 +11,7 @@ from utnet.synth.poses import angles_to_pose, sample_angles
 from utnet.types import HandParams
 
 NAMES = [name for name, _, _ in ANGLES]
+FIRST = {"index": 5, "middle": 9, "ring": 13, "little": 17}
 MIRROR = np.outer([-1, 1, 1], [-1, 1, 1])
 
 
@@ -34,15 +35,22 @@ def test_drawn_angles_come_back(side):
         wanted = np.rad2deg(drawn)
         assert found["index_pip_flexion"] == pytest.approx(wanted[1, 0], abs=0.1)
         assert found["thumb_ip_flexion"] == pytest.approx(wanted[14, 0], abs=0.1)
-        assert found["index_mcp_abduction"] == pytest.approx(wanted[0, 1], abs=0.1)
-        assert found["ring_mcp_abduction"] == pytest.approx(-wanted[9, 1], abs=0.1)
+        assert found["middle_mcp_abduction"] == pytest.approx(wanted[3, 1], abs=0.1)
 
 
-def test_spread_fingers_abduct_away_from_the_middle_finger():
+def test_abduction_is_the_angle_to_the_middle_finger():
+    """Between the bones of a flat, spread hand, in the plane of the palm."""
+    rng = np.random.default_rng(2)
     angles = np.zeros((15, 3))
-    angles[[0, 9, 6], 1] = np.deg2rad([10, -8, -15])  # the model's: towards the thumb
-    found = dict(zip(NAMES, clinical_angles(angles_to_pose(angles), "right"), strict=True))
-    assert [round(found[f"{f}_mcp_abduction"]) for f in ("index", "ring", "little")] == [10, 8, 15]
+    angles[[0, 6, 9], 1] = np.deg2rad(rng.uniform(-8, 8, 3))
+    hand = hand_of(params(angles_to_pose(angles)))
+    found = dict(zip(NAMES, clinical_angles(hand.params.hand_pose, "right"), strict=True))
+    assert found["middle_mcp_abduction"] == pytest.approx(0, abs=1e-3)
+    bones = {f: hand.joints_cam_m[k + 1] - hand.joints_cam_m[k] for f, k in FIRST.items()}
+    towards_thumb = {f: np.rad2deg(np.arctan2(bone[2], -bone[0])) for f, bone in bones.items()}
+    for finger, sign in (("index", 1), ("ring", -1), ("little", -1)):
+        apart = sign * (towards_thumb[finger] - towards_thumb["middle"])
+        assert found[f"{finger}_mcp_abduction"] == pytest.approx(apart, abs=0.5), finger
 
 
 def test_a_line_a_hand_with_its_standard_errors(tmp_path):

@@ -8,14 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 import numpy as np
-import torch
 from tqdm import tqdm
 
 from utnet.apps.label.candidates import DIGITS_PX, WINDOW, jpeg, rounded
 from utnet.apps.label.cutouts import before, cut_out, draw_light, extended, leaves_by_the_arm, room
 from utnet.data.custom.custom_line import Line
 from utnet.errors import InputError
-from utnet.hand import HandModel
+from utnet.hand import NumpyHandModel
 from utnet.io.files import decode_rgb, read_bytes
 from utnet.render.raster import rasterize
 from utnet.synth.backgrounds import Backgrounds
@@ -59,7 +58,7 @@ class Copier:
     def __init__(self, each: int, backgrounds: str | Path | None = None):
         self.each, self.unread = each, dict[str, str]()
         self._backgrounds = Backgrounds("" if backgrounds is None else str(backgrounds), option="--backgrounds")
-        right = HandModel.open("right")
+        right = NumpyHandModel.open()
         self._hands = {"right": right, "left": right.mirrored()}
 
     def __call__(self, root: Path, lines: Sequence[dict], count: Copies) -> Iterator[Copied]:
@@ -101,10 +100,8 @@ class Copier:
         params, K_px, hand = line.params("auto")[0], line.camera(), self._hands[line.side]
         assert params is not None
         assert K_px is not None
-        with torch.inference_mode():
-            mesh = hand.decode(params.map(lambda array: torch.from_numpy(array).float()[None]))
-        vertices = mesh.vertices_m[0].double().numpy() + params.transl_m
-        return rasterize(vertices, hand.faces.numpy(), K_px, (shape[1], shape[0])).mask
+        vertices = hand.decode(params.map(lambda array: array[None])).vertices_m[0] + params.transl_m
+        return rasterize(vertices, hand.faces, K_px, (shape[1], shape[0])).mask
 
 
 def shifted(line: dict, x: int, y: int) -> dict:

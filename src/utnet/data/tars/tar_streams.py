@@ -206,5 +206,5 @@ def webdataset_library() -> Any:
     try:
         import webdataset
     except ImportError as error:
-        raise InputError(f"tars need the webdataset library; {install_line('tars')}") from error
+        raise InputError(f"tars need the webdataset library; {install_line('train')}") from error
     return webdataset

@@ -10,7 +10,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from utnet.errors import InputError, install_line
+from utnet.errors import InputError, first_line, install_line
 from utnet.io.deep import to_8_bits
 from utnet.io.files import decode_rgb
 from utnet.io.recordings.cameras import Camera, camera_of_ros, pinhole
@@ -93,7 +93,7 @@ class BagFrames(Frames):
         except InputError:
             raise
         except Exception as error:  # rosbags raises what its many formats raise
-            self.incomplete = f"cut short or damaged ({type(error).__name__}: {str(error)[:80]})"
+            self.incomplete = f"cut short or damaged ({first_line(error)})"
 
     def _opened(self) -> Any:
         try:
@@ -106,7 +106,7 @@ class BagFrames(Frames):
             reader.open()
         except Exception as error:  # rosbags raises what its many formats raise
             raise InputError(
-                f"{self._path}: not a whole bag ({type(error).__name__}: {str(error)[:120]}); "
+                f"{self._path}: not a whole bag ({first_line(error)}); "
                 "`rosbag reindex` or `ros2 bag reindex` mends one whose recording was cut short"
             ) from error
         return _Closing(reader)

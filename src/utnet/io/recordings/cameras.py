@@ -11,9 +11,9 @@ from typing import Any
 
 import cv2
 import numpy as np
-import yaml
 
-from utnet.errors import InputError
+from utnet.errors import BAD_TREE, InputError, first_line
+from utnet.io.safe_yaml import parse_yaml
 
 _OPENCV = {
     "plumb_bob", "rational_polynomial", "brown_conrady", "distortion_brown_conrady", "simple_radial", "radial",
@@ -168,13 +168,14 @@ def read_camera(path: str | Path) -> Camera:
         numbers = _numbers(text)
         if numbers is not None and numbers.size == 9:
             return Camera(numbers.reshape(3, 3))
-        tree = json.loads(text) if text.lstrip().startswith("{") else next(iter(yaml.safe_load_all(text)), None)
+        first = text.partition("\n---")[0]  # `ros2 topic echo` ends a message so
+        tree = json.loads(text) if text.lstrip().startswith("{") else parse_yaml(first, where=str(path))
         if isinstance(tree, dict):
             return _from_tree(tree)
     except InputError as error:
-        raise InputError(f"{path}: {error}") from error
-    except (ValueError, KeyError, TypeError, IndexError, yaml.YAMLError) as error:
-        raise InputError(f"{path}: a damaged camera file ({error}); write it again") from error
+        raise InputError(f"{path}: {str(error).removeprefix(f'{path}: ')}") from error
+    except BAD_TREE as error:
+        raise InputError(f"{path}: a damaged camera file ({first_line(error)}); write it again") from error
     raise InputError(f"{path}: no camera; give camera_info (YAML, JSON), RealSense intrinsics or COLMAP's cameras.txt")
 
 

@@ -1,7 +1,8 @@
 """Angles of the joints in degrees under their clinical names, as CSV. Not a medical device.
 
 Flexion is positive towards the palm, abduction away from the middle finger (the middle finger's: towards the thumb; the
-thumb's: out of the palm), both from 0 at the open hand's pose at rest: flat, with straight fingers. Axes are those of
+thumb's: out of the palm). Flexion is 0 in a flat hand with straight fingers, the open hand's pose at rest; abduction
+where a finger is parallel to the middle finger of that pose; the thumb's angles are 0 at rest. Axes are those of
 `utnet.hand.anatomy`. The standard error is the root mean square error that `benchmarks/angles.py` measured for the
 angle, the method and the input (RGB, RGB-D) on drawn hands (assets/angles.json); it is not of this hand in particular.
 """
@@ -46,6 +47,7 @@ def clinical_angles(hand_pose: np.ndarray, side: str) -> np.ndarray:
     """Returns the angles (20,) in degrees, in the order of `ANGLES`, of (15, 3, 3) rotations of a hand of that side."""
     mirror = np.outer(_MIRROR, _MIRROR) if side == "left" else 1.0
     angles = np.rad2deg(pose_to_angles(hand_pose * mirror, _axes()))
+    angles[[0, 3, 6, 9], _ABDUCTION] += _rest_spread_deg()
     return angles[[joint for _, joint, _ in ANGLES], [axis for _, _, axis in ANGLES]] * _SIGNS
 
 
@@ -84,6 +86,16 @@ class AnglesWriter:
 @cache
 def _axes() -> np.ndarray:
     return anatomical_axes(load_open_hand())
+
+
+@cache
+def _rest_spread_deg() -> np.ndarray:
+    """(4,) directions of index, middle, little and ring finger at rest from that of the middle finger, in the plane of
+    the palm, positive towards the thumb."""
+    joints = load_open_hand().J_template
+    bones = joints[[2, 5, 8, 11]] - joints[[1, 4, 7, 10]]
+    directions = np.rad2deg(np.arctan2(bones[:, 2], -bones[:, 0]))
+    return directions - directions[1]
 
 
 @cache

@@ -8,7 +8,7 @@ from typing import Protocol
 
 import numpy as np
 
-from utnet.hand import HandModel
+from utnet.hand import NumpyHandModel
 from utnet.types import HandParams, Sample
 
 
@@ -56,7 +56,7 @@ class ReconstructionMethod(Protocol):
     hand_model: str
 
     @property
-    def hand(self) -> HandModel | None: ...
+    def hand(self) -> NumpyHandModel | None: ...
 
     def __call__(self, samples: Sequence[Sample]) -> RightHandBatch:
         """Returns the hands of one or several pictures.

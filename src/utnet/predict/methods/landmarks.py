@@ -7,16 +7,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from utnet.errors import InputError
 from utnet.fit import Fits, HandFitter
 from utnet.fit.hypotheses import LiftedHands, lift_hands
 from utnet.fit.lifter import LandmarkLifter
-from utnet.hand import HandModel
+from utnet.hand import NumpyHandModel
 from utnet.hand.mano import mano_file
 from utnet.predict.methods.base import RightHandBatch
 from utnet.types import Sample
+
+_PLACED = 0.4
+"""Deviation of a joint that a person placed, in units of the detector's: 1 to 2 mm."""
+_MOST_DEVIATION = 20.0
 
 
 class LandmarkMethod:
@@ -31,15 +34,15 @@ class LandmarkMethod:
     needs_landmarks = True
 
     def __init__(self, *, mano: str | Path | None = None):
-        self.hand = HandModel.open() if mano is None else _mano(Path(mano))
-        self.faces, self.hand_model = self.hand.faces.numpy(), self.hand.name
+        self.hand = NumpyHandModel.open() if mano is None else _mano(Path(mano))
+        self.faces, self.hand_model = self.hand.faces, self.hand.name
         self._fitter, self._lifter = HandFitter(self.hand), LandmarkLifter()
 
     def __call__(self, samples: Sequence[Sample]) -> RightHandBatch:
         lifted = lift_samples(self._lifter, self._fitter, samples)
-        fits = self._fitter.fit(
-            expected=lifted.params[0], expected_error_mm=1e3 * lifted.error_m[:, 0], **observations(samples)
-        )
+        seen = observations(samples)
+        error_mm = 1e3 * lifted.error_m[:, 0] * np.maximum(seen["deviation_scale"], 1.0)
+        fits = self._fitter.fit(expected=lifted.params[0], expected_error_mm=error_mm, **seen)
         return decode_fits(self.hand, fits)
 
 
@@ -56,26 +59,38 @@ def observations(samples: Sequence[Sample]) -> dict[str, Any]:
         "joints_px": np.array([sample.joints_px for sample in samples]),
         "K_px": np.array([sample.K_px for sample in samples]),
         "depth_m": [sample.depth_m for sample in samples],
+        "deviation_scale": np.array([deviation_scale(sample.joints_2d_conf) for sample in samples]),
     }
 
 
-def decode_fits(hand: HandModel, fits: Fits) -> RightHandBatch:
+def deviation_scale(confidence: np.ndarray) -> np.ndarray:
+    """(21,) confidences of landmarks -> their deviations in units of the detector's: 1 for its surest landmark and for
+    missing ones, less for joints that a person placed (confidence 1)."""
+    placed = confidence == 1
+    others = ~placed & (confidence > 0)
+    scale = np.where(placed, _PLACED, 1.0)
+    if others.any():
+        surest = confidence[others].max()
+        scale[others] = np.minimum(surest / confidence[others], _MOST_DEVIATION)
+    return scale
+
+
+def decode_fits(hand: NumpyHandModel, fits: Fits) -> RightHandBatch:
     """Returns the fitted hands with joints and vertices."""
-    with torch.inference_mode():
-        mesh = hand.decode(fits.params.map(lambda array: torch.from_numpy(array).float()))
+    mesh = hand.decode(fits.params)
     transl = fits.params.transl_m[:, None]
     return RightHandBatch(
         params=fits.params,
-        joints_cam_m=mesh.joints_m.double().numpy() + transl,
-        vertices_cam_m=mesh.vertices_m.double().numpy() + transl,
+        joints_cam_m=mesh.joints_m + transl,
+        vertices_cam_m=mesh.vertices_m + transl,
         measured=fits.measured,
         shape_source=fits.shape_source.tolist(),
         fit_cost=fits.cost,
     )
 
 
-def _mano(folder: Path) -> HandModel:
+def _mano(folder: Path) -> NumpyHandModel:
     path = mano_file(folder)
     if not path.is_file():
         raise InputError(f"{path}: no such file; give the folder of your MANO_RIGHT.pkl (mano.is.tue.mpg.de)")
-    return HandModel.from_mano(path)
+    return NumpyHandModel.from_mano(path)

@@ -2,27 +2,28 @@
 
 from __future__ import annotations
 
-import copy
+import importlib.util
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
-from utnet.checkpoint import load_checkpoint, name_checkpoint, pick_device
-from utnet.config import Config
-from utnet.data.collate import collate
+from utnet.data.collate import stack_samples
 from utnet.data.prompts import prompts_of_landmarks
 from utnet.data.transforms import crop
-from utnet.errors import InputError
-from utnet.export.runtime import SUFFIXES, ExportedConfig, ExportedNetwork
+from utnet.errors import InputError, install_line
+from utnet.export.runtime import SUFFIXES, ExportedNetwork
 from utnet.geometry import crop_to_px
-from utnet.hand import HandModel
-from utnet.model import UTNet
+from utnet.hand import NumpyHandModel
 from utnet.placement import measure_distance, solve_translation
 from utnet.predict.methods.base import RightHandBatch
 from utnet.types import HandParams, Sample
+from utnet.weights import NETWORK, find_checkpoint, name_checkpoint
+
+if TYPE_CHECKING:
+    from utnet.predict.methods.checkpoint_network import CheckpointNetwork
 
 
 class NetworkMethod:
@@ -30,7 +31,9 @@ class NetworkMethod:
 
     Args:
         weights: a checkpoint folder such as RUN/best, the name of a bundled network, or a file of `utnet export`.
-        device: "auto", "cpu", "cuda", ... (ignored for exported files).
+            Checkpoints need torch (the extra `train`); files do not, and a bundled network is run from its file.
+        device: "auto", "cpu", "cuda", ... Files run on the CPU; for another device the checkpoint of a bundled network
+            is used.
         prompts: pass landmarks to a network trained with prompts.
 
     Attributes:
@@ -41,29 +44,26 @@ class NetworkMethod:
 
     def __init__(self, weights: str | Path, *, device: str = "auto", prompts: bool = True):
         self.weights: str | None = name_checkpoint(weights)
-        self.network: UTNet | ExportedNetwork
-        self.config: Config | ExportedConfig
-        self.hand: HandModel | None
-        if Path(weights).suffix in SUFFIXES.values():
-            self.network, self._device = ExportedNetwork(weights), torch.device("cpu")
-            self.config = self.network.config
-            self.faces, self.hand_model = self.network.faces, self.network.hand_model
-            self.hand = HandModel.open() if self.hand_model == "open" else None
+        self.network: ExportedNetwork | CheckpointNetwork
+        self.hand: NumpyHandModel | None
+        file = Path(weights)
+        if file.suffix not in SUFFIXES.values() and device in ("auto", "cpu"):
+            file = find_checkpoint(weights) / NETWORK
+        if file.suffix in SUFFIXES.values() and (file.is_file() or file.name != NETWORK):
+            self.network = ExportedNetwork(file)
+            self.hand = NumpyHandModel.open() if self.network.hand_model == "open" else None
         else:
-            self._device = pick_device(device)
-            self.network, self.config = load_checkpoint(weights, device=str(self._device))
-            self.hand = copy.deepcopy(self.network.hand).cpu()
-            self.faces, self.hand_model = self.hand.faces.numpy(), self.hand.name
+            self.network = _open_checkpoint(weights, device)
+            self.hand = self.network.hand
+        self.config, self.faces, self.hand_model = self.network.config, self.network.faces, self.network.hand_model
         self.needs_landmarks = prompts and self.config.model.prompts
 
     def __call__(self, samples: Sequence[Sample]) -> RightHandBatch:
         crops = [crop(sample, self.config.model.size_px, self.config.crop) for sample in samples]
         if self.needs_landmarks:
             crops = [replace(cropped, landmarks=_prompts(cropped)) for cropped in crops]
-        batch = collate(crops).to(self._device)
-        with torch.inference_mode():
-            out = self.network.forward_batch(batch, use_depth=any(sample.depth_m is not None for sample in samples))
-        out = out.map(lambda tensor: tensor.detach().double().cpu().numpy())
+        batch, with_depth = stack_samples(crops), any(sample.depth_m is not None for sample in samples)
+        out = self.network.forward_batch(batch, use_depth=with_depth).map(lambda array: np.asarray(array, float))
         if not all(np.isfinite(np.asarray(a)).all() for a in (out.joints_m, out.joints_crop, out.vertices_m)):
             raise InputError(f"{self.weights}: the network's joints are NaN or inf; use another checkpoint")
         placed = [self._place(out, i, cropped) for i, cropped in enumerate(crops)]
@@ -90,6 +90,14 @@ class NetworkMethod:
             out.vertices_m[i], self.faces, out.joints_m[i], guessed, cropped.depth_m, cropped.K_px
         )
         return measured, not np.array_equal(measured, guessed)
+
+
+def _open_checkpoint(weights: str | Path, device: str) -> CheckpointNetwork:
+    if importlib.util.find_spec("torch") is None:
+        raise InputError(f"{weights}: checkpoints need torch: {install_line('train')}; or give an exported file")
+    from utnet.predict.methods.checkpoint_network import CheckpointNetwork
+
+    return CheckpointNetwork(weights, device=device)
 
 
 def _prompts(cropped: Sample) -> np.ndarray:
