@@ -42,7 +42,7 @@ from utnet.metrics import pa_mpjpe_mm
 from utnet.model import UTNet
 from utnet.synth import SyntheticHands
 from utnet.training.ema import EMA
-from utnet.training.optimizer import learning_rate, make_optimiser, progress_of
+from utnet.training.optimizer import learning_rate, make_optimizer, progress_of
 from utnet.training.state import make_model
 from utnet.training.step import train_step
 
@@ -183,17 +183,17 @@ def fit(config: Config, work: Path) -> tuple[UTNet, EMA | None, dict]:
     loader = iter(make_loader(open_data(config.data, config, train=True), config, train=True))
     model, _ = make_model(config)
     engine = Engine(model.train(), UTNetLoss.from_config(config.loss), config)
-    optimiser = make_optimiser(model, config)
+    optimizer = make_optimizer(model, config)
     ema = EMA(model, config.train.ema) if config.train.ema else None
     engine.backward([next(loader)])
     start, step, share, reading = time.process_time(), 0, 0.0, 0.0
     while share < 1:
-        for group in optimiser.param_groups:
-            group["lr"] = group["share"] * learning_rate(share, step, config)
+        for group in optimizer.param_groups:
+            group["lr"] = group["lr_scale"] * learning_rate(share, step, config)
         began = time.process_time()
         batch = next(loader)
         reading += time.process_time() - began
-        train_step(engine, [batch], optimiser, config, work)
+        train_step(engine, [batch], optimizer)
         step += 1
         if ema is not None:
             ema.update(step)

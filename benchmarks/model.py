@@ -213,7 +213,7 @@ def memory_section(arguments: argparse.Namespace) -> dict:
     from utnet.config import Config, LossConfig, ModelConfig
     from utnet.losses import UTNetLoss
     from utnet.model import UTNet
-    from utnet.training.optimizer import make_optimiser
+    from utnet.training.optimizer import make_optimizer
     from utnet.types import Batch, HandParams
 
     def peak_gb() -> float:
@@ -223,7 +223,7 @@ def memory_section(arguments: argparse.Namespace) -> dict:
     num, config = arguments.batch, Config(model=ModelConfig(preset="h", size_px=256, checkpoint_blocks=True))
     config = replace(config, model=replace(config.model, depth=arguments.depth))
     model = UTNet(config.model).train()
-    optimiser, loss = make_optimiser(model, config), UTNetLoss.from_config(LossConfig())
+    optimizer, loss = make_optimizer(model, config), UTNetLoss.from_config(LossConfig())
     eye = torch.eye(3)
     batch = Batch(
         rgb=torch.randint(0, 256, (num, 3, 256, 256), dtype=torch.uint8),
@@ -245,7 +245,7 @@ def memory_section(arguments: argparse.Namespace) -> dict:
     total.backward()
     result["backward_gb"] = round(peak_gb(), 2)
     torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-    optimiser.step()
+    optimizer.step()
     result["step_gb"], result["seconds"] = round(peak_gb(), 2), round(time.perf_counter() - start, 1)
     print(f"one training step of h, batch {num}, checkpointed blocks: peak resident memory so far, GiB")
     for name in ("parameters_gb", "forward_gb", "backward_gb", "step_gb"):
@@ -293,7 +293,7 @@ def profiled(preset: str, size: int, batch: int, *, training: bool):
 
     torch.manual_seed(0)
     model = UTNet(ModelConfig(preset=preset, size_px=size)).train(training)
-    optimiser = torch.optim.AdamW(model.parameters(), lr=1e-5, fused=True)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5, fused=True)
     rgb, depth = torch.rand(batch, 3, size, size), 0.6 + 0.1 * torch.rand(batch, size, size)
     K = torch.tensor([[2.3 * size, 0, size / 2], [0, 2.3 * size, size / 2], [0, 0, 1]]).repeat(batch, 1, 1)
 
@@ -301,10 +301,10 @@ def profiled(preset: str, size: int, batch: int, *, training: bool):
         with torch.inference_mode(not training):
             out = model(rgb, depth, K, with_vertices=not training)
         if training:
-            optimiser.zero_grad()
+            optimizer.zero_grad()
             parts = (out.joints_m, out.joints_crop, out.coarse.joints_m, out.joint_map, 0.1 * out.joint_heat)
             sum(part.square().mean() for part in parts).backward()
-            optimiser.step()
+            optimizer.step()
 
     return model, step
 

@@ -18,7 +18,7 @@ from utnet.data.sources import open_data
 from utnet.losses import UTNetLoss
 from utnet.model import UTNet
 from utnet.training.loop import train
-from utnet.training.optimizer import learning_rate, make_optimiser, progress_of
+from utnet.training.optimizer import learning_rate, make_optimizer, progress_of
 from utnet.types import Batch, Prediction
 
 HELD_OUT_SEED = 2_000_003
@@ -71,15 +71,15 @@ def calibrate(model: UTNet, config: Config, *, minutes: float) -> int:
 def fit(model: UTNet, config: Config) -> int:
     """Trains a network that is there already, for `config.train.minutes`; returns the steps. It ends in eval mode."""
     loader = make_loader(open_data(config.data, config, train=True), config, train=True)
-    loss_function, optimiser = UTNetLoss.from_config(config.loss), make_optimiser(model.train(), config)
+    loss_function, optimizer = UTNetLoss.from_config(config.loss), make_optimizer(model.train(), config)
     start, step, share = time.monotonic(), 0, 0.0
     for batch in loader:
-        for group in optimiser.param_groups:
-            group["lr"] = group["share"] * learning_rate(share, step, config)
-        optimiser.zero_grad(set_to_none=True)
+        for group in optimizer.param_groups:
+            group["lr"] = group["lr_scale"] * learning_rate(share, step, config)
+        optimizer.zero_grad(set_to_none=True)
         loss_function(model.forward_batch(batch, with_vertices=False), batch)["total_loss"].backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), config.train.clip_grad * len(batch))
-        optimiser.step()
+        optimizer.step()
         step += 1
         share = progress_of(step, time.monotonic() - start, config)
         if share >= 1:

@@ -186,12 +186,16 @@ class Engine:
         model: the network.
         world: the processes.
         kind: "alone", "ddp" or "fsdp".
+        max_norm: largest norm of the gradient of a step, 0 without clipping.
     """
 
     def __init__(self, model: UTNet, loss_function: LossFunction, config: Config, world: ProcessInfo | None = None):
         self.model, self.world = model, world or ProcessInfo()
         self.loss_function = loss_function
         self._num_batches = config.train.accumulate
+        # Summed losses, and with them ordinary norms, grow with the number of samples.
+        num = config.train.batch_size * config.train.accumulate * self.world.size
+        self.max_norm = config.train.clip_grad * (num if config.loss.reduction == "sum" else 1)
         self.kind = "alone" if self.world.size == 1 else _kind(model, config)
         self._objective: nn.Module = LossModule(model, loss_function, config, self.world)
         if config.train.compile:

@@ -16,7 +16,7 @@ from support.mano_files import random_mano, write_mano
 from support.runs import rows
 from support.trees import dexycb_tree
 from utnet.checkpoint import load_checkpoint, save_checkpoint
-from utnet.config import Config, CropConfig, DataConfig, ModelConfig, own_validation
+from utnet.config import Config, CropConfig, DataConfig, ModelConfig, default_validation
 from utnet.data.shards.write_shards import write_shards
 from utnet.model import UTNet
 from utnet.synth import SyntheticHands
@@ -155,7 +155,7 @@ def test_every_recipe_trains(line, roots, tmp_path, monkeypatch):
         assert (read.crop.recipe, read.model.dim) == ("wilor", 32)
         read = replace(read, model=replace(read.model, mano=""))
     config = small(read, roots, mano, tmp_path)
-    val = replace(config.val or own_validation(config.data), limit=2)
+    val = replace(config.val or default_validation(config.data), limit=2)
     config = replace(
         config, data=replace(config.data, check=False), val=val, train=replace(config.train, steps=1, pictures=0)
     )

@@ -159,6 +159,14 @@ def test_one_affine_is_mirroring_and_then_cropping(side, seed):
         assert (getattr(one, name) != getattr(two, name)).mean() < 0.01, name
 
 
+@pytest.mark.parametrize("box", [(100, 80, 160, 150), (-40, -30, 700, 500), (2, 2, 630, 470)])
+def test_a_mirrored_view_is_cropped_as_the_copy(box):
+    noise = np.random.default_rng(3).integers(0, 256, (480, 640, 3), np.uint8)
+    sample = replace(sample_at(3, side="left", size_wh=(640, 480)), rgb=noise, box_px=np.array(box, float))
+    one, two = (crop(to_right(sample, copy=copy), 96, CropConfig()) for copy in (True, False))
+    np.testing.assert_array_equal(one.rgb, two.rgb)
+
+
 @pytest.mark.parametrize("K_px", [True, False])
 @pytest.mark.parametrize("side", ["right", "left"])
 def test_labels_of_the_picture_mesh_and_mask_move_along_and_nan_stays_nan(side, K_px):

@@ -248,7 +248,7 @@ def test_probabilities_of_sides_are_symmetric_and_flatter_where_looks_disagree()
 
 
 def test_the_mirror_image_has_the_other_side(detector, pair):
-    network, region = LandmarkNetwork(threads=1), region_of_landmarks(pair[1][0])
+    network, region = LandmarkNetwork(), region_of_landmarks(pair[1][0])
     flipped = np.ascontiguousarray(pair[0][:, ::-1])
     mirrored = Region(pair[0].shape[1] - 1 - region.x, region.y, region.side_px, -region.angle_rad)
     assert network.mirrored_right(pair[0], region) == pytest.approx(1 - network(flipped, mirrored).right, abs=0.02)

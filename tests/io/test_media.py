@@ -11,7 +11,7 @@ import av
 import cv2
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from utnet.errors import InputError
 from utnet.io.depth import read_depth
@@ -43,6 +43,25 @@ def saved(folder, image, name="p.jpg", **options):
     image = Image.fromarray(image) if isinstance(image, np.ndarray) else image
     image.save(path, **options)
     return path
+
+
+def test_jpeg_pixels_are_pillows_whatever_the_orientation(tmp_path):
+    """OpenCV decodes, Pillow is the reference; cut anywhere in its scans the file is an error, as Pillow has it."""
+    path, rng = tmp_path / "a.jpg", np.random.default_rng(1)
+    picture = Image.fromarray(cv2.resize(rng.integers(0, 256, (9, 13, 3), np.uint8), (131, 97)))
+    for orientation in range(1, 10):
+        exif = Image.Exif()
+        exif[0x112] = orientation
+        mode, progressive = ("RGB", "L", "CMYK")[orientation % 3], orientation % 2 == 0
+        picture.convert(mode).save(path, exif=exif, progressive=progressive, subsampling=orientation % 3)
+        with Image.open(path) as image:
+            np.testing.assert_array_equal(
+                read_picture(path).rgb, np.array(ImageOps.exif_transpose(image).convert("RGB"))
+            )
+        data = path.read_bytes()
+        path.write_bytes(data[: len(data) * 2 // 3])
+        with pytest.raises(InputError, match="cut short"):
+            read_picture(path)
 
 
 @pytest.mark.parametrize(

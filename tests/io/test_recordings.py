@@ -19,6 +19,7 @@ from support.recording_files import (
 from utnet.errors import InputError
 from utnet.io.recordings import Camera, Options, is_recording, open_recording
 from utnet.io.recordings.frames import Event, pair_streams
+from utnet.io.recordings.poses import read_poses
 
 lzfse = pytest.importorskip("liblzfse")
 
@@ -94,6 +95,23 @@ def test_poses_of_telephones_are_read(tmp_path):
         poses = [frame.T_world_cam for frame in read(path)[0]]
         np.testing.assert_allclose(poses[2][:3, 3], [0.2, 0, 0], atol=1e-6)
     np.testing.assert_allclose(poses[0][:3, :3], np.diag([1, -1, -1]))  # ARKit's axes to OpenCV's
+
+
+def test_poses_of_a_trajectory_belong_to_the_frames_of_their_time(tmp_path):
+    path = write_tum(tmp_path / "tum", frames())
+    lines = [f"{time_s:.6f} {i} 0 0 0 0 0.6 0.8" for i, (time_s, _, _) in enumerate(frames()) if i != 2]
+    (tmp_path / "poses.txt").write_text("\n".join(["# timestamp tx ty tz qx qy qz qw", *lines[::-1]]))
+    got, _ = read(path, poses=read_poses(tmp_path / "poses.txt"))
+    assert [frame.T_world_cam is None for frame in got] == [False, False, True, False]
+    np.testing.assert_allclose(
+        got[3].T_world_cam[:3], [[0.28, -0.96, 0, 3], [0.96, 0.28, 0, 0], [0, 0, 1, 0]], atol=1e-9
+    )
+    axes, _ = read(path, poses=read_poses(tmp_path / "poses.txt", arkit=True))
+    np.testing.assert_allclose(axes[0].T_world_cam @ [0, 1, 2, 1], got[0].T_world_cam @ [0, -1, -2, 1])
+    for text in ("", "1 2 3", "0 0 0 0 0 0 0 0"):
+        (tmp_path / "poses.txt").write_text(text)
+        with pytest.raises(InputError, match=r"poses\.txt"):
+            read_poses(tmp_path / "poses.txt")
 
 
 def test_realsense_unit_and_offset_of_the_cameras(tmp_path):

@@ -2,6 +2,7 @@
 
 import json
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -364,6 +365,22 @@ def test_drawing_touches_only_the_hand_and_draws_all_of_it():
         drawn = overlay_mesh(blank, vertices, hand.faces, K)
         off = np.abs(drawn - whole).max(-1)
         assert (off > 1.01).mean() < 1e-4  # a pixel at an edge may fall to the other side
+
+
+def test_a_large_hand_is_drawn_as_a_smaller_one():
+    """More than 1,024 samples a side are not drawn, so the edges of a hand of 1,400 px are softer, and nothing else."""
+    _, render = make_scene("right", 6)
+    faces = SceneRenderer("right", forearm=False).faces
+    pictures = []
+    for scale in (1, 5):
+        K_scaled = np.diag([scale, scale, 1.0]) @ K + [[0, 0, (scale - 1) / 2], [0, 0, (scale - 1) / 2], [0, 0, 0]]
+        blank = np.full((480 * scale, 640 * scale, 3), 90, np.uint8)
+        drawn = overlay_mesh(blank, render.vertices_cam_m, faces, K_scaled)
+        pictures.append(cv2.resize(drawn, (640, 480), interpolation=cv2.INTER_AREA).astype(int))
+    off = np.abs(pictures[0] - pictures[1]).max(-1)
+    assert (pictures[0] != 90).any(-1).sum() > 3000
+    assert off.max() < 40
+    assert (off > 6).sum() < 0.02 * (pictures[0] != 90).any(-1).sum()
 
 
 def test_an_exported_network_predicts_as_its_checkpoint_does(predictor, monkeypatch):

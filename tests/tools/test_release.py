@@ -154,7 +154,7 @@ def test_an_average_lies_between_two_networks(trained, tmp_path):
         average_weights.average(trained, trained, 0.5, tmp_path / "mean")
     larger = replace(SMALL, model=replace(SMALL.model, size_px=96))
     save_checkpoint(tmp_path / "larger", UTNet(larger.model), larger, step=1)
-    with pytest.raises(InputError, match=r"another network: .*model\.size_px is 64, there it is 96"):
+    with pytest.raises(InputError, match=r"another network: .*model\.size_px is 64 instead of 96"):
         average_weights.average(trained, tmp_path / "larger", 0.5, tmp_path / "none")
 
 

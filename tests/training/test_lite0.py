@@ -13,7 +13,7 @@ from utnet.config import Config, ModelConfig, TrainConfig
 from utnet.errors import InputError
 from utnet.model import UTNet
 from utnet.model.lite_stem import STAGES
-from utnet.training.optimizer import make_optimiser
+from utnet.training.optimizer import make_optimizer
 from utnet.training.pretrained import backbone_parameters, entry_names, load_backbone
 from utnet.training.state import make_model
 
@@ -72,9 +72,9 @@ def test_frozen_weights_stay_and_slow_ones_have_their_own_rate(tmp_path):
         assert loaded == {
             name for name, _ in model.named_parameters() if name.startswith(("stem.first", "stem.blocks"))
         }
-        optimiser = make_optimiser(model, config)
+        optimizer = make_optimizer(model, config)
         names = {parameter: name for name, parameter in model.named_parameters()}
-        rates = {names[p]: group["share"] for group in optimiser.param_groups for p in group["params"]}
+        rates = {names[p]: group["lr_scale"] for group in optimizer.param_groups for p in group["params"]}
         assert {rates.get(name) for name in loaded} == ({share} if share else {None})
         assert {rates[name] for name in names.values() if name not in loaded} == {1.0}
         assert all(model.get_parameter(name).requires_grad == bool(share) for name in loaded)

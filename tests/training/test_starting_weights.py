@@ -353,7 +353,7 @@ def test_the_report_accounts_for_every_entry(model, tmp_path):
     assert "positions of 8 x 6 patches as they are; row 0 added to every patch" in text
     assert f"new, from their own start: {len(report.created)} entries" in text
     assert "stem.embed_depth.0.weight" in text
-    assert f"{HEADS} attention heads as the network says" in text
+    assert f"{HEADS} attention heads" in text
 
 
 def test_depth_has_no_effect_at_the_start(model, tmp_path):

@@ -247,7 +247,7 @@ def test_validation_belongs_to_the_training_data(tree):
     assert open_validation(Config()).name == "synth"
     with pytest.raises(InputError, match="no official validation split"):
         open_validation(Config(data=DataConfig(name="ho3d", root=str(tree))))
-    with pytest.raises(InputError, match="belongs to no data set"):
+    with pytest.raises(InputError, match="is not set"):
         open_data(DataConfig(root=str(tree)), Config(), train=True)
 
 
@@ -397,7 +397,7 @@ def test_a_run_starts_from_a_checkpoint_of_the_same_network(run, tmp_path):
         result["metrics"]["rgbd"], rel=1e-3
     )
     other = replace(config, model=ModelConfig(size_px=96))
-    with pytest.raises(InputError, match=r"size_px is 96, there it is 64"):
+    with pytest.raises(InputError, match=r"size_px is 96 instead of 64"):
         train(other, tmp_path / "other", progress=False)
 
 

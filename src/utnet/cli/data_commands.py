@@ -1,4 +1,4 @@
-"""`utnet data check | preview | stats | shard`. Light: what the command line needs to know them, nothing heavy."""
+"""`utnet data check | preview | stats | shard`. Heavy imports are inside the commands."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from utnet.errors import InputError
 _SYNTH_LIMIT = 256
 
 _LABEL_FILES = {"dexycb": ("with_mask",), "freihand": ("with_vertices",)}
-"""Labels of training splits that are read only where they are asked for, and which a check asks for."""
+"""Optional labels of training splits that a check reads, too."""
 
 
 @dataclass(frozen=True)
@@ -23,16 +23,16 @@ class SourceChoice:
     """A data set on disk.
 
     Attributes:
-        source: which data set (ho3d: HO3D and H2O3D); "synth": the synthetic hands that a run is validated on.
+        source: data set (ho3d: HO3D and H2O3D); "synth": synthetic validation hands.
         root: its folder; for tars also a glob, a URL or a `pipe:` command.
-        split: train, unless another is named.
-        setup: DexYCB's.
+        split: split (default: train).
+        setup: DexYCB's setup.
         limit: at most this many samples, evenly spaced over the split (default: all).
-        sides: hands to take.
-        hand_model: model of the labels, where the files do not say.
+        sides: hands to use.
+        hand_model: model of the labels, if it is not in the files.
         mano: folder of your MANO_RIGHT.pkl and MANO_LEFT.pkl, to decode MANO's labels.
-        config: of synth: a YAML file, or the name of a bundled config such as synth_full.
-        set: of synth: changed knobs, such as synth.appearance=full.
+        config: for synth: a YAML file, or the name of a bundled config such as synth_full.
+        set: for synth: config values, such as synth.appearance=full.
     """
 
     source: Annotated[Literal["dexycb", "ho3d", "freihand", "custom", "shards", "tars", "synth"], tyro.conf.Positional]
@@ -47,10 +47,10 @@ class SourceChoice:
     set: Changes = ()
 
     def open(self, *extras: str) -> Any:
-        """The source.
+        """Opens the source.
 
         Args:
-            extras: switches of readers, such as "with_mask", turned on where the source has them.
+            extras: switches of readers, such as "with_mask", enabled if the source has them.
 
         Raises:
             InputError: no such folder or split, or an option that this source does not have.
@@ -68,7 +68,7 @@ class SourceChoice:
             config = override(Config.load(self.config) if self.config else Config(), self.set)
             return open_data(data, config, train=False)
         if self.config or self.set:
-            raise InputError(f"--config and --set say how synthetic hands are drawn; leave them out for {self.source}")
+            raise InputError(f"--config and --set are for synthetic hands; leave them out for {self.source}")
         known = reader_options(self.source)
         options: dict[str, Any] = {"split": self.split, "limit": self.limit, "mano": self.mano or None}
         options |= dict.fromkeys(extras, True)
@@ -86,14 +86,14 @@ Choice = Annotated[SourceChoice, tyro.conf.arg(name="")]
 
 
 def check(data: Choice, workers: int = 1, json: File = None) -> None:
-    """Reads every file of a split that training reads, and says whether it is whole and right.
+    """Checks a split: reads every file that training reads, and validates the labels.
 
-    Exit code: 0 all is well, 1 something would make training wrong, 2 the request itself was bad.
+    Exit code: 0 no errors, 1 errors that would make training wrong, 2 bad arguments.
 
     Args:
-        data: what to look at.
-        workers: processes that read.
-        json: also write everything there.
+        data: the data set.
+        workers: worker processes.
+        json: also write the report to this file.
     """
     from utnet.data.custom.custom_reader import BadLines
     from utnet.data.inspection.check import check_source
@@ -120,11 +120,11 @@ def preview(data: Choice, out: Path = Path("preview.png"), num: int = 24, tile: 
     """Draws a contact sheet: joints, mesh and depth over the pictures of a split.
 
     Args:
-        data: what to look at.
-        out: the picture to write, .png or .jpg.
-        num: samples, evenly spaced.
+        data: the data set.
+        out: output file, .png or .jpg.
+        num: number of samples, evenly spaced.
         tile: width of a tile in pixels.
-        whole: whole pictures with the box instead of crops around it.
+        whole: full pictures with the box instead of crops around it.
     """
     from utnet.data.inspection.decode import Decoder
     from utnet.data.inspection.preview import draw_sheet, read_samples
@@ -148,9 +148,9 @@ def stats(data: Choice, workers: int = 1, json: File = None) -> None:
     """Describes a split: colours, distances, sizes, sides, views and poses.
 
     Args:
-        data: what to look at.
-        workers: processes that read.
-        json: also write everything there.
+        data: the data set.
+        workers: worker processes.
+        json: also write the numbers to this file.
     """
     from utnet.data.inspection.stats import stats_source
     from utnet.data.inspection.tables import stats_lines
@@ -171,28 +171,28 @@ def shard(
     vertices: bool = False,
     masks: bool = False,
 ) -> None:
-    """Turns a split into tar shards of crops with their labels: read at random here, streamed from anywhere.
+    """Packs a split into tar shards of crops with their labels, for random access or streaming.
 
     Args:
-        data: what to pack.
+        data: the data set.
         out: a new folder.
-        workers: processes that read and encode.
+        workers: worker processes.
         size_px: longest side of a stored picture. A crop at expand 2.0 has 0.58 of it: 224 px; 440 gives 256 px.
         shard_mb: size of a shard in MiB.
-        max_bad: samples that cannot be read and are left out (the description names them) before it stops.
-        vertices: keep labelled meshes, too.
-        masks: keep labelled masks, too.
+        max_bad: number of unreadable samples to leave out (listed in shards.json) before it stops.
+        vertices: include labelled meshes.
+        masks: include labelled masks.
     """
     from utnet.io.atomic import require_new
 
-    require_new(out)  # before torch is loaded and the data set is looked through
+    require_new(out)  # before torch is imported and the data set is read
     from utnet.data.shards.write_shards import ShardOptions, write_shards
     from utnet.data.sources import counted
 
     options = ShardOptions(size_px=size_px)
     wanted = {"with_vertices": vertices, "with_mask": masks}
     if data.source == "tars":
-        raise InputError("tars are read in passing and are tars already; shard the data set that they were made of")
+        raise InputError("tars are streams and packed already; shard the data set that they were made from")
     source = data.open(*(name for name, on in wanted.items() if on))
     first = _first_readable(source)
     if first is not None:
@@ -203,14 +203,14 @@ def shard(
             if asked and found is None:
                 raise InputError(f"--{name}: {data.source} gives none here; leave it out")
         if first.params is None:
-            print("no hand parameters are kept; where the labels are MANO's, --mano FOLDER decodes them")
+            print("no hand parameters are written; for MANO's labels add --mano FOLDER")
     about = write_shards(source, out, options=options, workers=workers, shard_mb=shard_mb, max_bad=max_bad)
     skipped = f", {about['num_skipped']} skipped (named in {out / 'shards.json'})" if about["num_skipped"] else ""
     print(f"{out}: {counted(about['num'], 'sample')} in {counted(len(about['shards']), 'shard')}{skipped}")
 
 
 def _first_readable(source: Any, tries: int = 50) -> Any:
-    """A sample, to see what the source gives; None where the first ones are damaged, which the writer will name."""
+    """The first readable sample, to find out what the source has; None if the first ones are damaged."""
     for index in range(min(tries, len(source))):
         try:
             return source[index]
@@ -229,7 +229,7 @@ def _finish(lines: Any, tree: dict, json: Path | None) -> None:
 
 
 def _workers(workers: int) -> int:
-    """Worker processes of the loader: one is this process itself."""
+    """Worker processes of the loader; one means this process itself."""
     if workers < 1:
         raise InputError(f"--workers is {workers}; expected at least 1")
     return 0 if workers == 1 else workers

@@ -15,15 +15,15 @@ def demo(
     frames: int = 400,
     from_nothing: Annotated[bool, tyro.conf.FlagCreatePairsOff, tyro.conf.arg(help_behavior_hint="")] = False,
 ) -> None:
-    """A hand trained, scored and drawn in minutes: fine-tunes the shipped network, where one ships; writes report.html.
+    """Fine-tunes the bundled network in minutes, evaluates it before and after, and writes report.html.
 
     Args:
-        config: a YAML file, or the name of a bundled config; one that says another network than the shipped one trains
-            that from nothing.
-        out: folder for everything it makes; an earlier demo there is replaced.
+        config: a YAML file, or the name of a bundled config; a network that differs from the bundled one is trained
+            from scratch.
+        out: output folder; an earlier demo in it is replaced.
         minutes: training time (default: the config's).
         frames: frames of each held-out tree.
-        from_nothing: train from nothing, whatever ships.
+        from_nothing: train from scratch.
     """
     from utnet.apps.demo import demo as run
     from utnet.config import Config

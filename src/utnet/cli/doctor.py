@@ -1,4 +1,4 @@
-"""`utnet doctor`: what is here, what is missing, and how to get it."""
+"""`utnet doctor`: installed versions and missing extras."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _PACKAGES = ("torch", "numpy", "opencv-python-headless", "numba", "roma", "safet
 
 
 def report() -> str:
-    """The whole report as text."""
+    """The report as text."""
     from utnet.hand import NumpyHandModel
     from utnet.threads import usable_threads
     from utnet.weights import shipped_networks
@@ -64,7 +64,7 @@ def _gpu() -> str:
 
 
 def _mano() -> str:
-    """Whether the folder that UTNET_MANO_DIR names holds MANO's files that read."""
+    """Whether the folder in UTNET_MANO_DIR contains readable MANO files."""
 
     from utnet.errors import InputError
     from utnet.hand.mano import load_mano, mano_file

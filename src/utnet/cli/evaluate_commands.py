@@ -1,4 +1,4 @@
-"""`utnet eval | compare | submit`. Light: what the command line needs to know them, nothing heavy."""
+"""`utnet eval | compare | submit`. Heavy imports are inside the commands."""
 
 from __future__ import annotations
 
@@ -44,26 +44,26 @@ def evaluate(
     mano: Root = "",
     allow_missing: bool = False,
 ) -> None:
-    """Scores a checkpoint with RGB and, where there is depth, RGB-D input: a row for every protocol that is named.
+    """Evaluates a checkpoint with RGB and, if available, RGB-D input: one row per protocol.
 
-    Under torchrun the processes share the samples, and the numbers are the same.
+    Under torchrun the samples are divided over the processes, with the same results.
 
     Args:
-        checkpoint: a folder such as RUN/best, or the name of a shipped network such as ti.
-        data: what to score on; "synth": held-out synthetic hands.
-        root: the data set's folder; every data set but synth needs it.
-        split: default: test for DexYCB, evaluation for HO3D (or H2O3D) and FreiHAND; for custom test, or if no line has
-            it val, or train.
-        setup: DexYCB's.
-        subjects: DexYCB's, 1 to 10 (default: all of the split); such scores compare with no published ones.
+        checkpoint: a folder such as RUN/best, or the name of a bundled network such as ti.
+        data: data set; "synth": held-out synthetic hands.
+        root: the data set's folder; required except for synth.
+        split: split (default: test for DexYCB, evaluation for HO3D, H2O3D and FreiHAND; for custom the first of test,
+            val and train that it has).
+        setup: DexYCB's setup.
+        subjects: DexYCB's, 1 to 10 (default: all of the split); such scores are not comparable with published ones.
         limit: at most this many samples, evenly spaced (default: all).
-        json: also write the means there.
+        json: also write the means to this file.
         out: a folder for report.html, scores.json, scores.npz and per_sample.csv (`utnet compare` reads it).
         boxes: "ground-truth", or a detector's: a JSON file, sample key to x0, y0, x1, y1 in pixels.
         joints: "own": the network's 21; "benchmark": fingertips are the benchmark's vertices (MANO networks only).
         depth: rows with depth, without, or both.
         mano: folder of your MANO_RIGHT.pkl and MANO_LEFT.pkl, for meshes of MANO's labels.
-        allow_missing: leave out samples that cannot be scored; every row then says how many.
+        allow_missing: leave out samples that cannot be evaluated; rows contain their number.
     """
     from utnet.checkpoint import load_checkpoint, pick_device
     from utnet.data.sources import training_note
@@ -72,7 +72,7 @@ def evaluate(
     _writable(json)
     _check_root(data, root)
     if out is not None and out.exists() and not out.is_dir():
-        raise InputError(f"{out}: is a file; give a folder")
+        raise InputError(f"{out}: a file; give a folder")
     with process_group() as world:
         model, config = load_checkpoint(checkpoint, device=str(process_device(pick_device("auto"), world)))
         with world.main_process_first():
@@ -93,16 +93,16 @@ def compare(
     predictions: File = None,
     json: File = None,
 ) -> None:
-    """Compares two scored runs by paired differences of the same samples, with intervals; or one with published scores.
+    """Compares two evaluations, or one with published scores: paired differences on the same samples, with intervals.
 
     Args:
-        run_a: a folder that `utnet eval CKPT --out FOLDER` wrote.
-        run_b: another, on the same samples.
+        run_a: a folder written by `utnet eval CKPT --out FOLDER`.
+        run_b: another one, on the same samples.
         published: instead of run_b: the scores of papers on this data set, with their protocols and sources.
-        rows: a row of each, counted from 0 (default: every protocol that both have).
+        rows: index of a row of each, from 0 (default: all protocols that both have).
         predictions: in place of RUN_B another program's joints of the same samples, .npz: keys (of per_sample.csv) and
             joints_cam_m or pred_keypoints_3d (N, 21, 3); compared after Procrustes alignment.
-        json: also write the numbers there.
+        json: also write the numbers to this file.
     """
     from utnet.evaluation.compare import compare_lines, compare_runs
     from utnet.evaluation.given_predictions import load_predictions
@@ -155,16 +155,16 @@ def submit(
     depth: Literal["auto", "with", "without"] = "auto",
     joints_only: bool = False,
 ) -> None:
-    """Writes the file that a benchmark scores, and checks it as its server would.
+    """Writes a benchmark's submission file, and validates it as its server does.
 
     Args:
-        checkpoint: a folder such as RUN/best, or the name of a shipped network such as ti.
+        checkpoint: a folder such as RUN/best, or the name of a bundled network such as ti.
         data: the benchmark.
         root: the data set's folder.
-        out: the zip to write (DexYCB: a text file).
+        out: output zip (DexYCB: a text file).
         setup: DexYCB's s0, s1, s2 or s3.
-        split: DexYCB's val or test (default: test); the others' is evaluation.
-        depth: use the depth images (auto: where the data set has them).
+        split: DexYCB's val or test (default: test); evaluation for the others.
+        depth: use the depth images (auto: if the data set has them).
         joints_only: HO3D and FreiHAND: write zeros for vertices if the network's hand is not MANO's.
     """
     from utnet.checkpoint import load_checkpoint, pick_device
@@ -197,7 +197,7 @@ def submit(
 
 
 def _open(data: str, config: Any, hand: str, allow_missing: bool, **options: Any) -> tuple[Any, list[str]]:
-    """The source, with vertices where they are labelled for this kind of hand, and notes: the split, if it is not the
+    """Opens the source, with vertices if they are labelled for this hand model, and notes: the split, if it is not the
     first of `_TEST_SPLITS`, and why there are no vertices."""
     from utnet.config import DataConfig
     from utnet.data import open_source, reader_options
@@ -226,15 +226,15 @@ def _open(data: str, config: Any, hand: str, allow_missing: bool, **options: Any
 
 
 def _check_root(data: str, root: str) -> None:
-    """A data set lies in a folder, and synthetic hands do not."""
+    """InputError for a data set without a folder, or a folder for synthetic hands."""
     if data == "synth" and root:
-        raise InputError(f"--root {root}: whose folder is not said; name it, too: --data dexycb")
+        raise InputError(f"--root is given but --data is not; for example --data dexycb --root {root}")
     if data != "synth" and not root:
         raise InputError(f"no folder is given for {data}: --root FOLDER")
 
 
 def _first(source: Any, allow_missing: bool) -> Any:
-    """The first sample, or the first that can be read where some may be missing."""
+    """The first sample; with `allow_missing` the first readable one."""
     from utnet.data.source import BadSample, read_sample
 
     for i in range(len(source) if allow_missing else 1):
@@ -268,13 +268,13 @@ def _protocols(
     kinds = list(dict.fromkeys(joints))
     found = [Protocol(name == "rgbd", box, kind) for box in names for kind in kinds for name in inputs]
     if not found:
-        raise InputError("no protocol is named: --boxes and --joints need at least one word each")
+        raise InputError("no protocol: --boxes and --joints need at least one value each")
     return found, detected
 
 
 @dataclass(frozen=True)
 class _Scored:
-    """What is scored, on what: a checkpoint's network, a source, detectors' boxes by name, and what to say of them."""
+    """An evaluation: a checkpoint's network, a source, detectors' boxes by name, and notes."""
 
     checkpoint: Path
     model: UTNet
@@ -293,7 +293,7 @@ def _score(
     out: Path | None,
     allow_missing: bool,
 ) -> None:
-    """Scores, prints and writes; the processes share the pass, and the first one does the rest."""
+    """Evaluates in all processes; the main process prints and writes."""
     import torch
 
     from utnet.checkpoint import run_info
@@ -343,7 +343,7 @@ def _score(
 
 
 def _means(rows: list, constant: dict[str, float]) -> dict[str, Any]:
-    """What `utnet eval --json` writes: the first row without depth and the first with it."""
+    """Contents of `utnet eval --json`: the first row without depth and the first with it."""
     tree: dict[str, Any] = {"num": len(rows[0]), "constant": constant}
     for row in rows:
         names = ("mpjpe_mm", "pa_mpjpe_mm", "auc")

@@ -14,16 +14,16 @@ def export(
     format: Literal["onnx", "openvino", "torch"] = "onnx",
     depth: bool = True,
 ) -> None:
-    """Writes a network as a file for ONNX Runtime, OpenVINO or torch.export, and checks it against the network.
+    """Exports a network for ONNX Runtime, OpenVINO or torch.export, and compares it with the original.
 
-    A file that is farther off than 0.05 mm is not left. `utnet predict --weights FILE` runs it; a .pt2 only with
-    UTNET_TRUST_PT2=1 in the environment, because opening such a file runs any code that it holds.
+    A file with a difference above 0.05 mm is removed. Use it by `utnet predict --weights FILE`; a .pt2 requires
+    UTNET_TRUST_PT2=1 in the environment, because opening such a file can execute code in it.
 
     Args:
-        checkpoint: a checkpoint folder such as RUN/best, or the name of a shipped network such as ti.
-        out: the file: .onnx, .xml (OpenVINO; its weights go into a .bin beside it) or .pt2 (torch).
-        format: who shall run it.
-        depth: --no-depth leaves the depth input out; a file with it serves RGB alone as well.
+        checkpoint: a checkpoint folder such as RUN/best, or the name of a bundled network such as ti.
+        out: output file: .onnx, .xml (OpenVINO; weights in a .bin beside it) or .pt2 (torch).
+        format: runtime of the file.
+        depth: --no-depth leaves the depth input out; a file with it also takes RGB alone.
     """
     from utnet.checkpoint import load_checkpoint
     from utnet.export.writer import export_network
@@ -37,4 +37,4 @@ def export(
         f"{agreement.relative:.1e} of max(1, |output|)"
     )
     if model.hand.name == "mano":
-        print("it holds MANO's arrays and stays under MANO's licence")
+        print("it contains MANO's arrays and stays under MANO's licence")

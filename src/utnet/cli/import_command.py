@@ -52,7 +52,7 @@ def _import(read: Callable[[Path, int | None], UTNet], file: Path, out: Path, nu
     if out.exists():
         raise InputError(f"{out}: exists already; give a new folder")
     model = read(file, num_heads)
-    # The square round a box that both demos cut, to the pixel.
+    # The crop of both demos, equal to the pixel.
     crop = CropConfig(expand=2.0, aspect=model.width_px / model.config.size_px, recipe="wilor")
     save_checkpoint(out, model, Config(model=model.config, crop=crop), imported_from=str(file))
     print(f"{out}: preset {model.config.preset}, {sum(p.numel() for p in model.parameters()):,} parameters")

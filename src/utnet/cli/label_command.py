@@ -1,4 +1,4 @@
-"""`utnet label`. Light: what the command line needs to know it, nothing heavy."""
+"""`utnet label`. Heavy imports are inside the command."""
 
 from __future__ import annotations
 
@@ -27,22 +27,22 @@ def label(
     backgrounds: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER", help_behavior_hint="")] = None,
     coco: Annotated[bool, tyro.conf.FlagCreatePairsOff, tyro.conf.arg(help_behavior_hint="")] = False,
 ) -> None:
-    """Labels hands in pictures and videos without labels, and writes those on which several observers agree as a data
-    set to train on (`data.name: custom`).
+    """Labels hands in pictures and videos, and writes those on which several estimates agree as a data set for training
+    (`data.name: custom`).
 
-    Exit code: 0 all is done, 1 something could not be read or was cut short and the rest is done, 2 the request itself
-    was bad, or not one hand was kept, and nothing is written.
+    Exit code: 0 success, 1 some inputs could not be read completely, 2 bad arguments, or no hand was kept; nothing is
+    written.
 
     Args:
         inputs: pictures, folders, globs ("photos/**/*.jpg") or videos.
         out: a new folder.
-        sequence_by: pictures are of one person or recording where the groups of this regular expression, searched for
-            in the path, are the same, such as "(person_[0-9]+)/" (default: where they are of one folder). A video is
-            always one of its own. Validation takes whole ones.
+        sequence_by: regular expression searched in the path, such as "(person_[0-9]+)/": pictures with the same groups
+            are of one person or recording (default: pictures of one folder). Each video is one of its own. Complete
+            ones are held out for validation.
         val_share: share of the hands that is held out for validation.
         every: label every n-th frame of videos.
-        limits: what a hand must keep to.
-        copies: write each training hand this many times more, cut out and put before other backgrounds in other light.
+        limits: of the agreement scores.
+        copies: number of additional copies of each training hand before other backgrounds in other light.
         backgrounds: a folder of photographs for the copies (default: drawn scenes).
         coco: also write the labels as COCO-WholeBody's: coco_wholebody.json.
     """
@@ -66,13 +66,13 @@ def label(
         from utnet.predict.formats.coco import custom_to_coco
 
         print(f"{custom_to_coco(out, out / 'coco_wholebody.json')} hands in {out / 'coco_wholebody.json'}")
-    print(f"{out / FILE}, {out / SUMMARY}: look at them by utnet data preview custom --root {out}")
+    print(f"{out / FILE}, {out / SUMMARY}: preview them by utnet data preview custom --root {out}")
     if summary.problems:
         sys.exit(1)
 
 
 def said(summary: Summary, val_share: float) -> list[str]:
-    """What the call did, for the terminal."""
+    """The result for the terminal."""
     videos = f", {summary.frames} frames of {summary.videos} videos" if summary.videos else ""
     kept = sum(summary.kept.values())
     lines = [f"{summary.pictures} pictures{videos}: {summary.found} hands, {kept} kept"]
@@ -82,7 +82,7 @@ def said(summary: Summary, val_share: float) -> list[str]:
     held_out = summary.kept.get("val", 0) / kept
     if abs(held_out - val_share) > val_share / 2:
         lines.append(
-            f"  val has {held_out:.0%} of the hands, not {val_share:.0%}: whole sequences are held out; "
+            f"  val has {held_out:.0%} of the hands, not {val_share:.0%}: complete sequences are held out; "
             "--sequence-by can make them smaller"
         )
     lines += [f"  {reason:14s}{num:7d}  dropped" for reason, num in summary.dropped.items() if num]

@@ -1,4 +1,4 @@
-"""The command line. Bad input prints one line and exits with code 2; nothing else is caught."""
+"""The command line. Bad input prints one line and exits with code 2; other errors are not caught."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ from utnet.signals import Terminated, sigterm_raises
 
 
 def data() -> None:
-    """Looks at and packs data sets: data check | preview | stats | shard (`utnet data --help`)."""
+    """Checks, previews and packs data sets: data check | preview | stats | shard (`utnet data --help`)."""
 
 
 def import_() -> None:
-    """Turns other projects' weights into a checkpoint: import hamer | wilor (`utnet import --help`)."""
+    """Converts other projects' weights to a checkpoint: import hamer | wilor (`utnet import --help`)."""
 
 
 def doctor() -> None:
-    """Versions, threads, GPU, hand models and extras, or how to get them."""
+    """Prints versions, threads, GPU, hand models and extras, with hints on missing ones."""
     from utnet.cli.doctor import report
 
     print(report())
@@ -69,7 +69,7 @@ _GROUPS: dict[str, dict[str, Callable[..., None]]] = {
     },
     "import": {"hamer": import_hamer, "wilor": import_wilor},
 }
-"""Commands with commands of their own."""
+"""Commands with subcommands."""
 _TRAIN = ("torch", "roma", "tensorboard", "matplotlib")
 """Packages of the extra `train` that commands other than predict, label and serve import."""
 
@@ -92,24 +92,24 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(f"utnet: {error}; a lower train.lr or a higher train.warmup_steps often helps", file=sys.stderr)
         sys.exit(2)
     except Terminated:
-        print("utnet: stopped by SIGTERM; the files written until then are whole", file=sys.stderr)
+        print("utnet: stopped by SIGTERM; files written so far are complete", file=sys.stderr)
         sys.exit(143)
     except KeyboardInterrupt:
-        print("utnet: stopped; the files written until then are whole", file=sys.stderr)
+        print("utnet: stopped; files written so far are complete", file=sys.stderr)
         sys.exit(130)
     except WorkerError as error:
         print(f"utnet: {error}", file=sys.stderr)
         sys.exit(1)
     except RuntimeError as error:
-        if "no locator available" not in str(error):  # numba's words
+        if "no locator available" not in str(error):  # numba's message
             raise
         print(
             "utnet: compiled code can be kept neither beside the package nor at home; set NUMBA_CACHE_DIR to a folder",
             file=sys.stderr,
         )
         sys.exit(2)
-    except BrokenPipeError:  # `utnet ... | head`: the reader has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python says so once more at its end
+    except BrokenPipeError:  # `utnet ... | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python reports it again at exit
         sys.exit(141)
     except OSError as error:  # a path that cannot be read or written, a full disk
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)

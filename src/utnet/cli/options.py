@@ -1,5 +1,4 @@
-"""Options of commands that may be left out, as help shows them: `--out FOLDER`, without tyro's `{None}|PATH` and
-`(default: None)`."""
+"""Types of optional arguments whose help is `--out FOLDER`, without tyro's `{None}|PATH` and `(default: None)`."""
 
 from __future__ import annotations
 
@@ -13,11 +12,11 @@ import tyro
 File = Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")]
 Folder = Annotated[Path | None, tyro.conf.arg(metavar="FOLDER", help_behavior_hint="")]
 Root = Annotated[str, tyro.conf.arg(metavar="FOLDER", help_behavior_hint="")]
-"""A data set's folder, or for tars a URL: "" where it is left out."""
+"""A data set's folder, or for tars a URL; "" if not given."""
 Number = Annotated[int | None, tyro.conf.arg(metavar="N", help_behavior_hint="")]
 Name = Annotated[str | None, tyro.conf.arg(metavar="NAME", help_behavior_hint="")]
 Changes = Annotated[tuple[str, ...], tyro.conf.arg(metavar="KEY=VALUE [KEY=VALUE ...]", help_behavior_hint="")]
-"""Knobs that differ from a config: `--set train.lr=1e-4 model.size_px=96`."""
+"""Changed config values: `--set train.lr=1e-4 model.size_px=96`."""
 
 
 _VALUES = {
@@ -25,12 +24,12 @@ _VALUES = {
     "--side": re.compile(r"right|left"),
     "--set": re.compile(r"[^-=][^=]*=.*", re.DOTALL),
 }
-"""Options that take several values, and what their values look like: any other word does not belong to them."""
+"""Options with several values, and patterns of their values; other words are not consumed."""
 
 
 def gathered(words: Sequence[str]) -> list[str]:
-    """The words of a command line with the values of each option of `_VALUES` at its end, however they were given:
-    `--box A --box B c.jpg` and `--box A B c.jpg` are the same, and the file is no box."""
+    """Moves the values of each option of `_VALUES` to the end of a command line, so that `--box A --box B c.jpg` and
+    `--box A B c.jpg` are the same, and the file is not a box."""
     rest: list[str] = []
     values: dict[str, list[str]] = {}
     position = 0
@@ -45,7 +44,7 @@ def gathered(words: Sequence[str]) -> list[str]:
             given.append(value)
             continue
         if position < len(words) and not words[position].startswith("--"):
-            given.append(words[position])  # the first one is a value whatever it looks like
+            given.append(words[position])  # the first one is always a value
             position += 1
         while position < len(words) and _VALUES[name].fullmatch(words[position]):
             given.append(words[position])

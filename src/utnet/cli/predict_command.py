@@ -1,4 +1,4 @@
-"""`utnet predict`. Light: what the command line needs to know it, nothing heavy."""
+"""`utnet predict`. Heavy imports are inside the command."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ if TYPE_CHECKING:
 MeshKind = Literal["glb", "obj", "ply", "scene", "animated", "none"]
 
 _SHOWN = 20
-"""Pictures without a hand that are named."""
+"""Number of pictures without a hand that are listed."""
 _LEAST_PRESENCE = 0.5
 _DISTANCE_WORDS = {"sensor": "depth", "hand_size": "the hand's size"}
 _PALMS_M = (0.045, 0.15)
-"""From the wrist to the middle knuckle: a small child's and far more than anyone's."""
+"""Plausible distances from the wrist to the middle knuckle."""
 
 Flag = Annotated[bool, tyro.conf.FlagCreatePairsOff, tyro.conf.arg(help_behavior_hint="")]
-"""An option that is there or not."""
+"""A switch."""
 
 
 def _left_out(metavar: str):
-    """An option that may be left out, without tyro's own words about that."""
+    """An optional argument, without tyro's hint on its default."""
     return tyro.conf.arg(metavar=metavar, help_behavior_hint="")
 
 
@@ -58,6 +58,8 @@ def predict(
     tolerance: float = 0.02,
     confidence: Annotated[int | None, _left_out("LEVEL")] = None,
     show_depth: Flag = False,
+    poses: Annotated[Path | None, _left_out("FILE")] = None,
+    poses_axes: Literal["opencv", "arkit"] = "opencv",
     box: Annotated[tuple[str, ...], tyro.conf.UseAppendAction, _left_out("X0,Y0,X1,Y1")] = (),
     side: Annotated[tuple[Literal["right", "left"], ...], tyro.conf.UseAppendAction, _left_out("right|left")] = (),
     landmarks: Annotated[Path | None, _left_out("FILE")] = None,
@@ -72,35 +74,36 @@ def predict(
     seconds: Annotated[float | None, _left_out("SECONDS")] = None,
     jobs: int = 1,
 ) -> None:
-    """Finds the hands in pictures, videos or a camera's view; writes predictions.json, overlays and meshes.
+    """Detects and reconstructs hands in pictures, videos or a camera's view; writes predictions.json, overlays, meshes.
 
-    Exit code: 0 all is done (no hand in view is an answer, too), 1 something could not be read or was cut short and the
-    rest is done, 2 the request itself was bad, 130 stopped by Ctrl-C (what was done until then is written).
+    Exit code: 0 success (also without hands), 1 some inputs could not be read completely, 2 bad arguments, 130 stopped
+    by Ctrl-C (finished results are written).
 
     Args:
         inputs: pictures, folders, globs ("photos/**/*.jpg"), videos, or the number of a camera (Ctrl-C ends it).
-        out: folder to write into.
-        overwrite: remove what an earlier call wrote there.
-        weights: a checkpoint folder such as runs/demo/run/best, a file of `utnet export`, or the name of a shipped
-            network such as ti (default: that one, where it ships).
-        method: network (trained weights), fit (a hand model fitted to landmarks; needs none), both (the network's hand,
-            fitted to the landmarks), auto: network with --weights, fit with --mano, else both with the network that
-            ships (fit where none does).
+        out: output folder.
+        overwrite: replace the results of an earlier call.
+        weights: a checkpoint folder such as runs/demo/run/best, a file of `utnet export`, or the name of a bundled
+            network such as ti (default: the bundled one).
+        method: network (trained weights), fit (a hand model fitted to landmarks; no weights), both (the network's hand,
+            fitted to the landmarks), auto: network with --weights, fit with --mano, else both with the bundled network.
         device: of the network: auto, cpu, cuda, ...
         mano: folder of your MANO_RIGHT.pkl, to fit MANO instead of the open hand (default: UTNET_MANO_DIR).
         K: intrinsics in pixels of the upright pictures, or a file with them: camera_info (YAML, JSON), RealSense's,
             Open3D's or COLMAP's (default: from the recording or EXIF, else f = the longer side, centred).
         depth: depth images with the view of the pictures: one file, or a folder or glob of files with the pictures'
             names or numbers (PNG, TIFF, EXR, .npy, .npz); for a video, a depth video or a folder.
-        depth_scale: metres a unit of every depth image (default: integers are millimetres, floats metres).
+        depth_scale: metres per unit of depth images (default: integers are millimetres, floats metres).
         sequence: folders are recordings: their pictures are frames, in which hands are followed.
         fps: frames a second of a recording's pictures without times.
         tolerance: seconds that colour and depth of a recording may be apart.
         confidence: least confidence of a recording's depth (default: 1 of ARKit's 0, 1, 2).
+        poses: the camera's poses over a recording, TUM's format: time tx ty tz qx qy qz qw a line.
+        poses_axes: axes of the camera in --poses.
         show_depth: draw depth beside colour in the overlay of a recording.
         box: tight box of each hand of one picture in pixels, instead of the detector's: --box A --box B, or --box A B
-            (write --box=-5,... where it begins with a minus).
-        side: which hand is in each box, in the same order (default: the detector says).
+            (write --box=-5,... for a leading minus).
+        side: side of the hand in each box, in the same order (default: predicted).
         landmarks: JSON with the landmarks of one picture's hands, in place of the detector's: our own, COCO-WholeBody's
             or MediaPipe's (docs/predictions.md).
         mesh: glb, obj or ply: one file a hand (default: glb for pictures, none for videos); scene: one GLB a picture
@@ -114,10 +117,11 @@ def predict(
         no_overlay: do not draw the hands over the pictures and videos.
         style: of the drawn hands: mesh with skeleton, outline (the hand stays visible), or skeleton.
         raw: do not smooth videos.
-        seconds: stop a video or camera after this long.
-        jobs: pictures worked on at once.
+        seconds: stop a video or camera after this time.
+        jobs: number of pictures processed in parallel.
     """
     from utnet.io.recordings import Options
+    from utnet.io.recordings.poses import read_poses
     from utnet.predict.inputs import DepthFiles, check_out, find_inputs, passed_over
     from utnet.predict.overwrite import previous_files
 
@@ -156,7 +160,13 @@ def predict(
         raw=raw,
         seconds=seconds,
         jobs=jobs,
-        recording=Options(depth=depth, fps=fps, tolerance_s=tolerance, least_confidence=confidence),
+        recording=Options(
+            depth=depth,
+            fps=fps,
+            tolerance_s=tolerance,
+            least_confidence=confidence,
+            poses=None if poses is None else read_poses(poses, arkit=poses_axes == "arkit"),
+        ),
         show_depth=show_depth,
     )
     for line in [*passed_over(inputs, with_depth=depth is not None), *camera_doubts(found, request.K_px)]:
@@ -164,6 +174,8 @@ def predict(
     fits = resolve_method(method, weights, mano) == "fit"
     folder = mano or (os.environ.get("UTNET_MANO_DIR") if fits else None)
     predictor = Predictor(weights, method=method, device=device, mano=folder)
+    if mesh == "animated" and predictor.hand_model == "mano":
+        raise InputError("--mesh animated: a rig would hold MANO's arrays, which its licence forbids; leave out --mano")
     if npz_style == "hamer" and predictor.hand_model != "mano" and request.mano is None:
         raise InputError(
             "--npz-style hamer: the open hand has no MANO parameters; name your MANO folder: UTNET_MANO_DIR"
@@ -200,7 +212,7 @@ def _check(
     box: Sequence[str],
     side: Sequence[str],
 ) -> None:
-    """InputError for options that do not go with the inputs or with each other."""
+    """InputError for options that conflict with the inputs or with each other."""
     videos = [item for item in found if item.kind != "picture"]
     recordings = [item for item in found if item.kind == "recording"]
     if jobs < 1:
@@ -216,13 +228,13 @@ def _check(
     if box and (len(found) != 1 or videos):
         raise InputError(f"--box is of one picture, and there are {len(found)} inputs; leave it out to detect hands")
     if side and not box:
-        raise InputError("--side says which hand is in a --box; give the box, too, or leave it out")
+        raise InputError("--side is given without --box; give a box for each, or leave it out")
     if side and len(side) != len(box):
         raise InputError(f"{len(side)} sides for {len(box)} boxes; give --side right or left for each --box")
 
 
 def _lines(summary: Summary, found: Sequence[Input], request: Request) -> list[str]:
-    """What the call did, for the terminal."""
+    """The result for the terminal."""
     lines = []
     if len(found) == 1 and summary.num_pictures:
         for hand in summary.hands:
@@ -250,7 +262,7 @@ def _lines(summary: Summary, found: Sequence[Input], request: Request) -> list[s
 
 
 def _doubts(hands: Sequence[Hand]) -> list[str]:
-    """Which of the user's boxes hardly hold a hand: each gives one whatever is in it."""
+    """Warnings about the user's boxes that probably contain no hand."""
     from utnet.predict.checks import REACH_M
 
     lines = []
@@ -266,7 +278,7 @@ def _doubts(hands: Sequence[Hand]) -> list[str]:
 
 
 def _contradictions(hands: Sequence[Hand]) -> list[str]:
-    """Which hands would have an impossible size at the distance where depth puts them."""
+    """Warnings about hands of implausible size at the distance measured by depth."""
     import numpy as np
 
     lines = []
@@ -276,7 +288,7 @@ def _contradictions(hands: Sequence[Hand]) -> list[str]:
         if hand.distance_source == "sensor" and not _PALMS_M[0] < palm_m < _PALMS_M[1]:
             z_m = float(hand.joints_cam_m[:, 2].mean())
             lines.append(
-                f"hand {number}: at the {z_m:.2f} m that depth says, its palm would be {100 * palm_m:.0f} cm long; "
+                f"hand {number}: at a distance of {z_m:.2f} m by depth, its palm would be {100 * palm_m:.0f} cm long; "
                 "check --depth-scale and --K"
             )
     return lines
@@ -302,11 +314,11 @@ def _as_recordings(found: Sequence[Input], *, depth: str | None, lens: Camera | 
 
 
 def _floats(option: str, text: str, num: int) -> list[float]:
-    """Numbers between commas."""
+    """Parses numbers separated by commas."""
     try:
         values = [float(word) for word in text.split(",")]
     except ValueError as error:
-        raise InputError(f"{option} {text!r}: expected {num} numbers between commas") from error
+        raise InputError(f"{option} {text!r}: expected {num} numbers separated by commas") from error
     if len(values) != num:
-        raise InputError(f"{option} {text!r}: {len(values)} numbers, expected {num} between commas")
+        raise InputError(f"{option} {text!r}: {len(values)} numbers, expected {num} separated by commas")
     return values

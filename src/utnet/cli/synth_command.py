@@ -19,16 +19,16 @@ def synth(
     config: File = None,
     set: Changes = (),
 ) -> None:
-    """Writes labelled synthetic hands, drawn plain, as a complete tree in an official layout.
+    """Writes labelled synthetic hands of plain appearance as a complete data set in an official layout.
 
     Args:
-        layout: whose layout (ho3d: version 3; tars: the training tars of HaMeR and WiLoR).
-        num: frames in all (freihand: hands, four pictures each).
+        layout: data set layout (ho3d: version 3; tars: the training tars of HaMeR and WiLoR).
+        num: number of frames (freihand: of hands, four pictures each).
         out: a new folder.
-        seed: the same seed gives the same bytes.
-        split: put all frames into this split (default: spread over all).
-        config: a run, whose synth section says how far away and from where the hands are seen.
-        set: changed knobs, such as synth.max_tilt_deg=40.
+        seed: random seed; the same seed gives identical files.
+        split: use this split for all frames (default: all splits).
+        config: a config, whose synth section sets distances and views of the hands.
+        set: changed values, such as synth.max_tilt_deg=40.
     """
     from functools import partial
 
@@ -51,8 +51,8 @@ def synth(
     drawn = override(Config.load(config) if config else Config(), set).synth
     if drawn.appearance != "plain":
         raise InputError(
-            f"synth.appearance is {drawn.appearance!r}: trees are drawn plain; add --set synth.appearance=plain, or "
-            "pack full hands by utnet data shard synth"
+            f"synth.appearance is {drawn.appearance!r}, but trees have plain appearance; add --set "
+            "synth.appearance=plain, or pack full hands by utnet data shard synth"
         )
     options: dict = {"synth_config": drawn} if split is None else {"synth_config": drawn, "split": split}
     writers[layout](out, num=num, seed=seed, **options)
@@ -61,7 +61,7 @@ def synth(
 
 
 def _splits_of(layout: str, root: Path) -> str:
-    """The samples of each official split that has some, ", train 42 samples, evaluation 22 samples"."""
+    """The number of samples of each official split, ", train 42 samples, evaluation 22 samples"."""
     from utnet.data import open_source
     from utnet.data.sources import counted
 

@@ -22,15 +22,15 @@ def train(
     set: Changes = (),
     resume: Annotated[Path | None, tyro.conf.arg(metavar="RUN", help_behavior_hint="")] = None,
 ) -> None:
-    """Trains the run that a YAML file describes; several processes: torchrun --nproc-per-node=N -m utnet train ...
+    """Trains a network by a config; several processes: torchrun --nproc-per-node=N -m utnet train ...
 
     Args:
         config: a YAML file, or the name of a bundled config such as dexycb_s0_rgbd (default: config).
         out: a new folder (default: runs/ and the config's name).
-        from_: the network to start from: a bundled one such as ti, or a checkpoint folder. Settings that the config
-            leaves open are the network's (train.init_from in a config or --set does the same).
-        set: changed knobs, such as train.lr=1e-4.
-        resume: a run's folder to go on with, by the config that it holds.
+        from_: the initial network: a bundled one such as ti, or a checkpoint folder. Settings that the config leaves
+            open are the network's (as with train.init_from in a config or --set).
+        set: changed values, such as train.lr=1e-4.
+        resume: folder of a run to resume, with its own config.
     """
     from utnet.config import Config, override
     from utnet.signals import TrainingInterrupted
@@ -39,7 +39,7 @@ def train(
 
     if resume and (config or out or from_):
         given = config or ("--out" if out else "--from")
-        raise InputError(f"--resume {resume} goes on in that folder by its own config; leave out {given}")
+        raise InputError(f"--resume {resume} uses the config and folder of that run; leave out {given}")
     config = config or (resume / "config.yaml" if resume else Path("config"))
     folder = resume or out or Path("runs") / config.stem
     if resume and not config.is_file():
@@ -69,7 +69,7 @@ def _print_scores(scores: dict) -> None:
 
     num, expected = scores["num"], scores["num_expected"]
     if num < expected:
-        print(f"scored on the {num} of {expected} hands whose joints are all labelled in 3D")
+        print(f"evaluated on the {num} of {expected} hands whose joints are all labelled in 3D")
     print(f"{counted(num, 'hand'):22s}  MPJPE [mm]  PA-MPJPE [mm]    AUC")
     for key, name in (("constant", "best constant hand"), ("rgb", "RGB"), ("rgbd", "RGB-D")):
         if key in scores:

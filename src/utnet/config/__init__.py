@@ -1,5 +1,5 @@
-"""A run's settings: `schema`, the one page that names them all, and `loading`, strict YAML in and out. The
-bundled runs are in `utnet/configs`."""
+"""Configs of runs: `schema` defines all fields, `loading` reads and writes YAML strictly. The bundled configs are in
+`utnet/configs`."""
 
 from utnet.config.loading import bundled_configs, find_config, from_tree, override, to_tree
 from utnet.config.schema import (
@@ -13,7 +13,7 @@ from utnet.config.schema import (
     TrainConfig,
 )
 from utnet.config.synth_schema import FactorsConfig, SynthConfig
-from utnet.config.validation import HELD_OUT_SPLIT, own_validation
+from utnet.config.validation import HELD_OUT_SPLIT, default_validation
 
 __all__ = [
     "HELD_OUT_SPLIT",
@@ -28,9 +28,9 @@ __all__ = [
     "SynthConfig",
     "TrainConfig",
     "bundled_configs",
+    "default_validation",
     "find_config",
     "from_tree",
     "override",
-    "own_validation",
     "to_tree",
 ]

@@ -1,5 +1,5 @@
-"""Strict YAML in and out: an unknown key, a wrong type or a missing file is an `InputError` that names the file, the
-key and the nearest right one."""
+"""Strict reading and writing of YAML: an unknown key, a wrong type or a missing file is an `InputError` with the file,
+the key and the nearest valid one."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _BUNDLED = Path(__file__).parents[1] / "configs"
 
 
 def bundled_configs() -> list[str]:
-    """Returns the names of the configs that ship with the package, such as "dexycb_s0_rgbd"."""
+    """Returns the names of the bundled configs, such as "dexycb_s0_rgbd"."""
     return sorted(path.stem for path in _BUNDLED.glob("*.yaml"))
 
 
@@ -31,10 +31,10 @@ def find_config(path: str | Path) -> Path:
     """Returns the file of a config.
 
     Args:
-        path: a YAML file, or the name of a bundled config without folder and ending. A file that exists comes first.
+        path: a YAML file, or the name of a bundled config without folder and suffix. An existing file takes precedence.
 
     Raises:
-        InputError: neither; the message gives the nearest bundled name, or all of them.
+        InputError: neither; the message contains the nearest bundled name, or all of them.
     """
     path = Path(path)
     names = bundled_configs()
@@ -53,7 +53,7 @@ def read_yaml(path: str | Path) -> object:
     """Returns the content of a YAML file, {} for an empty one.
 
     Args:
-        path: as `find_config` takes it.
+        path: as for `find_config`.
 
     Raises:
         InputError: no such file, or not YAML.
@@ -68,7 +68,7 @@ def read_yaml(path: str | Path) -> object:
 
 
 def to_yaml(config) -> str:
-    """Every knob of a config dataclass, defaults included."""
+    """All fields of a config dataclass as YAML, defaults included."""
     return yaml.safe_dump(to_tree(config), sort_keys=False)
 
 
@@ -78,18 +78,18 @@ def require(name: str, ok: bool, value, expected: str) -> None:
 
 
 def require_range(section: str, config, low: float, high: float, *names: str) -> None:
-    """InputError unless each of these knobs is a number from `low` to `high`, or None."""
+    """InputError unless each of these fields is a number from `low` to `high`, or None."""
     for name in names:
         value = getattr(config, name)
         require(f"{section}.{name}", value is None or low <= value <= high, value, f"{low:g} to {high:g}")
 
 
 def override(config: Section, changes: Sequence[str]) -> Section:
-    """The config with some knobs changed.
+    """The config with some changed values.
 
     Args:
         config: a run.
-        changes: "train.lr=1e-4" and the like; values are read as YAML.
+        changes: such as "train.lr=1e-4"; values are parsed as YAML.
 
     Raises:
         InputError: not KEY=VALUE, an unknown key or a wrong type.
@@ -123,7 +123,7 @@ def to_tree(config) -> dict:
 def from_tree(cls: type, tree: object, *, where: str = "config"):
     """Builds the dataclass `cls` from plain YAML values, strictly.
 
-    A class with a method `completed_tree(tree, where)` fills in what it takes from other keys than its own.
+    A class method `with_defaults(tree, where)`, if any, fills in defaults that depend on other keys.
 
     Raises:
         InputError: unknown key or wrong type; the message starts with `where` and the dotted key.
@@ -137,13 +137,13 @@ def from_tree(cls: type, tree: object, *, where: str = "config"):
             near = difflib.get_close_matches(str(key)[:80], known, n=1, cutoff=0.4)
             hint = f"; did you mean {near[0]!r}?" if near else f"; known keys: {', '.join(known)}"
             raise InputError(f"{where}: unknown key {shown(key)}{hint}")
-    complete = getattr(cls, "completed_tree", None)
+    complete = getattr(cls, "with_defaults", None)
     values: dict = complete(tree, where) if complete else tree
     return cls(**{key: _convert(hints[key], value, f"{where}: {key}") for key, value in values.items()})
 
 
 def _convert(hint, value, where: str):
-    """`value` as the annotated type; int is taken for float, a list for a tuple, nothing else is bent."""
+    """`value` as the annotated type; only int to float and list to tuple are converted."""
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):
         if value is None and type(None) in args:
@@ -163,7 +163,7 @@ def _convert(hint, value, where: str):
     if hint is float and isinstance(value, int | float) and not isinstance(value, bool):
         try:
             return float(value)
-        except OverflowError as error:  # a whole number of hundreds of digits
+        except OverflowError as error:  # an integer of hundreds of digits
             raise InputError(f"{where}: {shown(value)} is too large") from error
     if hint is float and isinstance(value, str):  # YAML 1.1 reads 1e-3 (no dot) as text
         try:

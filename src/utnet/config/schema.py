@@ -1,4 +1,4 @@
-"""Every knob on one page: frozen dataclasses, a section of a run's YAML file each."""
+"""All config fields: frozen dataclasses, one per section of a run's YAML file."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from utnet.config.loading import from_tree, read_yaml, require, require_range, to_tree, to_yaml
 from utnet.config.synth_schema import SynthConfig
-from utnet.config.validation import own_validation
+from utnet.config.validation import default_validation
 from utnet.io.atomic import atomic_write
 
 
@@ -26,17 +26,17 @@ class LossConfig:
     w_betas: float = 0.0
     w_pose_prior: float = 0.0
     w_joint_map: float = 0.0
-    """Place and depth of the joints read off the feature maps (own presets only)."""
+    """Position and depth of the joints read from the feature maps (own presets only)."""
     w_joint_heat: float = 0.0
-    """Dense supervision of the heat maps that they are read from."""
+    """Dense supervision of the joints' heat maps."""
     w_root_z: float = 0.0
-    """Distance of the wrist, in m, of samples with depth; 0 leaves `root_z_m` at the robust distance of the depth."""
+    """Distance of the wrist, in m, of samples with depth; with 0 `root_z_m` stays the robust distance of the depth."""
     w_uncertainty: float = 0.0
-    """Likelihood of the joints' errors (`model.uncertainty`); it teaches that head alone, never the pose."""
+    """Likelihood of the joints' errors (`model.uncertainty`); its gradient reaches that head only."""
     w_mask: float = 0.0
     """Cross-entropy of the mask (`model.evidence`), mean over the labelled cells."""
     w_side: float = 0.0
-    """Cross-entropy of the side (`model.evidence`); crops in a mirror (`augment.mirror_p`) are its left hands."""
+    """Cross-entropy of the side (`model.evidence`); mirrored crops (`augment.mirror_p`) are its left hands."""
     loss_type: str = "l1"
     reduction: str = "sum"
     root_id: int = 0
@@ -50,7 +50,7 @@ class LossConfig:
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """The network: a preset of `utnet.model.presets`, and what differs from it."""
+    """The network: a preset of `utnet.model.presets`, and values that override it."""
 
     preset: str = "ti"
     size_px: int = 128
@@ -60,15 +60,15 @@ class ModelConfig:
     stem: str | None = None
     """"conv", "lite0" (EfficientNet-Lite0, starts from ImageNet) or "patch"; null here and below: the preset's."""
     refiner: str | None = None
-    """"graph", "maxpool" (WiLoR's) or "none" (the coarse hand is the result)."""
+    """"graph", "maxpool" (WiLoR's) or "none" (the coarse hand is the output)."""
     width_px: int | None = None
-    """Columns of the square crop, round its middle, that the network looks at; null: all (preset h: three quarters)."""
+    """Central columns of the square crop that are the network's input; null: all (preset h: three quarters)."""
     patch_px: int | None = None
     """Side of a patch: 16, or 14 (DINOv2; presets b, l, h)."""
     patch_pad_px: int | None = None
     """Padding on each side of the patch convolution (ViTPose and WiLoR: 2; MAE, DINOv2: 0)."""
     layer_scale: bool | None = None
-    """A learnt factor a channel on what each half of a block adds (DINOv2)."""
+    """LayerScale in the blocks (DINOv2)."""
     dim: int | None = None
     depth: int | None = None
     num_heads: int | None = None
@@ -76,13 +76,13 @@ class ModelConfig:
     decoder: tuple[int, int, int, int] | None = None
     """Of preset hamer's head: width, layers, attention heads (of 64 each), hidden width."""
     uncertainty: bool = False
-    """A head that says how far off each joint may be (`utnet.uncertainty`); it needs loss.w_uncertainty above 0."""
+    """A head for the expected error of each joint (`utnet.uncertainty`); it needs loss.w_uncertainty above 0."""
     prompts: bool = False
-    """Landmarks are an optional input (`utnet.model.prompts`); training draws them as the section `prompts` says."""
+    """Landmarks are an optional input (`utnet.model.prompts`), simulated in training by the section `prompts`."""
     evidence: bool = False
     """Heads for the mask of the visible hand and its side (`utnet.model.evidence`)."""
     checkpoint_blocks: bool = False
-    """Training computes the encoder's activations a second time instead of keeping them: much less memory."""
+    """Training recomputes the encoder's activations instead of storing them: much less memory."""
     mano: str = ""
     """Folder of your MANO_RIGHT.pkl (or the file): the network predicts MANO's hand; empty: the open hand."""
 
@@ -105,14 +105,14 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class CropConfig:
-    """How a crop is cut around a hand's box. The jitters are half-widths of uniform distributions, training only."""
+    """Crops around a hand's box. The jitters are half-widths of uniform distributions, in training only."""
 
     expand: float = 2.0
     """Side of the square over the longer side of the tight box."""
     aspect: float = 1.0
-    """Width over height of what the network sees of the square (`model.width_px`); WiLoR's crops have 0.75."""
+    """Width over height of the network's part of the square (`model.width_px`); WiLoR's crops have 0.75."""
     recipe: str = "utnet"
-    """How the picture is sampled: "utnet", or "wilor", to the pixel as HaMeR's and WiLoR's demos do it."""
+    """Sampling of the picture: "utnet", or "wilor", equal to HaMeR's and WiLoR's demos to the pixel."""
     scale_jitter: float = 0.15
     shift_jitter: float = 0.06
     rotation_jitter_deg: float = 30.0
@@ -128,8 +128,8 @@ class CropConfig:
 
 @dataclass(frozen=True)
 class AugmentConfig:
-    """What training does to a crop's pixels (`utnet.data.augment`). Half-widths or largest values of uniform draws; a
-    probability's name ends in _p. All at 0: nothing changes."""
+    """Augmentation of a crop's pixels (`utnet.data.augment`): half-widths or largest values of uniform distributions;
+    names of probabilities end in _p. All at 0: no change."""
 
     gain: float = 0.2
     channel_gain: float = 0.1
@@ -156,9 +156,9 @@ class AugmentConfig:
     depth_edges_p: float = 0.3
     """Readings along outlines are lost."""
     mirror_p: float = 0.0
-    """Share of training crops that are shown in a mirror with no label but their side (`loss.w_side`)."""
+    """Share of training crops that are mirrored, with their side as the only label (`loss.w_side`)."""
     crops: bool = False
-    """Change samples that are crops already, too (synthetic hands, which vary by themselves)."""
+    """Also augment samples that are crops already (synthetic hands, which have variation of their own)."""
 
     def __post_init__(self):
         for name in ("gain", "channel_gain", "contrast", "saturation"):
@@ -173,18 +173,18 @@ class AugmentConfig:
 
 @dataclass(frozen=True)
 class PromptConfig:
-    """Prompts that training samples get (`model.prompts`, `utnet.data.prompts`): probabilities."""
+    """Probabilities of the prompts of training samples (`model.prompts`, `utnet.data.prompts`)."""
 
     drop_p: float = 0.3
     """No prompt at all."""
     clicks_p: float = 0.25
     """One to six joints are placed by a person; alone, or on top of a detector's."""
     wrong_p: float = 0.25
-    """A detector's are grossly wrong: joints moved, fingers swapped or collapsed, everything shifted."""
+    """A detector's landmarks have gross errors: joints moved, fingers swapped or collapsed, all shifted."""
     flat_p: float = 0.2
-    """A detector's have no relative 3D."""
+    """A detector's landmarks have no relative 3D."""
     drop_joint_p: float = 0.15
-    """Each joint of half of the detections."""
+    """Each joint is dropped, in half of the detections."""
 
     def __post_init__(self):
         require_range("prompts", self, 0, 1, *(each.name for each in fields(self)))
@@ -192,7 +192,7 @@ class PromptConfig:
 
 @dataclass(frozen=True)
 class DataConfig:
-    """Where samples come from: "synth" (endless), a reader of `utnet.data`, or "mixture" of several."""
+    """Source of samples: "synth" (endless), a reader of `utnet.data`, or "mixture" of several."""
 
     name: str = "synth"
     root: str = ""
@@ -205,24 +205,24 @@ class DataConfig:
     limit: int | None = None
     """At most this many samples, evenly spaced over the split."""
     sides: str = "both"
-    """Hands to take: "right", "left" or "both"."""
+    """Hands to use: "right", "left" or "both"."""
     hand_model: str = "auto"
-    """Model of the labels: "open", "mano", or "auto": as the tree says (MANO where it says nothing)."""
+    """Model of the labels: "open", "mano", or "auto": detected (MANO if unmarked)."""
     mano: str = ""
     """Folder of your MANO_RIGHT.pkl and MANO_LEFT.pkl: DexYCB's and FreiHAND's parameters need it."""
     with_depth: bool = True
-    """False leaves depth files unread."""
+    """Read depth files."""
     background: str = "all"
     """FreiHAND's: "all", "gs", "hom", "sample" or "auto"."""
     box: str = "joints"
-    """Box of hands in tars: "joints" (tight round the 2D labels) or "tar" (half of the tar's own, padded one)."""
+    """Box of hands in tars: "joints" (tight box of the 2D labels) or "tar" (half of the tar's padded box)."""
     tips: str = ""
-    """Whose fingertip vertices custom MANO labels mean ("": smplx's)."""
+    """Fingertip vertices of custom MANO labels ("": smplx's)."""
     weight: float = 1.0
     mixture: tuple[DataConfig, ...] = ()
     """The parts of a mixture; `weight` is the share of one."""
     check: bool = True
-    """Training judges 256 samples before it starts (order of joints, sides, units, axes, cameras, boxes)."""
+    """Check the labels of 256 samples before training (order of joints, sides, units, axes, cameras, boxes)."""
 
     def __post_init__(self):
         require("data.limit", self.limit is None or self.limit >= 1, self.limit, "at least 1, or null for all")
@@ -236,53 +236,53 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """The loop. It ends at `steps`, or after `minutes` if that is first; the schedule follows whichever is nearer."""
+    """The training loop. It ends at `steps` or after `minutes`, whichever is first, as does the schedule."""
 
     steps: int = 20000
     minutes: float | None = None
     batch_size: int = 32
-    """Samples that one process takes at once."""
+    """Samples of a batch in one process."""
     accumulate: int = 1
-    """Batches that add up to one step: a step sees batch_size * accumulate * (number of processes) samples."""
+    """Batches accumulated in one step: a step has batch_size * accumulate * (number of processes) samples."""
     lr: float = 5e-4
     min_lr: float = 1e-6
     weight_decay: float = 0.01
     warmup_steps: int = 200
     clip_grad: float = 1.0
-    """Largest norm of the gradient, per sample of a step where the losses are sums; 0 turns clipping off."""
+    """Largest norm of the gradient, per sample of a step if losses are sums; 0: no clipping."""
     ema: float = 0.0
-    """Decay of a running mean of the weights, such as 0.999; what is validated and kept in best/ is then the mean."""
+    """Decay of an exponential moving average of the weights, such as 0.999, which is then validated and saved to
+    best/."""
     num_workers: int = 1
-    """Processes that read samples; 0: the training process itself does."""
+    """Worker processes of the loader; 0: none."""
     worker_timeout_s: float = 300.0
-    """Training ends where they give nothing for so long, as on a network drive that hangs."""
+    """Time without a sample after which training ends, for example on a network drive that hangs."""
     log_every: int = 20
     eval_every: int = 2000
     save_every: int = 500
-    """Steps between checkpoints in last/; validation and the end write one, too."""
+    """Steps between checkpoints in last/; also written at validation and at the end."""
     pictures: int = 8
     """Validation samples drawn for TensorBoard at every validation; 0 for none."""
     precision: str = "fp32"
     """"fp32", or "bf16" for the network's matrix products (losses and the hand model stay in fp32)."""
     compile: bool = False
-    """torch.compile of the network: minutes at the start, faster steps then."""
+    """Compile the network by torch.compile: minutes at the start, then faster steps."""
     parallel: str = "auto"
-    """Under torchrun: "ddp" (every process holds all), "fsdp" (each holds a part), or "auto": FSDP for a preset of more
-    than 300 M parameters. One process alone needs neither."""
+    """Under torchrun: "ddp" (replicated), "fsdp" (sharded), or "auto": FSDP above 300 M parameters."""
     num_threads: int | None = None
-    """CPU threads of the network; null leaves torch's choice."""
+    """CPU threads of the network; null: torch's default."""
     max_bad_samples: int = 50
-    """Unreadable samples that training skips (and names) before it stops."""
+    """Number of unreadable samples that training skips and reports before it stops."""
     init_from: str = ""
-    """What to start from: a checkpoint folder of UTNet's; a file of ViTPose's, DINOv2's or MAE's weights for the
-    encoder; "lite0", EfficientNet-Lite0's for the stem (extra "features"); empty: nothing."""
+    """Initial weights: a checkpoint folder of UTNet's; a file of ViTPose's, DINOv2's or MAE's weights for the encoder;
+    "lite0", EfficientNet-Lite0's for the stem (extra "features"); empty: random."""
     backbone_lr: float = 1.0
-    """Learning rate of the part that other projects' weights can fill (presets b, l, h: the encoder; with
-    `model.stem: lite0` the stem), as a share of `lr`; 0 leaves it as it is."""
+    """Learning rate of the pretrained part (presets b, l, h: the encoder; with `model.stem: lite0` the stem), as a
+    factor of `lr`; 0 freezes it."""
     frozen_blocks: int = 0
-    """So many blocks of that part (of the encoder, of the stem), and what is before them, are left as they are."""
+    """Number of blocks of that part that are frozen, with the layers before them."""
     init_kind: str = "auto"
-    """Whose they are: "vitpose", "dinov2", "mae", "lite0", or "auto": as the entries say (`training.pretrained`)."""
+    """Their layout: "vitpose", "dinov2", "mae", "lite0", or "auto": detected (`training.pretrained`)."""
 
     def __post_init__(self):
         require_range("train", self, 1, 1e9, "steps", "log_every", "eval_every", "save_every")
@@ -311,10 +311,10 @@ class Config:
     device: str = "auto"
     data: DataConfig = field(default_factory=DataConfig)
     val: DataConfig | None = None
-    """Null: what belongs to the training data (`config.validation`); without a name: that, with these keys."""
+    """Null: the default for the training data (`config.validation`); without a name: that, with these keys."""
     replay: DataConfig | None = None
-    """Data mixed into the training data, so that fine-tuning keeps what the network could (rehearsal). Its `weight` is
-    relative to `data.weight`; scores on it, before and after, are in run.json."""
+    """Data mixed into the training data to prevent forgetting in fine-tuning (rehearsal). Its `weight` is relative to
+    `data.weight`; scores on it, before and after, are in run.json."""
     crop: CropConfig = field(default_factory=CropConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     prompts: PromptConfig = field(default_factory=PromptConfig)
@@ -334,23 +334,23 @@ class Config:
         require("loss.w_mask, loss.w_side", heads == self.model.evidence, weights, expected)
 
     @classmethod
-    def completed_tree(cls, tree: dict, where: str) -> dict:
-        """A val section that names no data set changes keys of what belongs to the training data (`val.limit=500`)."""
+    def with_defaults(cls, tree: dict, where: str) -> dict:
+        """A val section without a name overrides keys of the training data's default (`val.limit=500`)."""
         val = tree.get("val")
         if not isinstance(val, dict) or "name" in val:
             return tree
-        own = own_validation(from_tree(DataConfig, tree.get("data", {}), where=f"{where}: data"))
+        own = default_validation(from_tree(DataConfig, tree.get("data", {}), where=f"{where}: data"))
         return {**tree, "val": {**to_tree(own), **val}}
 
     @classmethod
     def load(cls, path: str | Path) -> Config:
-        """Reads a YAML file, or a bundled config by its name; keys that are absent keep their defaults.
+        """Reads a YAML file, or a bundled config by its name; missing keys have their defaults.
 
         Raises:
-            InputError: no such file, not YAML, an unknown key (with the nearest right one) or a wrong type.
+            InputError: no such file, not YAML, an unknown key (with the nearest valid one) or a wrong type.
         """
         return from_tree(cls, read_yaml(path), where=str(path))
 
     def save(self, path: str | Path) -> None:
-        """Writes every knob, defaults included, so that the file alone repeats the run."""
+        """Writes all values, defaults included, so that the file reproduces the run."""
         atomic_write(path, to_yaml(self))

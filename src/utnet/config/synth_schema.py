@@ -1,4 +1,4 @@
-"""Knobs of the synthetic hands: sections `synth` and `synth.factors` of a run's YAML file."""
+"""Config of the synthetic hands: sections `synth` and `synth.factors` of a run's YAML file."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from utnet.config.loading import require, require_range
 
 @dataclass(frozen=True)
 class FactorsConfig:
-    """How strong each factor of full appearance is (`synth.appearance: full`, docs/synthetic.md): 0 switches it off, 1
-    is what photographs have, 2 the most. Of things that are there or not, it scales how often."""
+    """Strength of each factor of full appearance (`synth.appearance: full`, docs/synthetic.md): 0 disables it, 1 is as
+    in photographs, 2 the maximum. For objects it scales the frequency."""
 
     gestures: float = 1.0
     """Common gestures and grasps among the poses (below 1: that share of them)."""
     contact: float = 1.0
-    """Fingers are moved apart where they would pass through each other or the palm; any number above 0 does it."""
+    """Resolve intersections of fingers with each other and the palm; on or off."""
     skin_tone: float = 1.0
     skin_detail: float = 1.0
     """Pale palms, red knuckles and tips, mottling, freckles."""
@@ -27,7 +27,7 @@ class FactorsConfig:
     light: float = 1.0
     shadows: float = 1.0
     occlusion: float = 1.0
-    """Light from around that fingers and things keep off."""
+    """Ambient occlusion by fingers and objects."""
     sleeve: float = 1.0
     worn: float = 1.0
     """Watches and bracelets."""
@@ -37,7 +37,7 @@ class FactorsConfig:
     second_hand: float = 1.0
     background: float = 1.0
     distractors: float = 1.0
-    """Shapes of the colour of skin behind the hand."""
+    """Skin-coloured shapes behind the hand."""
     defocus: float = 1.0
     exposure: float = 1.0
     white_balance: float = 1.0
@@ -45,7 +45,7 @@ class FactorsConfig:
     lens_blur: float = 1.0
     motion_blur: float = 1.0
     rescale: float = 1.0
-    """Pictures taken small and blown up."""
+    """Pictures rendered at low resolution and enlarged."""
     noise: float = 1.0
     jpeg: float = 1.0
     depth_noise: float = 1.0
@@ -71,10 +71,10 @@ class SynthConfig:
     """"plain": one-coloured skin, one light, a texture behind; "full": all of `factors`."""
     factors: FactorsConfig = field(default_factory=FactorsConfig)
     backgrounds: str = ""
-    """Folder of your photographs, to be put behind full hands; empty: procedural scenes."""
+    """Folder of photographs as backgrounds of full hands; empty: procedural scenes."""
 
     max_tilt_deg: float = 180.0
-    """Largest angle between the camera and the palm's or the back's normal; 90 or more is the whole sphere."""
+    """Largest angle between the camera and the palm's or the back's normal; 90 or more: the full sphere."""
     distance_m: tuple[float, float] = (0.35, 1.0)
     fov_deg: tuple[float, float] = (40.0, 70.0)
     betas_std: float = 1.0

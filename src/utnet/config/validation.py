@@ -1,4 +1,4 @@
-"""Which data belong to a run's training data for validation."""
+"""Default validation data for a run's training data."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from utnet.config.schema import DataConfig
 
 HELD_OUT_SPLIT = ("ho3d", "freihand", "custom")
-"""Data sets without an official validation split: `train_fit` and `val` part their training data by recording."""
+"""Data sets without an official validation split: `train_fit` and `val` divide their training data by recording."""
 
 _OWN = {("dexycb", "train"), ("custom", "train"), *((name, "train_fit") for name in HELD_OUT_SPLIT)}
 """Training splits beside which `val` is the validation split. Own data whose lines name no `val` have only train_fit;
@@ -20,12 +20,12 @@ _OWN = {("dexycb", "train"), ("custom", "train"), *((name, "train_fit") for name
 _NAME_ONE = "name one: --set val.name=dexycb val.root=FOLDER val.split=val, or a val section like that in the config"
 
 
-def own_validation(data: DataConfig) -> DataConfig:
-    """Held-out synthetic hands for synthetic ones, the official val split for DexYCB, and `val` for the data sets whose
-    `train_fit` split leaves those recordings out.
+def default_validation(data: DataConfig) -> DataConfig:
+    """Held-out synthetic hands for synthetic ones, the official val split for DexYCB, and `val` for data sets with a
+    `train_fit` split.
 
     Raises:
-        InputError: the training data have none of their own.
+        InputError: there is no default for these training data.
     """
     if data.name == "synth":
         return type(data)()

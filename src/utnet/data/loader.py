@@ -1,6 +1,6 @@
 """Sources -> batches: crops of right hands, the same for a seed whatever the number of workers and processes.
 
-What a sample looks like depends on (seed, epoch, index), or in a stream on (seed, pass, key), alone.
+The augmentation of a sample depends only on (seed, epoch, index), or in a stream on (seed, pass, key).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from utnet.errors import InputError, WorkerTimeoutError, as_input_error, worker_
 from utnet.types import Batch, Sample
 
 _PREFETCH = 2
-"""Batches that a worker has ready."""
+"""Batches prefetched per worker."""
 
 _POLL_S = 2.0
 """How often torch looks for workers that were killed while no batch comes."""
@@ -97,12 +97,12 @@ class CropDataset(Dataset):
 
 
 class _Fatal(BadSample):
-    """A stream that cannot go on."""
+    """A stream that failed."""
 
 
 @dataclass(frozen=True)
 class _Placed:
-    """What a stream gave, and where: the worker's number, the pass, and how many came in this pass up to here."""
+    """An item of a stream and its position: worker, pass, and number of items so far in this pass."""
 
     item: Sample | BadSample
     place: tuple[int, int, int]
@@ -115,7 +115,7 @@ class CropStream(IterableDataset):
         source: the stream.
         crops: what is made of its samples.
         turn: the worker whose batch comes first.
-        places: (pass, samples of it that were given already) by worker, where it goes on.
+        places: (pass, samples of it that were yielded already) by worker, from which it is resumed.
         seed: of the order.
         endless: pass after pass; otherwise one.
         rank: this process among `world_size`.
@@ -207,7 +207,7 @@ class Loader:
     Attributes:
         source: where the samples come from.
         bad: message of every sample that could not be read so far, by key (training skips them).
-        position: how far it is, in plain numbers; `make_loader` goes on from there.
+        position: its position in plain numbers, from which `make_loader` resumes.
     """
 
     def __init__(
@@ -297,7 +297,7 @@ def _next(batches: Iterator[Any], timeout_s: float) -> Any:
 
 
 class _Collate:
-    """Parts good samples from bad ones; a class because workers may have to pickle it."""
+    """Separates good samples from bad ones; a class, as workers may have to pickle it."""
 
     def __init__(self, hand_model: str, root_id: int):
         self._hand_model, self._root_id = hand_model, root_id

@@ -1,4 +1,4 @@
-"""Which pixels of a crop show the labelled hand: its mesh, drawn, where the depth image agrees with it."""
+"""Masks of the visible hand in a crop: its rendered mesh where the depth image agrees."""
 
 from __future__ import annotations
 

@@ -14,6 +14,7 @@ from utnet.detect.boxes import contained, covered, overlap
 from utnet.detect.detection import Detection
 from utnet.detect.landmark import LandmarkNetwork, Landmarks
 from utnet.detect.looks import look_again
+from utnet.detect.networks import SideBySide
 from utnet.detect.palm import PalmDetector, whole
 from utnet.detect.regions import Palm, Region, region_of_landmarks, region_of_palm
 from utnet.detect.second import SecondDetector
@@ -69,16 +70,17 @@ class HandDetector:
     region of its own landmarks. Calls from several threads at once are safe.
 
     Args:
-        threads: of ONNX Runtime; None: the cores available to this process, at most 4.
+        threads: in which the networks run side by side, each call in one; None: the cores this process may use, at
+            most 4.
 
     Raises:
         InputError: a network's file is missing.
     """
 
     def __init__(self, *, threads: int | None = None):
-        self._palms = PalmDetector(threads=threads)
-        self._landmarks = LandmarkNetwork(threads=threads)
-        self._second = SecondDetector(threads=threads, threshold=_WEAK_BOX)
+        self._palms, self._landmarks = PalmDetector(), LandmarkNetwork()
+        self._second = SecondDetector(threshold=_WEAK_BOX)
+        self._calls = SideBySide(threads)
 
     def __call__(self, image_rgb: np.ndarray) -> list[Detection]:
         """Returns the hands of an (H, W, 3) uint8 RGB picture, best first; empty without hands.
@@ -106,9 +108,11 @@ class HandDetector:
         """The hands of a picture of at most `_LARGEST_PX`: of palms in the picture and in squares of it, then of palms
         after hiding these, then of hints (weak palms, the second detector's boxes, a hand that fills the picture)."""
         found: list[Landmarks] = []
-        weak = self._search(image_rgb, [whole(image_rgb)], found)
         if quick:
+            self._search(image_rgb, [whole(image_rgb)], found)
             return found
+        second = self._calls.start(self._second, image_rgb)
+        weak = self._search(image_rgb, [whole(image_rgb)], found)
         height, width = image_rgb.shape[:2]
         self._search(image_rgb, squares, found)
         rest_rgb = hidden(image_rgb, found)
@@ -119,7 +123,7 @@ class HandDetector:
         for palm in weak:
             if not any(_accounts(hand, palm) for hand in found):
                 self._add_hints(rest_rgb, [region_of_palm(palm)], found)
-        for box, score in zip(*self._second(image_rgb), strict=True):
+        for box, score in zip(*second(), strict=True):
             if any(covered(box, box_of(hand.joints_px)) >= _EXPLAINED for hand in found):
                 continue
             if (box[2:] - box[:2]).max() < _SMALL * max(height, width):
@@ -132,10 +136,16 @@ class HandDetector:
 
     def _search(self, image_rgb: np.ndarray, squares: Iterable[Region], found: list[Landmarks]) -> list[Palm]:
         """Adds the hands of confident palms in the squares; returns the other palms."""
-        palms = [palm for square in squares for palm in self._palms(image_rgb, square)]
-        for palm in palms:
-            if palm.score >= _SURE_PALM and not any(_accounts(hand, palm) for hand in found):
-                self._add_palm(image_rgb, palm, found)
+        seen = self._calls.map(lambda square: self._palms(image_rgb, square), squares)
+        palms = [palm for each in seen for palm in each]
+        sure = [palm for palm in palms if palm.score >= _SURE_PALM and not any(_accounts(hand, palm) for hand in found)]
+        # Palms of different hands run side by side; those of one hand, in overlapping squares, one after another.
+        apart = [palm for i, palm in enumerate(sure) if not any(_same_palm(palm, other) for other in sure[:i])]
+        looks = self._calls.map(lambda palm: self.in_region(image_rgb, region_of_palm(palm)), apart)
+        firsts = {id(palm): hand for palm, hand in zip(apart, looks, strict=True)}
+        for palm in sure:
+            if not any(_accounts(hand, palm) for hand in found):
+                self._add_palm(image_rgb, palm, found, firsts)
         return [palm for palm in palms if palm.score < _SURE_PALM]
 
     def in_boxes(
@@ -191,7 +201,7 @@ class HandDetector:
         firsts = [self._landmarks(image_rgb, region) for region in regions]
         hands = [self._seen_in_box(image_rgb, box, side, first) for first in firsts]
         if max((_fit(hand, box, side) for hand in hands), default=0.0) < _GOOD_FIT:
-            firsts = [self._landmarks(image_rgb, region) for region in _turned(box)]
+            firsts = self._calls.map(lambda region: self._landmarks(image_rgb, region), _turned(box))
             firsts.sort(key=lambda hand: -_fit(hand, box, side))
             hands += [self._seen_in_box(image_rgb, box, side, first) for first in firsts[:_SECOND_LOOKS]]
         return max(hands, key=lambda hand: _fit(hand, box, side))
@@ -203,12 +213,17 @@ class HandDetector:
             return replace(first, right=hand.right, agreement=hand.agreement)
         return hand
 
-    def _add_palm(self, image_rgb: np.ndarray, palm: Palm, found: list[Landmarks]) -> None:
-        """Adds the hand of a palm. With clasped hands the landmarks may drift to the other hand; then slightly rotated
-        regions are tried."""
+    def _add_palm(
+        self, image_rgb: np.ndarray, palm: Palm, found: list[Landmarks], firsts: dict[int, Landmarks | None]
+    ) -> None:
+        """Adds the hand of a palm; `firsts` has it by the palm's id where it is known. With clasped hands the landmarks
+        may drift to the other hand; then slightly rotated regions are tried."""
         region = region_of_palm(palm)
         for turn in (0.0, math.pi / 6, -math.pi / 6):
-            hand = self.in_region(image_rgb, replace(region, angle_rad=region.angle_rad + turn))
+            if turn == 0 and id(palm) in firsts:
+                hand = firsts[id(palm)]
+            else:
+                hand = self.in_region(image_rgb, replace(region, angle_rad=region.angle_rad + turn))
             if hand and _accounts(hand, palm) and not any(_repeats(hand, other) for other in found):
                 found.append(hand)
                 return
@@ -216,14 +231,16 @@ class HandDetector:
     def _add_hidden(self, rest_rgb: np.ndarray, found: list[Landmarks]) -> None:
         """Adds hands next to, behind and inside found ones: palms of the picture in which these are hidden, since in
         the original picture their landmarks would drift to the found hand."""
-        for palm in self._palms(rest_rgb):
-            hand = self.in_region(rest_rgb, region_of_palm(palm)) if palm.score >= _SURE_PALM else None
+        palms = [palm for palm in self._palms(rest_rgb) if palm.score >= _SURE_PALM]
+        hands = self._calls.map(lambda palm: self.in_region(rest_rgb, region_of_palm(palm)), palms)
+        for palm, hand in zip(palms, hands, strict=True):
             if hand and _accounts(hand, palm) and not any(_hides(other, hand) for other in found):
                 found.append(hand)
 
     def _add_hints(self, image_rgb: np.ndarray, regions: Sequence[Region], found: list[Landmarks]) -> None:
         """Adds hands of uncertain regions, the likeliest first."""
-        hands = [hand for region in regions if (hand := self.in_region(image_rgb, region))]
+        looks = self._calls.map(lambda region: self.in_region(image_rgb, region), regions)
+        hands = [hand for hand in looks if hand]
         for hand in sorted(hands, key=lambda hand: -hand.presence):
             if hand.presence >= _SURE_HINT and not any(_hides(other, hand) for other in found):
                 found.append(hand)
@@ -259,10 +276,18 @@ def same_hand(a: np.ndarray, b: np.ndarray) -> bool:
 
 
 def _accounts(hand: Landmarks, palm: Palm) -> bool:
-    """Whether a hand belongs to a palm: the middle of its palm lies in the palm's box."""
-    x, y = hand.joints_px[list(_PALM_JOINTS)].mean(0)
-    x0, y0, x1, y1 = palm.box_px
-    return bool(x0 < x < x1 and y0 < y < y1)
+    """Whether a hand is the hand of a palm: its own palm's middle lies in the palm's box."""
+    return _inside(hand.joints_px[list(_PALM_JOINTS)].mean(0), palm.box_px)
+
+
+def _same_palm(palm: Palm, other: Palm) -> bool:
+    """Whether two palms may be of one hand: the middle of one lies in the other's box."""
+    middle, other_middle = (each.box_px.reshape(2, 2).mean(0) for each in (palm, other))
+    return _inside(middle, other.box_px) or _inside(other_middle, palm.box_px)
+
+
+def _inside(point: np.ndarray, box: np.ndarray) -> bool:
+    return bool((box[:2] < point).all() and (point < box[2:]).all())
 
 
 def _repeats(hand: Landmarks, other: Landmarks) -> bool:

@@ -37,14 +37,10 @@ class Landmarks:
 
 
 class LandmarkNetwork:
-    """Landmarks of the hand in a region.
+    """Landmarks of the hand in a region."""
 
-    Args:
-        threads: of ONNX Runtime.
-    """
-
-    def __init__(self, *, threads: int | None = None):
-        self._session = open_network("landmark", threads=threads)
+    def __init__(self):
+        self._session = open_network("landmark")
 
     def __call__(self, image_rgb: np.ndarray, region: Region) -> Landmarks:
         """Predicts landmarks in (H, W, 3) uint8, also where there is no hand (see `presence`)."""

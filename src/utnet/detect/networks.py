@@ -1,10 +1,12 @@
-"""The detector's three networks on ONNX Runtime."""
+"""The detector's three networks on ONNX Runtime: one thread a session, several calls side by side."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
@@ -18,12 +20,43 @@ _MOST_THREADS = 4
 """These networks take milliseconds; more threads do not make them faster."""
 
 
-def open_network(name: str, *, threads: int | None = None) -> onnxruntime.InferenceSession:
-    """Opens a bundled network; sessions may be used by several Python threads at once.
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
+
+
+class SideBySide:
+    """Runs independent calls in threads; the networks and OpenCV release the GIL.
+
+    Calls may come from several threads at once, but must not be nested.
 
     Args:
-        name: file in `assets/detector` without its suffix.
-        threads: of one call; None: the cores available to this process, at most 4.
+        threads: None: the cores this process may use, at most 4. With one, calls run in the calling thread.
+    """
+
+    def __init__(self, threads: int | None = None):
+        threads = threads or min(_usable_cores(), _MOST_THREADS)
+        self._pool = ThreadPoolExecutor(threads, "utnet-detect") if threads > 1 else None
+
+    def map(self, function: Callable[[_Item], _Result], items: Iterable[_Item]) -> list[_Result]:
+        """The results in the items' order."""
+        items = list(items)
+        if self._pool is None or len(items) < 2:
+            return [function(item) for item in items]
+        return list(self._pool.map(function, items))
+
+    def start(self, function: Callable[[_Item], _Result], item: _Item) -> Callable[[], _Result]:
+        """Begins a call, and returns what waits for its result."""
+        if self._pool is None:
+            return lambda: function(item)
+        future: Future[_Result] = self._pool.submit(function, item)
+        return future.result
+
+
+def open_network(name: str) -> onnxruntime.InferenceSession:
+    """A shipped network, ready to run; sessions may be used by several Python threads at once.
+
+    Args:
+        name: file in `assets/detector` without its ending.
 
     Raises:
         InputError: the file is missing.
@@ -34,10 +67,7 @@ def open_network(name: str, *, threads: int | None = None) -> onnxruntime.Infere
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads or min(_usable_cores(), _MOST_THREADS)
-    options.inter_op_num_threads = 1
-    # Threads that spin between calls would block the cores for the fitting and drawing that follow.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = 3
     return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 

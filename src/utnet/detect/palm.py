@@ -20,12 +20,11 @@ class PalmDetector:
     """Palms in a square region of a picture.
 
     Args:
-        threads: of ONNX Runtime.
         threshold: lowest score.
     """
 
-    def __init__(self, *, threads: int | None = None, threshold: float = 0.15):
-        self._session = open_network("palm", threads=threads)
+    def __init__(self, *, threshold: float = 0.15):
+        self._session = open_network("palm")
         self._anchors = anchors()
         self.threshold = threshold
 

@@ -17,12 +17,11 @@ class SecondDetector:
     """Detects boxes of hands.
 
     Args:
-        threads: of ONNX Runtime.
         threshold: lowest score.
     """
 
-    def __init__(self, *, threads: int | None = None, threshold: float = 0.2):
-        self._session = open_network("second", threads=threads)
+    def __init__(self, *, threshold: float = 0.2):
+        self._session = open_network("second")
         self.threshold = threshold
 
     def __call__(self, image_rgb: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

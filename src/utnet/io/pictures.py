@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import cv2
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError, features
+from PIL import Image, UnidentifiedImageError, features
 from PIL.ExifTags import Base
 
 from utnet.errors import InputError
 from utnet.io.atomic import check_stand_in
 from utnet.io.deep import is_deep, read_deep, to_8_bits
 from utnet.io.exif import exif_camera
+from utnet.io.jpeg import decode_jpeg
 from utnet.io.kinds import is_camera_raw, picture_format
 from utnet.io.limits import MAX_MEGAPIXELS, check_megapixels
 
@@ -28,6 +30,17 @@ PICTURE_SUFFIXES = (
 _FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "AVIF")
 """Pillow's names of the decoders that may run, beside pi-heif's."""
 Image.init()  # or it knows only some of them
+
+_UPRIGHT: dict[int, Callable[[np.ndarray], np.ndarray]] = {
+    2: lambda rgb: cv2.flip(rgb, 1),
+    3: lambda rgb: cv2.rotate(rgb, cv2.ROTATE_180),
+    4: lambda rgb: cv2.flip(rgb, 0),
+    5: cv2.transpose,
+    6: lambda rgb: cv2.rotate(rgb, cv2.ROTATE_90_CLOCKWISE),
+    7: lambda rgb: cv2.rotate(cv2.transpose(rgb), cv2.ROTATE_180),
+    8: lambda rgb: cv2.rotate(rgb, cv2.ROTATE_90_COUNTERCLOCKWISE),
+}
+"""How stored pixels become upright, by EXIF orientation."""
 
 _STRIPE = 256  # rows
 
@@ -64,6 +77,9 @@ def read_picture(path: str | Path) -> Picture:
     _check_file(path)
     if is_deep(path):
         return _read_deep(path)
+    picture = _read_jpeg(path)
+    if picture is not None:
+        return picture
     with open_image(path) as image:
         return picture_from_pil(image, path)
 
@@ -79,9 +95,28 @@ def picture_from_pil(image: Image.Image, name: str | Path = "the picture") -> Pi
         InputError: more than `MAX_MEGAPIXELS`, or numbers that are no colours.
     """
     check_megapixels(name, *image.size)
-    turned = image.getexif().get(Base.Orientation, 1) not in (0, 1)
-    upright = ImageOps.exif_transpose(image) if turned else image  # it would copy the picture
-    return Picture(_as_rgb(name, upright), exif_camera(image.getexif(), image.size, upright.size), turned)
+    return _upright(_as_rgb(name, image), image.getexif())
+
+
+def _upright(rgb: np.ndarray, exif: Image.Exif) -> Picture:
+    """A picture as stored, turned by its EXIF orientation, with its camera."""
+    height, width = rgb.shape[:2]
+    orientation = exif.get(Base.Orientation, 1)
+    if orientation in _UPRIGHT:
+        rgb = _UPRIGHT[orientation](rgb)
+    return Picture(rgb, exif_camera(exif, (width, height), rgb.shape[1::-1]), orientation not in (0, 1))
+
+
+def _read_jpeg(path: Path) -> Picture | None:
+    """A grey or colour JPEG file by OpenCV; None of other files, and of damaged ones, for which Pillow has errors."""
+    if picture_format(path) != "JPEG":
+        return None
+    with suppress(OSError, SyntaxError, ValueError), _open(path) as header:
+        check_megapixels(path, *header.size)
+        rgb = decode_jpeg(path.read_bytes()) if header.mode in ("L", "RGB") else None
+        if rgb is not None and rgb.shape[1::-1] == header.size:
+            return _upright(rgb, header.getexif())
+    return None
 
 
 def _read_deep(path: Path) -> Picture:
@@ -89,9 +124,9 @@ def _read_deep(path: Path) -> Picture:
     with suppress(UnidentifiedImageError, OSError), _open(path, must=False) as header:
         check_megapixels(path, *header.size)
         orientation = header.getexif().get(Base.Orientation, 1)
-    image = Image.fromarray(read_deep(path))
-    image.getexif()[Base.Orientation] = orientation
-    return Picture(np.array(ImageOps.exif_transpose(image)), None, orientation not in (0, 1))
+    exif = Image.Exif()
+    exif[Base.Orientation] = orientation
+    return _upright(read_deep(path), exif)
 
 
 def picture_size(path: str | Path) -> tuple[int, int]:

@@ -9,7 +9,7 @@ import numpy as np
 
 from utnet.predict.formats import Style
 from utnet.predict.hand import Hand
-from utnet.render.drawing import draw_skeleton, outline_mesh, overlay_mesh
+from utnet.render.drawing import draw_skeleton_, outline_mesh, overlay_mesh_
 
 SIDE_COLORS = {"right": (0.62, 0.76, 0.95), "left": (0.66, 0.92, 0.72)}
 """Right hands are blue, left ones green: distinct from skin colours."""
@@ -30,18 +30,18 @@ def draw_hands(image_rgb: np.ndarray, hands: Sequence[Hand], style: Style = "mes
         style: "mesh" with the skeleton on top, "outline" (a thin line round the mesh, the hand stays visible) or
             "skeleton".
     """
-    out = image_rgb.copy()
+    out = np.array(image_rgb, order="C")
     far_first = sorted(hands, key=lambda h: -float(h.joints_cam_m[:, 2].mean()))
     for hand in far_first if style != "skeleton" else ():
         color = SIDE_COLORS[hand.side]
         if style == "mesh":
-            out = overlay_mesh(out, hand.vertices_cam_m, hand.faces, hand.K_px, color=color)
+            overlay_mesh_(out, hand.vertices_cam_m, hand.faces, hand.K_px, color=color)
         else:
             line = LINE_COLORS[hand.side]
             width = max(1, round(float(np.ptp(hand.joints_px, axis=0).max()) / 250))
             out = outline_mesh(out, hand.vertices_cam_m, hand.faces, hand.K_px, color=line, thickness=width)
     for hand in hands if style != "outline" else ():
-        out = draw_skeleton(out, hand.joints_px)
+        draw_skeleton_(out, hand.joints_px)
     for hand in hands:
         _name_side(out, hand)
     return out

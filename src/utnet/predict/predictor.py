@@ -215,7 +215,7 @@ class Predictor:
         hands: list[Hand] = []
         if each:
             rights = self._reconstruct(
-                [to_right(_sample(view.rgb, depth, view.K_px, one)) for view, one, depth in each]
+                [to_right(_sample(view.rgb, depth, view.K_px, one), copy=False) for view, one, depth in each]
             )
             hands = [self._hand(rights, i, one, depth, view.K_px) for i, (view, one, depth) in enumerate(each)]
         made_by = {"method": self.method, "weights": self.weights, "hand_model": self.hand_model}

@@ -106,7 +106,7 @@ class _Seen:
             hands = self._predictor.from_detections(frame.rgb, detections, None, K_px)
         self._measured += any(hand.distance_source == "sensor" for hand in hands)
         kept = tuple(hands) if self._predictor.hand is None else tuple(without_mesh(hand) for hand in hands)
-        self.frames.append(SeenFrame(frame.index, frame.time_s, kept))
+        self.frames.append(SeenFrame(frame.index, frame.time_s, kept, frame.T_world_cam))
 
     def check_unit(self) -> None:
         """Raises InputError where no depth of any frame can be a hand's."""
@@ -158,7 +158,8 @@ def _write(
             if files["mesh"]:
                 tracks.add(hands, frame.index, frame.time_s)
             records = [hand_record(hand, mesh) for hand, mesh in zip(hands, meshes, strict=True)]
-            add({"index": frame.index, "time_s": round(frame.time_s, 6), "hands": records})
+            pose = None if frame.T_world_cam is None else np.round(frame.T_world_cam, 6).tolist()
+            add({"index": frame.index, "time_s": round(frame.time_s, 6), "T_world_cam": pose, "hands": records})
             picture = None if pictures is None else next(pictures)
             if writer is not None and picture is not None:
                 writer.write(_drawn(picture, hands, request, seen.size_px), frame.time_s)

@@ -33,11 +33,13 @@ class SeenFrame:
         index: of the frame.
         time_s: when it was taken.
         hands: each with its `track`; vertices are not kept (`without_mesh`).
+        T_world_cam: (4, 4) pose of the camera, or None.
     """
 
     index: int
     time_s: float
     hands: tuple[Hand, ...]
+    T_world_cam: np.ndarray | None = None
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from utnet.detect import LandmarkTracker
 from utnet.errors import InputError
+from utnet.io.overlap import read_ahead, write_behind
 from utnet.io.videos import Frame, VideoReader, VideoWriter
 from utnet.predict.drawing import draw_hands
 from utnet.predict.files import PredictionsFile, hand_record, image_record, image_size
@@ -63,11 +64,13 @@ def predict_video(
 
     Raises:
         InputError: not even its first frame can be had; nothing is written.
-        OSError: something cannot be written; predictions.json has the frames before it.
+        OSError: something cannot be written; predictions.json has the frames before it, and those (two at the most)
+            that were predicted while an overlay's frame was written.
     """
     num_frames = num_hands = 0
     with VideoReader(item.source) as reader, ExitStack() as stack:
-        frames = iter(reader)
+        # A camera's frames are taken when they are needed, so that none is late.
+        frames = iter(reader) if item.kind == "camera" else stack.enter_context(read_ahead(reader))
         first = next(frames)
         K_px, K_from = request.camera(first.rgb)
         files: dict[str, str | None] = {
@@ -79,9 +82,10 @@ def predict_video(
         size_px = image_size(first.rgb)
         head = image_record(reader.name, size_px, K_px, K_from, files)
         add = stack.enter_context(file.video({**head, "fps": round(reader.fps, 4), "smoothed": not request.raw}))
-        writer = None
+        draw = None
         if files["overlay"]:
             writer = stack.enter_context(VideoWriter(request.out / files["overlay"], reader.fps))
+            draw = stack.enter_context(write_behind(_drawing(writer, request)))
         rows, tracks = request.rows(size_px, with_vertices=False), TrackCollector()
         for frame in _until(first, frames, request.seconds, stop, _bar(reader, item)):
             hands = follow(frame)
@@ -90,8 +94,8 @@ def predict_video(
                 tracks.add(hands, frame.index, frame.time_s)
             records = [hand_record(hand, mesh) for hand, mesh in zip(hands, meshes, strict=True)]
             add({"index": frame.index, "time_s": round(frame.time_s, 6), "hands": records})
-            if writer is not None:
-                writer.write(draw_hands(frame.rgb, hands, request.style), frame.time_s)
+            if draw is not None:
+                draw(frame, hands)
             shown = PredictedFrame(
                 reader.name, hands, size_px, K_px, frame.index, frame.time_s, True, partial(getattr, frame, "rgb")
             )
@@ -108,6 +112,10 @@ def predict_video(
         of_all = f" of {reader.num_frames}" if reader.num_frames else ""
         incomplete = f"stopped after {num_frames}{of_all} frames" if stopped else reader.incomplete
         return VideoResult(num_frames, num_hands, incomplete, stopped, tuple(reader.notes))
+
+
+def _drawing(writer: VideoWriter, request: Request) -> Callable[[Frame, Sequence[Hand]], None]:
+    return lambda frame, hands: writer.write(draw_hands(frame.rgb, hands, request.style), frame.time_s)
 
 
 class _Follower:

@@ -11,13 +11,15 @@ from utnet.conventions import FINGERS, PARENTS
 from utnet.errors import InputError
 from utnet.geometry import project
 from utnet.io.atomic import atomic_write
-from utnet.render.raster import NEAR_M, rasterize, render_shaded
+from utnet.render.raster import NEAR_M, blend, rasterize, render_light
 
 FINGER_COLORS = dict(
     zip(FINGERS, ((235, 87, 87), (242, 201, 76), (39, 174, 96), (47, 128, 237), (187, 107, 217)), strict=True)
 )
 WRIST_COLOR = (235, 235, 235)
 MESH_COLOR = (0.62, 0.76, 0.95)
+_MAX_SAMPLES = 1024
+"""Samples along the longer side of a hand's box, which bound the time. A hand of 512 px has two a pixel."""
 MAX_JPEG_PX = 65_500
 """Maximum side of a JPEG."""
 
@@ -27,6 +29,11 @@ def draw_skeleton(rgb: np.ndarray, joints_px: np.ndarray, *, thickness: int | No
     if not np.isfinite(joints_px).all():
         raise ValueError("joints_px is not finite")
     return draw_joints(rgb, joints_px, np.ones(len(joints_px)), thickness=thickness)
+
+
+def draw_skeleton_(rgb: np.ndarray, joints_px: np.ndarray) -> None:
+    """`draw_skeleton` in place."""
+    _draw_joints(rgb, joints_px, np.ones(len(joints_px)))
 
 
 def draw_joints(
@@ -46,10 +53,21 @@ def draw_joints(
         thickness: of the bones, in pixels (default: sized to the hand).
         color: one RGB colour for all bones (default: one per finger).
     """
-    out = np.ascontiguousarray(rgb).copy()
+    out = np.array(rgb, order="C")
+    _draw_joints(out, joints_px, conf, thickness, color)
+    return out
+
+
+def _draw_joints(
+    out: np.ndarray,
+    joints_px: np.ndarray,
+    conf: np.ndarray,
+    thickness: int | None = None,
+    color: tuple[int, int, int] | None = None,
+) -> None:
     known = np.isfinite(joints_px).all(1)
     if not known.any():
-        return out
+        return
     extent = float(np.ptp(joints_px[known], axis=0).max())
     radius_px = thickness + 1.0 if thickness else max(1.0, min(extent / 60, round(extent / 90) + 1))
     thickness = thickness or max(1, round(extent / 90))
@@ -66,12 +84,11 @@ def draw_joints(
     for joint in np.flatnonzero(known).tolist():
         radius, fill = round(radius_px * 2**shift), -1 if sure[joint] else 1
         cv2.circle(out, tuple(points[joint].tolist()), radius, colors[joint], fill, cv2.LINE_AA, shift)
-    return out
 
 
 def draw_points(rgb: np.ndarray, points_px: np.ndarray, color: tuple[int, int, int]) -> np.ndarray:
     """Draws small dots at the finite ones of (N, 2) points on a copy."""
-    out = np.ascontiguousarray(rgb).copy()
+    out = np.array(rgb, order="C")
     for x, y in np.clip(points_px[np.isfinite(points_px).all(1)], -1e5, 1e5).tolist():
         cv2.circle(out, (round(x), round(y)), 1, color, -1, cv2.LINE_AA)
     return out
@@ -87,16 +104,28 @@ def overlay_mesh(
     color: tuple[float, float, float] = MESH_COLOR,
 ) -> np.ndarray:
     """Draws a shaded mesh over a copy of the picture, in the camera `K_px` of the picture."""
-    out = rgb.copy()
+    out = np.array(rgb, order="C")
+    overlay_mesh_(out, vertices_cam_m, faces, K_px, opacity=opacity, color=color)
+    return out
+
+
+def overlay_mesh_(
+    rgb: np.ndarray,
+    vertices_cam_m: np.ndarray,
+    faces: np.ndarray,
+    K_px: np.ndarray,
+    *,
+    opacity: float = 0.85,
+    color: tuple[float, float, float] = MESH_COLOR,
+) -> None:
+    """`overlay_mesh` in place."""
     x0, y0, x1, y1 = _drawn_part(vertices_cam_m, K_px, rgb.shape)
     if x0 >= x1 or y0 >= y1:
-        return out
+        return
     K_part = np.array([[1.0, 0.0, -x0], [0.0, 1.0, -y0], [0.0, 0.0, 1.0]]) @ K_px
-    shaded, alpha = render_shaded(vertices_cam_m, faces, K_part, (x1 - x0, y1 - y0), color=color)
-    part = out[y0:y1, x0:x1]
-    blended = part * (1 - opacity * alpha[..., None]) + shaded * (255 * opacity)
-    out[y0:y1, x0:x1] = np.clip(blended, 0, 255).astype(np.uint8)
-    return out
+    density = min(2.0, _MAX_SAMPLES / max(x1 - x0, y1 - y0))
+    light, alpha = render_light(vertices_cam_m, faces, K_part, (x1 - x0, y1 - y0), density)
+    blend(rgb[y0:y1, x0:x1], light, alpha, color, opacity)
 
 
 def outline_mesh(
@@ -109,7 +138,7 @@ def outline_mesh(
     thickness: int = 1,
 ) -> np.ndarray:
     """Draws the outline of a mesh as a thin line on a copy, to compare it with the hand in the picture."""
-    out = np.ascontiguousarray(rgb).copy()
+    out = np.array(rgb, order="C")
     x0, y0, x1, y1 = _drawn_part(vertices_cam_m, K_px, rgb.shape)
     if x0 >= x1 or y0 >= y1:
         return out

@@ -78,27 +78,50 @@ def render_shaded(
     size_wh: tuple[int, int],
     *,
     color: tuple[float, float, float] = (0.65, 0.74, 0.86),
-    supersample: int = 2,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Renders a mesh lit from the camera, for overlays.
 
     Returns:
         rgb (H, W, 3) float32 in [0, 1], multiplied by coverage, and coverage (H, W) float32, anti-aliased.
     """
-    width, height = size_wh
-    scale = np.array([[supersample, 0, (supersample - 1) / 2], [0, supersample, (supersample - 1) / 2], [0, 0, 1]])
-    fragments = rasterize(vertices_cam_m, faces, scale @ K_px, (width * supersample, height * supersample))
-    lit = np.zeros(fragments.face.shape, np.float32)
-    faces = np.ascontiguousarray(faces, np.int32)
-    _light(fragments.face, fragments.weights, faces, vertex_normals(vertices_cam_m, faces), lit)
-    light = cv2.resize(lit, size_wh, interpolation=cv2.INTER_AREA)
-    alpha = cv2.resize(fragments.mask.astype(np.float32), size_wh, interpolation=cv2.INTER_AREA)
+    light, alpha = render_light(vertices_cam_m, faces, K_px, size_wh)
     return light[..., None] * np.asarray(color, np.float32), alpha
+
+
+def render_light(
+    vertices_cam_m: np.ndarray, faces: np.ndarray, K_px: np.ndarray, size_wh: tuple[int, int], density: float = 2.0
+) -> tuple[np.ndarray, np.ndarray]:
+    """Renders the brightness of a mesh lit from the camera, with `density` samples a pixel along each axis.
+
+    Returns:
+        Brightness in [0, 1], multiplied by coverage, and coverage, both (H, W) float32.
+    """
+    width, height = (max(1, round(density * side)) for side in size_wh)
+    sx, sy = width / size_wh[0], height / size_wh[1]
+    to_samples = np.array([[sx, 0, (sx - 1) / 2], [0, sy, (sy - 1) / 2], [0, 0, 1]])
+    homogeneous = np.asarray(vertices_cam_m, np.float32) @ np.asarray(to_samples @ K_px, np.float32).T
+    faces = np.ascontiguousarray(faces, np.int32)
+    face, inverse_depth = np.full((height, width), -1, np.int32), np.zeros((height, width), np.float32)
+    _fill(homogeneous, faces, face, inverse_depth, np.zeros((0, 0, 3), np.float32))
+    light, mask = np.zeros((2, height, width), np.float32)
+    _light(homogeneous, faces, face, vertex_normals(vertices_cam_m, faces), light, mask)
+    if (width, height) == tuple(size_wh):
+        return light, mask
+    way = cv2.INTER_AREA if density > 1 else cv2.INTER_LINEAR
+    return cv2.resize(light, size_wh, interpolation=way), cv2.resize(mask, size_wh, interpolation=way)
+
+
+def blend(
+    rgb: np.ndarray, light: np.ndarray, alpha: np.ndarray, color: tuple[float, float, float], opacity: float
+) -> None:
+    """Lays the output of `render_light` over a picture (H, W, 3) uint8 in place, in a colour in [0, 1]."""
+    _blend(rgb, light, alpha, np.asarray(color, np.float32) * np.float32(255 * opacity), np.float32(opacity))
 
 
 @numba.njit(cache=True, nogil=True, fastmath=True)
 def _fill(homogeneous, faces, face_out, inverse_depth, weights_out):
     height, width = face_out.shape
+    with_weights = weights_out.size > 0  # an empty array: not needed
     inverse_z, xs, ys = np.empty((3, homogeneous.shape[0]))
     for v in range(homogeneous.shape[0]):  # each vertex is projected once
         z = homogeneous[v, 2]
@@ -136,9 +159,10 @@ def _fill(homogeneous, faces, face_out, inverse_depth, weights_out):
                 if inverse > inverse_depth[y, x]:
                     inverse_depth[y, x] = inverse
                     face_out[y, x] = f
-                    weights_out[y, x, 0] = wa * ia / inverse
-                    weights_out[y, x, 1] = wb * ib / inverse
-                    weights_out[y, x, 2] = wc * ic / inverse
+                    if with_weights:
+                        weights_out[y, x, 0] = wa * ia / inverse
+                        weights_out[y, x, 1] = wb * ib / inverse
+                        weights_out[y, x, 2] = wc * ic / inverse
 
 
 @numba.njit(cache=True, nogil=True, fastmath=True)
@@ -156,21 +180,56 @@ def _interpolate(face, weights, faces, values, out):
 
 
 @numba.njit(cache=True, nogil=True, fastmath=True)
-def _light(face, weights, faces, normals, out):
-    """Headlight shading: brightest where the surface faces the camera."""
+def _light(homogeneous, faces, face, normals, light, mask):
+    """Headlight shading: brightest where the surface faces the camera. The normal at a pixel is that of its point on
+    the face: a linear function of the pixel, times z, whose length does not matter."""
     height, width = face.shape
+    planes = np.empty((faces.shape[0], 3, 3))  # of each face, what x, y and 1 add to the normal
+    known = np.zeros(faces.shape[0], np.bool_)
     for y in range(height):
         for x in range(width):
             f = face[y, x]
             if f < 0:
                 continue
-            nx, ny, nz = 0.0, 0.0, 0.0
-            for k in range(3):
-                v, w = faces[f, k], weights[y, x, k]
-                nx += w * normals[v, 0]
-                ny += w * normals[v, 1]
-                nz += w * normals[v, 2]
-            out[y, x] = 0.35 + 0.65 * abs(nz) / max(math.sqrt(nx * nx + ny * ny + nz * nz), 1e-6)
+            if not known[f]:
+                known[f] = True
+                _normal_plane(homogeneous, faces[f], normals, planes[f])
+            plane = planes[f]
+            nx = plane[0, 0] * x + plane[1, 0] * y + plane[2, 0]
+            ny = plane[0, 1] * x + plane[1, 1] * y + plane[2, 1]
+            nz = plane[0, 2] * x + plane[1, 2] * y + plane[2, 2]
+            light[y, x] = 0.35 + 0.65 * abs(nz) / max(math.sqrt(nx * nx + ny * ny + nz * nz), 1e-6)
+            mask[y, x] = 1.0
+
+
+@numba.njit(cache=True, nogil=True, fastmath=True)
+def _normal_plane(homogeneous, corners, normals, out):
+    """Barycentric weights over z are linear in the picture, and so is their sum of the corners' normals."""
+    ia, ib, ic = 1.0 / homogeneous[corners[0], 2], 1.0 / homogeneous[corners[1], 2], 1.0 / homogeneous[corners[2], 2]
+    xa, ya = homogeneous[corners[0], 0] * ia, homogeneous[corners[0], 1] * ia
+    xb, yb = homogeneous[corners[1], 0] * ib, homogeneous[corners[1], 1] * ib
+    xc, yc = homogeneous[corners[2], 0] * ic, homogeneous[corners[2], 1] * ic
+    inv_area = 1.0 / ((xb - xa) * (yc - ya) - (yb - ya) * (xc - xa))
+    depth = max(1.0 / ia, 1.0 / ib, 1.0 / ic)  # keeps the length of the normal near 1
+    for k in range(3):
+        na = normals[corners[0], k] * ia * depth * inv_area
+        nb = normals[corners[1], k] * ib * depth * inv_area
+        nc = normals[corners[2], k] * ic * depth * inv_area
+        out[0, k] = na * (yb - yc) + nb * (yc - ya) + nc * (ya - yb)
+        out[1, k] = na * (xc - xb) + nb * (xa - xc) + nc * (xb - xa)
+        out[2, k] = na * (xb * yc - xc * yb) + nb * (xc * ya - xa * yc) + nc * (xa * yb - xb * ya)
+
+
+@numba.njit(cache=True, nogil=True, fastmath=True)
+def _blend(rgb, light, alpha, color, opacity):
+    height, width = alpha.shape
+    for y in range(height):
+        for x in range(width):
+            if alpha[y, x] > 0.0:
+                kept = 1.0 - opacity * alpha[y, x]
+                for channel in range(3):
+                    value = rgb[y, x, channel] * kept + light[y, x] * color[channel]
+                    rgb[y, x, channel] = np.uint8(min(max(value, 0.0), 255.0))
 
 
 @numba.njit(cache=True, nogil=True, fastmath=True)

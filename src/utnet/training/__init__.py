@@ -1,1 +1,1 @@
-"""Training: the loop, what a resumed run needs, its log, and pretrained weights to start from."""
+"""Training: the loop, checkpoints of a run, its log, and pretrained weights."""

@@ -1,8 +1,8 @@
-"""The last step of a run with `model.uncertainty`: the stated errors are fitted to those on held-out samples.
+"""The last step of a run with `model.uncertainty`: expected errors are calibrated on held-out samples.
 
-The training data are fitted better than pictures that the network has not seen, so what the head learnt there is too
-sure. Only the level of each joint and the shape of the distribution are fitted, for every kind of input (with and
-without depth, with and without prompts): some ninety numbers, on the validation samples.
+Errors on training data are smaller than on unseen pictures, so the trained head is overconfident. Only the level of
+each joint and the shape of the distribution are fitted, for every kind of input (with and without depth, with and
+without prompts): some ninety numbers, on the validation samples.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ from utnet.data.loader import make_loader
 from utnet.data.source import Source
 from utnet.model import UTNet
 from utnet.model.heads import PACE, ScaleHead
-from utnet.training.state import begun_as
+from utnet.training.state import read_run_metadata
 from utnet.uncertainty import error_nll
 
 _STEPS, _LR = 300, 0.001
 
 
 def calibrate(model: UTNet, source: Source, config: Config) -> None:
-    """Fits the levels and shapes of `model.scale_head` in place; the pose and everything else stay.
+    """Fits the levels and shapes of `model.scale_head` in place; all other parameters are unchanged.
 
     Args:
         model: with `model.uncertainty`, in eval mode.
-        source: samples that were not trained on; those with all joints labelled in 3D count.
-        config: of the run: crops, prompts and batch size.
+        source: held-out samples; those with all joints labelled in 3D are used.
+        config: of the run, for crops, prompts and batch size.
     """
     head = model.scale_head
     if head is None:
@@ -41,7 +41,7 @@ def calibrate(model: UTNet, source: Source, config: Config) -> None:
     inputs, errors = _collect(model, source, config)
     if not len(errors):
         return
-    _match_means(head, inputs, errors)  # from far off, the likelihood's way there would spoil the shape
+    _match_means(head, inputs, errors)  # a good start: far from it, the likelihood would distort the shape
     free = [head.level, head.log_shape]
     optimizer = torch.optim.Adam(free, lr=_LR)
     with torch.enable_grad():
@@ -58,16 +58,16 @@ def calibrate(model: UTNet, source: Source, config: Config) -> None:
 
 
 def calibrate_best(folder: Path, source: Source, device: torch.device) -> None:
-    """`calibrate` of the checkpoint in a run's best/, which is replaced."""
+    """Calibrates the checkpoint in a run's best/, which is replaced."""
     model, config = load_checkpoint(folder, device=str(device))
     calibrate(model, source, config)
-    info = begun_as(folder)
+    info = read_run_metadata(folder)
     save_checkpoint(folder, model, config, step=info["step"], metrics=info["metrics"], calibrated=True)
 
 
 @torch.no_grad()
 def _match_means(head: ScaleHead, inputs: list[Tensor], errors: Tensor) -> None:
-    """Each joint's stated mean is brought to its true one, for every kind of input."""
+    """Scales each joint's expected error to the true mean, for every kind of input."""
     scale, _ = head(*inputs)
     kind = inputs[2].long() + 2 * inputs[3].long()
     for each in kind.unique().tolist():
@@ -77,7 +77,7 @@ def _match_means(head: ScaleHead, inputs: list[Tensor], errors: Tensor) -> None:
 
 @torch.no_grad()
 def _collect(model: UTNet, source: Source, config: Config) -> tuple[list[Tensor], Tensor]:
-    """What the head sees of every sample and kind of input, and the true errors (N, 20) in mm."""
+    """The head's inputs for every sample and kind of input, and the true errors (N, 20) in mm."""
     prompts = Extras.of(replace(config, prompts=replace(config.prompts, drop_p=0.0))).prompts
     device = next(model.parameters()).device
     seen: list[tuple[Tensor, ...]] = []

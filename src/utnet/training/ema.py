@@ -1,4 +1,4 @@
-"""A running mean of the weights, which is often better than the weights themselves (Polyak and Juditsky 1992)."""
+"""Exponential moving average of the weights (Polyak and Juditsky 1992)."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from torch import Tensor, nn
 class EMA:
     """mean <- d mean + (1 - d) weights after every step, with d = min(decay, (1 + n) / (10 + n)) at step n.
 
-    The smaller decay of the first steps lets the mean forget where training started.
+    The smaller decay of the first steps reduces the weight of the initialisation.
 
     Attributes:
-        mean: by parameter name; parts of parameters under FSDP.
+        shadow: the mean by parameter name; shards under FSDP.
     """
 
     def __init__(self, model: nn.Module, decay: float):
@@ -24,13 +24,13 @@ class EMA:
 
     @torch.no_grad()
     def update(self, step: int) -> None:
-        """After step `step` (1 is the first)."""
+        """Updates the mean after step `step` (the first is 1)."""
         decay = min(self._decay, (1 + step) / (10 + step))
         torch._foreach_lerp_(list(self.shadow.values()), list(self._model.parameters()), 1 - decay)
 
     @contextmanager
     def applied(self) -> Iterator[None]:
-        """The network has the mean for its weights."""
+        """Context in which the network has the mean as its weights."""
         self._swap()
         try:
             yield

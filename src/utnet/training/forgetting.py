@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from utnet.checkpoint import find_checkpoint, load_checkpoint
-from utnet.config import Config, own_validation
+from utnet.config import Config, default_validation
 from utnet.data.sources import describe, open_data
 from utnet.errors import InputError
 from utnet.evaluation.validation import evaluate, scorable_inputs
@@ -27,10 +27,10 @@ def before_and_after(config: Config, best: Path) -> list[dict]:
         is empty if the run did not start from a network. Replayed data without a validation split have no row.
     """
     assert config.replay is not None
-    datasets = [config.val or own_validation(config.data)]
+    datasets = [config.val or default_validation(config.data)]
     for part in config.replay.mixture or (config.replay,):
         try:
-            validation = own_validation(part)
+            validation = default_validation(part)
         except InputError:
             continue
         datasets.append(replace(validation, limit=part.limit or _LIMIT))

@@ -1,4 +1,4 @@
-"""What a run tells while it goes: metrics.csv, TensorBoard's curves and pictures."""
+"""Log of a run: metrics.csv, TensorBoard's curves and pictures."""
 
 from __future__ import annotations
 
@@ -25,21 +25,21 @@ from utnet.render.drawing import contact_sheet, draw_joints, draw_skeleton, labe
 from utnet.training.state import Progress
 
 _SHOWN = ("loss_2d", "loss_3d_joint")
-"""Terms of the loss beside the progress bar."""
+"""Loss terms shown in the progress bar."""
 
 HEADER = ["step", "seconds", "split", "name", "value"]
 _TILE_PX = 160
 _NAMED = 5
-"""Unreadable samples named on the terminal."""
+"""Number of unreadable samples listed on the terminal."""
 
 
 class RunLog:
-    """TensorBoard events, and metrics.csv with a row (step, seconds, split, name, value) a number.
+    """TensorBoard events, and metrics.csv with one row (step, seconds, split, name, value) per number.
 
     Args:
         workdir: the run's folder.
-        after: the step that the run goes on from; what was written of later steps is dropped. 0: a new run.
-        scored: the last step whose validation counts, likewise.
+        after: step from which the run is resumed; rows of later steps are dropped. 0: a new run.
+        scored: the same for validation.
         active: False writes nothing (all processes but the first).
     """
 
@@ -72,14 +72,14 @@ class RunLog:
 
 
 def skipped_lines(bad: dict[str, str]) -> Iterator[str]:
-    """What to say of training samples that could not be read: how many, and the first ones' messages."""
+    """Lines on unreadable training samples: their number and the first messages."""
     if bad:
         yield f"skipped {counted(len(bad), 'sample')} that cannot be read (run.json names all of them):"
         yield from (f"    {message}" for message in list(bad.values())[:_NAMED])
 
 
 def _rows_up_to(path: Path, step: int, scored: int) -> str:
-    """The file's whole rows up to a step, those of validation up to `scored`, or a new file's header."""
+    """The file's complete rows up to a step, those of validation up to `scored`, or a new file's header."""
     text = io.StringIO(newline="")
     rows = csv.writer(text)
     rows.writerow(HEADER)
@@ -91,10 +91,10 @@ def _rows_up_to(path: Path, step: int, scored: int) -> str:
 
 
 def prediction_pictures(model: UTNet, source: Source, config: Config, *, inputs: tuple[str, ...]) -> np.ndarray:
-    """`train.pictures` samples evenly spaced over a source, a row each: the labelled joints, then the predicted ones.
+    """Draws `train.pictures` samples evenly spaced over a source, one per row: labelled, then predicted joints.
 
     Args:
-        model: the network; it is left in the mode in which it came.
+        model: the network; its mode is restored.
         source: samples.
         config: crop and size.
         inputs: "rgb" hides the depth, "rgbd" uses it.
@@ -125,17 +125,17 @@ def prediction_pictures(model: UTNet, source: Source, config: Config, *, inputs:
 
 
 def progress_values(step: int, means: dict[str, float], num: int, speed: float, config: Config) -> dict[str, str]:
-    """What stands beside the progress bar: losses of a sample, and samples a second."""
+    """Values of the progress bar: losses per sample, and samples per second."""
     scale = num if config.loss.reduction == "sum" else 1
     shown = {"step": str(step), "loss": f"{means['total_loss'] / scale:.4f}"}
     shown |= {name.removeprefix("loss_"): f"{means[name] / scale:.3f}" for name in _SHOWN if name in means}
     return {**shown, "samples/s": f"{speed:.0f}"}
 
 
-def resumed_line(done: Progress, config: Config) -> str:
-    """Where a resumed run stands."""
+def resume_message(done: Progress, config: Config) -> str:
+    """A line with the progress of a resumed run."""
     used = f"step {done.step} of {config.train.steps}, {done.seconds / 60:.1f} minutes"
     used += f" of {config.train.minutes:g}" if config.train.minutes else ""
     if done.share < 1:
-        return f"going on at {used}"
-    return f"nothing is left to do at {used}; make it longer by --set train.steps=N or train.minutes=N"
+        return f"resuming at {used}"
+    return f"nothing left to do at {used}; make it longer by --set train.steps=N or train.minutes=N"

@@ -1,4 +1,4 @@
-"""The training loop, to be read from top to bottom: `train(config, workdir)`."""
+"""The training loop: `train(config, workdir)`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from signal import SIGTERM
+from signal import SIGINT, SIGTERM
 
 import torch
 from tqdm import tqdm
@@ -38,10 +38,10 @@ from utnet.signals import InterruptHandler, Terminated, TrainingInterrupted
 from utnet.training.calibration import calibrate_best
 from utnet.training.ema import EMA
 from utnet.training.forgetting import before_and_after
-from utnet.training.log import RunLog, prediction_pictures, progress_values, resumed_line, skipped_lines
-from utnet.training.optimizer import learning_rate, make_optimiser, progress_of
-from utnet.training.state import Progress, Run, begun_as, make_model, read_progress
-from utnet.training.step import train_step
+from utnet.training.log import RunLog, prediction_pictures, progress_values, resume_message, skipped_lines
+from utnet.training.optimizer import learning_rate, make_optimizer, progress_of
+from utnet.training.state import Progress, Run, make_model, read_progress, read_run_metadata
+from utnet.training.step import NonFiniteError, train_step
 from utnet.types import Batch
 
 _BAR = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining}{postfix}"
@@ -55,28 +55,28 @@ def train(
     loss_function: LossFunction | None = None,
     progress: bool = True,
 ) -> dict:
-    """Trains a network, in this process alone or in all those that torchrun started.
+    """Trains a network, in this process or in all processes started by torchrun.
 
-    SIGTERM and Ctrl-C end it after the step that it is at, with a checkpoint; after anything worse it goes on from the
-    last checkpoint. On the same machine a resumed run gives the same weights, to the bit, as an undisturbed one.
+    SIGTERM and Ctrl-C end it after the current step, with a checkpoint; after a crash it can be resumed from the last
+    checkpoint. On the same machine a resumed run has bit-equal weights to an uninterrupted one.
 
     Args:
-        config: the whole run.
-        workdir: a new folder; it gets config.yaml, run.json, metrics.csv, TensorBoard events, last/ and best/.
-        resume: go on with the run in `workdir`; processes that torchrun started anew do so by themselves.
+        config: the complete run.
+        workdir: a new folder for config.yaml, run.json, metrics.csv, TensorBoard events, last/ and best/.
+        resume: resume the run in `workdir`; processes restarted by torchrun resume automatically.
         loss_function: (Prediction, Batch) -> terms with "total_loss"; default `UTNetLoss` of the config.
-        progress: say what it trains on and what was skipped, and show a bar.
+        progress: print the data sets and skipped samples, and show a progress bar.
 
     Returns:
         {"step", "seconds", "metrics", "best"}: the last and the best validation scores (see `evaluate`). With
         `config.replay` also "before_after" (`training.forgetting`).
 
     Raises:
-        InputError: the folder holds a run already (or none to resume), or the data cannot be read.
-        FloatingPointError: a loss or a gradient that is not finite; the samples' keys are in bad_batch.json, and last/
-            is what it was.
-        WorkerError: a process that reads samples was killed, or hangs; `workdir` can be resumed.
-        TrainingInterrupted: a signal asked for it; `workdir` can be resumed.
+        InputError: the folder contains a run already (or none to resume), or the data cannot be read.
+        FloatingPointError: a loss or a gradient is not finite; the samples' keys are in bad_batch.json, and last/ is
+            unchanged.
+        WorkerError: a worker process was killed or hangs; `workdir` can be resumed.
+        TrainingInterrupted: a signal was received; `workdir` can be resumed.
     """
     workdir = Path(workdir)
     with (
@@ -85,49 +85,49 @@ def train(
         worker_errors(),
         InterruptHandler() as stop,
     ):
-        restarted = is_restart(world, begun_as(workdir).get("job", ""))
+        restarted = is_restart(world, read_run_metadata(workdir).get("job", ""))
         exists = recover_interrupted_save(workdir / "last").exists()  # not before its first checkpoint
         resume = resume or (exists and restarted)
         if exists and not resume:
             raise InputError(
-                f"{workdir}: holds a run already; go on with it by --resume {workdir}, give another folder or remove it"
+                f"{workdir}: contains a run already; use --resume {workdir}, give another folder or remove it"
             )
-        job, about = _set_up(config, workdir, world, stop, resume, loss_function)
+        context, run_metadata = _set_up(config, workdir, world, stop, resume, loss_function)
         if world.is_main:
             config.save(workdir / "config.yaml")
-            write_json(workdir / "run.json", about)
-        told = progress and world.is_main
-        if told:
-            print(f"training on {describe(job.loader.source)}, validating on {describe(job.validation)}")
+            write_json(workdir / "run.json", run_metadata)
+        verbose = progress and world.is_main
+        if verbose:
+            print(f"training on {describe(context.loader.source)}, validating on {describe(context.validation)}")
             if resume:
-                print(resumed_line(job.run.progress, config))
+                print(resume_message(context.run.progress, config))
         try:
-            _loop(job, progress=told)
+            _loop(context, progress=verbose)
             if config.model.uncertainty and world.is_main:
-                calibrate_best(workdir / "best", job.validation, job.engine.device)
+                calibrate_best(workdir / "best", context.validation, context.engine.device)
         except WorkerError:
             end_workers()
             raise
-        except Terminated as error:  # what was under way did not end in time
+        except Terminated as error:  # the step or validation did not end in time
             end_workers()
-            message = f"stopped in the middle of a step or validation; go on by utnet train --resume {workdir}"
+            message = f"stopped in the middle of a step or validation; resume by utnet train --resume {workdir}"
             raise TrainingInterrupted(message, SIGTERM) from error
-        done = job.run.progress
+        done = context.run.progress
         result = {"step": done.step, "seconds": done.seconds, "metrics": done.scores, "best": done.best}
         if config.replay is not None and world.is_main:
             result["before_after"] = before_and_after(config, workdir / "best")
         bad = {key: message for loader in done.loaders for key, message in loader["bad"].items()}
         if world.is_main:
-            write_json(workdir / "run.json", {**about, **result, "bad_samples": bad})
-        if told:
+            write_json(workdir / "run.json", {**run_metadata, **result, "bad_samples": bad})
+        if verbose:
             for line in skipped_lines(bad):
                 print(line)
         return result
 
 
 @dataclass(frozen=True)
-class _Job:
-    """What the loop works with."""
+class TrainContext:
+    """Everything that the loop needs."""
 
     config: Config
     workdir: Path
@@ -147,10 +147,10 @@ def _set_up(
     stop: InterruptHandler,
     resume: bool,
     loss_function: LossFunction | None,
-) -> tuple[_Job, dict]:
-    """Everything before the first step, and what run.json says of it. Nothing is written: bad input shows first."""
+) -> tuple[TrainContext, dict]:
+    """Prepares the run and its metadata for run.json, and validates all input before anything is written."""
     done = read_progress(workdir / "last") if resume else Progress()
-    done.share = progress_of(done.step, done.seconds, config)  # of a run that may have become a longer one
+    done.share = progress_of(done.step, done.seconds, config)  # of the config's length, which may have changed
     device = process_device(pick_device(config.device), world)
     if config.train.num_threads:
         torch.set_num_threads(config.train.num_threads)
@@ -171,8 +171,8 @@ def _set_up(
     model, init = make_model(config, last=workdir / "last" if resume else None)
     model = model.to(device).train()
     engine = Engine(model, loss_function or UTNetLoss.from_config(config.loss), config, world)
-    optimiser = make_optimiser(model, config)
-    run = Run(model, optimiser, EMA(model, config.train.ema) if config.train.ema else None, done)
+    optimizer = make_optimizer(model, config)
+    run = Run(model, optimizer, EMA(model, config.train.ema) if config.train.ema else None, done)
     before = done.loader_of(world) if resume else {"position": None, "bad": {}}
     loader = make_loader(
         source,
@@ -186,29 +186,30 @@ def _set_up(
         extras=Extras.of(config),
     )
     loader.bad.update(before["bad"])
-    if world.rank:  # the processes hold equal networks; what is drawn from here on is each one's own
+    if world.rank:  # equal networks, different random numbers from here on
         torch.manual_seed(config.seed + 1_000_003 * world.rank)
     if resume:
         run.restore(workdir / "last")
         run.restore_random(workdir / "last", world)
-    about = {**run_info(), "config": to_tree(config), "data": fingerprint(source), "val": fingerprint(validation)}
-    about |= {"processes": world.size, "parallel": engine.kind, "job": job_id()}
-    about["resumed_at"] = done.step if resume else None
-    if resume:  # what it once started from
-        about |= {key: value for key, value in begun_as(workdir).items() if key == "init"}
+    data = {"data": fingerprint(source), "val": fingerprint(validation)}
+    metadata = {**run_info(), "config": to_tree(config), **data}
+    metadata |= {"processes": world.size, "parallel": engine.kind, "job": job_id()}
+    metadata["resumed_at"] = done.step if resume else None
+    if resume:  # its initial weights
+        metadata |= {key: value for key, value in read_run_metadata(workdir).items() if key == "init"}
     elif init:
-        about["init"] = init.splitlines()
+        metadata["init"] = init.splitlines()
         if world.is_main:
             print(init)
-    return _Job(config, workdir, world, stop, engine, run, loader, validation, inputs), about
+    return TrainContext(config, workdir, world, stop, engine, run, loader, validation, inputs), metadata
 
 
-def _loop(job: _Job, *, progress: bool) -> None:
-    """Step, checkpoint, validate, until the run ends or is asked to."""
-    config, done, workdir = job.config, job.run.progress, job.workdir
-    start, saved, asked = time.monotonic() - done.seconds, done.step, 0
-    batches = iter(job.loader)
-    # Per cent of the run, because it may end by time as well as by steps.
+def _loop(context: TrainContext, *, progress: bool) -> None:
+    """Trains, saves and validates until the run ends or a signal is received."""
+    config, done, workdir = context.config, context.run.progress, context.workdir
+    start, saved, signal_number = time.monotonic() - done.seconds, done.step, 0
+    batches = iter(context.loader)
+    # In percent of the run, which ends by time or by steps.
     bar = tqdm(
         total=100.0,
         desc="train",
@@ -216,76 +217,89 @@ def _loop(job: _Job, *, progress: bool) -> None:
         disable=None if progress else True,
         initial=100 * min(1.0, done.share),
     )
-    with bar, closing(RunLog(workdir, after=done.step, scored=done.scored, active=job.world.is_main)) as log:
+    with bar, closing(RunLog(workdir, after=done.step, scored=done.scored, active=context.world.is_main)) as log:
         while True:
             ended = done.share >= 1
             unscored = done.step > done.scored and (ended or done.step % config.train.eval_every == 0)
-            if done.step > saved and (asked or unscored or done.step % config.train.save_every == 0):
-                job.run.save(workdir / "last", config, job.loader, job.world)
+            if done.step > saved and (signal_number or unscored or done.step % config.train.save_every == 0):
+                context.run.save(workdir / "last", config, context.loader, context.world)
                 saved = done.step
-            if asked:
-                raise TrainingInterrupted(
-                    f"stopped after step {done.step}; go on by utnet train --resume {workdir}", asked
-                )
+            if signal_number:
+                message = f"stopped after step {done.step}; resume by utnet train --resume {workdir}"
+                raise TrainingInterrupted(message, signal_number)
             if unscored:
-                _validate(job, log)
-                job.run.save(workdir / "last", config, job.loader, job.world)
+                _validate(context, log)
+                context.run.save(workdir / "last", config, context.loader, context.world)
             if ended:
                 return
 
-            for group in job.run.optimiser.param_groups:
-                group["lr"] = group["share"] * learning_rate(done.share, done.step, config)
+            for group in context.run.optimizer.param_groups:
+                group["lr"] = group["lr_scale"] * learning_rate(done.share, done.step, config)
             began = time.monotonic()
-            taken = _take(job, batches)
-            step = train_step(job.engine, taken, job.run.optimiser, config, workdir, start=start, stop=job.stop)
+            taken = _take(context, batches)
+            try:
+                step = train_step(context.engine, taken, context.run.optimizer)
+            except NonFiniteError as error:
+                report = workdir / "bad_batch.json"
+                if context.world.is_main:
+                    write_json(report, error.report)
+                raise FloatingPointError(f"{error}; the samples' keys are in {report}") from error
             done.add(step.terms, step.num_samples, time.monotonic() - began)
-            done.seconds, asked = step.seconds, step.asked
+            done.seconds, signal_number = _agree(context, time.monotonic() - start)
             done.share = progress_of(done.step, done.seconds, config)
-            if job.run.mean is not None:
-                job.run.mean.update(done.step)
+            if context.run.mean is not None:
+                context.run.mean.update(done.step)
             bar.update(min(100.0, 100 * done.share) - bar.n)
             if done.step % config.train.log_every == 0 or done.share >= 1:
                 means, speed = done.take_means()
-                lr = job.run.optimiser.param_groups[0]["lr"]
+                lr = context.run.optimizer.param_groups[0]["lr"]
                 log.write("train", done.step, done.seconds, {"lr": lr, "samples_per_s": speed, **means})
                 bar.set_postfix(progress_values(done.step, means, step.num_samples, speed, config))
 
 
-def _take(job: _Job, batches: Iterator[Batch]) -> list[Batch]:
-    """The batches of a step. Where none come, the run is saved as it was before them."""
-    position = job.loader.position
+def _agree(context: TrainContext, seconds: float) -> tuple[float, int]:
+    """The main process's time and a signal received by any process (0: none), equal in all processes."""
+    received = context.stop.signal_number
+    own = [seconds if context.world.is_main else 0.0, float(received == SIGTERM), float(received == SIGINT)]
+    seconds, terminated, interrupted = context.world.sum(own)
+    return seconds, SIGTERM if terminated else SIGINT if interrupted else 0
+
+
+def _take(context: TrainContext, batches: Iterator[Batch]) -> list[Batch]:
+    """Reads the batches of a step. On an error the run is saved in its state before them."""
+    position = context.loader.position
     try:
-        return list(islice(batches, job.config.train.accumulate))
+        return list(islice(batches, context.config.train.accumulate))
     except (WorkerError, Terminated):
-        end_workers()  # first: torch raises again for a lost one when any other process ends
-        if job.world.size == 1 and job.run.progress.step:  # several processes cannot agree on a checkpoint any more
-            job.loader.position = position
-            job.run.save(job.workdir / "last", job.config, job.loader, job.world)
+        end_workers()  # first, as torch raises again for a lost worker when another process ends
+        if context.world.size == 1 and context.run.progress.step:  # several processes cannot agree on a checkpoint
+            context.loader.position = position
+            context.run.save(context.workdir / "last", context.config, context.loader, context.world)
         raise
 
 
-def _validate(job: _Job, log: RunLog) -> None:
-    """Scores the network (the mean of its weights, with `train.ema`), draws it, and keeps it in best/ if it is."""
-    done, config = job.run.progress, job.config
-    with job.run.mean.applied() if job.run.mean is not None else nullcontext():
-        done.scores = evaluate(job.engine.model, job.validation, config, inputs=job.inputs)
+def _validate(context: TrainContext, log: RunLog) -> None:
+    """Evaluates the (EMA) network, logs pictures, and saves it to best/ when it improves."""
+    done, config = context.run.progress, context.config
+    with context.run.mean.applied() if context.run.mean is not None else nullcontext():
+        done.scores = evaluate(context.engine.model, context.validation, config, inputs=context.inputs)
         log.write("val", done.step, done.seconds, _flat(done.scores))
         if config.train.pictures:
-            sheet = prediction_pictures(job.engine.model, job.validation, config, inputs=job.inputs)
+            sheet = prediction_pictures(context.engine.model, context.validation, config, inputs=context.inputs)
             log.picture("val/predictions", done.step, sheet)
         done.scored = done.step
         if done.lowest is None or selection_score(done.scores) < done.lowest:
             done.lowest, done.best = selection_score(done.scores), done.scores
-            job.run.save_best(job.workdir / "best", config, job.world)
+            context.run.save_best(context.workdir / "best", config, context.world)
 
 
 def selection_score(scores: dict) -> float:
-    """(MPJPE + PA-MPJPE) / 2 in mm, the mean over the inputs that were scored: lower is better."""
+    """(MPJPE + PA-MPJPE) / 2 in mm, the mean over the evaluated inputs; lower is better."""
     inputs = [scores[name] for name in INPUTS if name in scores]
     return sum(s["mpjpe_mm"] + s["pa_mpjpe_mm"] for s in inputs) / (2 * len(inputs))
 
 
 def _flat(scores: dict) -> dict[str, float]:
-    """{"rgb": {"num": 9, "mpjpe_mm": 1}} -> {"rgb/mpjpe_mm": 1}; only what was scored, not the reference."""
+    """{"rgb": {"num": 9, "mpjpe_mm": 1}} -> {"rgb/mpjpe_mm": 1}, without the reference."""
     rows = {name: scores[name] for name in INPUTS if name in scores}
     return {f"{name}/{key}": value for name, row in rows.items() for key, value in row.items() if key != "num"}

@@ -1,4 +1,4 @@
-"""The optimizer, its learning rate over a run, and how much of the run is done."""
+"""The optimizer, its learning rate schedule, and the progress of a run."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ from utnet.model import UTNet
 from utnet.training.pretrained import backbone_parameters
 
 
-def make_optimiser(model: UTNet, config: Config) -> torch.optim.AdamW:
-    """AdamW; biases, norms and embeddings of one axis are not decayed. "share" of a group: of the learning rate."""
+def make_optimizer(model: UTNet, config: Config) -> torch.optim.AdamW:
+    """AdamW without decay of biases, norms and 1D embeddings. "lr_scale" of a group: factor on the learning rate."""
     backbone, groups = backbone_parameters(model), []
-    for share, of_backbone in ((1.0, False), (config.train.backbone_lr, True)):
+    for scale, of_backbone in ((1.0, False), (config.train.backbone_lr, True)):
         own = [p for name, p in model.named_parameters() if (name in backbone) == of_backbone and p.requires_grad]
         for decay, matrices in ((config.train.weight_decay, True), (0.0, False)):
             chosen = [p for p in own if (p.ndim > 1) == matrices]
             if chosen:
-                groups.append({"params": chosen, "weight_decay": decay, "share": share})
+                groups.append({"params": chosen, "weight_decay": decay, "lr_scale": scale})
     return torch.optim.AdamW(groups, lr=config.train.lr, betas=(0.9, 0.99), fused=True)
 
 
 def progress_of(step: int, seconds: float, config: Config) -> float:
-    """Share of the run that is done, by steps or by time, whichever is farther."""
+    """Completed share of the run, by steps or by time, whichever is larger."""
     by_time = seconds / (60 * config.train.minutes) if config.train.minutes else 0.0
     return max(step / config.train.steps, by_time)
 
 
 def learning_rate(share: float, step: int, config: Config) -> float:
-    """Linear warm-up by steps, then a half cosine over the share of the run that is done."""
+    """Linear warm-up by steps, and a half cosine over the completed share of the run."""
     train = config.train
     warm = min(1.0, (step + 1) / max(1, train.warmup_steps))
     return train.min_lr + (train.lr - train.min_lr) * warm * 0.5 * (1 + math.cos(math.pi * share))

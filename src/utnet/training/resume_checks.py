@@ -1,4 +1,4 @@
-"""Whether what last/ holds is what `training.state` writes there: a damaged one is named, never trained on."""
+"""Validation of a run's last/ before it is resumed: damaged contents are errors."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ REMEDY = "to begin a new run with its best weights give another folder and train
 
 
 def progress_fault(tree: dict) -> str:
-    """What of a progress is not as `Run.save` writes it, "" where all is well."""
+    """The first field of a progress that `Run.save` cannot have written, or ""."""
     counts, numbers = ("step", "samples", "scored", "num_sums"), ("seconds", "busy", "share")
     for name in (*counts, *numbers):
         kinds = (int,) if name in counts else (int, float)
@@ -36,7 +36,7 @@ def progress_fault(tree: dict) -> str:
 
 
 def _is_loader(item: Any) -> bool:
-    """Whether something is the {"position", "bad"} of a process."""
+    """Whether a value is the {"position", "bad"} of a process."""
 
     def count(value: Any) -> bool:
         return type(value) is int and 0 <= value < 2**62
@@ -59,11 +59,11 @@ def _is_loader(item: Any) -> bool:
 
 
 def check_entries(tensors: dict[str, Tensor], parameters: Mapping[str, Tensor], *, mean: bool, where: Path) -> None:
-    """InputError unless they are the moments of these parameters, their running mean and random states."""
+    """InputError unless the tensors are the moments of these parameters, their running mean and random states."""
     expected: dict[str, torch.Size] = {}
     for name, parameter in parameters.items():
         keys = [f"optimiser/{key}/{name}" for key in ("exp_avg", "exp_avg_sq", "step")]
-        if any(key in tensors for key in keys):  # a parameter without a gradient until now has none
+        if any(key in tensors for key in keys):  # a parameter without a gradient so far has none
             expected |= dict(zip(keys, (parameter.shape, parameter.shape, torch.Size()), strict=True))
         if mean:
             expected[f"mean/{name}"] = parameter.shape

@@ -1,11 +1,11 @@
-"""Where a run starts (`make_model`), and what it needs to go on as if it had never stopped, kept in last/.
+"""The initial network of a run (`make_model`), and its state in last/, from which it is resumed exactly.
 
 - run.json: `Progress`, plain numbers.
 - training.safetensors: `optimiser/KEY/PARAMETER` (AdamW's moments and step), `mean/PARAMETER` (the running mean of the
   weights, with `train.ema`), `random/cpu/RANK` and `random/cuda/RANK` (states of torch's random numbers).
 
-Everything goes by the parameters' names and is whole, so that a run may go on with another number of processes, or with
-DDP instead of FSDP. Only with the same number is it equal to the bit.
+Entries are full tensors by the parameters' names, so a run can be resumed with another number of processes, or with DDP
+instead of FSDP; with the same number it is bit-equal.
 """
 
 from __future__ import annotations
@@ -32,25 +32,25 @@ from utnet.training.resume_checks import REMEDY, check_entries, progress_fault
 
 TRAINING = "training.safetensors"
 _PARTS = ("uncertainty", "prompts", "evidence")
-"""Switches of `model` for parts that a network can be given later: they change nothing where they start."""
+"""Switches of `model` for parts that can be added to a trained network: they have no effect at first."""
 
 
 @dataclass
 class Progress:
-    """How far a run is.
+    """Progress of a run.
 
     Attributes:
-        step: steps done.
-        seconds: of all sittings.
-        samples: that were learnt from in all processes, since the last row of the log.
-        busy: seconds that this took; checkpoints and validations are left out.
-        share: of the run that is done.
-        scored: the step of the last validation.
+        step: completed steps.
+        seconds: training time, over all resumed parts.
+        samples: training samples of all processes since the last row of the log.
+        busy: seconds of training for these, without checkpoints and validations.
+        share: completed share of the run.
+        scored: step of the last validation.
         lowest: the best selection score, or None.
         scores: of the last validation.
-        best: of the best one.
-        sums: each term of the loss, added up since the last row of the log.
-        num_sums: how many were added.
+        best: scores of the best validation.
+        sums: sums of the loss terms since the last row of the log.
+        num_sums: number of summed steps.
         loaders: `Loader.position` and `Loader.bad` of every process.
     """
 
@@ -68,24 +68,24 @@ class Progress:
     loaders: list[dict] = field(default_factory=list)
 
     def add(self, terms: dict[str, float], num_samples: int, seconds: float) -> None:
-        """One more step, with its terms of the loss, and how long it took."""
+        """Adds a step with its loss terms and duration."""
         self.step, self.num_sums = self.step + 1, self.num_sums + 1
         self.samples, self.busy = self.samples + num_samples, self.busy + seconds
         self.sums = {name: self.sums.get(name, 0.0) + value for name, value in terms.items()}
 
     def take_means(self) -> tuple[dict[str, float], float]:
-        """Each term's mean, and samples a second, since the last time."""
+        """Returns each term's mean and samples per second since the last call."""
         means, speed = {name: value / self.num_sums for name, value in self.sums.items()}, self.samples / self.busy
         self.sums, self.num_sums, self.samples, self.busy = {}, 0, 0, 0.0
         return means, speed
 
     def loader_of(self, world: ProcessInfo) -> dict:
-        """This process's {"position", "bad"}; with another number of processes what all of them took, shared out."""
+        """This process's {"position", "bad"}; with another number of processes their total, divided equally."""
         if len(self.loaders) == world.size:
             return self.loaders[world.rank]
         positions = [loader["position"] for loader in self.loaders]
         drawn = -(-sum(position["drawn"] for position in positions) // world.size)
-        # A stream cannot be entered where other processes left it, and takes another pass.
+        # A stream cannot be resumed at other processes' positions; it starts another pass.
         epoch = 1 + max(epoch for position in positions for epoch, _ in position["places"].values())
         places = {worker: [epoch, 0] for worker in positions[0]["places"]}
         bad = {key: message for loader in self.loaders for key, message in loader["bad"].items()}
@@ -95,10 +95,10 @@ class Progress:
 
 @dataclass
 class Run:
-    """Everything that changes while a network is trained."""
+    """The mutable state of training."""
 
     model: torch.nn.Module
-    optimiser: torch.optim.Optimizer
+    optimizer: torch.optim.Optimizer
     mean: EMA | None
     progress: Progress
 
@@ -106,10 +106,10 @@ class Run:
         """Writes last/; all processes call it, the first one writes.
 
         Raises:
-            FloatingPointError: weights or moments that are NaN or inf; what is there stays.
+            FloatingPointError: weights or moments are NaN or inf; last/ is unchanged.
         """
         self.progress.loaders = world.gather({"position": loader.position, "bad": loader.bad})
-        tensors = {**self._optimiser_tensors(), **self._random_tensors(world)}
+        tensors = {**self._optimizer_tensors(), **self._random_tensors(world)}
         if self.mean is not None:
             tensors |= {f"mean/{name}": full_tensor(tensor) for name, tensor in self.mean.shadow.items()}
         everything = {**dict(self.model.named_parameters()), **tensors}
@@ -122,20 +122,19 @@ class Run:
         self._write(folder, config, world, {TRAINING: tensors}, metrics=self.progress.scores, full=True)
 
     def save_best(self, folder: Path, config: Config, world: ProcessInfo) -> None:
-        """Writes best/: the weights as they are now."""
+        """Writes the current weights to best/."""
         self._write(folder, config, world, {}, metrics=self.progress.scores)
 
     def restore(self, folder: Path) -> None:
-        """Puts the optimiser's moments and the running mean of a last/ folder in their places; its weights are there
-        already (`make_model`).
+        """Loads the optimizer's moments and the running mean of a last/ folder (`make_model` loads its weights).
 
         Raises:
-            InputError: no checkpoint that training can go on from.
+            InputError: no checkpoint that can be resumed.
         """
         folder = recover_interrupted_save(folder)
         tensors = _read(folder / TRAINING)
         if bool(self.mean) != any(name.startswith("mean/") for name in tensors):
-            raise InputError(f"{folder}: train.ema was {'off' if self.mean else 'on'}; resume with what it was")
+            raise InputError(f"{folder}: train.ema was {'off' if self.mean else 'on'}; resume with the same setting")
         parameters = dict(self.model.named_parameters())
         check_entries(tensors, parameters, mean=self.mean is not None, where=folder / TRAINING)
         for entry, tensor in tensors.items():
@@ -144,10 +143,10 @@ class Run:
                 copy_sharded_(self.mean.shadow[name], tensor)
             elif kind == "optimiser":
                 key, _, name = name.partition("/")
-                self.optimiser.state[parameters[name]][key] = _like(parameters[name], tensor)
+                self.optimizer.state[parameters[name]][key] = _like(parameters[name], tensor)
 
     def restore_random(self, folder: Path, world: ProcessInfo) -> None:
-        """Sets torch's random numbers to where this process was; with other processes than then they start anew."""
+        """Restores this process's random state; with another number of processes it is seeded anew."""
         path = recover_interrupted_save(folder) / TRAINING
         tensors = _read(path)
         same = f"random/cpu/{world.size}" not in tensors and f"random/cpu/{world.size - 1}" in tensors
@@ -160,7 +159,7 @@ class Run:
             if cuda is not None and torch.cuda.is_available():
                 torch.cuda.set_rng_state(cuda)
         except (KeyError, RuntimeError, TypeError) as error:
-            raise InputError(f"{path}: random/ holds no state of torch's random numbers; {REMEDY}") from error
+            raise InputError(f"{path}: random/ contains no state of torch's random numbers; {REMEDY}") from error
 
     def _write(
         self, folder: Path, config: Config, world: ProcessInfo, extra_files: dict, *, metrics: dict, full=False
@@ -182,8 +181,8 @@ class Run:
             )
         world.wait()
 
-    def _optimiser_tensors(self) -> dict[str, Tensor]:
-        state = self.optimiser.state
+    def _optimizer_tensors(self) -> dict[str, Tensor]:
+        state = self.optimizer.state
         return {
             f"optimiser/{key}/{name}": full_tensor(tensor)
             for name, parameter in self.model.named_parameters()
@@ -198,8 +197,8 @@ class Run:
         return {f"random/{kind}/{rank}": s[kind] for rank, s in enumerate(everyone) for kind in s}
 
 
-def begun_as(workdir: Path) -> dict:
-    """What run.json says of the run in a folder; nothing where there is none."""
+def read_run_metadata(workdir: Path) -> dict:
+    """The contents of run.json of the run in a folder, {} without one."""
     try:
         tree = json.loads((workdir / RUN).read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
@@ -211,16 +210,16 @@ def read_progress(folder: str | Path) -> Progress:
     """The progress in a last/ folder.
 
     Raises:
-        InputError: no checkpoint there, or one that training cannot go on from.
+        InputError: no checkpoint, or one that cannot be resumed.
     """
     folder = recover_interrupted_save(folder)
     path = folder / RUN
     if not path.is_file():
-        raise InputError(f"{path}: no such file; give a run's folder that holds last/")
+        raise InputError(f"{path}: no such file; give the folder of a run with last/")
     try:
         tree = json.loads(path.read_text(encoding="utf-8"))["progress"]
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise InputError(f"{path}: holds no progress to go on from; {REMEDY}") from error
+        raise InputError(f"{path}: contains no progress to resume; {REMEDY}") from error
     known = {f.name for f in fields(Progress)}
     if not isinstance(tree, dict) or set(tree) != known:
         raise InputError(f"{path}: its progress is of another version of utnet; {REMEDY}")
@@ -231,31 +230,31 @@ def read_progress(folder: str | Path) -> Progress:
 
 
 def make_model(config: Config, *, last: str | Path | None = None) -> tuple[UTNet, str]:
-    """The network where training begins, and what was put into it; with `train.backbone_lr` 0 its backbone is left as
-    it is, and with `train.frozen_blocks` what comes before that block of it.
+    """Builds the initial network, with a report of the loaded weights. Its backbone is frozen with
+    `train.backbone_lr` 0, and up to a block with `train.frozen_blocks`.
 
     Args:
         config: the run.
-        last: the last/ folder of a run that goes on: it has all weights, and `train.init_from` is not read.
+        last: the last/ folder of a resumed run, loaded instead of `train.init_from`.
 
     Raises:
-        InputError: weights that do not fit the network, with what differs.
+        InputError: weights that do not fit the network, with the differences.
     """
     model, about = _started(config) if last is None else _of_checkpoint(config, recover_interrupted_save(last))
     backbone, rate, frozen = backbone_parameters(model), config.train.backbone_lr, config.train.frozen_blocks
     if not backbone and (rate != 1 or frozen):
         raise InputError(
-            "train.backbone_lr and train.frozen_blocks: a network with model.stem 'conv' has no part that other "
-            "projects' weights fill; leave them out, or take model.stem=lite0"
+            "train.backbone_lr and train.frozen_blocks: a network with model.stem 'conv' has no pretrained part; leave "
+            "them out, or use model.stem=lite0"
         )
     if (rate == 0 or frozen) and not config.train.init_from:
         raise InputError(
-            "train.backbone_lr 0 and train.frozen_blocks leave random weights as they are: name what to start from in "
-            "train.init_from, or leave them out"
+            "train.backbone_lr 0 and train.frozen_blocks would freeze random weights: set train.init_from, or leave "
+            "them out"
         )
     blocks = max(backbone.values(), default=-1) + 1
     if frozen > blocks:
-        raise InputError(f"train.frozen_blocks is {frozen}; the part that other projects' weights fill has {blocks}")
+        raise InputError(f"train.frozen_blocks is {frozen}; the pretrained part has {blocks}")
     for name, parameter in model.named_parameters():
         if name in backbone:
             parameter.requires_grad_(rate > 0 and (not frozen or backbone[name] >= frozen))
@@ -276,10 +275,12 @@ def _of_checkpoint(config: Config, where: Path) -> tuple[UTNet, str]:
     saved, of = load_checkpoint(where)
     differing = differences(config, of)
     if differing:
-        raise InputError(f"{where}: is of another network: {'; '.join(differing)}")
+        raise InputError(f"{where}: of another network: {'; '.join(differing)}")
     model = UTNet(config.model, None if config.model.mano else saved.hand)
     if model.hand.name != saved.hand.name:
-        raise InputError(f"{where}: learnt the {saved.hand.name} hand, model.mano gives the {model.hand.name} one")
+        raise InputError(
+            f"{where}: trained with the {saved.hand.name} hand, but the config has the {model.hand.name} one"
+        )
     state = saved.state_dict()
     added = {name: tensor for name, tensor in model.state_dict().items() if name not in state}
     model.load_state_dict(state | added)
@@ -288,7 +289,7 @@ def _of_checkpoint(config: Config, where: Path) -> tuple[UTNet, str]:
 
 
 def differences(config: Config, of: Config) -> list[str]:
-    """What differs between two networks, "model.dim is 64, there it is 128"; nothing if they have the same entries."""
+    """Differences between two networks, "model.dim is 64 instead of 128"; empty if they have the same entries."""
 
     def sizes(config: Config) -> dict[str, object]:
         preset = asdict(resolve_preset(config.model))
@@ -298,11 +299,11 @@ def differences(config: Config, of: Config) -> list[str]:
     wanted, had = sizes(config), sizes(of)
     for part in _PARTS:
         had[part], wanted[part] = getattr(of.model, part), getattr(config.model, part)
-        if wanted[part] and not had[part]:  # it starts without effect
+        if wanted[part] and not had[part]:  # it has no effect at first
             had[part] = True
     if of.model.uncertainty and config.model.uncertainty:  # with prompts it has more kinds of hands
         wanted["uncertainty with prompts"], had["uncertainty with prompts"] = config.model.prompts, of.model.prompts
-    return [f"model.{key} is {wanted[key]}, there it is {had[key]}" for key in wanted if wanted[key] != had[key]]
+    return [f"model.{key} is {wanted[key]} instead of {had[key]}" for key in wanted if wanted[key] != had[key]]
 
 
 def _read(path: Path) -> dict[str, Tensor]:
@@ -313,12 +314,12 @@ def _read(path: Path) -> dict[str, Tensor]:
 
 
 def _own_part(tensor: Tensor) -> Tensor:
-    """What of a tensor this process holds (FSDP)."""
+    """This process's shard of a tensor (FSDP)."""
     return tensor.to_local() if is_sharded(tensor) else tensor  # type: ignore[attr-defined]
 
 
 def _like(parameter: Tensor, tensor: Tensor) -> Tensor:
-    """`tensor` where the optimiser keeps it for `parameter`: its numbers of steps are whole everywhere."""
+    """`tensor` sharded and placed as the optimizer keeps it for `parameter`; step counts are not sharded."""
     if tensor.ndim == 0 and parameter.ndim > 0:
         return tensor.to(parameter.device)
     target = torch.zeros_like(parameter, requires_grad=False)

@@ -1,4 +1,4 @@
-"""A contact sheet of a source: joints, mesh and depth drawn over its pictures. (`utnet data preview`)"""
+"""A contact sheet of a source: joints, mesh and depth drawn over its pictures (`utnet data preview`)."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ _SHARD = {"file": str, "num": int, "bytes": int, "sha256": str}
 
 
 class Shards:
-    """Windows of pictures round one hand each, right or left, whole enough for every jittered crop.
+    """Windows of pictures around one hand each, right or left, large enough for every jittered crop.
 
     The index is memory-mapped and shared by all workers; a sample is one `os.pread` (which moves no shared position, so
     forked workers may use inherited files).
@@ -154,7 +154,7 @@ def _read_description(root: Path) -> dict:
 
 
 def _fault_of(about: dict) -> str:
-    """What is of another type than `write_shards` writes, "" where all is well."""
+    """The first field with an invalid type, or ""."""
     for name in ("num", "num_skipped"):
         if type(about[name]) is not int or about[name] < 0:
             return f"{name} is {shown(about[name])}, expected a number of samples"

@@ -32,7 +32,7 @@ _FAULTS = (OSError, EOFError, ValueError, AssertionError, tarfile.TarError, zlib
 
 
 def expand_root(root: str) -> list[str]:
-    """What a root stands for: absolute paths of local tars, URLs, `pipe:` commands.
+    """Expands a root to absolute paths of local tars, URLs and `pipe:` commands.
 
     In a command only ranges of numbers, {000..099}, are expanded: its other braces are the shell's.
 

@@ -13,6 +13,7 @@ import numpy as np
 from utnet.errors import InputError
 from utnet.io.recordings.alignment import register_depth, resample_depth
 from utnet.io.recordings.cameras import Camera
+from utnet.io.recordings.poses import CameraPoses
 
 _LEAST_STEP_S = 0.001
 _GAP_FRAMES, _GAP_S = 3.5, 0.2
@@ -35,6 +36,7 @@ class Options:
         camera: of the colour pictures, in place of the recording's.
         fps: frames a second of pictures without times.
         tolerance_s: the most that colour and depth may be apart.
+        poses: of the camera, in place of the recording's.
         least_confidence: readings below are left out; None: below 1 where the levels are 0, 1, 2 (ARKit's).
     """
 
@@ -43,6 +45,7 @@ class Options:
     camera: Camera | None = None
     fps: float = 30.0
     tolerance_s: float = TOLERANCE_S
+    poses: CameraPoses | None = None
     least_confidence: int | None = None
 
     def metres(self, depth: np.ndarray, unit_m: float = 0.001) -> np.ndarray:
@@ -175,12 +178,14 @@ class Frames(ABC):
                 depth_m = self._depth_at_color(raw, camera, (width, height))
             except InputError as error:
                 raise InputError(f"{self.name}: {error}") from error
-        rgb, K = raw.rgb, None
+        rgb, K, pose = raw.rgb, None, raw.T_world_cam
+        if self.options.poses is not None:
+            pose = self.options.poses.at(raw.time_s, self.options.tolerance_s)
         if camera is not None:
             rgb, K = camera.rectified(rgb), camera.K_px
         if depth_m is not None and not (depth_m > 0).any():
             depth_m = None
-        return RGBDFrame(index, time_s, rgb, K, depth_m, raw.confidence, raw.T_world_cam, raw.source, camera)
+        return RGBDFrame(index, time_s, rgb, K, depth_m, raw.confidence, pose, raw.source, camera)
 
     def _depth_at_color(self, raw: RawFrame, camera: Camera | None, size: tuple[int, int]) -> np.ndarray:
         """Depth at the pixels of the rectified colour picture."""

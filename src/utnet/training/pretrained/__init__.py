@@ -1,6 +1,6 @@
-"""Starting weights from other projects, by path: encoders of ViTPose, DINOv2 and MAE, and EfficientNet-Lite0's stem.
+"""Pretrained weights of other projects: encoders of ViTPose, DINOv2 and MAE, and EfficientNet-Lite0's stem.
 
-Only names and shapes of the files are known here; no code of the projects is used.
+Only names and shapes of the files are used, no code of the projects.
 """
 
 from __future__ import annotations
@@ -24,21 +24,21 @@ __all__ = ["LAYOUTS", "Report", "backbone_parameters", "entry_names", "load_back
 
 
 def load_backbone(model: UTNet, path: str | Path, *, kind: str = "auto") -> Report:
-    """Puts another project's weights into the network, in place; nothing is changed where anything does not fit.
+    """Loads another project's weights into the network, in place; on an error the network is unchanged.
 
     Args:
-        model: a network with a patch stem whose width, blocks, heads and patch are the file's (`pos_embed` may have
+        model: a network with a patch stem of the file's width, blocks, heads and patch size (`pos_embed` may have
             another grid), or with `model.stem: lite0`.
         path: a file of torch (read with `weights_only=True`) or safetensors: ViTPose's (a `state_dict` with
             `backbone.*`), DINOv2's (bare, or a `teacher` with `backbone.*`; blocks in chunks or not), MAE's (`model`),
             EfficientNet-Lite0's (the PyTorch port's; the path "lite0": from the extra "features").
-        kind: a key of `LAYOUTS`, "lite0", or "auto": as the entries say.
+        kind: a key of `LAYOUTS`, "lite0", or "auto": detected by the entries.
 
     Returns:
-        What was loaded, left out and not found.
+        Entries loaded, left out and not found.
 
     Raises:
-        InputError: not a readable file, or one that does not fit: all that is wrong is listed.
+        InputError: not a readable file, or one that does not fit, with all differences.
     """
     where, state = read(packaged_lite0() if str(path) == LITE0 else Path(path))
     kind = _kind_of(state, kind, where)
@@ -46,8 +46,8 @@ def load_backbone(model: UTNet, path: str | Path, *, kind: str = "auto") -> Repo
 
 
 def backbone_parameters(model: UTNet) -> dict[str, int]:
-    """The parameters that `load_backbone` can fill, by name, and the block of each: -1 before the first block, the
-    number of blocks after the last one. None for a network that can only start from nothing."""
+    """The parameters that `load_backbone` can fill, by name, with the block of each: -1 before the first block, the
+    number of blocks after the last. Empty for a network without pretrained parts."""
     starts: tuple[str, ...] = ()
     if isinstance(model.stem, LiteStem):
         starts = ("stem.first.", "stem.blocks.")
@@ -76,6 +76,6 @@ def _kind_of(state: Mapping[str, Tensor], kind: str, where: str) -> str:
     if {"norm.weight", "patch_embed.proj.weight"} <= names:
         return "mae"
     raise InputError(
-        f"{where}: neither ViTPose's, DINOv2's, MAE's nor EfficientNet-Lite0's entries; it holds "
+        f"{where}: not the entries of ViTPose, DINOv2, MAE or EfficientNet-Lite0; it contains "
         f"{listed(sorted(state))}. WiLoR's and HaMeR's checkpoints are read by utnet import"
     )

