@@ -45,7 +45,7 @@ def load_config(path: str | Path, changes: Sequence[str] = (), *, init_from: str
 
     Returns:
         The config, and lines that state what was taken from the network and what differs from it. Nothing is taken and
-        there are no lines if the run starts from nothing or from another project's weights.
+        there are no lines for a run from random or from another project's weights.
 
     Raises:
         InputError: an unknown config, key, value or network.

@@ -1,4 +1,5 @@
-"""Is a source whole, and do its labels agree with each other and with its pictures? (`utnet data check`)"""
+"""Validation of a source: readable files, and labels consistent with each other and the pictures (`utnet data
+check`)."""
 
 from __future__ import annotations
 

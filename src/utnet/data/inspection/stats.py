@@ -1,4 +1,4 @@
-"""What is in a source: colours, depth, distances, sizes, sides, views and poses. (`utnet data stats`)"""
+"""Statistics of a source: colours, depth, distances, sizes, sides, views and poses (`utnet data stats`)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One pass over every sample of a source, in worker processes; what cannot be read is kept by name."""
+"""One pass over every sample of a source, in worker processes; unreadable samples are listed."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Measure = Callable[[list[Sample]], dict[str, np.ndarray]]
 
 @dataclass
 class Walked:
-    """What a pass found.
+    """Result of a pass.
 
     Attributes:
         arrays: the measurements, one row a readable sample.
