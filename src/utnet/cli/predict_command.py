@@ -257,7 +257,7 @@ def _lines(summary: Summary, found: Sequence[Input], request: Request) -> list[s
     if summary.problems:
         lines.append(f"{len(summary.problems)} could not be read, or not to the end: see above, or predictions.json")
     if summary.num_left:
-        lines.append(f"stopped early: {summary.num_left} of {len(found)} inputs were not begun")
+        lines.append(f"stopped early: {summary.num_left} of {len(found)} inputs were not started")
     return lines
 
 

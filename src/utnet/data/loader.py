@@ -175,8 +175,9 @@ def _passes(source: StreamSource, *, epoch: int, **share: int) -> Iterator[tuple
 class _Order(Sampler):
     """(epoch, index) pairs of one process: once in order, or endlessly, each epoch shuffled by (seed, epoch).
 
-    The processes take turns in one order that goes on from epoch to epoch, so that together they see every sample once
-    an epoch, and a step's batches together hold what one process with a batch `world_size` times as large would see.
+    The processes take turns in one order that continues from epoch to epoch, so that together they see every sample
+    once an epoch, and a step's batches together hold what one process with a batch `world_size` times as large would
+    see.
     """
 
     def __init__(self, num: int, *, endless: bool, seed: int = 0, start: int = 0, rank: int = 0, world_size: int = 1):
@@ -333,8 +334,8 @@ def make_loader(
             `train.{batch_size, num_workers, worker_timeout_s, max_bad_samples}`.
         train: endless, shuffled, jittered, augmented, some without their depth; otherwise every sample once, in its
             fixed crop.
-        position: `Loader.position` of this process where training stopped: it goes on to the sample, bad ones counted.
-            A stream is passed through up to there, with as many workers as before; with others it goes on with another
+        position: `Loader.position` of this process where training stopped, exact to the sample, including bad ones.
+            A stream is skipped up to there, with the same number of workers; with another number it starts another
             pass. {"drawn": N} alone is after N samples of each process, of a source that is no stream.
         augment: change pixels; by default in training.
         hand_model: the model that is learnt (see `collate`).
@@ -376,7 +377,7 @@ def make_loader(
 
 
 def _begun(position: dict | None, workers: int) -> dict:
-    """A position for so many workers: with another number than there were, a stream goes on with another pass."""
+    """The position for a number of workers; if that has changed, a stream starts another pass."""
     position = {"drawn": 0, "turn": 0, "places": {}, **(position or {})}
     places = position["places"]
     if len(places) != workers:

@@ -96,7 +96,7 @@ def open_validation(config: Config) -> Source:
     """The validation source of a run: `config.val`, else what belongs to its training data (`default_validation`).
 
     Raises:
-        InputError: training data whose validation split cannot be told, or would be trained on.
+        InputError: training data without a default validation split, or a split that is trained on.
     """
     data, val = config.data, config.val or default_validation(config.data)
     replayed = () if config.replay is None else config.replay.mixture or (config.replay,)

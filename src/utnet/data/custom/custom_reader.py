@@ -83,7 +83,7 @@ class Custom:
             split: one of `SPLITS`.
             limit: at most this many hands, evenly spaced.
             sides: "right", "left" or "both".
-            hand_model: "auto": each line says which model its parameters belong to; else "open" or "mano" for all.
+            hand_model: "auto": each line's own `hand_model`; else "open" or "mano" for all.
             tips: whose fingertip vertices decode MANO parameters (`conventions.MANO_TIP_VERTICES`).
             with_depth: False leaves depth files unread.
 

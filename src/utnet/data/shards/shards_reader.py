@@ -26,7 +26,7 @@ _MAX_OPEN = 128
 _CHUNK = 2**22
 _REMEDY = "copy the set again, or write it again"
 _SHARD = {"file": str, "num": int, "bytes": int, "sha256": str}
-"""What the description says of a shard."""
+"""Fields of a shard in the description."""
 
 
 class Shards:
@@ -51,7 +51,7 @@ class Shards:
         tables = (self._index, self._keys, self._sequences)
         shapes = [table.shape for table in tables]
         if shapes != [(num, columns), (num,), (num,)]:
-            raise InputError(f"{self.root}: tables of {shapes}, {DESCRIPTION} says {num} samples; {_REMEDY}")
+            raise InputError(f"{self.root}: tables of {shapes}, but {num} samples in {DESCRIPTION}; {_REMEDY}")
         if "".join(table.dtype.kind for table in tables) not in ("iSS", "uSS"):
             raise InputError(f"{self.root}: tables of {[str(t.dtype) for t in tables]}, not those of a set; {_REMEDY}")
         for shard in about["shards"]:
