@@ -101,7 +101,7 @@ web: env
 	cd examples/web && npm ci --omit=dev --ignore-scripts --no-audit --no-fund
 	mkdir -p examples/web/models
 	cp src/utnet/assets/detector/palm.onnx src/utnet/assets/detector/landmark.onnx examples/web/models/
-	$(BIN)/utnet export ti --format onnx --out examples/web/models/hand.onnx
+	cp src/utnet/assets/weights/ti/network.onnx examples/web/models/hand.onnx
 
 test-web: web
 	UTNET_TEST_WEB=1 $(BIN)/python -m pytest -n 0 tests/examples/test_web.py

@@ -26,6 +26,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 import utnet
 from utnet.config import Config, from_tree, to_tree
@@ -104,6 +105,15 @@ def _save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
     fsync_path(path)
 
 
+class _WithoutInit(TorchFunctionMode):
+    """Layers are made with memory as it is found, which no page is taken for: their weights come from a file."""
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        if getattr(func, "__module__", "") == "torch.nn.init" or func in (torch.Tensor.uniform_, torch.Tensor.normal_):
+            return args[0] if args else (kwargs or {})["tensor"]
+        return func(*args, **(kwargs or {}))
+
+
 def load_checkpoint(folder: str | Path, *, device: str = "cpu") -> tuple[UTNet, Config]:
     """Loads a network, in eval mode and single precision with its hand model, and the config of its run.
 
@@ -124,7 +134,8 @@ def load_checkpoint(folder: str | Path, *, device: str = "cpu") -> tuple[UTNet, 
         least = 8 * preset.depth * preset.dim**2  # parameters of the blocks alone: nothing that large is made in vain
         if sum(tensor.numel() for tensor in state.values()) < least:
             raise InputError(f"model.dim and model.depth are {preset.dim} and {preset.depth}, the weights are fewer")
-        model = UTNet(config.model, hand)
+        with _WithoutInit():
+            model = UTNet(config.model, hand)
     except InputError as error:
         raise InputError(f"{folder / RUN}: {error}") from error
     expected = model.state_dict()
@@ -134,7 +145,7 @@ def load_checkpoint(folder: str | Path, *, device: str = "cpu") -> tuple[UTNet, 
         raise InputError(
             f"{folder / WEIGHTS}: {len(wrong)} entries do not fit preset {config.model.preset!r}: {listed}"
         )
-    model.load_state_dict(state)
+    model.load_state_dict(state, assign=True)  # the file's own memory: no second copy
     return model.to(device).eval(), config
 
 

@@ -10,11 +10,12 @@ from PIL import Image
 from utnet.checkpoint import save_checkpoint
 from utnet.cli.main import main
 from utnet.config import Config, ModelConfig
+from utnet.detect import Detection
 from utnet.errors import InputError
 from utnet.geometry import mirror_points, normalized_distance_percent, project
 from utnet.model import UTNet
 from utnet.predict import Predictor
-from utnet.predict.given_landmarks import box_of_landmarks, checked_landmarks, read_landmarks
+from utnet.predict.given_landmarks import box_of_landmarks, checked_landmarks, read_landmarks, with_landmarks
 from utnet.synth import SyntheticHands
 
 SIZE_WH = (200, 100)
@@ -74,6 +75,28 @@ def test_mediapipe_gives_shares_of_the_picture(tmp_path):
 def test_files_of_another_kind_are_refused(tmp_path, tree, word):
     with pytest.raises(InputError, match=word):
         read_landmarks(written(tmp_path, tree), SIZE_WH)
+
+
+def test_a_moved_joint_casts_doubt_on_its_finger():
+    detection = Detection(
+        box_px=np.array(BOX),
+        side="right",
+        score=1.0,
+        joints_px=POINTS,
+        joints_m=np.zeros((21, 3)),
+        side_probability=1.0,
+    )
+    given = np.full((21, 2), np.nan)
+    given[8] = POINTS[8]
+    same = with_landmarks(detection, checked_landmarks(given))
+    assert (same.joints_px == POINTS).all()
+    assert same.joint_confidence[8] == 1
+    assert len(set(np.delete(same.joint_confidence, 8))) == 1  # it was where the detector had it
+    given[8] += 20
+    moved = with_landmarks(detection, checked_landmarks(given)).joint_confidence
+    assert (moved[[6, 7]] < 0.2 * same.joint_confidence[7]).all()
+    rest = [*range(6), *range(9, 21)]
+    assert (moved[rest] == same.joint_confidence[rest]).all()
 
 
 def test_few_landmarks_need_a_box():

@@ -247,7 +247,7 @@ def test_validation_belongs_to_the_training_data(tree):
     assert open_validation(Config()).name == "synth"
     with pytest.raises(InputError, match="no official validation split"):
         open_validation(Config(data=DataConfig(name="ho3d", root=str(tree))))
-    with pytest.raises(InputError, match="belongs to no data set"):
+    with pytest.raises(InputError, match="is not set"):
         open_data(DataConfig(root=str(tree)), Config(), train=True)
 
 

@@ -174,6 +174,8 @@ def predict(
     fits = resolve_method(method, weights, mano) == "fit"
     folder = mano or (os.environ.get("UTNET_MANO_DIR") if fits else None)
     predictor = Predictor(weights, method=method, device=device, mano=folder)
+    if mesh == "animated" and predictor.hand_model == "mano":
+        raise InputError("--mesh animated: a rig would hold MANO's arrays, which its licence forbids; leave out --mano")
     if npz_style == "hamer" and predictor.hand_model != "mano" and request.mano is None:
         raise InputError(
             "--npz-style hamer: the open hand has no MANO parameters; name your MANO folder: UTNET_MANO_DIR"
@@ -255,7 +257,7 @@ def _lines(summary: Summary, found: Sequence[Input], request: Request) -> list[s
     if summary.problems:
         lines.append(f"{len(summary.problems)} could not be read, or not to the end: see above, or predictions.json")
     if summary.num_left:
-        lines.append(f"stopped early: {summary.num_left} of {len(found)} inputs were not begun")
+        lines.append(f"stopped early: {summary.num_left} of {len(found)} inputs were not started")
     return lines
 
 

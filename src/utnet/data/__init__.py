@@ -1,4 +1,4 @@
-"""Raw files -> Sample, the transforms of samples, and the loader that makes batches of them."""
+"""Readers (raw files -> Sample), transforms of samples, and the loader of batches."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _READERS = {
     "shards": ("utnet.data.shards.shards_reader", "Shards"),
     "tars": ("utnet.data.tars.tars_reader", "Tars"),
 }
-"""Imported when they are opened: a reader loads its own libraries only."""
+"""Imported on use, so that a reader imports its own libraries only."""
 
 SOURCES = tuple(_READERS)
 
@@ -27,7 +27,7 @@ def open_source(name: str, root: str | Path, **options: Any) -> Any:
     """Opens a data set.
 
     Args:
-        name: one of `SOURCES`. `tars` is read in passing (`utnet.data.source.StreamSource`), the others are map-style
+        name: one of `SOURCES`. `tars` is a stream (`utnet.data.source.StreamSource`), the others are map-style
             (`utnet.data.source.Source`).
         root: its folder; for tars also a URL, a glob or a `pipe:` command.
         **options: those of the reader's class (`DexYcb`, `Ho3d`, `FreiHand`, `Custom`, `Shards`, `Tars`), such as
@@ -53,14 +53,14 @@ def open_source(name: str, root: str | Path, **options: Any) -> Any:
 
 
 def unknown_source(name: str, known: Sequence[str]) -> str:
-    """What to say of a data set that there is no reader for."""
+    """Message for a data set without a reader."""
     if name in ("h2o3d", "ho3d_v2", "ho3d_v3"):
         return f"no dataset is called {name!r}: HO3D v2, HO3D v3 and H2O3D are all read as ho3d, which sees what it is"
     return f"no dataset is called {name!r}; expected one of {', '.join(known)}"
 
 
 def reader_options(name: str) -> tuple[str, ...]:
-    """The options that a reader takes."""
+    """The options of a reader."""
     module, reader_name = _READERS[name]
     reader = getattr(importlib.import_module(module), reader_name)
     kinds = inspect.signature(reader).parameters.values()

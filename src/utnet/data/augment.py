@@ -1,6 +1,6 @@
-"""What training changes in a crop's pixels: colours, sharpness and noise of the picture; noise, rounding and holes of
-the depth. Labels stay. It is cheap beside decoding: one colour matrix, two loops over the depth, and noise cut from
-pools that are drawn once."""
+"""Augmentation of a crop's pixels: colours, sharpness and noise of the picture; noise, rounding and holes of the depth.
+Labels are unchanged. It is cheap compared with decoding: one colour matrix, two loops over the depth, and noise cut
+from precomputed pools."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from utnet.config import AugmentConfig
 from utnet.types import Sample
 
 _POOL_STD = 32.0
-"""Deviation of the 8-bit noise: four deviations to either side of 128 fit."""
+"""Standard deviation of the 8-bit noise: four deviations on either side of 128 fit."""
 
 _GREY = np.array([0.299, 0.587, 0.114])
 """Luma of R, G, B (ITU-R BT.601)."""
@@ -24,19 +24,19 @@ _GREY = np.array([0.299, 0.587, 0.114])
 _EYE = np.eye(3)
 
 _EDGE_M = 0.03
-"""Neighbouring readings that differ by more belong to two surfaces."""
+"""Difference of neighbouring readings above which they belong to two surfaces."""
 
 _NEARER = (0.5, 0.9)
-"""Distance of an occluding patch over that of what it hides."""
+"""Distance of an occluding patch over that of the hand."""
 
 
 def augment(sample: Sample, config: AugmentConfig, rng: np.random.Generator) -> Sample:
-    """The sample with other pixels: a new picture and a new depth image.
+    """Returns the sample with an augmented picture and depth image.
 
     Args:
         sample: a crop (any size).
-        config: how much of what.
-        rng: draws it; the same one gives the same pixels.
+        config: strengths.
+        rng: random generator; determines the result.
     """
     rgb, depth = augment_colors(sample.rgb, config, rng), sample.depth_m
     if depth is not None:
@@ -55,7 +55,7 @@ def augment_colors(rgb: np.ndarray, config: AugmentConfig, rng: np.random.Genera
     Returns:
         A new (H, W, 3) uint8.
     """
-    # Drawn whether used or not: switching one effect off leaves the others' draws as they were.
+    # Always drawn, so that disabling one effect does not change the others.
     draw = rng.uniform(-1, 1, 8)
     blurs, blur_px, noise = rng.random(3) * (1.0, config.blur_px, config.noise)
     gain = (1 + config.gain * draw[0]) * (1 + config.channel_gain * draw[1:4])
@@ -74,10 +74,10 @@ def augment_colors(rgb: np.ndarray, config: AugmentConfig, rng: np.random.Genera
 
 
 def augment_depth(depth_m: np.ndarray, config: AugmentConfig, rng: np.random.Generator) -> np.ndarray:
-    """Noise that grows with the distance squared (a stereo sensor's), rounding, lost outlines and holes.
+    """Noise proportional to the distance squared (a stereo sensor's), rounding, lost outlines and holes.
 
     Args:
-        depth_m: (H, W) float32, 0 where there is no reading; that stays so.
+        depth_m: (H, W) float32, 0: no reading (unchanged).
 
     Returns:
         A new (H, W) float32.
@@ -142,7 +142,7 @@ def _punch(depth_m: np.ndarray, num: int, rng: np.random.Generator) -> None:
 
 
 def _occlude(rgb: np.ndarray, depth_m: np.ndarray | None, config: AugmentConfig, rng: np.random.Generator) -> None:
-    """One patch of one colour before the picture, in place."""
+    """Draws one patch of one colour over the picture, in place."""
     height, width = rgb.shape[:2]
     x, y = rng.random(2) * (width, height)
     w, h = (0.2 + 0.8 * rng.random(2)) * config.occlude_size * width / 2
@@ -158,7 +158,7 @@ def _occlude(rgb: np.ndarray, depth_m: np.ndarray | None, config: AugmentConfig,
 
 
 def _cut(draw_pool: Callable[[int], np.ndarray], shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
-    """A window of (H, W) at a random place of a pool half as large again."""
+    """A random window of (H, W) from a pool 1.5 times as large."""
     height, width = shape[:2]
     pool = draw_pool(max(height, width) * 3 // 2)  # small enough to stay in the processor's cache
     u, v = rng.random(2).tolist()

@@ -31,18 +31,18 @@ def cache_folder() -> Path:
 def cached_arrays(
     name: str, root: Path, stamp: object, build: Callable[[], dict[str, np.ndarray]], *, refresh: bool = False
 ) -> dict[str, np.ndarray]:
-    """What `build` returns, from the cache where that holds it.
+    """Returns the arrays of `build`, from the cache if they are there.
 
     Args:
-        name: which arrays, such as "dexycb-20200709-subject-01"; part of a file name.
-        root: the data set's folder; two folders never share a cache.
-        stamp: anything JSON that changes when the files do (sizes, times of change, the layout's version); the
-            arrays are built anew where the cached stamp is another.
+        name: name of the arrays, such as "dexycb-20200709-subject-01"; part of a file name.
+        root: the data set's folder; each folder has its own cache.
+        stamp: a JSON value that changes with the files (sizes, times of change, version of the layout); the arrays are
+            rebuilt if the cached stamp differs.
         build: makes the arrays by reading the files.
-        refresh: build them anew whatever the cache holds.
+        refresh: always rebuild them.
 
     Returns:
-        Read-only arrays, memory-mapped. Where the cache cannot be written, a warning, and the arrays from memory.
+        Read-only memory-mapped arrays; if the cache cannot be written, the arrays in memory, with a warning.
     """
     place = hashlib.sha256(str(root.resolve()).encode()).hexdigest()[:16]
     folder = cache_folder() / f"{name}-{place}"
@@ -64,7 +64,7 @@ def cached_arrays(
 
 
 def _open(folder: Path, stamp: object) -> dict[str, np.ndarray] | None:
-    """The mapped arrays, or None where there are none of this stamp, or damaged ones."""
+    """The mapped arrays, or None if they are missing, damaged, or of another stamp."""
     try:
         about = json.loads((folder / _STAMP).read_text(encoding="utf-8"))
         if about["stamp"] != stamp:
@@ -77,7 +77,7 @@ def _open(folder: Path, stamp: object) -> dict[str, np.ndarray] | None:
 
 
 def _write(folder: Path, stamp: object, arrays: dict[str, np.ndarray]) -> None:
-    """All files or none: they are written beside the folder, which is then put in its place."""
+    """Writes all files or none: to a temporary folder, which then replaces the old one."""
     fresh = folder.with_name(f"{folder.name}.{os.getpid()}.tmp")
     shutil.rmtree(fresh, ignore_errors=True)
     try:

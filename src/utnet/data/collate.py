@@ -1,4 +1,4 @@
-"""Samples -> Batch: what a label that is not there becomes."""
+"""Samples -> Batch. Missing labels become zeros with confidence 0."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from utnet.geometry import project, px_to_crop
 from utnet.types import Batch, HandParams, Sample
 
 MAX_DISTANCE_M = 10.0
-"""No depth sensor sees a hand farther away: beyond it the numbers are not metres."""
+"""Range of depth sensors for hands; larger numbers are not metres."""
 
 _NO_PARAMS = HandParams(np.eye(3)[None], np.tile(np.eye(3), (15, 1, 1)), np.zeros(NUM_BETAS), np.zeros(3))
 
@@ -28,13 +28,13 @@ def collate(samples: Sequence[Sample], *, hand_model: str = "open", root_id: int
 def stack_samples(samples: Sequence[Sample], *, hand_model: str = "open", root_id: int = 0) -> Batch:
     """Square crops of right hands -> Batch of numpy arrays.
 
-    A joint without a label (confidence 0, NaN) becomes 0 with confidence 0; labelled image points of a source's own
-    (`joints_px`) go before projected ones. 3D losses take joints relative to a root: where the wrist or the root is not
-    labelled no joint counts in 3D.
+    A joint without a label (confidence 0, NaN) becomes 0 with confidence 0; a source's own image points (`joints_px`)
+    take precedence over projected ones. 3D losses are relative to a root: without a labelled wrist and root all 3D
+    confidences are 0.
 
     Args:
         samples: of one size.
-        hand_model: the model that is learnt; parameters of another one are left out (`params_ok` False), joints count.
+        hand_model: the trained model; parameters of another one are ignored (`params_ok` False), joints are used.
         root_id: the root of the 3D loss.
     """
     size_px = samples[0].rgb.shape[0]
@@ -74,7 +74,7 @@ def stack_samples(samples: Sequence[Sample], *, hand_model: str = "open", root_i
 
 
 def _stacked(arrays: Sequence[np.ndarray | None], absent: float) -> np.ndarray | None:
-    """Arrays of one shape, `absent` for those that are None; None where all are."""
+    """Stacks arrays of one shape, with `absent` for None; None if all are None."""
     shape = next((array.shape for array in arrays if array is not None), None)
     if shape is None:
         return None
@@ -82,10 +82,9 @@ def _stacked(arrays: Sequence[np.ndarray | None], absent: float) -> np.ndarray |
 
 
 def label_fault(sample: Sample) -> str:
-    """Which label of a sample is no number though something would be learnt or cut by it, or depth in another unit; ""
-    where all is well.
+    """A message on a used label that is not finite, an empty box, or depth in another unit; "" without faults.
 
-    What is not labelled may be NaN: joints without confidence, and `params.transl_m`.
+    Unused labels may be NaN: joints without confidence, and `params.transl_m`.
     """
     points, params, box = sample.joints_px, sample.params, sample.box_px
     conf_2d, conf_3d = sample.joints_2d_conf, sample.joints_3d_conf
@@ -113,9 +112,9 @@ def label_fault(sample: Sample) -> str:
 
 
 def box_distance_m(sample: Sample) -> float:
-    """About where the hand is by its depth: a low quantile of every fourth reading in the box; NaN without a reading.
+    """Rough distance of the hand by depth: a low quantile of every fourth reading in the box; NaN without a reading.
 
-    The hand is mostly the nearest thing in its box; of what lies behind it nothing is said.
+    The hand is usually the nearest object in its box.
     """
     if sample.depth_m is None:
         return np.nan
@@ -152,5 +151,5 @@ def _points(sample: Sample, root_id: int) -> np.ndarray:
     known = np.isfinite(joints).all(1)
     if not (known[0] and known[root_id]):
         conf = np.zeros_like(conf)
-    # A NaN under a positive confidence is a mistake of the source, and is not hidden.
+    # A NaN with a positive confidence is an error of the source, and is not hidden.
     return np.column_stack([np.where((known | (conf > 0))[:, None], joints, 0.0), conf])

@@ -1,4 +1,4 @@
-"""What training crops get beside their labels: prompts, masks, and for the side head a mirror."""
+"""Additional inputs and labels of training crops: prompts, masks, and mirrored crops for the side head."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from utnet.types import Sample
 
 @dataclass(frozen=True)
 class Extras:
-    """Extras of a sample; of the default there are none.
+    """Additional inputs and labels of a sample; none by default.
 
     Attributes:
         prompts: draws landmarks, or None.
         masks: makes masks, or None.
-        mirror_p: probability that a crop is shown in a mirror, for the side head alone.
+        mirror_p: probability that a crop is mirrored, for the side head only.
     """
 
     prompts: PromptNoise | None = None
@@ -33,7 +33,7 @@ class Extras:
     mirror_p: float = 0.0
 
     def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
-        """The crop with them; the same `rng` gives the same."""
+        """Adds them to the crop; determined by `rng`."""
         if self.prompts is not None:
             sample = replace(sample, landmarks=self.prompts(sample, rng))
         if self.masks is not None:
@@ -42,7 +42,7 @@ class Extras:
 
     @classmethod
     def of(cls, config: Config) -> Extras:
-        """Those that the network of a run has a use for."""
+        """Those used by the network of a run."""
         prompts = masks = None
         if config.model.prompts:
             prompts = PromptNoise(config.prompts, DetectorResiduals.load().observe)

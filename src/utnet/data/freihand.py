@@ -37,9 +37,9 @@ _DECODED_AT_ONCE = 512
 
 
 class FreiHand:
-    """Whole 224x224 pictures of one split, right hands, no depth.
+    """Full 224x224 pictures of one split, right hands, no depth.
 
-    Splits: `train` is the whole training set; `val` is the last 5 % of its hands as one block, since neighbouring
+    Splits: `train` is the full training set; `val` is the last 5 % of its hands as one block, since neighbouring
     numbers come from the same recording, and `train_fit` is the rest (the official site publishes no such division).
     Every background of a hand is in the same split. `evaluation` has joints (confidence 1) where
     `evaluation_xyz.json` lies beside it, as newer releases have; in older ones joints are NaN with confidence 0.
@@ -77,14 +77,14 @@ class FreiHand:
         """Opens a split; the first time its JSON files are parsed into the cache (minutes at the most for vertices).
 
         Args:
-            root: the folder that holds `training`, `evaluation` and the JSON files.
+            root: the folder of `training`, `evaluation` and the JSON files.
             split: one of `SPLITS`.
             background: "all", or one of the four versions of the training pictures: gs, hom, sample, auto.
             limit: at most this many pictures, evenly spaced.
-            hand_model: model of the labels: "auto" as the tree says (MANO where it says nothing), "open" or "mano".
+            hand_model: model of the labels: "auto" detected (MANO if unmarked), "open" or "mano".
             mano: folder of the user's MANO_RIGHT.pkl.
-            with_vertices: give `vertices_cam_m`.
-            with_mask: give `hand_mask` (training only).
+            with_vertices: return `vertices_cam_m`.
+            with_mask: return `hand_mask` (training only).
 
         Raises:
             InputError: no such folder, split, background or file, or a file that is damaged.
@@ -122,7 +122,7 @@ class FreiHand:
         return f"{self._set}/{self._ids[index]:08d}"
 
     def sequence(self, index: int) -> str:
-        """The hand that several backgrounds share. FreiHAND does not say which hands belong to one recording."""
+        """The hand shared by several backgrounds. FreiHAND has no list of recordings."""
         return f"{self._set}/{self._ids[index] % self.num_unique:08d}"
 
     def scale_m(self, index: int) -> float:
@@ -328,7 +328,7 @@ def _stamp(path: Path) -> list:
 
 
 def _model_of(root: Path) -> str:
-    """ "open" where the tree says so (UTNet wrote it), else "mano"."""
+    """ "open" for trees written by UTNet, which are marked, else "mano"."""
     path = root / layouts.FREIHAND_HAND_MODEL
     if not path.is_file():
         return "mano"

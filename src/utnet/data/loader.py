@@ -1,6 +1,6 @@
 """Sources -> batches: crops of right hands, the same for a seed whatever the number of workers and processes.
 
-What a sample looks like depends on (seed, epoch, index), or in a stream on (seed, pass, key), alone.
+The augmentation of a sample depends only on (seed, epoch, index), or in a stream on (seed, pass, key).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from utnet.errors import InputError, WorkerTimeoutError, as_input_error, worker_
 from utnet.types import Batch, Sample
 
 _PREFETCH = 2
-"""Batches that a worker has ready."""
+"""Batches prefetched per worker."""
 
 _POLL_S = 2.0
 """How often torch looks for workers that were killed while no batch comes."""
@@ -97,12 +97,12 @@ class CropDataset(Dataset):
 
 
 class _Fatal(BadSample):
-    """A stream that cannot go on."""
+    """A stream that failed."""
 
 
 @dataclass(frozen=True)
 class _Placed:
-    """What a stream gave, and where: the worker's number, the pass, and how many came in this pass up to here."""
+    """An item of a stream and its position: worker, pass, and number of items so far in this pass."""
 
     item: Sample | BadSample
     place: tuple[int, int, int]
@@ -115,7 +115,7 @@ class CropStream(IterableDataset):
         source: the stream.
         crops: what is made of its samples.
         turn: the worker whose batch comes first.
-        places: (pass, samples of it that were given already) by worker, where it goes on.
+        places: (pass, samples of it that were yielded already) by worker, from which it is resumed.
         seed: of the order.
         endless: pass after pass; otherwise one.
         rank: this process among `world_size`.
@@ -175,8 +175,9 @@ def _passes(source: StreamSource, *, epoch: int, **share: int) -> Iterator[tuple
 class _Order(Sampler):
     """(epoch, index) pairs of one process: once in order, or endlessly, each epoch shuffled by (seed, epoch).
 
-    The processes take turns in one order that goes on from epoch to epoch, so that together they see every sample once
-    an epoch, and a step's batches together hold what one process with a batch `world_size` times as large would see.
+    The processes take turns in one order that continues from epoch to epoch, so that together they see every sample
+    once an epoch, and a step's batches together hold what one process with a batch `world_size` times as large would
+    see.
     """
 
     def __init__(self, num: int, *, endless: bool, seed: int = 0, start: int = 0, rank: int = 0, world_size: int = 1):
@@ -207,7 +208,7 @@ class Loader:
     Attributes:
         source: where the samples come from.
         bad: message of every sample that could not be read so far, by key (training skips them).
-        position: how far it is, in plain numbers; `make_loader` goes on from there.
+        position: its position in plain numbers, from which `make_loader` resumes.
     """
 
     def __init__(
@@ -297,7 +298,7 @@ def _next(batches: Iterator[Any], timeout_s: float) -> Any:
 
 
 class _Collate:
-    """Parts good samples from bad ones; a class because workers may have to pickle it."""
+    """Separates good samples from bad ones; a class, as workers may have to pickle it."""
 
     def __init__(self, hand_model: str, root_id: int):
         self._hand_model, self._root_id = hand_model, root_id
@@ -333,8 +334,8 @@ def make_loader(
             `train.{batch_size, num_workers, worker_timeout_s, max_bad_samples}`.
         train: endless, shuffled, jittered, augmented, some without their depth; otherwise every sample once, in its
             fixed crop.
-        position: `Loader.position` of this process where training stopped: it goes on to the sample, bad ones counted.
-            A stream is passed through up to there, with as many workers as before; with others it goes on with another
+        position: `Loader.position` of this process where training stopped, exact to the sample, including bad ones.
+            A stream is skipped up to there, with the same number of workers; with another number it starts another
             pass. {"drawn": N} alone is after N samples of each process, of a source that is no stream.
         augment: change pixels; by default in training.
         hand_model: the model that is learnt (see `collate`).
@@ -376,7 +377,7 @@ def make_loader(
 
 
 def _begun(position: dict | None, workers: int) -> dict:
-    """A position for so many workers: with another number than there were, a stream goes on with another pass."""
+    """The position for a number of workers; if that has changed, a stream starts another pass."""
     position = {"drawn": 0, "turn": 0, "places": {}, **(position or {})}
     places = position["places"]
     if len(places) != workers:

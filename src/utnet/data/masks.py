@@ -1,4 +1,4 @@
-"""Which pixels of a crop show the labelled hand: its mesh, drawn, where the depth image agrees with it."""
+"""Masks of the visible hand in a crop: its rendered mesh where the depth image agrees."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class MaskLabels:
         self._decode, self._faces, self._size_px = decode, faces, size_px
 
     def __call__(self, sample: Sample) -> np.ndarray | None:
-        """(size_px, size_px) float32 share of the cell that is the visible hand, NaN where it cannot be told; None for
+        """(size_px, size_px) float32 share of the cell that is the visible hand, NaN if unknown; None for
         samples without depth, camera or parameters of the open hand."""
         params = sample.params
         if sample.depth_m is None or sample.K_px is None or params is None or sample.hand_model != "open":

@@ -1,4 +1,4 @@
-"""Several sources drawn by weight, without end, as HaMeR and WiLoR train."""
+"""An endless mixture of sources drawn by weight, as in the training of HaMeR and WiLoR."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _BUFFER_BYTES = 256 * 2**20
 
 
 class Mixture:
-    """A `StreamSource` that never ends: every draw takes a part by its weight, and that part's next sample.
+    """An endless `StreamSource`: each draw selects a part by its weight, and that part's next sample.
 
     The parts run through their own epochs at their own speed, each shuffled and dealt to the loader's parts, so that no
     sample of a part comes twice before all of it came. Keys start with the part's place and name: `0-dexycb/...`.

@@ -1,6 +1,6 @@
-"""Prompts for training: landmarks as a detector, another program or a person would give them, made from the labels.
+"""Prompts for training: landmarks of a detector, another program or a person, simulated from the labels.
 
-The detector's errors are measured and come from outside (`Observe`): whole residual vectors of one hand.
+The detector's errors are measured residual vectors of one hand, passed in as `Observe`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ DETECTOR_CONFIDENCE = 0.5
 """Confidence of a detector's landmarks that are surely a hand's; a joint that a person placed has 1."""
 
 LEAST_PRESENCE = 0.02
-"""Landmarks are prompts however unsure the detector is."""
+"""Lowest confidence factor of a detector's landmarks."""
 
 Observe: TypeAlias = Callable[[np.random.Generator, np.ndarray], tuple[np.ndarray, np.ndarray, np.ndarray]]
 """True joints (B, 21, 3) of right hands in the camera -> rays (B, 21, 3) towards the landmarks, relative landmarks

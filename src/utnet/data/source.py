@@ -1,4 +1,4 @@
-"""What a source of samples is, and what the readers share about labels."""
+"""Protocols of sources, and functions shared by the readers."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Source(Protocol):
         name: as `utnet.data.open_source` takes it.
         tips: whose fingertip vertices decode the labels, a key of `conventions.MANO_TIP_VERTICES` (an open hand has its
             own and needs no name).
-        counts: what opening found, by name and in order: {"frames": 1000, "without a hand": 31, ...}.
+        counts: numbers by kind, in order: {"frames": 1000, "without a hand": 31, ...}.
     """
 
     name: str
@@ -68,7 +68,7 @@ def bad_sample(key: str, error: Exception) -> BadSample:
 
 
 def read_sample(source: Source, index: int) -> Sample | BadSample:
-    """A sample, or why it cannot be read: whatever one sample raises, the others are read."""
+    """Returns a sample, or a `BadSample` for any exception."""
     try:
         return source[index]
     except Exception as error:
@@ -84,11 +84,11 @@ def key_of(source: Source, index: int) -> str:
 
 
 class StreamSource(Protocol):
-    """Labelled hands that can only be read in passing: tars, pipes, URLs, mixtures.
+    """Labelled hands that can only be streamed: tars, pipes, URLs, mixtures.
 
     `stream` yields this part's share of one pass (`epoch`), shuffled by (seed, epoch); the parts together give every
     sample once. A mixture never ends. Keys are unique within the source and do not depend on the number of parts.
-    The first `skip` of the share are passed over, undecoded, to go on where a run stopped.
+    The first `skip` of the share are skipped undecoded, to resume a run.
 
     A stream that counts passes of its own (a mixture's parts do) also has `passes`: `stream` with the number of the
     pass before each item, so that a sample is jittered in another way each time it comes.
@@ -103,7 +103,7 @@ class StreamSource(Protocol):
 
 
 def is_stream(source: Source | StreamSource) -> TypeGuard[StreamSource]:
-    """Whether the source is read in passing."""
+    """Whether the source is a stream."""
     return hasattr(source, "stream")
 
 
@@ -125,12 +125,12 @@ def is_endless(num: int) -> bool:
 
 
 def epoch_order(num: int, *, seed: int, epoch: int) -> Sequence[int] | np.ndarray:
-    """In which order an epoch goes through the `num` samples of a map-style source."""
+    """Order of the `num` samples of a map-style source in an epoch."""
     return range(num) if is_endless(num) else np.random.default_rng((seed, epoch)).permutation(num)
 
 
 def hold_out(sizes: dict[str, int], share: float) -> set[str]:
-    """The recordings that validation takes: whole ones, so that no validation frame neighbours a training frame.
+    """Recordings held out for validation, complete ones, so that no validation frame neighbours a training frame.
 
     Recordings in the order of their names' hashes until they hold `share` of the frames. What would bring them over
     half of the frames is passed over, so most of them stay in training.
@@ -190,7 +190,7 @@ def _middle(values: list[float]) -> float:
 
 
 def check_depth(sample: Sample, path: Path, expected: str) -> None:
-    """Compares the depth at the joints with their labels, so that a wrong unit does not pass for a far-off hand.
+    """Compares the depth at the joints with their labels, to detect a wrong unit.
 
     The medians over the joints inside the picture are compared; a few occluders or holes do not move them, and where
     fewer than a quarter of the joints have a reading nothing is said.

@@ -47,7 +47,7 @@ def open_data(data: DataConfig, config: Config, *, train: bool) -> Any:
     """
     if data.name == "synth":
         if data.root:
-            raise InputError(f"the folder {data.root} belongs to no data set; name it, too: data.name=dexycb")
+            raise InputError(f"data.root is {data.root} but data.name is not set; for example data.name=dexycb")
         seed = config.seed if train else config.seed + _HELD_OUT_SEED
         num = 2**40 if train else data.limit or _NUM_HELD_OUT
         return SyntheticHands(
@@ -78,7 +78,7 @@ def open_training(config: Config) -> Any:
 
 
 def fingerprint(source: Any) -> dict:
-    """What tells one split from another: name, size and a hash of up to 1,000 of its keys.
+    """Identity of a split: name, size and a hash of up to 1,000 of its keys.
 
     A mixture's is that of its parts with their shares; of other streams the name and what opening them found.
     """
@@ -96,7 +96,7 @@ def open_validation(config: Config) -> Source:
     """The validation source of a run: `config.val`, else what belongs to its training data (`default_validation`).
 
     Raises:
-        InputError: training data whose validation split cannot be told, or would be trained on.
+        InputError: training data without a default validation split, or a split that is trained on.
     """
     data, val = config.data, config.val or default_validation(config.data)
     replayed = () if config.replay is None else config.replay.mixture or (config.replay,)
@@ -125,7 +125,7 @@ def moved_data(config: Config) -> list[str]:
 
 
 def _refuse_overlap(train: DataConfig, val: DataConfig) -> None:
-    """InputError where two splits of one data set share samples: the best of them would be chosen by heart."""
+    """InputError if two splits of one data set share samples, on which validation would be biased."""
     apart = {train.split, val.split} in _DISJOINT[train.name]
     if train.name == "dexycb" and train.setup != val.setup:
         apart = False
@@ -149,7 +149,7 @@ def _keys(source: Source) -> list[str]:
 
 
 def shared_keys(train: Any, other: Source) -> list[str]:
-    """Samples of `other` that `train` holds, too, whatever the two are made of (a data set, and shards of it).
+    """Keys of samples of `other` that are also in `train`, in whatever form (a data set, and shards of it).
 
     Up to 1,000 keys of `other`, evenly spaced, are looked for. Two folders may have files of the same names, so some
     samples of one key are read, and their labelled joints decide.
@@ -185,7 +185,7 @@ def _joints(sample: Sample) -> np.ndarray:
 
 
 def check_apart(train: Any, validation: Source) -> None:
-    """InputError where the training data hold samples of the validation data under another name or in other files."""
+    """InputError if the training data contain samples of the validation data under another name or in other files."""
     shared = shared_keys(train, validation)
     if shared:
         raise InputError(
@@ -195,8 +195,8 @@ def check_apart(train: Any, validation: Source) -> None:
 
 
 def training_note(config: Config, source: Source) -> str:
-    """What has to be said of scores on `source`: that the network of the run `config` was trained on these samples, or
-    that nobody can tell; "" where it was not."""
+    """A note on scores on `source`: that the network of the run `config` was trained on these samples, or that this is
+    unknown; "" if it was not."""
     if isinstance(source, SyntheticHands):
         return ""  # of a seed that no training uses
     data = config.data

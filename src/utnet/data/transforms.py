@@ -1,4 +1,4 @@
-"""Samples to samples. What moves the picture moves depth, K, box, joints and parameters, in the same object."""
+"""Geometric transforms of samples: picture, depth, K, box, joints and parameters are transformed together."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def in_mirror(sample: Sample) -> Sample:
 
 
 def crop(sample: Sample, size_px: int, config: CropConfig, rng: np.random.Generator | None = None) -> Sample:
-    """Cuts a square around the hand's box: ONE affine carries picture and labels together.
+    """Crops a square around the hand's box, with one affine for picture and labels.
 
     Turning the picture turns the camera about its axis (`geometry.crop_camera`), so depth keeps its values.
 
@@ -88,7 +88,7 @@ def crop(sample: Sample, size_px: int, config: CropConfig, rng: np.random.Genera
 
 
 def right_crop(sample: Sample, size_px: int, config: CropConfig, rng: np.random.Generator | None = None) -> Sample:
-    """`crop(to_right(sample), ...)` with the flip inside the one affine: no whole picture is copied.
+    """`crop(to_right(sample), ...)` with the flip inside the affine, without copying the full picture.
 
     A sample that is a crop already (`is_crop`) passes unchanged.
 

@@ -1,4 +1,4 @@
-"""The processes that read samples: how they start, what they set up, and how they end."""
+"""Worker processes of the loader: start, initialisation and end."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ if sys.platform == "linux":
         Finalize(None, end_workers, exitpriority=0)
 
     def end_workers() -> None:
-        """Kills them, also those that hang; torch would wait for them, one after the other."""
+        """Kills all workers, also hanging ones, for which torch would wait."""
         workers = [child for child in multiprocessing.active_children() if isinstance(child, _Worker)]
         if workers and threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch's handler would take their end for a fault
@@ -73,7 +73,7 @@ def worker_context(num_workers: int) -> BaseContext | None:
 
 
 def init_worker(_: int = 0) -> None:
-    """One thread a worker: the workers are the threads. And memory is kept for the next picture."""
+    """Initialises a worker: one thread, and freed memory is kept for the next picture."""
     if sys.platform == "linux":
         if isinstance(multiprocessing.current_process(), _Worker):
             # A request to stop reaches the whole group of processes. It is for the main process, which may need its

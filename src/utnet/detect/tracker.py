@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.optimize import linear_sum_assignment
 
 from utnet.detect.boxes import contained
 from utnet.detect.detection import Detection
@@ -141,6 +140,8 @@ class LandmarkTracker:
             for hand in self._detector.find(image_rgb, quick=quick)
             if not any(_is(hand, track) for track in followed)
         ]
+        from scipy.optimize import linear_sum_assignment  # a third of a second that pictures do not need
+
         lost = [track for track in self._tracks if track not in followed]
         cost = np.array([[track.cost(hand) for hand in hands] for track in lost]).reshape(len(lost), len(hands))
         back = {j: lost[i] for i, j in zip(*linear_sum_assignment(cost), strict=True) if cost[i, j] <= _FARTHEST}

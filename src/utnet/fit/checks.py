@@ -63,6 +63,21 @@ def check_betas(betas: np.ndarray | None, num: int) -> np.ndarray | None:
     return np.broadcast_to(betas, (num, NUM_BETAS))
 
 
+def check_deviation_scale(scale: np.ndarray | None, num: int) -> np.ndarray:
+    """(num, 21) of `HandFitter.fit`; None: ones.
+
+    Raises:
+        ValueError: another shape, or numbers that are not above 0.
+    """
+    if scale is None:
+        return np.ones((num, NUM_JOINTS))
+    check_shape("deviation_scale", scale, (num, NUM_JOINTS))
+    scale = np.asarray(scale, float)
+    if not (np.isfinite(scale) & (scale > 0)).all():
+        raise ValueError("deviation_scale: expected finite numbers above 0")
+    return scale
+
+
 def check_params(name: str, params: HandParams, num: int) -> None:
     """ValueError unless these are `num` hands with finite numbers."""
     shapes = {

@@ -10,20 +10,27 @@ import numpy as np
 
 from utnet.conventions import MANO_PARENTS, NUM_BETAS, NUM_JOINTS
 from utnet.fit.angles import pose_to_angles
-from utnet.fit.checks import check_betas, check_inputs, check_params, finite_depth
-from utnet.fit.landmark_model import LandmarkModel
+from utnet.fit.checks import check_betas, check_deviation_scale, check_inputs, check_params, finite_depth
 from utnet.fit.landmarks import (
     View,
-    combined_directions,
     disbelief,
     first_pose,
     look_at,
     put_at,
+    weighted_bones,
     weighted_directions,
     weighted_points,
 )
 from utnet.fit.model import FitModel
-from utnet.fit.priors import USUAL_ERROR_RAD, PosePrior, angle_limits, expected_errors_rad, expected_prior, rest_prior
+from utnet.fit.priors import (
+    USUAL_ERROR_RAD,
+    PosePrior,
+    angle_limits,
+    betas_precision,
+    expected_errors_rad,
+    expected_prior,
+    rest_prior,
+)
 from utnet.fit.solver import NUM_UNKNOWNS, pose_joints, solve_hand
 from utnet.fit.surface import Surface, no_surface, read_surface
 from utnet.hand import AnyHandModel, NumpyHandModel
@@ -152,6 +159,7 @@ class HandFitter:
         start: HandParams | None = None,
         expected: HandParams | None = None,
         expected_error_mm: np.ndarray | None = None,
+        deviation_scale: np.ndarray | None = None,
     ) -> Fits:
         """Fits B hands independently.
 
@@ -169,13 +177,17 @@ class HandFitter:
                 of the mean). Their translation is ignored.
             expected_error_mm: (B, 21) expected error of these joints relative to the wrist, the width of the prior.
                 None: 10 degrees of flexion, 6 of abduction and twist, 0.2 rad of bone direction (0.25 in depth).
+            deviation_scale: (B, 21) deviation of each landmark in units of the detector's: more than 1 for one that is
+                less sure, below 1 for a model joint that a person placed. None: 1.
 
         Raises:
             ValueError: wrong shapes, numbers that are not finite, K with a focal length of less than a pixel, or fewer
                 than three landmarks of a palm.
         """
-        options = {"betas": betas, "start": start, "expected": expected, "expected_error_mm": expected_error_mm}
-        hands = self._solved(joints_px, joints_m, K_px, depth_m, **options)
+        hands = self._solved(
+            joints_px, joints_m, K_px, depth_m, betas=betas, start=start, expected=expected,
+            expected_error_mm=expected_error_mm, deviation_scale=deviation_scale,
+        )  # fmt: skip
         parts = [self._params(hand) for hand in hands]
         params = HandParams(*(np.stack([getattr(p, name) for p in parts]) for name in _PARAMS))
         sources = np.array([betas_from if hand.shape_source == "given" else hand.shape_source for hand in hands], str)
@@ -199,13 +211,13 @@ class HandFitter:
         hands = self._solved(joints_px, joints_m, K_px, depth_m, free_betas=depth_m is None)
         measured = [hand for hand in hands if hand.measured]
         hands, num = (measured, min(len(measured), _MOST_FRAMES)) if measured else (hands, 1.0)
-        known = np.stack([_betas_precision(hand.normal) for hand in hands])  # prior included
+        known = np.stack([betas_precision(hand.normal) for hand in hands])  # prior included
         said = np.mean([P @ hand.betas for P, hand in zip(known, hands, strict=True)], axis=0)
         return np.linalg.solve(np.eye(NUM_BETAS) + num * (known.mean(0) - np.eye(NUM_BETAS)), num * said)
 
     def _solved(
         self, joints_px, joints_m, K_px, depth_m, *, betas=None, start=None, expected=None, expected_error_mm=None,
-        free_betas=False,
+        deviation_scale=None, free_betas=False,
     ) -> list[_Hand]:  # fmt: skip
         num = len(joints_px)
         check_inputs(joints_px, joints_m, K_px, depth_m)
@@ -217,11 +229,12 @@ class HandFitter:
             expected_error_mm = np.asarray(expected_error_mm, float)
             if not (np.isfinite(expected_error_mm) & (expected_error_mm >= 0)).all():
                 raise ValueError("expected_error_mm: expected finite millimetres, 0 or more")
+        scale = check_deviation_scale(deviation_scale, num)
         betas = check_betas(betas, num)
         hands = []
         for i in range(num):
             landmarks = (np.asarray(array[i], float) for array in (joints_px, joints_m, K_px))
-            view = look_at(*landmarks, spread=self.model.landmarks.spread)
+            view = look_at(*landmarks, spread=self.model.landmarks.spread, scale=scale[i])
             hand = self._begin(view, None if betas is None else betas[i])
             hand.free_betas = free_betas and betas is None
             starts = [hand]
@@ -324,7 +337,9 @@ class HandFitter:
         """Runs the solver. `z_m`: distance at which landmark deviations are projected (default: the hand's)."""
         outlier, steps = stage
         seen = self.model.landmarks.at(hand.facing)
-        arrays, offset = self.model.arrays, self.model.offset(seen) + hand.tips
+        arrays, placed = self.model.arrays, hand.view.scale < 1
+        # A detector marks skin; a person places the joint itself.
+        offset = self.model.offset(seen) + hand.tips - np.where(placed[:, None], seen.offsets_m, 0.0)
         *found, hand.cost, hand.normal = solve_hand(
             hand.wrist,
             hand.root,
@@ -337,7 +352,7 @@ class HandFitter:
             np.concatenate([offset, surface.offset]),
             np.concatenate([self.model.dirs, surface.dirs]),
             weighted_points(hand.view, seen, hand.wrist[2] if z_m is None else z_m),
-            _weighted_bones(hand, seen),
+            weighted_bones(hand.view, seen, hand.bones),
             surface.readings,
             self._limits,
             hand.prior.mean,
@@ -375,23 +390,8 @@ class HandFitter:
         )
 
 
-def _weighted_bones(hand: _Hand, seen: LandmarkModel) -> np.ndarray:
-    """(20, 5) `bones` of `solve_hand`: bone directions of the 3D landmarks and the expected hand, and their weights."""
-    bones = weighted_directions(hand.view.joints_m, hand.view.joints_ok, seen.bone_rad)
-    return bones if hand.bones is None else combined_directions(bones, hand.bones)
-
-
 def _ith(params: HandParams, i: int) -> HandParams:
     return params.map(lambda array: np.asarray(array[i], float))
 
 
 _PARAMS = ("global_orient", "hand_pose", "betas", "transl_m")
-
-
-def _betas_precision(normal: np.ndarray) -> np.ndarray:
-    """(10, 10) precision of the betas by one picture and the prior, marginalised over the other unknowns (Schur
-    complement of the normal matrix, given as its lower triangle)."""
-    full = np.tril(normal) + np.tril(normal, -1).T
-    others = NUM_UNKNOWNS - NUM_BETAS
-    a, b, d = full[:others, :others], full[others:, :others], full[others:, others:]
-    return d - b @ np.linalg.solve(a + 1e-9 * np.eye(others), b.T)

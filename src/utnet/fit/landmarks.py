@@ -19,6 +19,8 @@ from utnet.rotations import rotation_to_z
 
 _USUAL_APART = 0.6
 """Usual bound of the angle between a network's and the landmarks' bone directions of a finger (35 degrees)."""
+_PLACED_BONE = 4.0
+"""Where a person moved a landmark in the picture, the detector's 3D landmark is less sure by this factor."""
 _PARENT = parents_in_finger()
 _PALM = (0, 1, 5, 9, 13, 17)
 """Landmarks that move little against each other: wrist, base of the thumb, knuckles."""
@@ -44,12 +46,21 @@ class View:
     seen: np.ndarray
     joints_m: np.ndarray
     joints_ok: np.ndarray
+    scale: np.ndarray
 
 
-def look_at(joints_px: np.ndarray, joints_m: np.ndarray, K_px: np.ndarray, *, spread: float = 1.0) -> View:
+def look_at(
+    joints_px: np.ndarray,
+    joints_m: np.ndarray,
+    K_px: np.ndarray,
+    *,
+    spread: float = 1.0,
+    scale: np.ndarray | None = None,
+) -> View:
     """The view of (21, 2) pixels and (21, 3) relative landmarks; NaN: missing.
 
-    `spread`: scale of the landmarks about their middle (`LandmarkModel`), which is divided out.
+    `spread`: scale of the landmarks about their middle (`LandmarkModel`), which is divided out, except of those that a
+    person placed. `scale`: as in `View`; None: 1.
 
     Raises:
         ValueError: fewer than three landmarks of the palm in 2D and in 3D, or all of them coincide.
@@ -65,8 +76,10 @@ def look_at(joints_px: np.ndarray, joints_m: np.ndarray, K_px: np.ndarray, *, sp
     turned = rays @ look.T
     points = turned[:, :2] / turned[:, 2:]
     centre = points[seen].mean(0)
-    points = np.where(seen[:, None], centre + (points - centre) / spread, 0.0)
-    return View(look, points, seen, np.where(joints_ok[:, None], joints_m, 0.0), joints_ok)
+    scale = np.ones(NUM_JOINTS) if scale is None else scale
+    wide = np.where(scale < 1, 1.0, spread)[:, None]
+    points = np.where(seen[:, None], centre + (points - centre) / wide, 0.0)
+    return View(look, points, seen, np.where(joints_ok[:, None], joints_m, 0.0), joints_ok, scale)
 
 
 def first_pose(
@@ -124,11 +137,20 @@ def combined_directions(one: np.ndarray, other: np.ndarray) -> np.ndarray:
     return np.column_stack([mean / np.maximum(length, 1e-12), weight])
 
 
+def weighted_bones(view: View, seen: LandmarkModel, expected: np.ndarray | None) -> np.ndarray:
+    """(20, 5) `bones` of `solve_hand`: directions of the 3D landmarks, averaged with an expected hand's (20, 5)."""
+    scale = np.where(view.scale < 1, _PLACED_BONE, view.scale)
+    wider = np.maximum(scale[1:], scale[list(PARENTS[1:])])[:, None]
+    bones = weighted_directions(view.joints_m, view.joints_ok, seen.bone_rad * wider)
+    return bones if expected is None else combined_directions(bones, expected)
+
+
 def weighted_points(view: View, seen: LandmarkModel, z_m: float) -> np.ndarray:
     """(21, 4) `seen` of `solve_hand`: landmarks in the picture, their weights, the repeated share of the previous
     one."""
-    follows = view.seen & view.seen[_PARENT] & (seen.repeated != 0)
-    deviation = np.where(follows, seen.own_deviation_m, seen.deviation_m)
+    usual = view.scale == 1  # of others, errors have nothing to do with those of their neighbours
+    follows = view.seen & view.seen[_PARENT] & (seen.repeated != 0) & usual & usual[_PARENT]
+    deviation = np.where(follows, seen.own_deviation_m, seen.deviation_m) * view.scale
     return np.column_stack([view.points, view.seen * z_m / deviation, np.where(follows, seen.repeated, 0.0)])
 
 

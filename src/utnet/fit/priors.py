@@ -17,7 +17,8 @@ from pathlib import Path
 
 import numpy as np
 
-from utnet.conventions import PARENTS
+from utnet.conventions import NUM_BETAS, PARENTS
+from utnet.fit.solver import NUM_UNKNOWNS
 from utnet.hand.anatomy import JOINT_LIMITS_RAD
 
 PATH = Path(str(files("utnet"))) / "assets" / "fit" / "pose_prior.npz"
@@ -87,3 +88,12 @@ def expected_errors_rad(error_mm: np.ndarray, joints_m: np.ndarray) -> np.ndarra
     length_mm = 1e3 * np.linalg.norm(joints_m[1:] - joints_m[list(PARENTS[1:])], axis=1)[_LANDMARKS_OF_JOINTS]
     added = np.sqrt(np.maximum(end**2 - start**2, (end / 3) ** 2))
     return np.maximum(added, _LEAST_MM) / length_mm
+
+
+def betas_precision(normal: np.ndarray) -> np.ndarray:
+    """(10, 10) precision of the betas by one picture and the prior, marginalised over the other unknowns (Schur
+    complement of the normal matrix, given as its lower triangle)."""
+    full = np.tril(normal) + np.tril(normal, -1).T
+    others = NUM_UNKNOWNS - NUM_BETAS
+    a, b, d = full[:others, :others], full[others:, :others], full[others:, others:]
+    return d - b @ np.linalg.solve(a + 1e-9 * np.eye(others), b.T)

@@ -53,18 +53,18 @@ class Block(nn.Module):
 
 
 class Encoder(nn.Module):
-    """`depth` blocks and a final norm: (B, N, dim) -> (B, N, dim).
+    """`num_blocks` blocks and a final norm: (B, N, dim) -> (B, N, dim).
 
     With `checkpoint_blocks` the activations inside a block are recomputed in the backward pass: the same numbers, a
     fraction of the memory, about a third more time.
     """
 
     def __init__(
-        self, dim: int, depth: int, num_heads: int, *, layer_scale: bool = False, checkpoint_blocks: bool = False
+        self, dim: int, num_blocks: int, num_heads: int, *, layer_scale: bool = False, checkpoint_blocks: bool = False
     ):
         super().__init__()
         self.checkpoint_blocks = checkpoint_blocks
-        self.blocks = nn.ModuleList(Block(dim, num_heads, layer_scale=layer_scale) for _ in range(depth))
+        self.blocks = nn.ModuleList(Block(dim, num_heads, layer_scale=layer_scale) for _ in range(num_blocks))
         self.norm = nn.LayerNorm(dim, eps=1e-6)
 
     def forward(self, x: Tensor) -> Tensor:

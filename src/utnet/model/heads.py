@@ -17,14 +17,14 @@ _UNITS = (0.25, 0.25, 0.1)
 class JointReadout(nn.Module):
     """Adds joint features read from the maps to the hand tokens, followed by self-attention."""
 
-    def __init__(self, dim: int, map_dim: int, num_heads: int, depth: int = 2):
+    def __init__(self, dim: int, map_dim: int, num_heads: int, num_blocks: int = 2):
         super().__init__()
         self.positions = nn.Sequential(
             nn.Linear(NUM_JOINTS * 3, 2 * dim), nn.GELU(), nn.Linear(2 * dim, 2 * dim), nn.GELU()
         )
         self.to_tokens = nn.Linear(2 * dim, (NUM_MANO_JOINTS + 2) * dim)
         self.features = nn.Linear(map_dim, dim)
-        self.blocks = nn.ModuleList(Block(dim, num_heads) for _ in range(depth))
+        self.blocks = nn.ModuleList(Block(dim, num_heads) for _ in range(num_blocks))
 
     def forward(self, tokens: Tensor, joints: Tensor, features: Tensor) -> Tensor:
         """tokens (B, 18, dim), joints (B, 21, 3), features (B, 21, C) -> (B, 18, dim)."""

@@ -208,7 +208,7 @@ def config_of(
     """
     preset = get_preset(preset_name)
     dim, _, patch_px, _ = state["stem.patches.weight"].shape
-    depth = len({name.split(".")[2] for name in state if name.startswith("encoder.blocks.")})
+    num_blocks = len({name.split(".")[2] for name in state if name.startswith("encoder.blocks.")})
     if num_heads is None:
         if dim != preset.dim:
             raise InputError(
@@ -229,7 +229,7 @@ def config_of(
             preset=preset_name,
             size_px=rows * patch_px,
             dim=unless_preset("dim", dim),
-            depth=unless_preset("depth", depth),
+            depth=unless_preset("depth", num_blocks),
             num_heads=unless_preset("num_heads", num_heads),
             patch_px=unless_preset("patch_px", patch_px),
             **settings,

@@ -88,6 +88,6 @@ def import_wilor(source: str | Path | Mapping, num_heads: int | None = None) -> 
     return load_entries(model, state, where, zero=("hand_tokens.embed_slot",))
 
 
-def entry_names(depth: int) -> dict[str, str]:
-    """WiLoR's name -> UTNet's, for every entry of a network of `depth` blocks, except the hand's (`mano.*`)."""
-    return _NAMES | block_names(depth)
+def entry_names(num_blocks: int) -> dict[str, str]:
+    """WiLoR's name -> UTNet's, for every entry of a network of `num_blocks` blocks, except the hand's (`mano.*`)."""
+    return _NAMES | block_names(num_blocks)

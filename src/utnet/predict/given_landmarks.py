@@ -26,6 +26,8 @@ from utnet.errors import BAD_TREE, InputError, first_line, shown
 _REMEDY = "expected landmarks as docs/predictions.md describes them"
 _WHOLE_BODY = 133
 _FIRST_OF = {"left": 91, "right": 112}
+_USUAL_ERROR = 0.02
+"""Of the detector's landmarks, as a share of the box's longer side."""
 _BOX_SHARE = 0.08
 """Margin of the landmarks' box, as a share of its longer side: landmarks are inside the hand."""
 
@@ -101,12 +103,22 @@ def checked_landmarks(landmarks_px: Any) -> np.ndarray:
 
 
 def with_landmarks(detection: Detection, given: np.ndarray) -> Detection:
-    """A detection with (21, 3) given landmarks in place of the detector's."""
+    """A detection with (21, 3) given landmarks in place of those that the detector found.
+
+    Where a person moves a joint (confidence 1), the detector was wrong about the finger: its other landmarks there lose
+    confidence, in proportion to how far the joint was moved.
+    """
     mine = given[:, 2] > 0
+    longer = max(detection.box_px[2] - detection.box_px[0], detection.box_px[3] - detection.box_px[1])
+    moved = np.linalg.norm(given[:, :2] - detection.joints_px, axis=1) / longer
+    moved = np.where((given[:, 2] == 1) & np.isfinite(moved), moved, 0.0)
+    finger = np.repeat(moved[1:].reshape(5, 4).max(1), 4)
+    finger[::4] = 0.0  # the knuckle is a part of the palm
+    doubt = 1 + np.concatenate([[0.0], finger]) / _USUAL_ERROR
     return replace(
         detection,
         joints_px=np.where(mine[:, None], given[:, :2], detection.joints_px),
-        joint_confidence=np.where(mine, given[:, 2], detector_confidence(detection)),
+        joint_confidence=np.where(mine, given[:, 2], detector_confidence(detection) / doubt),
     )
 
 

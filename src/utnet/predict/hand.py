@@ -118,7 +118,7 @@ class Hand:
 
         Args:
             size_px: width and height of the picture.
-            mano: folder of your MANO_RIGHT.pkl, to which a hand of the open model is fitted (0.2 s a hand).
+            mano: folder of your MANO_RIGHT.pkl, to which a hand of the open model is fitted (0.1 s a hand).
 
         Raises:
             InputError: a hand of the open model without `mano`: its parameters and vertices are not MANO's.

@@ -9,6 +9,7 @@ from pathlib import Path
 from utnet.checkpoint import find_checkpoint, read_config
 from utnet.config import Config, ModelConfig, from_tree, override, to_tree
 from utnet.config.loading import read_yaml
+from utnet.model.presets import resolve_preset
 
 _CHOICES = {"p_drop", "checkpoint_blocks", "mano"}
 """Keys of `model` that do not belong to the weights."""
@@ -21,6 +22,8 @@ _LOSSES = {
     "evidence": ("loss.w_mask", "loss.w_side", "augment.mirror_p"),
 }
 """Keys that the parts of `_HEADS` need."""
+_MAPS = ("loss.w_joint_map", "loss.w_joint_heat")
+"""Losses of joint maps, 0 for a network without them."""
 
 
 def load_config(path: str | Path, changes: Sequence[str] = (), *, init_from: str = "") -> tuple[Config, list[str]]:
@@ -42,7 +45,7 @@ def load_config(path: str | Path, changes: Sequence[str] = (), *, init_from: str
 
     Returns:
         The config, and lines that state what was taken from the network and what differs from it. Nothing is taken and
-        there are no lines if the run starts from nothing or from another project's weights.
+        there are no lines for a run from random or from another project's weights.
 
     Raises:
         InputError: an unknown config, key, value or network.
@@ -53,13 +56,17 @@ def load_config(path: str | Path, changes: Sequence[str] = (), *, init_from: str
     wanted = override(config, [change for change in changes if change.startswith("train.init_from=")]).train.init_from
     if not wanted or not find_checkpoint(wanted).is_dir():
         return override(config, changes), []
-    network = to_tree(read_config(wanted))
+    of = read_config(wanted)
+    network = to_tree(of)
+    absent = () if resolve_preset(of.model).joint_maps else _MAPS
+    network["loss"] |= {key.partition(".")[2]: 0.0 for key in absent}
     tree, in_file = to_tree(config), _keys(read_yaml(path))
     on_command_line = "train.init_from" in set_keys
     taken, kept = [], []
-    for key in (*sorted(_FIXED), *_OPEN, *_needed(network)):
+    for key in (*sorted(_FIXED), *_OPEN, *_needed(network), *absent):
         ours, theirs = _get(tree, key), _get(network, key)
-        gives_way = key not in in_file or (key in _FIXED and on_command_line and not (key[6:] in _HEADS and ours))
+        fixed = key in (*_FIXED, *absent) and not (key[6:] in _HEADS and ours)
+        gives_way = key not in in_file or (fixed and on_command_line)
         if key in set_keys or ours == theirs:
             continue
         if not gives_way:

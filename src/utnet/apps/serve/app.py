@@ -4,7 +4,6 @@
 |---|---|
 | GET / and /static/NAME | the page |
 | GET /api/settings | methods and limits |
-| GET /api/example.jpg | a picture to try |
 | POST /api/files | one file as the body, its name in X-File-Name → id |
 | POST /api/pictures | {file, depth, depth_scale, camera, method} → id; the work begins |
 | GET /api/pictures/ID | state of the work, then the hands |
@@ -21,19 +20,15 @@ import re
 import secrets
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from functools import cache
 from pathlib import Path
 from typing import Any
 
-import cv2
-import numpy as np
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
-from utnet.apps.serve.example import example_picture
 from utnet.apps.serve.guard import MAX_UPLOAD_BYTES, UPLOAD_PATH
 from utnet.apps.serve.messages import file_name, read_edit, read_query, state_of
 from utnet.apps.serve.service import PREDICTIONS, SCENE, VIEW, HandService, Result
@@ -44,6 +39,7 @@ from utnet.errors import InputError
 
 _ASSETS = Path(__file__).parents[2] / "assets"
 _STATIC = {
+    "example.jpg": _ASSETS / "page" / "example.jpg",
     "page.css": _ASSETS / "page" / "page.css",
     "page.js": _ASSETS / "page" / "page.js",
     "stage.js": _ASSETS / "page" / "stage.js",
@@ -71,7 +67,6 @@ def build_app(service: HandService, store: Store, worker: Worker) -> Starlette:
         Route("/static/{name}", page.static),
         Route("/favicon.ico", page.icon),
         Route("/api/settings", page.settings),
-        Route("/api/example.jpg", page.example),
         Route(UPLOAD_PATH, page.upload, methods=["POST"]),
         Route("/api/pictures", page.start, methods=["POST"]),
         Route("/api/pictures/{key}", page.state),
@@ -92,7 +87,6 @@ class _Page:
     def __init__(self, service: HandService, store: Store, worker: Worker):
         self._service, self._store, self._worker = service, store, worker
         self._uploads = asyncio.Semaphore(_MAX_UPLOADS)
-        self._example = cache(lambda: _jpeg(example_picture()))
 
     @asynccontextmanager
     async def lifespan(self, app: Starlette) -> AsyncIterator[None]:
@@ -126,9 +120,6 @@ class _Page:
                 "joint_names": list(JOINT_NAMES),
             }
         )
-
-    async def example(self, request: Request) -> Response:
-        return Response(await asyncio.to_thread(self._example), media_type="image/jpeg")
 
     async def upload(self, request: Request) -> Response:
         name, size = file_name(request.headers.get("x-file-name", "")), int(request.headers["content-length"])
@@ -288,10 +279,6 @@ def _visitor(request: Request) -> str | None:
     """The visitor's session, or None for one who comes without, or with one that is none of ours."""
     value = request.cookies.get(_COOKIE, "")
     return value if _VISITOR.fullmatch(value) else None
-
-
-def _jpeg(rgb: np.ndarray) -> bytes:
-    return cv2.imencode(".jpg", np.ascontiguousarray(rgb[..., ::-1]), [cv2.IMWRITE_JPEG_QUALITY, 92])[1].tobytes()
 
 
 def _text(status: int, reason: str, headers: dict[str, str] | None = None) -> Response:

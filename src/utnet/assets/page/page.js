@@ -292,8 +292,7 @@ function listen() {
   $("close-camera").onclick = startAnew;
   $("example").onclick = async () => {
     try {
-      say("Drawing the example ...");
-      usePicture(await (await request("/api/example.jpg")).blob(), "example.jpg");
+      usePicture(await (await request("/static/example.jpg")).blob(), "example.jpg");
     } catch (error) {
       showError(error);
     }

@@ -1,4 +1,4 @@
-"""One line of `hands.jsonl`, checked key by key: what `utnet.data.custom` reads (docs/custom_data.md)."""
+"""Parsing and validation of a line of `hands.jsonl` (docs/custom_data.md)."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ PARAMS = ("global_orient", "hand_pose", "betas", "transl")
 HAND_MODELS = ("open", "mano")
 LINE_SPLITS = ("train", "val", "test")
 MAX_HAND_M = 1.0
-"""Joints of one hand that are farther apart are not in metres."""
+"""Distance of joints of a hand above which they are not in metres."""
 
 _MAX_TEXT = 1000
 _MAX_ANGLE_RAD = 314.0
 
-# What refused lines seem to be; `utnet data check` looks for these words and gives a line that converts them.
+# Probable causes of invalid lines; `utnet data check` recognises these texts and suggests a conversion.
 MILLIMETRES = "joints_3d look like millimetres"
 OPENGL = "joints_3d have OpenGL axes (y up, z backward)"
 RELATIVE = "joints_3d are relative to the hand, not to the camera of K"
@@ -40,16 +40,16 @@ _AT_CAMERA_M = 0.03
 
 
 def is_at_camera(joints_m: np.ndarray) -> np.ndarray:
-    """(...,) whether a joint of (..., 21, 3) hands lies at the camera's centre, where no camera sees one: the joints
-    are relative to the hand."""
+    """(...,) whether a joint of (..., 21, 3) hands lies at the camera's centre: then joints are relative to the
+    hand."""
     with np.errstate(invalid="ignore"):
         return (np.linalg.norm(joints_m, axis=-1) < _AT_CAMERA_M).any(-1)
 
 
 class Line:
-    """A parsed line. Methods give the value of a key as numpy, or raise an InputError that names file, line and key.
+    """A parsed line. Methods return the value of a key as numpy, or raise an InputError with file, line and key.
 
-    A key that holds null counts as left out.
+    A key with null counts as missing.
     """
 
     def __init__(self, text: bytes, path: Path, number: int):
@@ -158,7 +158,7 @@ class Line:
         return scale
 
     def params(self, wanted: str) -> tuple[HandParams | None, str]:
-        """Parameters and the model that decodes them: `wanted`, or for "auto" what the line says."""
+        """Parameters and the model that decodes them: `wanted`, or for "auto" the line's."""
         said = self._text("hand_model")
         if said and said not in HAND_MODELS:
             self.fail(f"'hand_model' is {shown(said)}, expected open or mano")

@@ -31,7 +31,7 @@ _DEPTH_EXPECTED = "a 16-bit PNG whose numbers times depth_scale are metres along
 
 
 class BadLines(InputError):
-    """Lines of `hands.jsonl` that are no hands; its text is the first one's message.
+    """Invalid lines of `hands.jsonl`; its text is the message of the first.
 
     Attributes:
         messages: of all of them.
@@ -47,7 +47,7 @@ class BadLines(InputError):
 
 
 class Custom:
-    """Whole pictures of any size, one hand a line.
+    """Full pictures of any size, one hand per line.
 
     Splits: lines say `"split": "train" | "val" | "test"`, and no such key means train. Where no line says val, `val` is
     about a tenth of the training hands, by recording (`sequence`; a line without one belongs to its picture's folder;
@@ -83,7 +83,7 @@ class Custom:
             split: one of `SPLITS`.
             limit: at most this many hands, evenly spaced.
             sides: "right", "left" or "both".
-            hand_model: "auto": each line says which model its parameters belong to; else "open" or "mano" for all.
+            hand_model: "auto": each line's own `hand_model`; else "open" or "mano" for all.
             tips: whose fingertip vertices decode MANO parameters (`conventions.MANO_TIP_VERTICES`).
             with_depth: False leaves depth files unread.
 
@@ -217,7 +217,7 @@ class Custom:
         return ", ".join(said)
 
     def _held_out(self, train: np.ndarray) -> np.ndarray:
-        """(N,) bool: lines of the recordings that are validated on."""
+        """(N,) bool: lines of the held-out recordings."""
         names, sequence = self._index["sequence_names"], self._index["sequence"]
         counts = np.bincount(sequence[train], minlength=len(names)).tolist()
         sizes = {name.decode(): num for name, num in zip(names.tolist(), counts, strict=True) if num}
@@ -281,7 +281,7 @@ def _read_index(path: Path) -> dict[str, np.ndarray]:
 def _box(
     line: Line, joints: np.ndarray, joints_px: np.ndarray, K: np.ndarray | None, size_wh: tuple[int, int]
 ) -> np.ndarray:
-    """The line's own box, else the tight box of its image points, else that of its projected joints."""
+    """The line's box, else the tight box of its image points, else that of its projected joints."""
     box = line.box()
     labelled = joints_px[np.isfinite(joints_px[:, 0])]
     if box is None and len(labelled) > 1 and (np.ptp(labelled, axis=0) > 0).all():
@@ -298,7 +298,7 @@ def _box(
 
 
 def _check_frame(line: Line, joints: np.ndarray) -> None:
-    """InputError for joints that the camera cannot have seen: behind it, or all round it."""
+    """InputError for joints behind the camera or around it."""
     if is_at_camera(joints):
         line.fail(f"{RELATIVE}; add the wrist's position in the camera, or leave K out and give a box")
     if not (joints[:, 2] > 0).any():

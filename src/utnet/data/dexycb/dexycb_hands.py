@@ -23,7 +23,7 @@ class DexYcbHands:
     Args:
         hand_model: "open" (identity basis, no mean) or "mano".
         mano: folder of the user's MANO_RIGHT.pkl and MANO_LEFT.pkl, or None.
-        sides: the hands that occur. Where MANO_LEFT.pkl is not there, left hands have no parameters, with a warning.
+        sides: the sides in the data. Without MANO_LEFT.pkl left hands have no parameters, with a warning.
 
     Raises:
         InputError: no such folder, no MANO_RIGHT.pkl where right hands occur, or a file that is not MANO's.

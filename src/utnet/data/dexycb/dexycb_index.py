@@ -1,6 +1,6 @@
-"""What DexYCB's folders hold: which frames show a hand, and what the sequences' `meta.yml` say. Read once, cached.
+"""Index of DexYCB: frames with a hand, and the sequences' `meta.yml`. Read once and cached.
 
-One cache entry a subject, so that every setup and split is put together from the same ten.
+One cache entry per subject, from which every setup and split is composed.
 """
 
 from __future__ import annotations
@@ -23,21 +23,21 @@ from utnet.io.files import read_yaml
 from utnet.io.npz import read_members
 
 _VERSION = 1
-"""Of the cached arrays; a change of theirs raises it, and old caches are built anew."""
+"""Version of the cached arrays; older caches are rebuilt."""
 
 _META_KEYS = ("num_frames", "mano_sides", "mano_calib")
 _THREADS = 8
-"""Files that are not in memory are waited for, most of all on a server: twice as fast as one thread on a cold disk."""
+"""Reading is bound by latency: twice as fast as one thread on a cold disk."""
 
 HAND, NO_HAND, UNREADABLE, LEFT_OUT = 0, 1, 2, 3
-"""Of a frame: its label file has a hand, says that there is none, or cannot be read (it fails by name when used), or it
+"""Of a frame: its label file has a hand, has none, or cannot be read (an error when it is used), or it
 is of a subject that is left out."""
 
 _MAX_FRAMES = 100_000
 """Of a sequence; the official ones have about 70."""
 
 _DAMAGED = -1
-"""`num_frames` of a sequence whose `meta.yml` cannot be used; only splits that need the sequence complain."""
+"""`num_frames` of a sequence with an invalid `meta.yml`, an error only in splits that contain the sequence."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ def open_index(
         arrays = _subject(folder, sequences, refresh=refresh) if wanted else _left_out(folder, sequences)
         for i in chosen:
             if arrays["num_frames"][i] == _DAMAGED:
-                _read_meta(folder / sequences[i])  # says what is wrong
+                _read_meta(folder / sequences[i])  # raises the error
         names += [f"{subject}/{sequences[i]}" for i in chosen]
         parts.append({key: arrays[key][chosen] for key in ("num_frames", "is_left", "is_open", "mano", "extrinsics")})
         flags += list(_flags_of(arrays, chosen, cameras))
@@ -227,7 +227,7 @@ def _read_camera(folder: str, num_frames: int) -> np.ndarray:
 
 
 def _read_meta(sequence: Path) -> dict:
-    """What is needed of a sequence's `meta.yml`: num_frames, side, mano, extrinsics, is_open."""
+    """The used fields of a sequence's `meta.yml`: num_frames, side, mano, extrinsics, is_open."""
     path = sequence / "meta.yml"
     meta = read_yaml(path, *_META_KEYS)
     sides, num, calib = meta["mano_sides"], meta["num_frames"], meta["mano_calib"]

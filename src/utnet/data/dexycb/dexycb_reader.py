@@ -23,7 +23,7 @@ _DEPTH_EXPECTED = "a 16-bit PNG in millimetres (DexYCB)"
 
 
 class DexYcb:
-    """Whole 640x480 pictures of one split, one hand each, read from the folder of the release as it is.
+    """Full 640x480 pictures of one split, one hand each, read from the original release.
 
     Frames without a hand count in the official numbering and are left out. Joints are right for both hands. The
     labelled poses are principal components of MANO's, made with its mean pose, so `params` need the user's MANO files;
@@ -32,26 +32,26 @@ class DexYcb:
     made), so `betas_ok` is False for it. A side whose file is not there has joints only (`params` None). Trees of the
     open hand (identity basis, no mean) always have `params`.
 
-    Which frames have a hand is read once and cached; `dexycb_index.open_index` says what is noticed afterwards.
+    The list of frames with a hand is read once and cached; see `dexycb_index.open_index` for how changes are detected.
 
     Args:
-        root: the folder that holds the subjects and `calibration`.
+        root: the folder of the subjects and `calibration`.
         split: "train", "val" or "test".
         setup: "s0" (unseen sequences), "s1" (subjects), "s2" (cameras) or "s3" (grasps).
         subjects: 1 to 10, those of the split to take (empty: all): only their folders are needed. The numbering stays
             the official one if the folders of the others are there, too.
         limit: at most this many samples, evenly spaced over those with a hand.
         sides: "right", "left" or "both".
-        hand_model: model of the labels, "open", "mano", or "auto": as the tree says (MANO where it says nothing).
+        hand_model: model of the labels, "open", "mano", or "auto": detected (MANO if unmarked).
         mano: folder of the user's MANO_RIGHT.pkl and MANO_LEFT.pkl.
         with_depth: read the depth images.
-        with_mask: give `hand_mask`, the hand's pixels in the labelled segmentation.
-        with_vertices: give `vertices_cam_m`, decoded from the parameters.
-        refresh: read again which frames have a hand (label files that were changed in place are not noticed).
+        with_mask: return `hand_mask`, the hand's pixels in the labelled segmentation.
+        with_vertices: return `vertices_cam_m`, decoded from the parameters.
+        refresh: rebuild the list of frames (label files changed in place are not detected).
 
     Attributes:
         num_official: samples of the split with those without a hand: the length of the official toolkit's dataset.
-        counts: what opening found.
+        counts: numbers of frames by kind.
 
     Raises:
         InputError: no such split or option, a folder or a calibration file missing, or no frame with such a hand.
@@ -176,7 +176,7 @@ class DexYcb:
         return self._index.numbering.place(int(self._ids[index]))
 
     def _choose(self, sides: str, limit: int | None) -> tuple[np.ndarray, dict[str, int]]:
-        """Official indices of the samples, and what there was."""
+        """Official indices of the samples, and counts of frames."""
         index, numbering = self._index, self._index.numbering
         is_left = np.repeat(index.is_left, numbering.num_frames * numbering.num_cameras)
         taken = index.flags != LEFT_OUT
@@ -264,7 +264,7 @@ def _read_depth(path: Path) -> np.ndarray:
 
 
 def _hand_model(is_open: np.ndarray, wanted: str, root: Path) -> str:
-    """ "open" or "mano": what the metadata says, unless the user says otherwise."""
+    """ "open" or "mano": the user's choice, else the metadata's."""
     if wanted not in ("auto", "open", "mano"):
         raise InputError(f"hand_model is {wanted!r}; expected auto, open or mano")
     if wanted != "auto":

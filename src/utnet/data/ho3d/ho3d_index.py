@@ -1,4 +1,4 @@
-"""The frames of an HO3D or H2O3D list: which hands are annotated, and which recordings validation holds out."""
+"""The frames of an HO3D or H2O3D list: annotated hands, and the recordings held out for validation."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def official_list(split: str) -> str:
 
 
 def read_meta(path: Path, *keys: str) -> dict:
-    """The annotations `keys` (where they are there) of a meta pickle, which is read without running it."""
+    """The annotations `keys` (if present) of a meta pickle, read without executing code."""
     meta = load_pickle(path, keys=keys)
     if not isinstance(meta, dict):
         raise InputError(f"{path}: holds a {type(meta).__name__}, expected HO3D's dictionary of annotations")
@@ -127,7 +127,7 @@ def _build(root: Path, path: Path, name: str) -> dict[str, np.ndarray]:
 
 
 def _wanted(name: str, two_hands: bool) -> list[tuple[str, ...]]:
-    """What must not be None of each hand's annotations: in evaluation the box, without which there is no crop."""
+    """Required annotations of each hand: in evaluation the box, which the crop needs."""
     sides = [layouts.ho3d_keys(side, two_hands=two_hands) for side in SIDES[: 1 + two_hands]]
     if name == "evaluation":
         return [(keys["box"],) for keys in sides]

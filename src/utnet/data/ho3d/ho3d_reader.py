@@ -29,10 +29,10 @@ _DEPTH_EXPECTED = "HO3D's PNG, red + 256 * green in units of 0.125 mm"
 
 
 class Ho3d:
-    """Whole 640x480 pictures of one split: right hands in HO3D, two samples a frame in H2O3D.
+    """Full 640x480 pictures of one split: right hands in HO3D, two samples per frame in H2O3D.
 
     Training frames have joints and parameters (MANO's, or the open hand's in trees that UTNet wrote); the parameters
-    hold no mean pose, so they decode with `flat_hand_mean=True` and HO3D's fingertips (`hand_model_of`). Evaluation
+    contain no mean pose, so they decode with `flat_hand_mean=True` and HO3D's fingertips (`hand_model_of`). Evaluation
     frames have the root joint and a box, and every line of evaluation.txt is a sample that a network can predict; where
     HO3D's `evaluation_xyz.json` lies beside the list, all joints are labelled. Joints that are not labelled are NaN
     with confidence 0, and H2O3D's `jointValid*` and `poseValid*` are honoured: `params` is None where any angle or the
@@ -41,24 +41,24 @@ class Ho3d:
     H2O3D's own set-up negates the whole of MANO_LEFT's `shapedirs`, and one `handBeta` serves both hands: the betas of
     its left hands belong to that model and to no other, so `betas_ok` is False for them.
 
-    Which frames are annotated is read once and cached; `ho3d_index.read_index` says what is noticed afterwards.
+    The list of annotated frames is read once and cached; see `ho3d_index.read_index` for how changes are detected.
 
     Args:
-        root: the folder that holds train.txt, evaluation.txt and the folders train and evaluation.
-        split: "train" (the whole official list), "evaluation", or "train_fit" and "val", which divide train by
+        root: the folder of train.txt, evaluation.txt and the folders train and evaluation.
+        split: "train" (the full official list), "evaluation", or "train_fit" and "val", which divide train by
             recording (`ho3d_index.held_out`).
         limit: at most this many samples, evenly spaced over those that are annotated.
         sides: "right", "left" (H2O3D only) or "both".
-        hand_model: model of the labels, "open", "mano", or "auto": as the metas say (MANO where they say nothing).
+        hand_model: model of the labels, "open", "mano", or "auto": detected (MANO if unmarked).
         mano: folder of the user's MANO_RIGHT.pkl and MANO_LEFT.pkl; needed only to decode vertices.
         with_depth: read the depth images.
-        with_vertices: give `vertices_cam_m`: decoded from the parameters, in evaluation the published ones.
-        refresh: read again which frames are annotated.
+        with_vertices: return `vertices_cam_m`: decoded from the parameters, in evaluation the published ones.
+        refresh: rebuild the list of annotated frames.
 
     Attributes:
         two_hands: it is H2O3D.
         num_official: lines of the split's list: what a submission has to have.
-        counts: what opening found.
+        counts: numbers of frames by kind.
 
     Raises:
         InputError: no such folder, list, split or option, no annotated frame, or a file that `with_vertices` needs.
@@ -177,7 +177,7 @@ class Ho3d:
     # ------------------------------------------------------------------------------------------------------ opening
 
     def _choose(self, sides: str, limit: int | None) -> tuple[np.ndarray, dict[str, int]]:
-        """(M, 2) line and side (0 right, 1 left) of every sample, and what was found on the way."""
+        """(M, 2) line and side (0 right, 1 left) of every sample, and counts of frames."""
         path = self.root / layouts.ho3d_list(self._folder)
         lines = lines_of_split(self._index, self.split, path)
         hands = self._index.hands & lines[:, None]
@@ -213,7 +213,7 @@ class Ho3d:
         return cached_arrays(f"ho3d-{path.stem}", self.root, [about.st_size, about.st_mtime_ns, num], build)["rows"]
 
     def _prepare_vertices(self) -> None:
-        """Whatever vertices need is asked for now, not at the first sample."""
+        """Checks the files that vertices need when the source is opened, not at the first sample."""
         if self.split != "evaluation":
             self._models = {SIDES[i]: self.hand_model_of(SIDES[i]) for i in np.unique(self._rows[:, 1])}
         elif self._vertices is None:

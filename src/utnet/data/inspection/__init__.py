@@ -1,1 +1,1 @@
-"""Looking at a source: is it whole and right (`check`), what is in it (`stats`), what does it look like (`preview`)."""
+"""Inspection of sources: validation (`check`), statistics (`stats`) and contact sheets (`preview`)."""

@@ -1,4 +1,5 @@
-"""Is a source whole, and do its labels agree with each other and with its pictures? (`utnet data check`)"""
+"""Validation of a source: readable files, and labels consistent with each other and the pictures (`utnet data
+check`)."""
 
 from __future__ import annotations
 
@@ -16,8 +17,8 @@ from utnet.data.inspection.decode import Decoder
 from utnet.data.inspection.judge_labels import FEW, hand_unit, judge_labels, turn_note
 from utnet.data.inspection.labels import Finding, Labels
 from utnet.data.inspection.measure import BONES, FLAWS, Measure
+from utnet.data.inspection.scan import ScanResult, scan
 from utnet.data.inspection.turned import hands_seen
-from utnet.data.inspection.walk import Walked, walk
 from utnet.data.mixture import Mixture
 from utnet.data.source import BadSample, evenly_spaced, is_endless, is_stream, read_sample
 from utnet.errors import InputError
@@ -113,14 +114,14 @@ def check_source(source: Any, *, mano: str | None = None, workers: int = 0, prog
         workers: processes that read.
         progress: show a bar.
     """
-    walked = walk(source, Measure(Decoder(source, mano)), workers=workers, progress=progress)
+    result = scan(source, Measure(Decoder(source, mano)), workers=workers, progress=progress)
     report = CheckReport({"counts": {name: int(n) for name, n in getattr(source, "counts", {}).items()}})
-    _files(report, source, walked)
-    if len(walked):
-        _conventions(report, labels_of(source, walked.arrays, walked.keys))
+    _files(report, source, result)
+    if len(result):
+        _conventions(report, labels_of(source, result.arrays, result.keys))
         for judge in (_labels, _depth, _hands, _bones, _pictures):
-            judge(report, walked)
-        _reprojection(report, walked, source.tips)
+            judge(report, result)
+        _reprojection(report, result, source.tips)
     return report
 
 
@@ -203,11 +204,11 @@ def _conventions(report: CheckReport, labels: Labels) -> None:
         report.notes.append(note)
 
 
-def _files(report: CheckReport, source: Any, walked: Walked) -> None:
-    missing = {f.key: f.message for f in walked.failures if f.missing}
-    damaged = {f.key: f.message for f in walked.failures if not f.missing}
-    num = len(walked) + len(walked.failures)
-    report.numbers["samples"] = {"expected": num, "read": len(walked)}
+def _files(report: CheckReport, source: Any, result: ScanResult) -> None:
+    missing = {f.key: f.message for f in result.failures if f.missing}
+    damaged = {f.key: f.message for f in result.failures if not f.missing}
+    num = len(result) + len(result.failures)
+    report.numbers["samples"] = {"expected": num, "read": len(result)}
     report.numbers["missing"], report.numbers["damaged"] = missing, damaged
     if missing:
         report.findings.append(Finding(f"{len(missing)} of {num} samples lack a file", "extract the archive again"))
@@ -226,27 +227,27 @@ def _files(report: CheckReport, source: Any, walked: Walked) -> None:
         report.numbers["damaged_shards"] = source.verify()
         if report.numbers["damaged_shards"]:
             report.findings.append(Finding("the shards are not as they were written", "copy or write the set again"))
-    twice = sorted(key for key, n in Counter(walked.keys).items() if n > 1)
+    twice = sorted(key for key, n in Counter(result.keys).items() if n > 1)
     report.numbers["duplicate_keys"] = twice
     if twice:
         remedy = "every sample needs a key of its own; look for a folder or line that is there twice"
         report.findings.append(Finding(f"{len(twice)} keys stand for more than one sample", remedy))
 
 
-def _labels(report: CheckReport, walked: Walked) -> None:
-    a, samples = walked.arrays, report.numbers["samples"]
+def _labels(report: CheckReport, result: ScanResult) -> None:
+    a, samples = result.arrays, report.numbers["samples"]
     samples["right"], samples["left"] = int((~a["left"]).sum()), int(a["left"].sum())
     for name in ("depth", "camera", "params", "betas", "mesh", "mask"):
         samples[name] = int(a[f"has_{name}"].sum())
     samples["2D joints"], samples["3D joints"] = int((a["num_2d"] > 0).sum()), int((a["num_3d"] > 0).sum())
-    flaws = {text: _named(walked, a["flaws"] & bit > 0) for bit, text in FLAWS.items()}
+    flaws = {text: _named(result, a["flaws"] & bit > 0) for bit, text in FLAWS.items()}
     report.numbers["flaws"] = {text: keys for text, keys in flaws.items() if keys}
     for text, keys in report.numbers["flaws"].items():
         report.findings.append(Finding(f"{len(keys)} samples: {text}", f"mend or leave out {keys[0]} and its like"))
 
 
-def _depth(report: CheckReport, walked: Walked) -> None:
-    difference, given = walked.arrays["behind_depth_m"], walked.arrays["in_depth"]
+def _depth(report: CheckReport, result: ScanResult) -> None:
+    difference, given = result.arrays["behind_depth_m"], result.arrays["in_depth"]
     if not np.isfinite(difference).any():
         return
     read = np.isfinite(difference)
@@ -262,8 +263,8 @@ def _depth(report: CheckReport, walked: Walked) -> None:
         "hidden_joints": float((difference[read] < -HIDDEN_M).mean()),
         "joints_before_depth": float((difference[read] > HIDDEN_M).mean()),
         "no_reading": float(1 - read.sum() / max(1, given.sum())),
-        "samples_before_depth": _named(walked, behind),
-        "samples_hidden": _named(walked, hidden),
+        "samples_before_depth": _named(result, behind),
+        "samples_hidden": _named(result, hidden),
     }
     share = numbers["joints_before_depth"]
     remedy = "depth, K and joints do not belong together: check K, the picture size, the depth's unit and alignment"
@@ -281,13 +282,13 @@ def _depth(report: CheckReport, walked: Walked) -> None:
         report.notes.append(f"{hidden.sum()} of {judged} samples are hidden behind something")
 
 
-def _hands(report: CheckReport, walked: Walked) -> None:
-    size = walked.arrays["size_mm"]
+def _hands(report: CheckReport, result: ScanResult) -> None:
+    size = result.arrays["size_mm"]
     if not np.isfinite(size).any():
         return
     low, high = HAND_SIZE_MM
     wrong = (size < low) | (size > high)
-    report.numbers["hand_size_mm"] = {**spread_of(size), "outliers": _named(walked, wrong)}
+    report.numbers["hand_size_mm"] = {**spread_of(size), "outliers": _named(result, wrong)}
     if wrong.any():
         text = (
             f"{wrong.sum()} hands measure less than {low:.0f} or more than {high:.0f} mm from wrist to middle knuckle"
@@ -301,8 +302,8 @@ def _hands(report: CheckReport, walked: Walked) -> None:
             report.notes.append(text)
 
 
-def _bones(report: CheckReport, walked: Walked) -> None:
-    bones, left = walked.arrays["bones_mm"], walked.arrays["left"]
+def _bones(report: CheckReport, result: ScanResult) -> None:
+    bones, left = result.arrays["bones_mm"], result.arrays["left"]
     if not np.isfinite(bones).any():
         return
     names = [JOINT_NAMES[joint] for joint in BONES]
@@ -312,10 +313,10 @@ def _bones(report: CheckReport, walked: Walked) -> None:
     vary: dict[str, str] = {}
     differ: dict[str, str] = {}
     medians: dict[str, np.ndarray] = {}
-    order = np.lexsort([left, walked.sequences])
-    groups = np.split(order, np.flatnonzero(np.diff(walked.sequences[order] * 2 + left[order])) + 1)
+    order = np.lexsort([left, result.sequences])
+    groups = np.split(order, np.flatnonzero(np.diff(result.sequences[order] * 2 + left[order])) + 1)
     for group in groups:  # a recording's hands of one side, right before left
-        recording, side = walked.sequence_names[walked.sequences[group[0]]], int(left[group[0]])
+        recording, side = result.sequence_names[result.sequences[group[0]]], int(left[group[0]])
         known = np.isfinite(bones[group]).all(0)
         if not recording or not known.any():
             continue
@@ -341,13 +342,13 @@ def _largest_share(values: np.ndarray, of: np.ndarray) -> tuple[int, float]:
     return int(share.argmax()), float(share.max())
 
 
-def _reprojection(report: CheckReport, walked: Walked, tips: str) -> None:
-    a = walked.arrays
+def _reprojection(report: CheckReport, result: ScanResult, tips: str) -> None:
+    a = result.arrays
     px, mm, share, mesh = a["model_px"], a["model_mm"], a["labels_2d_share"], a["mesh_mm"]
     if np.isfinite(px).any():
         limit = np.where(a["mano"] & (tips == "freihand"), FREIHAND_PX, REPROJECTION_PX)
         wrong = px > limit
-        report.numbers["model_px"] = {**spread_of(px), "num": int(np.isfinite(px).sum()), "over": _named(walked, wrong)}
+        report.numbers["model_px"] = {**spread_of(px), "num": int(np.isfinite(px).sum()), "over": _named(result, wrong)}
         if wrong.any():
             text = f"{wrong.sum()} samples: parameters and joints disagree by more than {limit.max():.1f} px"
             remedy = "parameters of another hand model, side, mean pose or axes: check hand_model and --mano"
@@ -362,7 +363,7 @@ def _reprojection(report: CheckReport, walked: Walked, tips: str) -> None:
         report.numbers["mesh_mm"] = {
             **spread_of(mesh),
             "num": int(np.isfinite(mesh).sum()),
-            "over": _named(walked, wrong),
+            "over": _named(result, wrong),
         }
         if wrong.any():
             text = f"{wrong.sum()} samples: labelled mesh and joints disagree by more than {MESH_MM:.0f} mm"
@@ -374,8 +375,8 @@ def _reprojection(report: CheckReport, walked: Walked, tips: str) -> None:
             report.findings.append(Finding(text, "check K, the picture size and the order of the joints"))
 
 
-def _pictures(report: CheckReport, walked: Walked) -> None:
-    a = walked.arrays
+def _pictures(report: CheckReport, result: ScanResult) -> None:
+    a = result.arrays
     share = float(a["outside"].sum() / max(1, a["num_2d"].sum()))
     on_mask = a["on_mask"][np.isfinite(a["on_mask"])]
     report.numbers["pictures"] = {
@@ -395,5 +396,5 @@ def spread_of(values: np.ndarray) -> dict[str, float]:
     return {"min": float(low), "p5": float(p5), "median": float(median), "p95": float(p95), "max": float(high)}
 
 
-def _named(walked: Walked, which: np.ndarray) -> list[str]:
-    return [walked.keys[i] for i in np.flatnonzero(which)]
+def _named(result: ScanResult, which: np.ndarray) -> list[str]:
+    return [result.keys[i] for i in np.flatnonzero(which)]

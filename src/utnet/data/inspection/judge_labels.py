@@ -37,7 +37,7 @@ _LEAST_SIDES = 3
 """Single hands may bend their fingers backwards."""
 
 _SURER = 0.2
-"""Difference of a detector's mean scores that tells how turned pictures were labelled."""
+"""Difference of a detector's mean scores that determines how rotated pictures were labelled."""
 
 _NARROWEST, _WIDEST = 60.0, 0.2
 """Focal lengths in longer sides of the picture: crops go up to 20, lenses without a fisheye's distortion to 0.3."""
@@ -273,7 +273,7 @@ def _axes(labels: Labels) -> Iterator[Finding]:
 
 
 def _camera(labels: Labels) -> Iterator[Finding]:
-    """K of a picture of another size, where nothing else (2D labels, depth) says that K is right."""
+    """K of a picture of another size, unless other evidence (2D labels, depth) confirms K."""
     given = np.isfinite(labels.K_px[:, 0, 0]) & ~labels.depth_agrees & ~known(labels.points_px)
     if given.sum() < 2:
         return

@@ -1,4 +1,4 @@
-"""What `utnet data check` measures of a sample."""
+"""Measurements of a sample for `utnet data check`."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def _own_points(sample: Sample) -> np.ndarray:
 
 
 def _flaws(sample: Sample, points: np.ndarray) -> int:
-    """What of `FLAWS` the sample has, as bits."""
+    """The sample's `FLAWS` as bits."""
     joints, params, K = sample.joints_cam_m, sample.params, sample.K_px
     labelled = joints[sample.joints_3d_conf > 0]
     wrong = {

@@ -1,4 +1,4 @@
-"""A contact sheet of a source: joints, mesh and depth drawn over its pictures. (`utnet data preview`)"""
+"""A contact sheet of a source: joints, mesh and depth drawn over its pictures (`utnet data preview`)."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _OPACITY = 0.65
 
 _DEPTH_RANGE_M = 0.12
 _SHEET_PX = 2400
-"""Widest sheet: every tile can still be told apart on a screen."""
+"""Width of the widest sheet, readable on a screen."""
 
 _INK, _PAPER, _EMPTY = (235, 235, 235), (32, 32, 32), (58, 58, 58)
 _SIDE_COLORS = {"right": (70, 130, 220), "left": (225, 120, 50)}

@@ -1,4 +1,4 @@
-"""What is in a source: colours, depth, distances, sizes, sides, views and poses. (`utnet data stats`)"""
+"""Statistics of a source: colours, depth, distances, sizes, sides, views and poses (`utnet data stats`)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from utnet.conventions import JOINT_NAMES, MANO_JOINT_NAMES, PARENTS
 from utnet.data.inspection.check import spread_of
 from utnet.data.inspection.decode import image_points
-from utnet.data.inspection.walk import Walked, walk
+from utnet.data.inspection.scan import ScanResult, scan
 from utnet.data.source import MIN_JOINT_Z_M
 from utnet.types import Sample
 
@@ -35,17 +35,17 @@ def stats_source(source: Any, *, workers: int = 0, progress: bool = False) -> di
         workers: processes that read.
         progress: show a bar.
     """
-    walked = walk(source, measure, workers=workers, progress=progress)
+    scanned = scan(source, measure, workers=workers, progress=progress)
     numbers: dict[str, Any] = {
         "counts": {name: int(n) for name, n in getattr(source, "counts", {}).items()},
-        "samples": len(walked),
-        "unreadable": {failure.key: failure.message for failure in walked.failures},
+        "samples": len(scanned),
+        "unreadable": {failure.key: failure.message for failure in scanned.failures},
     }
-    if not len(walked):
+    if not len(scanned):
         return numbers
-    a = walked.arrays
+    a = scanned.arrays
     numbers["sides"] = {"right": int((~a["left"]).sum()), "left": int(a["left"].sum())}
-    numbers["sequences"] = _sequences(walked)
+    numbers["sequences"] = _sequences(scanned)
     numbers["rgb"] = _colors(a)
     for name in ("picture_width_px", "picture_height_px", "box_width_px", "box_height_px", "hand_px"):
         numbers[name] = spread_of(a[name])
@@ -151,10 +151,10 @@ def _rotation_deg(sample: Sample) -> np.ndarray:
     return np.rad2deg(np.arccos(np.clip((trace - 1) / 2, -1, 1)))
 
 
-def _sequences(walked: Walked) -> dict[str, Any]:
+def _sequences(scanned: ScanResult) -> dict[str, Any]:
     """How many recordings, and how many samples each; unnamed recordings are left out."""
-    num = np.bincount(walked.sequences, minlength=len(walked.sequence_names))
-    sizes = {name: int(n) for name, n in zip(walked.sequence_names, num, strict=True) if name}
+    num = np.bincount(scanned.sequences, minlength=len(scanned.sequence_names))
+    sizes = {name: int(n) for name, n in zip(scanned.sequence_names, num, strict=True) if name}
     frames = spread_of(np.array(list(sizes.values()), np.float64)) if sizes else {}
     return {"num": len(sizes), "samples_each": frames, "sizes": sizes}
 

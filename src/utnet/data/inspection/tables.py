@@ -16,7 +16,7 @@ _PHALANGES = ("metacarpal", "proximal", "middle", "distal")
 
 
 def check_lines(report: CheckReport) -> Iterator[str]:
-    """The numbers, the files at fault, notes, findings, and a last line that says whether all is well."""
+    """The numbers, the files at fault, notes, findings, and a summary line."""
     n = report.numbers
     yield from _counts(n["counts"])
     samples = dict(n["samples"])

@@ -1,4 +1,4 @@
-"""Pictures that their EXIF data turn: do labels count the pixels as they are stored, or as they are seen?"""
+"""Whether labels of pictures rotated by EXIF data refer to the stored or the upright pixels."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _UPRIGHT = {
 
 
 def hands_seen(source: Any, indices: Sequence[int]) -> tuple[float, float]:
-    """How sure the detector is of a hand in the labelled boxes: in the pictures as they are stored, and upright.
+    """Mean detection scores in the labelled boxes: in the stored and in the upright pictures.
 
     Args:
         source: has `picture_turn(index)`.

@@ -25,7 +25,7 @@ from utnet.io.npy import parse_npy
 from utnet.types import HandParams, Sample
 
 SAMPLE_FORMAT = "utnet-sample-1"
-"""Value of "format" in the JSON of a sample: how a stream tells a shard from other tars."""
+"""Value of "format" in the JSON of a sample, which distinguishes shards from other tars."""
 
 MEMBERS = ("jpg", "json", "depth", "mask.png", "vertices.npy")
 """Endings of a sample's members, in the order in which they are stored."""

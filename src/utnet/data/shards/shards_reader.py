@@ -26,11 +26,11 @@ _MAX_OPEN = 128
 _CHUNK = 2**22
 _REMEDY = "copy the set again, or write it again"
 _SHARD = {"file": str, "num": int, "bytes": int, "sha256": str}
-"""What the description says of a shard."""
+"""Fields of a shard in the description."""
 
 
 class Shards:
-    """Windows of pictures round one hand each, right or left, whole enough for every jittered crop.
+    """Windows of pictures around one hand each, right or left, large enough for every jittered crop.
 
     The index is memory-mapped and shared by all workers; a sample is one `os.pread` (which moves no shared position, so
     forked workers may use inherited files).
@@ -51,7 +51,7 @@ class Shards:
         tables = (self._index, self._keys, self._sequences)
         shapes = [table.shape for table in tables]
         if shapes != [(num, columns), (num,), (num,)]:
-            raise InputError(f"{self.root}: tables of {shapes}, {DESCRIPTION} says {num} samples; {_REMEDY}")
+            raise InputError(f"{self.root}: tables of {shapes}, but {num} samples in {DESCRIPTION}; {_REMEDY}")
         if "".join(table.dtype.kind for table in tables) not in ("iSS", "uSS"):
             raise InputError(f"{self.root}: tables of {[str(t.dtype) for t in tables]}, not those of a set; {_REMEDY}")
         for shard in about["shards"]:
@@ -154,7 +154,7 @@ def _read_description(root: Path) -> dict:
 
 
 def _fault_of(about: dict) -> str:
-    """What is of another type than `write_shards` writes, "" where all is well."""
+    """The first field with an invalid type, or ""."""
     for name in ("num", "num_skipped"):
         if type(about[name]) is not int or about[name] < 0:
             return f"{name} is {shown(about[name])}, expected a number of samples"

@@ -32,7 +32,7 @@ _FAULTS = (OSError, EOFError, ValueError, AssertionError, tarfile.TarError, zlib
 
 
 def expand_root(root: str) -> list[str]:
-    """What a root stands for: absolute paths of local tars, URLs, `pipe:` commands.
+    """Expands a root to absolute paths of local tars, URLs and `pipe:` commands.
 
     In a command only ranges of numbers, {000..099}, are expanded: its other braces are the shell's.
 
@@ -92,7 +92,7 @@ def _local(path: str) -> list[str]:
 
 
 def names_of(urls: list[str]) -> list[str]:
-    """The tars' names in keys: the part of the path that tells them apart, without `.tar`."""
+    """The tars' names in keys: the distinct part of the path, without `.tar`."""
     paths = [re.sub(r"[?#].*$", "", url, flags=re.S) if url.startswith("http") else url for url in urls]
     start = len(os.path.commonprefix(paths).rpartition("/")[0])  # noqa: RUF071 - commands and URLs are no paths
     names = [re.sub(r"\.tar\b.*$", "", path[start:].lstrip("/"), flags=re.S) for path in paths]
@@ -198,7 +198,7 @@ class _Tail:
         try:
             if self._stream is not None:
                 self._stream.close()
-        except OSError:  # the command that was stopped says that it was stopped
+        except OSError:  # raised by the stopped command
             pass
 
 

@@ -1,4 +1,4 @@
-"""Training tars in the WebDataset layout of HaMeR and WiLoR -> Sample, read in passing; and shards from afar.
+"""Training tars in the WebDataset layout of HaMeR and WiLoR, and remote shards -> Sample, streamed.
 
 Facts as `hamer/datasets/image_dataset.py` (geopavlakos/hamer) reads them. A tar sample `__key__` is a picture
 (`.jpg`, `.jpeg`, `.png`) and `data.pyd`, a pickled list with one dict a hand. Labels are those of the picture as it is
@@ -161,7 +161,7 @@ class Tars:
 
 
 def parse_hands(data: bytes, where: str) -> list[dict]:
-    """The dicts of `data.pyd`; nothing in the pickle is run. InputError unless it is a list of dicts."""
+    """The dicts of `data.pyd`, read without executing code; InputError unless it is a list of dicts."""
     hands = parse_pickle(data, where=where)
     if not isinstance(hands, list) or not all(isinstance(hand, dict) for hand in hands):
         raise InputError(f"{where}: not a list of dicts, one a hand; not a tar of HaMeR's layout")

@@ -8,7 +8,6 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
-from scipy.optimize import least_squares
 
 from utnet.hand.arrays import HandArrays
 from utnet.hand.numpy_model import NumpyHandModel
@@ -43,6 +42,8 @@ def fit_mano(params: HandParams, joints_cam_m: np.ndarray, mano: HandArrays) -> 
 
     x = np.zeros(61)
     x[58:] = joints_cam_m.mean(0) - decoded(x)[1].mean(0)
+    from scipy.optimize import least_squares  # a third of a second that other formats do not need
+
     x = least_squares(residuals, x, method="trf", x_scale="jac", max_nfev=40).x
     R, joints = decoded(x)
     error_mm = 1e3 * float(np.linalg.norm(joints + x[58:] - joints_cam_m, axis=1).mean())

@@ -45,5 +45,8 @@ class CombinedMethod:
         lifted = lift_samples(self._lifter, self._fitter, samples).params[0]
         without_depth = np.array([sample.depth_m is None for sample in samples])
         expected = average_hands(self._fitter.model, network.params, lifted, np.where(without_depth, 0.5, 0.0))
-        fits = self._fitter.fit(expected=expected, expected_error_mm=network.joint_error_mm, **observations(samples))
+        seen, error_mm = observations(samples), network.joint_error_mm
+        if error_mm is not None:  # where a person corrects a finger, the network may be wrong as well
+            error_mm = error_mm * np.maximum(seen["deviation_scale"], 1.0)
+        fits = self._fitter.fit(expected=expected, expected_error_mm=error_mm, **seen)
         return replace(decode_fits(self.hand, fits), network_joints_m=network.joints_cam_m)

@@ -17,6 +17,10 @@ from utnet.hand.mano import mano_file
 from utnet.predict.methods.base import RightHandBatch
 from utnet.types import Sample
 
+_PLACED = 0.4
+"""Deviation of a joint that a person placed, in units of the detector's: 1 to 2 mm."""
+_MOST_DEVIATION = 20.0
+
 
 class LandmarkMethod:
     """Fits a hand model to landmarks and depth, with the landmark lifter's likeliest hypothesis as start and prior.
@@ -36,9 +40,9 @@ class LandmarkMethod:
 
     def __call__(self, samples: Sequence[Sample]) -> RightHandBatch:
         lifted = lift_samples(self._lifter, self._fitter, samples)
-        fits = self._fitter.fit(
-            expected=lifted.params[0], expected_error_mm=1e3 * lifted.error_m[:, 0], **observations(samples)
-        )
+        seen = observations(samples)
+        error_mm = 1e3 * lifted.error_m[:, 0] * np.maximum(seen["deviation_scale"], 1.0)
+        fits = self._fitter.fit(expected=lifted.params[0], expected_error_mm=error_mm, **seen)
         return decode_fits(self.hand, fits)
 
 
@@ -55,7 +59,20 @@ def observations(samples: Sequence[Sample]) -> dict[str, Any]:
         "joints_px": np.array([sample.joints_px for sample in samples]),
         "K_px": np.array([sample.K_px for sample in samples]),
         "depth_m": [sample.depth_m for sample in samples],
+        "deviation_scale": np.array([deviation_scale(sample.joints_2d_conf) for sample in samples]),
     }
+
+
+def deviation_scale(confidence: np.ndarray) -> np.ndarray:
+    """(21,) confidences of landmarks -> their deviations in units of the detector's: 1 for its surest landmark and for
+    missing ones, less for joints that a person placed (confidence 1)."""
+    placed = confidence == 1
+    others = ~placed & (confidence > 0)
+    scale = np.where(placed, _PLACED, 1.0)
+    if others.any():
+        surest = confidence[others].max()
+        scale[others] = np.minimum(surest / confidence[others], _MOST_DEVIATION)
+    return scale
 
 
 def decode_fits(hand: NumpyHandModel, fits: Fits) -> RightHandBatch:

@@ -139,12 +139,12 @@ def load_vit(model: UTNet, state: dict[str, Tensor], where: str, kind: str) -> R
     return Report(where, layout.title, {name: names[name] for name in state}, left_out, created, tuple(notes))
 
 
-def entry_names(kind: str, depth: int, *, prefix: str = "") -> dict[str, str]:
-    """The project's name -> UTNet's, for every entry loaded into a network of `depth` blocks."""
+def entry_names(kind: str, num_blocks: int, *, prefix: str = "") -> dict[str, str]:
+    """The project's name -> UTNet's, for every entry loaded into a network of `num_blocks` blocks."""
     layout, both = LAYOUTS[kind], ("weight", "bias")
     names = {"pos_embed": "pos_embed"}
     names |= {f"patch_embed.proj.{end}": f"stem.patches.{end}" for end in both}
-    for i in range(depth):
+    for i in range(num_blocks):
         block, ours = f"blocks.{i}", f"encoder.blocks.{i}"
         names |= {f"{block}.{a}.{end}": f"{ours}.{b}.{end}" for a, b in _BLOCK_LAYERS.items() for end in both}
         if layout.layer_scale:

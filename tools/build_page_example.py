@@ -1,7 +1,11 @@
-"""The picture behind the page's example button: synthetic, so that it is nobody's."""
+"""Makes src/utnet/assets/page/example.jpg again, the picture behind the page's example button: synthetic, so that it is
+nobody's."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import cv2
 import numpy as np
 
 from utnet.config import SynthConfig
@@ -35,3 +39,9 @@ def example_picture() -> np.ndarray:
     K = intrinsics(800, 800, (width - 1) / 2, (height - 1) / 2)
     half = renderer.render(posed, K, _SIZE_WH, (_SEED,)).rgb
     return np.concatenate([half, half[:, ::-1]], 1)
+
+
+if __name__ == "__main__":
+    out = Path(__file__).parents[1] / "src" / "utnet" / "assets" / "page" / "example.jpg"
+    if not cv2.imwrite(str(out), example_picture()[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 90]):
+        raise OSError(f"{out}: not written")

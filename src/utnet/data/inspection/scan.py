@@ -1,4 +1,4 @@
-"""One pass over every sample of a source, in worker processes; what cannot be read is kept by name."""
+"""One pass over every sample of a source, in worker processes; unreadable samples are listed."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ Measure = Callable[[list[Sample]], dict[str, np.ndarray]]
 
 
 @dataclass
-class Walked:
-    """What a pass found.
+class ScanResult:
+    """Result of a pass.
 
     Attributes:
         arrays: the measurements, one row a readable sample.
@@ -51,7 +51,7 @@ class _Part:
     failures: list[BadSample]
 
 
-def walk(source: Any, measure: Measure, *, workers: int = 0, progress: bool = False) -> Walked:
+def scan(source: Any, measure: Measure, *, workers: int = 0, progress: bool = False) -> ScanResult:
     """Reads every sample once and measures it.
 
     Args:
@@ -70,7 +70,7 @@ def walk(source: Any, measure: Measure, *, workers: int = 0, progress: bool = Fa
         worker_init_fn=init_worker,
         multiprocessing_context=worker_context(workers),
     )
-    walked, parts = Walked(), []
+    scanned, parts = ScanResult(), []
     names: dict[str, int] = {}
     sequences: list[int] = []
     num = None if stream else len(source)
@@ -78,13 +78,13 @@ def walk(source: Any, measure: Measure, *, workers: int = 0, progress: bool = Fa
         for part in loader:
             if part.arrays is not None:
                 parts.append(part.arrays)
-            walked.keys += part.keys
-            walked.failures += part.failures
+            scanned.keys += part.keys
+            scanned.failures += part.failures
             sequences += [names.setdefault(name, len(names)) for name in part.sequences]
             bar.update(len(part.keys) + len(part.failures))
-    walked.arrays = {name: np.concatenate([part[name] for part in parts]) for name in (parts[0] if parts else ())}
-    walked.sequences, walked.sequence_names = np.array(sequences, np.int64), list(names)
-    return walked
+    scanned.arrays = {name: np.concatenate([part[name] for part in parts]) for name in (parts[0] if parts else ())}
+    scanned.sequences, scanned.sequence_names = np.array(sequences, np.int64), list(names)
+    return scanned
 
 
 def _part(items: list[Sample | BadSample], measure: Measure) -> _Part:
