@@ -1,6 +1,7 @@
 """Exported files give the outputs of the network for any batch size; files that differ are deleted."""
 
 import importlib.util
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from utnet.cli import main as cli
 from utnet.config import Config, CropConfig, ModelConfig
 from utnet.errors import InputError
 from utnet.export import writer as export
+from utnet.export.description import ENTRY
 from utnet.export.runtime import SUFFIXES, ExportedNetwork
 from utnet.export.writer import TOLERANCE_MM, compare, export_network, output_names
 from utnet.model import UTNet
@@ -58,6 +60,10 @@ def test_onnx_equals_the_network_for_any_batch(tmp_path):
     options.intra_op_num_threads = 1
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     assert tuple(out.name for out in session.get_outputs()) == output_names(model, with_depth=True)
+    about = json.loads(session.get_modelmeta().custom_metadata_map[ENTRY])
+    assert {"rgb", "depth_m", "K_px", "joints_m", "vertices_m", "joints_crop", "root_z_m"} <= set(about)
+    assert {"crop", "camera", "left_hands", "parameters"} <= set(about)
+    assert len(about["joint_names"]) == 21
     for num in (1, 3):
         rgb = torch.rand(num, 3, 64, 64)
         depth = 0.6 + 0.1 * torch.rand(num, 64, 64)
