@@ -917,9 +917,15 @@ def test_an_animated_glb_a_video_and_a_scene_a_picture(detector, tmp_path):
         np.testing.assert_allclose(place, wrist * [1, -1, -1], atol=1e-5)
     assert predict(given[0], "--out", out, "--overwrite", "--no-overlay", "--mesh", "none") == 0
     assert [path.name for path in out.iterdir()] == ["predictions.json"]
+    assert (
+        predict(video(tmp_path / "e.mp4", hand=False), "--out", out, "--overwrite", "--mesh", "animated", "--npz") == 0
+    )
+    (record,) = read(out)["videos"]
+    assert (record["mesh"], record["arrays"]) == (None, "e.npz")  # without a hand nothing is animated
+    assert not list(out.glob("*.glb"))
 
 
-def test_every_format_holds_all_hands(detector, tmp_path):
+def test_every_format_holds_all_hands(detector, tmp_path, capsys):
     out, names = tmp_path / "out", ("angles", "openxr", "coco", "custom")
     given = [picture(tmp_path / "a.png"), video(tmp_path / "v.mp4", frames=3)]
     also = [word for name in names[1:] for word in ("--also", name)]
@@ -931,3 +937,24 @@ def test_every_format_holds_all_hands(detector, tmp_path):
     assert [len(text) for text in lines.values()] == [1 + 4, 1 + 4, 4]
     assert len(json.loads((out / "coco_wholebody.json").read_text())["annotations"]) == 4
     assert len(list((out / "custom" / "images").iterdir())) == 4
+    (out / "custom" / "hands.jsonl").write_text("corrected by hand\n")
+    assert "corrected" in fails(capsys, *given, "--out", out, "--overwrite", "--also", "custom", "--no-overlay")
+    assert (out / "custom" / "hands.jsonl").read_text() == "corrected by hand\n"
+    assert len(read(out)["images"]) == 1
+
+
+def test_a_picture_that_a_format_cannot_hold_is_a_problem_of_that_picture(detector, tmp_path, monkeypatch, capsys):
+    from utnet.predict.formats.custom import CustomWriter
+
+    add, out = CustomWriter.add, tmp_path / "out"
+    given = [picture(tmp_path / f"{name}.png") for name in "abc"]
+
+    def gone(self, frame):
+        if frame.file.endswith("b.png"):
+            raise InputError(f"{frame.file}: no such file")
+        add(self, frame)
+
+    monkeypatch.setattr(CustomWriter, "add", gone)
+    assert predict(*given, "--out", out, "--also", "custom", "--no-overlay", "--mesh", "none") == 1
+    assert [Path(problem["file"]).name for problem in read(out)["problems"]] == ["b.png"]
+    assert len(list((out / "custom" / "images").iterdir())) == 2

@@ -152,8 +152,7 @@ class _Call:
                         hands.K_px,
                         read_rgb=partial(getattr, hands, "image_rgb"),
                     )
-                    for writer in self._writers:
-                        writer.add(frame)
+                    self._write_also(item, frame)
                     summary.hands = hands
                     summary.num_pictures += 1
                     summary.num_hands += len(hands)
@@ -183,6 +182,14 @@ class _Call:
                 if done.stopped:
                     summary.stopped_by = self._stop.signal_number
             del self._left[item]
+
+    def _write_also(self, item: Input, frame: PredictedFrame) -> None:
+        """Gives a picture's hands to the writers; what fails is a problem of the picture."""
+        try:
+            for writer in self._writers:
+                writer.add(frame)
+        except (InputError, OSError) as error:
+            self._problem(item, error)
 
     @property
     def _ends(self) -> bool:
