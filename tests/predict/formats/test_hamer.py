@@ -114,6 +114,8 @@ def test_what_their_network_returns_is_enough(mano_hands):
         assert np.abs(theirs.joints_px - ours.joints_px).max() < 0.5  # flatter perspective from farther away
     with pytest.raises(InputError, match="pred_cam"):
         Hands.from_hamer({k: v for k, v in out.items() if k != "pred_cam"}, np.zeros((480, 640, 3), np.uint8))
+    with pytest.raises(InputError, match="no such file"):
+        Hands.from_hamer("none.npz", np.zeros((480, 640, 3), np.uint8))
     with pytest.raises(InputError, match="global_orient"):  # NaN instead would be in every file that is written
         Hands.from_hamer({**out, "pred_mano_params": {}}, np.zeros((480, 640, 3), np.uint8))
 

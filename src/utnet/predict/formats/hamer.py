@@ -61,7 +61,7 @@ def hand_to_hamer(hand: Hand, size_px: tuple[int, int], mano: HandArrays | None 
     if hand.hand_model != "mano":
         if mano is None:
             raise InputError(
-                "the open hand has no MANO parameters; give your MANO folder (UTNET_MANO_DIR), and they are fitted"
+                "the open hand has no MANO parameters; give your MANO folder (mano=FOLDER), and they are fitted"
             )
         params, fit_mm = fit_mano(params, joints, mano)
         mesh = NumpyHandModel(mano, name="mano", dtype=np.float64)(*(p[None] for p in _three(params)))
@@ -164,8 +164,8 @@ def read_hamer(source: str | Path | Mapping[str, Any], faces: np.ndarray | None 
         arrays = {name: np.asarray(value, float) for name, value in data.items() if name in _READ}
         if faces is None:
             faces = np.asarray(data.get("faces", np.zeros((0, 3))), int)
-    except OSError as error:
-        raise InputError(f"{where}: cannot be read ({error.strerror or error}); check the path") from error
+    except InputError:  # of reading the file; it is a ValueError, too
+        raise
     except (ValueError, TypeError) as error:
         raise InputError(f"{where}: not arrays ({error}); save each field by itself, params as arrays") from error
     if "right" in arrays and not len(arrays["right"]):
