@@ -1,5 +1,6 @@
 """`utnet predict --also` and `--npz-style`: files that hold all hands of a call."""
 
+import errno
 import json
 from pathlib import Path
 
@@ -85,3 +86,18 @@ def test_a_picture_that_a_format_cannot_hold_is_a_problem_of_that_picture(detect
     assert predict(*given, "--out", out, "--also", "custom", "--no-overlay", "--mesh", "none") == 1
     assert [Path(problem["file"]).name for problem in read(out)["problems"]] == ["b.png"]
     assert len(list((out / "custom" / "images").iterdir())) == 2
+
+
+def test_a_format_that_cannot_be_finished_takes_nothing_else_with_it(detector, tmp_path, monkeypatch, capsys):
+    from utnet.predict.formats import coco
+
+    def full(path, tree):
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    monkeypatch.setattr(coco, "write_json", full)
+    out, also = tmp_path / "out", ("--also", "openxr", "--also", "coco", "--also", "angles")
+    assert predict(picture(tmp_path / "a.png"), "--out", out, *also, "--no-overlay", "--mesh", "none") == 1
+    assert "coco_wholebody.json: cannot be written" in capsys.readouterr().err
+    assert [problem["file"] for problem in read(out)["problems"]] == ["coco_wholebody.json"]
+    assert {path.name for path in out.iterdir()} == {"predictions.json", "openxr.jsonl", "angles.csv"}
+    assert len((out / "angles.csv").read_text().splitlines()) == 2
