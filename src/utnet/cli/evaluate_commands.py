@@ -137,7 +137,7 @@ def _compare_published(run: SavedRun, path: Path | None) -> None:
     if not published_rows(dataset):
         raise InputError(
             f"{run.folder}: no published scores of {data['name']} {data.get('split', '')} ({data.get('num')} hands) "
-            "are known; there are some of FreiHAND's and HO3D's whole evaluation split and DexYCB's test"
+            "are known; there are some of FreiHAND's and HO3D's evaluation splits and DexYCB's s0 test, all of it"
         )
     for line in comparison_lines(run.about["rows"], dataset):
         print(line)
@@ -297,7 +297,7 @@ def _score(
     import torch
 
     from utnet.checkpoint import run_info
-    from utnet.data.sources import fingerprint
+    from utnet.evaluation.published import describe_split
     from utnet.evaluation.scoring import score_source
     from utnet.evaluation.summary import summarise
     from utnet.evaluation.tables import score_lines
@@ -331,7 +331,7 @@ def _score(
         **run_info(),
         "checkpoint": str(scored.checkpoint),
         "hand": scored.model.hand.name,
-        "data": {**fingerprint(source), "split": getattr(source, "split", ""), "tips": source.tips},
+        "data": {**describe_split(source), "tips": source.tips},
         "constant": constant,
     }
     from utnet.evaluation.saved_scores import save_run
