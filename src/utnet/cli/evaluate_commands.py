@@ -68,6 +68,7 @@ def evaluate(
     from utnet.checkpoint import load_checkpoint, pick_device
     from utnet.data.sources import training_note
     from utnet.distributed import process_device, process_group
+    from utnet.weights import shipped_networks
 
     _writable(json)
     _check_root(data, root)
@@ -78,7 +79,8 @@ def evaluate(
         with world.main_process_first():
             options = {"root": root, "split": split, "setup": setup, "limit": limit, "mano": mano, "subjects": subjects}
             source, notes = _open(data, config, model.hand.name, allow_missing, **options)
-            trained_on = training_note(config, source) if world.is_main else ""
+            bundled = str(checkpoint) in shipped_networks()  # its training data are in its model card
+            trained_on = training_note(config, source) if world.is_main and not bundled else ""
             notes += [trained_on] if trained_on else []
         protocols, detected = _protocols(source, boxes, joints, depth, allow_missing)
         scored = _Scored(checkpoint, model, config, source, detected, notes)
