@@ -15,7 +15,7 @@ from utnet.cli import main as cli
 from utnet.config import Config, CropConfig, ModelConfig
 from utnet.errors import InputError
 from utnet.export import writer as export
-from utnet.export.description import ENTRY
+from utnet.export.description import ENTRY, description
 from utnet.export.runtime import SUFFIXES, ExportedNetwork
 from utnet.export.writer import TOLERANCE_MM, compare, export_network, output_names
 from utnet.model import UTNet
@@ -80,6 +80,14 @@ def test_onnx_equals_the_network_for_any_batch(tmp_path):
             torch.testing.assert_close(
                 torch.from_numpy(result), getattr(expected, name), atol=2e-5, rtol=1e-4, equal_nan=True, msg=name
             )
+
+
+def test_the_description_is_of_the_files_own_inputs_and_crop():
+    about = json.loads(description(("rgb", "joints_m"), recipe="wilor"))
+    assert {"rgb", "joints_m"} <= set(about)
+    assert not {"depth_m", "landmarks", "root_z_m"} & set(about)
+    assert "Gaussian" in about["crop"]
+    assert "Gaussian" not in json.loads(description(("rgb",)))["crop"]
 
 
 @pytest.mark.long
