@@ -174,7 +174,7 @@ def test_pictures_and_videos_become_a_data_set(drawn, tmp_path, capsys):
     out = tmp_path / "out"
     words = ["label", str(tmp_path / "in"), "--out", str(out), "--sequence-by", "(p[0-9])_", "--val-share", "0.2"]
     with pytest.raises(SystemExit) as stop:
-        main([*words, "--every", "4"])
+        main([*words, "--every", "4", "--coco"])
     assert stop.value.code == 1  # a picture could not be read
     shown = capsys.readouterr()
     assert "p9_broken.jpg" in shown.err
@@ -194,7 +194,23 @@ def test_pictures_and_videos_become_a_data_set(drawn, tmp_path, capsys):
         source = open_source("custom", out, split=split)
         for index in range(len(source)):
             assert_labels_agree(to_right(source[index]), HandModel.open("right"), max_px=0.2)
-    assert sorted(path.name for path in out.iterdir()) == ["hands.jsonl", "images", "labels.json"]
+    coco = json.loads((out / "coco_wholebody.json").read_text())
+    images = {image["id"]: (image["file_name"], image["split"]) for image in coco["images"]}
+    points_of = {line["image"]: (line["split"], line["side"], line["joints_2d"]) for line in lines}
+    assert len(coco["annotations"]) == len(lines)
+    for annotation in coco["annotations"]:
+        image, split = images[annotation["image_id"]]
+        of_line, side, points = points_of[image]
+        given = np.reshape(annotation[f"{side}hand_kpts"], (21, 3))
+        assert split == of_line
+        assert (given[:, 2] > 0).sum() > 15
+        np.testing.assert_allclose(given[given[:, 2] > 0, :2], np.array(points)[given[:, 2] > 0], atol=1e-3)
+    assert sorted(path.name for path in out.iterdir()) == [
+        "coco_wholebody.json",
+        "hands.jsonl",
+        "images",
+        "labels.json",
+    ]
     assert len(list((out / "images").iterdir())) == len(lines)
 
 

@@ -236,3 +236,5 @@ def test_styles_draw_what_they_promise():
     other = [replace(hand, side={"right": "left", "left": "right"}[hand.side]) for hand in hands]
     for style in drawn:
         assert (draw_hands(picture, other, style) != draw_hands(picture, hands, style)).any()
+    with pytest.raises(InputError, match="outline"):
+        draw_hands(picture, hands, "outlines")

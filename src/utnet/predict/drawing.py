@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import get_args
 
 import cv2
 import numpy as np
 
+from utnet.errors import InputError, shown
 from utnet.predict.formats import Style
 from utnet.predict.hand import Hand
 from utnet.render.drawing import draw_skeleton_, outline_mesh, overlay_mesh_
@@ -29,7 +31,12 @@ def draw_hands(image_rgb: np.ndarray, hands: Sequence[Hand], style: Style = "mes
         hands: in it.
         style: "mesh" with the skeleton on top, "outline" (a thin line round the mesh, the hand stays visible) or
             "skeleton".
+
+    Raises:
+        InputError: another style.
     """
+    if style not in get_args(Style):
+        raise InputError(f"style is {shown(style)}; expected one of {', '.join(get_args(Style))}")
     out = np.array(image_rgb, order="C")
     far_first = sorted(hands, key=lambda h: -float(h.joints_cam_m[:, 2].mean()))
     for hand in far_first if style != "skeleton" else ():

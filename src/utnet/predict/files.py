@@ -132,8 +132,13 @@ class PredictionsFile:
         self.is_empty = False
 
     @contextmanager
-    def video(self, record: dict) -> Iterator[Callable[[dict], None]]:
-        """Opens a video's record; yields the function that appends a frame's record."""
+    def video(self, record: dict, files: Mapping[str, str | None]) -> Iterator[Callable[[dict], None]]:
+        """Opens a video's record; yields the function that appends a frame's record.
+
+        Args:
+            record: its head.
+            files: further fields: the files that are written after the frames, as they stand when the block ends.
+        """
         self._turn_to_videos()
         self._append("{" + _fields(record, 2) + ',\n   "frames": [')
         between = ""
@@ -146,7 +151,7 @@ class PredictionsFile:
         try:
             yield add
         finally:  # closes the record of a video that fails half-way
-            self._file.write("\n   ]\n  }")
+            self._file.write("\n   ]," + _fields(dict(files), 2) + "\n  }")
 
     def problem(self, file: str, why: str) -> None:
         """Records an input that failed or is incomplete."""

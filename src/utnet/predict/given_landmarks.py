@@ -47,11 +47,16 @@ class GivenHand:
     box_px: np.ndarray | None = None
 
 
-def read_landmarks(path: str | Path, size_wh: tuple[int, int]) -> list[GivenHand]:
+def read_landmarks(path: str | Path, size_wh: tuple[int, int], picture: Path | None = None) -> list[GivenHand]:
     """Reads the hands of a landmark file for a picture of the given width and height.
 
+    Args:
+        path: the file.
+        size_wh: width and height of the picture.
+        picture: its file, by whose name its hands are found among those of several pictures (COCO-WholeBody).
+
     Raises:
-        InputError: it cannot be read, or is of none of the three formats.
+        InputError: it cannot be read, is of none of the three formats, or is of several pictures and not of this one.
     """
     path = Path(path)
     try:
@@ -61,7 +66,7 @@ def read_landmarks(path: str | Path, size_wh: tuple[int, int]) -> list[GivenHand
     except BAD_TREE as error:
         raise InputError(f"{path}: not JSON ({first_line(error)}); {_REMEDY}") from error
     try:
-        hands = list(_hands(tree, size_wh))
+        hands = list(_hands(_of_picture(tree, picture, path), size_wh))
     except BAD_TREE as error:
         raise InputError(f"{path}: {first_line(error)}; {_REMEDY}") from error
     if not hands:
@@ -126,6 +131,24 @@ def detector_confidence(detection: Detection) -> np.ndarray:
     """(21,) of the detector's landmarks, as in training."""
     known = np.isfinite(detection.joints_px).all(1)
     return np.where(known, DETECTOR_CONFIDENCE * np.clip(detection.score, LEAST_PRESENCE, 1.0), 0.0)
+
+
+def _of_picture(tree: Any, picture: Path | None, path: Path) -> Any:
+    """COCO's tree of several pictures -> the annotations of one of them; others as they are."""
+    if isinstance(tree, dict) and ("hands" in tree or "hand_landmarks" in tree):
+        return tree
+    images, annotations = (tree.get("images", []), tree["annotations"]) if isinstance(tree, dict) else ([], tree)
+    if len({annotation.get("image_id") for annotation in annotations} | {image["id"] for image in images}) < 2:
+        return tree
+    name = "" if picture is None else picture.name
+    same_name = [image for image in images if Path(image["file_name"]).name == name]
+    exact = [image for image in same_name if Path(image["file_name"]) == picture]
+    chosen = exact or same_name
+    if len(chosen) != 1:
+        raise InputError(
+            f"{path}: of several pictures, {len(chosen)} of them named {name!r}; keep those of one picture"
+        )
+    return [annotation for annotation in annotations if annotation["image_id"] == chosen[0]["id"]]
 
 
 def _hands(tree: Any, size_wh: tuple[int, int]) -> Iterator[GivenHand]:

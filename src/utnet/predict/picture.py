@@ -52,7 +52,7 @@ def predict_picture(predictor: Predictor, item: Input, request: Request) -> tupl
             raise InputError(f"{depth_file}: {error}") from error
         files["depth"] = str(depth_file)
     try:
-        hands = _hands(predictor, picture, depth_m, K_px, request)
+        hands = _hands(predictor, picture, item.source, depth_m, K_px, request)
     except InputError as error:
         raise InputError(f"{item.source}: {error}") from error
     start = request.out / item.name
@@ -77,12 +77,12 @@ def predict_picture(predictor: Predictor, item: Input, request: Request) -> tupl
 
 
 def _hands(
-    predictor: Predictor, picture: Picture, depth_m: np.ndarray | None, K_px: np.ndarray, request: Request
+    predictor: Predictor, picture: Picture, file: Path, depth_m: np.ndarray | None, K_px: np.ndarray, request: Request
 ) -> Hands:
     """The detected hands, those in the given boxes, or those of the landmark file with its boxes and sides."""
     if request.landmarks is None:
         return predictor(picture, depth_m, K_px, request.boxes, request.sides)
-    given = read_landmarks(request.landmarks, image_size(picture.rgb))
+    given = read_landmarks(request.landmarks, image_size(picture.rgb), file)
     boxes: Sequence[Sequence[float]] | np.ndarray | None = request.boxes
     sides = request.sides
     if boxes is None:

@@ -15,16 +15,15 @@ from utnet.errors import InputError
 from utnet.io.recordings import Frames, RGBDFrame, open_recording
 from utnet.io.videos import VideoWriter
 from utnet.predict.drawing import draw_hands
-from utnet.predict.files import PredictionsFile, hand_record, image_record, image_size
-from utnet.predict.formats import FrameWriter, PredictedFrame
-from utnet.predict.formats.rig import write_rig
+from utnet.predict.files import PredictionsFile, image_record, image_size
+from utnet.predict.formats import FrameWriter
 from utnet.predict.hand import Hand
 from utnet.predict.inputs import Input
 from utnet.predict.predictor import Predictor
 from utnet.predict.request import Request
 from utnet.predict.smoothed_tracks import SeenFrame, SmoothedTracks, decoded_again, without_mesh
-from utnet.predict.track import TrackCollector
-from utnet.predict.video import VideoResult, frame_meshes
+from utnet.predict.video import VideoResult
+from utnet.predict.video_files import VideoFiles
 from utnet.render.drawing import color_depth
 from utnet.signals import InterruptHandler
 
@@ -138,50 +137,29 @@ def _write(
     writers: Sequence[FrameWriter],
 ) -> int:
     """Writes everything; returns the number of hands."""
-    files: dict[str, str | None] = {
-        "overlay": f"{item.name}_overlay.mp4" if request.overlay else None,
-        "arrays": f"{item.name}.npz" if request.arrays else None,
-        "mesh": f"{item.name}_hands.glb" if request.video_mesh == "animated" else None,
-    }
-    head = image_record(recording.name, seen.size_px, seen.K_px, seen.K_from, files)
-    rows, tracks, num_hands = request.rows(seen.size_px, with_vertices=False), TrackCollector(), 0
+    overlay = f"{item.name}_overlay.mp4" if request.overlay else None
+    files = VideoFiles(item, request, writers, name=recording.name, size_px=seen.size_px, K_px=seen.K_px)
+    head = image_record(recording.name, seen.size_px, seen.K_px, seen.K_from, {"overlay": overlay})
+    head |= {"fps": round(recording.fps, 4), "smoothed": not request.raw}
+    num_hands = 0
     with_pictures = request.overlay or "custom" in request.also
     pictures: Iterator[RGBDFrame] | None = iter(recording) if with_pictures else None
     with ExitStack() as stack:
-        add = stack.enter_context(file.video({**head, "fps": round(recording.fps, 4), "smoothed": not request.raw}))
+        add = stack.enter_context(file.video(head, files.names))
         writer = None
-        if files["overlay"]:
-            writer = stack.enter_context(VideoWriter(request.out / files["overlay"], recording.fps))
+        if overlay:
+            writer = stack.enter_context(VideoWriter(request.out / overlay, recording.fps))
         for i, frame in enumerate(seen.frames):
             hands = hands_of(i)
-            meshes = frame_meshes(request, item, frame.index, hands)
-            if files["mesh"]:
-                tracks.add(hands, frame.index, frame.time_s)
-            records = [hand_record(hand, mesh) for hand, mesh in zip(hands, meshes, strict=True)]
+            picture = None if pictures is None else next(pictures)
+            read_rgb = None if picture is None else partial(getattr, picture, "rgb")
+            records = files.add(hands, frame.index, frame.time_s, read_rgb)
             pose = None if frame.T_world_cam is None else np.round(frame.T_world_cam, 6).tolist()
             add({"index": frame.index, "time_s": round(frame.time_s, 6), "T_world_cam": pose, "hands": records})
-            picture = None if pictures is None else next(pictures)
             if writer is not None and picture is not None:
                 writer.write(_drawn(picture, hands, request, seen.size_px), frame.time_s)
-            shown = PredictedFrame(
-                recording.name,
-                hands,
-                seen.size_px,
-                seen.K_px,
-                frame.index,
-                frame.time_s,
-                is_video=True,
-                read_rgb=None if picture is None else partial(getattr, picture, "rgb"),
-            )
-            for also in writers:
-                also.add(shown)
-            if request.arrays:
-                rows.add(hands, frame.index, frame.time_s)
             num_hands += len(hands)
-        if files["arrays"]:
-            rows.write(request.out / files["arrays"])
-        if files["mesh"] and num_hands:
-            write_rig(request.out / files["mesh"], tracks.tracks(), file=recording.name)
+        files.finish()
     return num_hands
 
 

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 from tqdm import tqdm
 
@@ -15,16 +14,14 @@ from utnet.errors import InputError
 from utnet.io.overlap import read_ahead, write_behind
 from utnet.io.videos import Frame, VideoReader, VideoWriter
 from utnet.predict.drawing import draw_hands
-from utnet.predict.files import PredictionsFile, hand_record, image_record, image_size
-from utnet.predict.formats import FrameWriter, PredictedFrame
-from utnet.predict.formats.rig import write_rig
+from utnet.predict.files import PredictionsFile, image_record, image_size
+from utnet.predict.formats import FrameWriter
 from utnet.predict.hand import Hand
 from utnet.predict.inputs import Input
-from utnet.predict.meshes import write_meshes
 from utnet.predict.predictor import Predictor
 from utnet.predict.request import Request
 from utnet.predict.smooth import HandSmoother
-from utnet.predict.track import TrackCollector
+from utnet.predict.video_files import VideoFiles
 from utnet.signals import InterruptHandler
 
 _REMEMBERED_S = 0.5
@@ -73,41 +70,25 @@ def predict_video(
         frames = iter(reader) if item.kind == "camera" else stack.enter_context(read_ahead(reader))
         first = next(frames)
         K_px, K_from = request.camera(first.rgb)
-        files: dict[str, str | None] = {
-            "overlay": f"{item.name}_overlay.mp4" if request.overlay else None,
-            "arrays": f"{item.name}.npz" if request.arrays else None,
-            "mesh": f"{item.name}_hands.glb" if request.video_mesh == "animated" else None,
-        }
+        overlay = f"{item.name}_overlay.mp4" if request.overlay else None
         follow = _Follower(predictor, reader.fps, K_px, smooth=not request.raw)
         size_px = image_size(first.rgb)
-        head = image_record(reader.name, size_px, K_px, K_from, files)
-        add = stack.enter_context(file.video({**head, "fps": round(reader.fps, 4), "smoothed": not request.raw}))
+        files = VideoFiles(item, request, writers, name=reader.name, size_px=size_px, K_px=K_px)
+        head = image_record(reader.name, size_px, K_px, K_from, {"overlay": overlay})
+        head |= {"fps": round(reader.fps, 4), "smoothed": not request.raw}
+        add = stack.enter_context(file.video(head, files.names))
         draw = None
-        if files["overlay"]:
-            writer = stack.enter_context(VideoWriter(request.out / files["overlay"], reader.fps))
+        if overlay:
+            writer = stack.enter_context(VideoWriter(request.out / overlay, reader.fps))
             draw = stack.enter_context(write_behind(_drawing(writer, request)))
-        rows, tracks = request.rows(size_px, with_vertices=False), TrackCollector()
         for frame in _until(first, frames, request.seconds, stop, _bar(reader, item)):
             hands = follow(frame)
-            meshes = frame_meshes(request, item, frame.index, hands)
-            if files["mesh"]:
-                tracks.add(hands, frame.index, frame.time_s)
-            records = [hand_record(hand, mesh) for hand, mesh in zip(hands, meshes, strict=True)]
+            records = files.add(hands, frame.index, frame.time_s, partial(getattr, frame, "rgb"))
             add({"index": frame.index, "time_s": round(frame.time_s, 6), "hands": records})
             if draw is not None:
                 draw(frame, hands)
-            shown = PredictedFrame(
-                reader.name, hands, size_px, K_px, frame.index, frame.time_s, True, partial(getattr, frame, "rgb")
-            )
-            for also in writers:
-                also.add(shown)
-            if request.arrays:
-                rows.add(hands, frame.index, frame.time_s)
             num_frames, num_hands = num_frames + 1, num_hands + len(hands)
-        if files["arrays"]:
-            rows.write(request.out / files["arrays"])
-        if files["mesh"] and num_hands:
-            write_rig(request.out / files["mesh"], tracks.tracks(), file=reader.name)
+        files.finish()
         stopped = bool(stop.signal_number) and item.kind == "video" and next(frames, None) is not None
         of_all = f" of {reader.num_frames}" if reader.num_frames else ""
         incomplete = f"stopped after {num_frames}{of_all} frames" if stopped else reader.incomplete
@@ -151,13 +132,3 @@ def _until(
 
 def _bar(reader: VideoReader, item: Input) -> tqdm:
     return tqdm(total=reader.num_frames, desc=item.name, unit="frame", disable=None)
-
-
-def frame_meshes(request: Request, item: Input, index: int, hands: Sequence[Hand]) -> list[str] | list[None]:
-    """Writes a frame's meshes if requested; their names in the folder of the video's meshes."""
-    if request.video_mesh in (None, "animated"):
-        return [None] * len(hands)
-    folder = Path(f"{item.name}_meshes")
-    (request.out / folder).mkdir(exist_ok=True)
-    paths = write_meshes(request.out / folder / f"{index:06d}", hands, str(request.video_mesh))
-    return [(folder / path.name).as_posix() for path in paths]

@@ -94,6 +94,13 @@ def test_a_file_gives_the_hands_back(mano_hands, tmp_path):
     assert (read.draw() != picture).any()
 
 
+def test_no_hands_come_back_as_none(tmp_path):
+    picture = np.zeros((SIZE_PX[1], SIZE_PX[0], 3), np.uint8)
+    HamerRows(SIZE_PX, None).write(tmp_path / "none.npz")
+    for source in (tmp_path / "none.npz", hands_to_hamer([], SIZE_PX)):
+        assert len(Hands.from_hamer(source, picture)) == 0
+
+
 def test_what_their_network_returns_is_enough(mano_hands):
     """Without what the demo adds; the focal length is then the demo's guess."""
     out = hands_to_hamer(mano_hands, SIZE_PX)
@@ -107,6 +114,10 @@ def test_what_their_network_returns_is_enough(mano_hands):
         assert np.abs(theirs.joints_px - ours.joints_px).max() < 0.5  # flatter perspective from farther away
     with pytest.raises(InputError, match="pred_cam"):
         Hands.from_hamer({k: v for k, v in out.items() if k != "pred_cam"}, np.zeros((480, 640, 3), np.uint8))
+    with pytest.raises(InputError, match="no such file"):
+        Hands.from_hamer("none.npz", np.zeros((480, 640, 3), np.uint8))
+    with pytest.raises(InputError, match="global_orient"):  # NaN instead would be in every file that is written
+        Hands.from_hamer({**out, "pred_mano_params": {}}, np.zeros((480, 640, 3), np.uint8))
 
 
 def test_mano_is_fitted_to_the_open_hand():

@@ -1,6 +1,8 @@
 """Predictions as labels: COCO-WholeBody for its own reader and ours, and a data set that utnet reads back."""
 
 import json
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -22,7 +24,7 @@ def frames():
     hands = [hand_of(random_params(rng), side, track=k) for k, side in enumerate(("right", "left", "right"))]
     first = frame_of(*hands[:2], index=2, time_s=0.08)
     second = frame_of(hands[2], file="photos/a.jpg", is_video=False)
-    return [type(f)(**{**vars(f), "read_rgb": lambda: picture}) for f in (first, frame_of(index=3), second)]
+    return [replace(f, read_rgb=lambda: picture) for f in (first, frame_of(index=3), second)]
 
 
 def written(module, path, frames):
@@ -35,13 +37,26 @@ def written(module, path, frames):
 def test_coco_gives_the_joints_back(tmp_path, frames):
     path = written(coco, tmp_path / "coco.json", frames)
     hands = [hand for frame in frames for hand in frame.hands]
-    given = read_landmarks(path, SIZE_PX)
-    assert [hand.side for hand in given] == [hand.side for hand in hands]
-    for theirs, hand in zip(given, hands, strict=True):
-        np.testing.assert_allclose(theirs.landmarks_px[:, :2], hand.joints_px, atol=1e-3)
     tree = json.loads(path.read_text())
+    for theirs, hand in zip(tree["annotations"], hands, strict=True):
+        points = np.reshape(theirs[f"{hand.side}hand_kpts"], (21, 3))
+        np.testing.assert_allclose(points[:, :2], hand.joints_px, atol=1e-3)
     assert [image.get("frame_index") for image in tree["images"]] == [2, 3, None]
     assert [hand["image_id"] for hand in tree["annotations"]] == [1, 1, 3]
+
+
+def test_a_picture_gets_its_own_hands_of_a_file_of_several(tmp_path, frames):
+    namesake = replace(frames[0], file="more/a.jpg", is_video=False)
+    path = written(coco, tmp_path / "coco.json", [*frames, namesake])
+    for frame in (frames[2], namesake):
+        given = read_landmarks(path, SIZE_PX, Path(frame.file))
+        for theirs, hand in zip(given, frame.hands, strict=True):
+            np.testing.assert_allclose(theirs.landmarks_px[:, :2], hand.joints_px, atol=1e-3)
+    only = written(coco, tmp_path / "only.json", [frames[2], replace(frames[1], file="b.jpg")])
+    assert len(read_landmarks(only, SIZE_PX, Path("moved/a.jpg"))) == 1
+    for name in (None, Path("a.jpg"), Path("b.jpg"), Path("clip.mp4")):  # none, two, none, two of that name
+        with pytest.raises(InputError, match="several"):
+            read_landmarks(path, SIZE_PX, name)
 
 
 def test_pycocotools_opens_it(tmp_path, frames):
@@ -75,7 +90,7 @@ def test_the_data_set_gives_the_hands_back(tmp_path, frames):
         np.testing.assert_allclose(sample.params.hand_pose, hand.params.hand_pose, atol=1e-5)
         assert sample.rgb.shape == (HEIGHT, WIDTH, 3)
     assert {source.sequence(i) for i in range(3)} == {"clip.mp4", "photos"}
-    with pytest.raises(InputError, match="custom"):
+    with pytest.raises(InputError, match="corrected"):
         written(custom, root, frames)
 
 

@@ -18,12 +18,12 @@ from utnet.geometry import longer_side, normalized_distance_percent
 from utnet.io.pictures import read_picture
 from utnet.io.videos import VideoReader
 from utnet.predict import Hand, Predictor
-from utnet.rotations import matrix_to_axis_angle
+from utnet.predict.formats.custom import custom_line
 from utnet.types import Sample
 
 WINDOW = ShardOptions()
 """Crop of a hand: wide enough for every jittered crop, integer pixels; those above 384 px are shrunk."""
-DIGITS_M, DIGITS_PX = 6, 3
+DIGITS_PX = 3
 
 
 @dataclass(frozen=True)
@@ -158,25 +158,9 @@ def fitted_sample(name: str, rgb: np.ndarray, hand: Hand, conf_2d: np.ndarray) -
 
 def line_of(sample: Sample) -> dict:
     """The labels of a fitted hand in the format of docs/custom_data.md."""
-    params = sample.params
-    assert params is not None
-    assert sample.K_px is not None
     assert sample.joints_px is not None
-    return {
-        "side": sample.side,
-        "K": rounded(sample.K_px, DIGITS_PX),
-        "joints_2d": rounded(sample.joints_px, DIGITS_PX),
-        "joints_2d_conf": sample.joints_2d_conf.tolist(),
-        "joints_3d": rounded(sample.joints_cam_m, DIGITS_M),
-        "params": {
-            "global_orient": rounded(matrix_to_axis_angle(params.global_orient).ravel(), DIGITS_M),
-            "hand_pose": rounded(matrix_to_axis_angle(params.hand_pose).ravel(), DIGITS_M),
-            "betas": rounded(params.betas, DIGITS_M),
-            "transl": rounded(params.transl_m, DIGITS_M),
-        },
-        "hand_model": sample.hand_model,
-        "box": rounded(sample.box_px, DIGITS_PX),
-    }
+    landmarks = {"joints_2d": rounded(sample.joints_px, DIGITS_PX), "joints_2d_conf": sample.joints_2d_conf.tolist()}
+    return {**custom_line(sample), **landmarks}
 
 
 def jpeg(rgb: np.ndarray) -> bytes:

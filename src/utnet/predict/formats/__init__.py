@@ -61,12 +61,10 @@ class Format:
     Attributes:
         file: its name, beside predictions.json.
         module: in this package; its `open_writer(path)` is a context manager that gives a `FrameWriter`.
-        reader: the program or library that the file is for.
     """
 
     file: str
     module: str
-    reader: str
 
     def open(self, folder: Path) -> AbstractContextManager[FrameWriter]:
         """Opens the writer. The file appears when the block ends, and not at all where it fails.
@@ -78,11 +76,11 @@ class Format:
 
 
 FORMATS: dict[FormatName, Format] = {
-    "table": Format("hands.parquet", "table", "pandas, polars, DuckDB"),
-    "angles": Format("angles.csv", "angles", "spreadsheets, pandas"),
-    "openxr": Format("openxr.jsonl", "openxr", "OpenXR and WebXR programs"),
-    "coco": Format("coco_wholebody.json", "coco", "pycocotools, annotation tools"),
-    "custom": Format("custom", "custom", "utnet train, utnet data"),
+    "table": Format("hands.parquet", "table"),
+    "angles": Format("angles.csv", "angles"),
+    "openxr": Format("openxr.jsonl", "openxr"),
+    "coco": Format("coco_wholebody.json", "coco"),
+    "custom": Format("custom", "custom"),
 }
 """The formats of `utnet predict --also`, by name."""
 

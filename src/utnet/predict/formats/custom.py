@@ -1,4 +1,4 @@
-"""Predictions as a data set to train on or to correct: the folder of docs/custom_data.md."""
+"""Predictions as a data set to train on or to correct: the folder of docs/custom_data.md, without depth."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 
 from utnet.errors import InputError
-from utnet.io.atomic import atomic_dir, require_new
+from utnet.io.atomic import atomic_dir
 from utnet.predict.formats import PredictedFrame
 from utnet.predict.hand import Hand
 from utnet.render.drawing import save_picture
 from utnet.rotations import matrix_to_axis_angle
+from utnet.types import Sample
 
 _IMAGES, _FILE = "images", "hands.jsonl"
 
@@ -25,9 +26,10 @@ def open_writer(path: Path) -> Iterator[CustomWriter]:
     """The folder, which appears whole when the block ends.
 
     Raises:
-        InputError: it exists.
+        InputError: it exists. It is never replaced, as its labels may have been corrected by hand.
     """
-    require_new(path)
+    if path.is_dir() and any(path.iterdir()):
+        raise InputError(f"{path}: a data set, perhaps corrected since, is not overwritten; move or remove it first")
     with atomic_dir(path) as folder:
         (folder / _IMAGES).mkdir()
         with (folder / _FILE).open("w", encoding="utf-8") as file:
@@ -60,9 +62,11 @@ class CustomWriter:
             self._file.write(json.dumps(line) + "\n")
 
 
-def custom_line(hand: Hand) -> dict[str, Any]:
-    """Returns a hand's labels under the keys of docs/custom_data.md, without picture, sequence and split."""
+def custom_line(hand: Hand | Sample) -> dict[str, Any]:
+    """Returns the labels of a hand with parameters and camera under the keys of docs/custom_data.md, without picture,
+    sequence and split."""
     params = hand.params
+    assert params is not None
     numbers = {
         "global_orient": matrix_to_axis_angle(params.global_orient)[0],
         "hand_pose": matrix_to_axis_angle(params.hand_pose).ravel(),

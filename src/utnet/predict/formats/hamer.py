@@ -61,7 +61,7 @@ def hand_to_hamer(hand: Hand, size_px: tuple[int, int], mano: HandArrays | None 
     if hand.hand_model != "mano":
         if mano is None:
             raise InputError(
-                "the open hand has no MANO parameters; give your MANO folder (UTNET_MANO_DIR), and they are fitted"
+                "the open hand has no MANO parameters; give your MANO folder (mano=FOLDER), and they are fitted"
             )
         params, fit_mm = fit_mano(params, joints, mano)
         mesh = NumpyHandModel(mano, name="mano", dtype=np.float64)(*(p[None] for p in _three(params)))
@@ -147,7 +147,8 @@ def read_hamer(source: str | Path | Mapping[str, Any], faces: np.ndarray | None 
 
     Needed are `pred_vertices`, `pred_keypoints_3d`, `right` and the camera: `pred_cam_t_full` and `scaled_focal_length`
     with `img_size`, or `pred_cam` with `box_center`, `box_size` and `img_size`, from which their demos make it
-    (`pred_cam` as the network returns it). Parameters are read from `pred_mano_params`, or under their own names.
+    (`pred_cam` as the network returns it), and the parameters: of `pred_mano_params`, or under their own names. Without
+    hands an empty `right` is enough.
 
     Args:
         source: the file, or arrays (tensors on the CPU are fine) with a leading axis N.
@@ -163,22 +164,23 @@ def read_hamer(source: str | Path | Mapping[str, Any], faces: np.ndarray | None 
         arrays = {name: np.asarray(value, float) for name, value in data.items() if name in _READ}
         if faces is None:
             faces = np.asarray(data.get("faces", np.zeros((0, 3))), int)
-    except OSError as error:
-        raise InputError(f"{where}: cannot be read ({error.strerror or error}); check the path") from error
+    except InputError:  # of reading the file; it is a ValueError, too
+        raise
     except (ValueError, TypeError) as error:
         raise InputError(f"{where}: not arrays ({error}); save each field by itself, params as arrays") from error
-    missing = [name for name in ("pred_vertices", "pred_keypoints_3d", "right", "img_size") if name not in arrays]
-    if not missing and not len(arrays["right"]):
+    if "right" in arrays and not len(arrays["right"]):
         return []
-    full, focal = _full_camera(arrays, where) if not missing else (np.zeros(0), np.zeros(0))
+    missing = [name for name in _NEEDED if name not in arrays]
     if missing:
         raise InputError(f"{where}: has no {missing[0]}; expected the fields of HaMeR's dictionary")
+    full, focal = _full_camera(arrays, where)
     return [_hand(arrays, i, full[i], float(focal[i]), faces) for i in range(len(arrays["right"]))]
 
 
+_NEEDED = ("pred_vertices", "pred_keypoints_3d", "right", "img_size", *_PARAMS)
 _READ = (
-    "pred_vertices", "pred_keypoints_3d", "right", "img_size", "pred_cam", "box_center", "box_size", "pred_cam_t_full",
-    "scaled_focal_length", "K_px", "track", "valid", "score", *_PARAMS,
+    *_NEEDED, "pred_cam", "box_center", "box_size", "pred_cam_t_full", "scaled_focal_length", "K_px", "track", "valid",
+    "score",
 )  # fmt: skip
 
 
@@ -207,9 +209,7 @@ def _hand(arrays: Mapping[str, np.ndarray], i: int, full: np.ndarray, focal: flo
         K = arrays["K_px"][i]
     joints = arrays["pred_keypoints_3d"][i] * flip + full
     px = project(joints, K)
-    shapes = _PARAMS.items()
-    given = [arrays[name][i].reshape(shape) if name in arrays else np.full(shape, np.nan) for name, shape in shapes]
-    orient, pose, betas = given
+    orient, pose, betas = (arrays[name][i].reshape(shape) for name, shape in _PARAMS.items())
     params = _of_right(HandParams(orient, pose, betas, full * flip), flip)
     return Hand(
         side="right" if is_right else "left",
