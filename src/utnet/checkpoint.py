@@ -145,7 +145,7 @@ def load_checkpoint(folder: str | Path, *, device: str = "cpu") -> tuple[UTNet, 
         raise InputError(
             f"{folder / WEIGHTS}: {len(wrong)} entries do not fit preset {config.model.preset!r}: {listed}"
         )
-    model.load_state_dict(state, assign=True)  # the file's own memory: no second copy
+    model.load_state_dict(state, assign=True)
     return model.to(device).eval(), config
 
 
@@ -188,8 +188,9 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
             raise InputError(f"{path}: {name} is of type {tensor.dtype}; expected 32- or 16-bit floats")
         if not tensor.isfinite().all():
             raise InputError(f"{path}: {name} holds NaN or inf; the file is damaged")
-    # What ships is stored in half precision; networks compute in single.
-    return {name: tensor.float() if tensor.dtype in _HALF else tensor for name, tensor in state.items()}
+    # Bundled weights are stored in half precision; networks compute in single. Copies, because the file's own memory
+    # is not aligned as torch's is, and kernels then differ in the last bit from those of the network that was saved.
+    return {name: tensor.float() if tensor.dtype in _HALF else tensor.clone() for name, tensor in state.items()}
 
 
 def _hand_entries(hand: HandModel) -> dict[str, Tensor]:

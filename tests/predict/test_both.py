@@ -299,7 +299,7 @@ def test_a_network_without_a_hand_has_nothing_to_fit():
     ("weights", "mano", "way"), [(None, None, None), (None, "folder", "fit"), ("best", None, "network")]
 )
 def test_what_auto_stands_for(monkeypatch, ships, weights, mano, way):
-    monkeypatch.setattr("utnet.checkpoint.shipped_networks", lambda: (DEFAULT_NETWORK,) if ships else ())
+    monkeypatch.setattr("utnet.predict.methods.resolve.shipped_weights", lambda: DEFAULT_NETWORK if ships else None)
     assert resolve_method("auto", weights, mano) == (way or ("both" if ships else "fit"))
     for method in ("both", "network", "fit"):
         assert resolve_method(method, weights, mano) == method

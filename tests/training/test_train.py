@@ -210,8 +210,7 @@ def test_speed_is_that_of_learning(tmp_path, monkeypatch):
         clock.now += 100.0
         return evaluate(*args, **options)
 
-    for module in ("loop", "step"):
-        monkeypatch.setattr(f"utnet.training.{module}.time", SimpleNamespace(monotonic=lambda: clock.now))
+    monkeypatch.setattr("utnet.training.loop.time", SimpleNamespace(monotonic=lambda: clock.now))
     monkeypatch.setattr("utnet.training.loop.evaluate", validates)
     config = with_train(SMALL, steps=4, log_every=2, eval_every=1, pictures=0)
     result = train(config, tmp_path / "run", loss_function=learns, progress=False)
@@ -220,7 +219,7 @@ def test_speed_is_that_of_learning(tmp_path, monkeypatch):
 
 
 def test_bad_input_is_refused_before_anything_is_written(run, tree, tmp_path):
-    with pytest.raises(InputError, match="holds a run already"):
+    with pytest.raises(InputError, match="contains a run"):
         train(SMALL, run[0], progress=False)
     for data, message in (
         (DataConfig(name="dexycb", root=str(tmp_path / "none")), "no such folder"),
@@ -236,7 +235,7 @@ def test_a_run_without_a_checkpoint_does_not_block_the_next(tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "run.json").write_text("{}")
     train(with_train(SMALL, steps=1), tmp_path / "run", progress=False)
-    with pytest.raises(InputError, match="holds a run already"):
+    with pytest.raises(InputError, match="contains a run"):
         train(with_train(SMALL, steps=1), tmp_path / "run", progress=False)
 
 
