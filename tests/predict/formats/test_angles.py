@@ -2,6 +2,7 @@
 
 import csv
 import json
+from dataclasses import replace
 from importlib.resources import files
 
 import numpy as np
@@ -73,4 +74,5 @@ def test_a_line_a_hand_with_its_standard_errors(tmp_path):
     measured = json.loads((files("utnet") / "assets" / "angles.json").read_text())
     rms = dict(zip(measured["angles"], measured["kinds"]["both rgb"]["rms_deg"], strict=True))
     assert dict(zip(NAMES, standard_errors(rgb), strict=True)) == rms
+    assert standard_errors(replace(rgb, hand_model="mano")) is None  # not measured
     assert (standard_errors(rgbd) < standard_errors(rgb)).mean() > 0.7

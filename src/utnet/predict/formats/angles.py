@@ -56,7 +56,7 @@ def clinical_angles(hand_pose: np.ndarray, side: str) -> np.ndarray:
 def standard_errors(hand: Hand) -> np.ndarray | None:
     """Returns the standard errors (20,) of `clinical_angles` in degrees, or None where none was measured."""
     measured = _measured()["kinds"].get(kind_of(hand.method, with_depth=hand.distance_source == "sensor"))
-    if measured is None:
+    if measured is None or hand.hand_model != "open":  # measured with the open hand alone
         return None
     of_name = dict(zip(_measured()["angles"], measured["rms_deg"], strict=True))
     return np.array([of_name[name] for name, _, _ in ANGLES])
