@@ -98,7 +98,7 @@ class OnnxHand:
         f = max(width, height)
         K = np.array([[f, 0, (width - 1) / 2], [0, f, (height - 1) / 2], [0, 0, 1]], float) if K is None else K.copy()
         x0, y0, x1, y1 = box
-        if side == "left":  # the network knows right hands
+        if side == "left":  # the network takes right hands
             rgb, depth = rgb[:, ::-1], None if depth is None else depth[:, ::-1]
             x0, x1, K[0, 2], K[0, 1] = width - 1 - x1, width - 1 - x0, width - 1 - K[0, 2], -K[0, 1]
         A = crop_matrix((x0, y0, x1, y1), self.size, self.crop["expand"], self.crop["aspect"])

@@ -59,6 +59,7 @@ def test_every_format_holds_all_hands(detector, tmp_path, capsys):
     also = [word for name in names[1:] for word in ("--also", name)]
     assert predict(*given, "--out", out, "--angles", *also, "--no-overlay", "--mesh", "none") == 0
     assert set(read(out)["also"]) == set(names)
+    assert "openxr.jsonl, coco_wholebody.json, custom and angles.csv beside it" in capsys.readouterr().out
     lines = {
         name: (out / name).read_text().splitlines() for name in ("angles.csv", "openxr.jsonl", "custom/hands.jsonl")
     }
@@ -97,7 +98,9 @@ def test_a_format_that_cannot_be_finished_takes_nothing_else_with_it(detector, t
     monkeypatch.setattr(coco, "write_json", full)
     out, also = tmp_path / "out", ("--also", "openxr", "--also", "coco", "--also", "angles")
     assert predict(picture(tmp_path / "a.png"), "--out", out, *also, "--no-overlay", "--mesh", "none") == 1
-    assert "coco_wholebody.json: cannot be written" in capsys.readouterr().err
+    shown = capsys.readouterr()
+    assert "coco_wholebody.json: cannot be written" in shown.err
+    assert "openxr.jsonl and angles.csv beside it" in shown.out
     assert [problem["file"] for problem in read(out)["problems"]] == ["coco_wholebody.json"]
     assert {path.name for path in out.iterdir()} == {"predictions.json", "openxr.jsonl", "angles.csv"}
     assert len((out / "angles.csv").read_text().splitlines()) == 2
