@@ -173,7 +173,7 @@ class FreiHand:
             raise InputError(f"hand_model is {hand_model!r}; expected auto, open or mano")
         if self.split == "evaluation" and background not in ("all", "gs"):
             raise InputError(
-                f"background is {background!r}; FreiHAND's evaluation pictures have one background, say all"
+                f"background is {background!r}; FreiHAND's evaluation pictures have one background, use all"
             )
         if self.split == "evaluation" and with_mask:
             raise InputError("with_mask: FreiHAND publishes no masks of its evaluation pictures; leave it out")

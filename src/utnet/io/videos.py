@@ -60,9 +60,8 @@ class VideoReader:
 
     Attributes:
         name: the file, or "camera 0".
-        fps: mean frames a second that the file states (a camera: what it reports), 30 where it says nothing that
-            can be believed.
-        num_frames: that the file states or that follow from its length, about; None where it does not say, and for
+        fps: mean frames a second that the file states (a camera: what it reports); 30 where missing or implausible.
+        num_frames: approximate number, stated by the file or estimated from its length; None if unknown, and for
             cameras.
         incomplete: after the last frame: why frames are missing, or None.
         notes: remarks, such as tracks that are not read; after the last frame all of it.

@@ -246,7 +246,7 @@ class _Clock:
     def notes(self) -> list[str]:
         lines = []
         if self._backwards:
-            lines.append(f"the clock is set back, or stands still, {self._backwards} times; time goes on from there")
+            lines.append(f"the clock is set back or stopped {self._backwards} times; time continues from there")
         if self._gaps:
             lines.append(f"{self._gaps} gaps, the longest of {self._longest:.2f} s")
         return lines
