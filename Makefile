@@ -104,7 +104,7 @@ web: env
 	cp src/utnet/assets/weights/ti/network.onnx examples/web/models/hand.onnx
 
 test-web: web
-	UTNET_TEST_WEB=1 $(BIN)/python -m pytest -n 0 tests/examples/test_web.py
+	UTNET_TEST_WEB=1 $(BIN)/python -m pytest -n 0 -rs tests/examples/test_web.py
 
 docs: env
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet

@@ -98,7 +98,7 @@ class OnnxHand:
         f = max(width, height)
         K = np.array([[f, 0, (width - 1) / 2], [0, f, (height - 1) / 2], [0, 0, 1]], float) if K is None else K.copy()
         x0, y0, x1, y1 = box
-        if side == "left":  # the network knows right hands
+        if side == "left":  # the network takes right hands
             rgb, depth = rgb[:, ::-1], None if depth is None else depth[:, ::-1]
             x0, x1, K[0, 2], K[0, 1] = width - 1 - x1, width - 1 - x0, width - 1 - K[0, 2], -K[0, 1]
         A = crop_matrix((x0, y0, x1, y1), self.size, self.crop["expand"], self.crop["aspect"])
@@ -132,6 +132,9 @@ def main():
     parser.add_argument("--mesh", help="an .obj file to write")
     args = parser.parse_args()
     K = args.K and np.array([[args.K[0], 0, args.K[2]], [0, args.K[1], args.K[3]], [0, 0, 1]])
+    for path in filter(None, (args.picture, args.depth)):
+        if not cv2.haveImageReader(path):
+            raise SystemExit(f"{path}: no picture that OpenCV reads")
     depth = cv2.imread(args.depth, cv2.IMREAD_UNCHANGED) / 1000 if args.depth else None
     rgb = cv2.cvtColor(cv2.imread(args.picture), cv2.COLOR_BGR2RGB)
     joints, vertices, faces = OnnxHand(args.network)(rgb, args.box, args.side, K, depth)

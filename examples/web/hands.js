@@ -46,7 +46,7 @@ export function guessK({ width, height }) {
 /** One hand in a tight box [x0, y0, x1, y1]: joints, vertices (arrays of [x, y, z], metres in the camera) and faces. */
 export async function reconstruct({ ort, hand, about }, image, box, side, K) {
   const { width, height } = image, size = about.config.model.size_px, { expand, aspect } = about.config.crop;
-  const left = side === "left"; // the network knows right hands
+  const left = side === "left"; // the network takes right hands
   const [x0, y0, x1, y1] = left ? [width - 1 - box[2], box[1], width - 1 - box[0], box[3]] : box;
   const cx = left ? width - 1 - K.cx : K.cx;
   const edge = Math.max((x1 - x0) / aspect, y1 - y0) * expand, step = edge / size;

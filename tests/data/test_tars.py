@@ -260,7 +260,7 @@ def test_no_file_name_passes_for_a_command(tmp_path, monkeypatch):
 
 def test_without_webdataset_the_remedy_is_named(tree, monkeypatch):
     monkeypatch.setitem(sys.modules, "webdataset", None)
-    with pytest.raises(InputError, match=r"pip install 'utnet\[tars\]'"):
+    with pytest.raises(InputError, match=r"pip install 'utnet\[train\]'"):
         Tars(tree)
 
 

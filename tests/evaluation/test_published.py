@@ -4,9 +4,19 @@ from datetime import date
 
 import pytest
 
+from support.trees import dexycb_tree
+from utnet.data import open_source
 from utnet.errors import InputError
-from utnet.evaluation.published import SHOWN, comparison_lines, comparison_table, dataset_of, published_rows
+from utnet.evaluation.published import (
+    SHOWN,
+    comparison_lines,
+    comparison_table,
+    dataset_of,
+    describe_split,
+    published_rows,
+)
 from utnet.evaluation.submission import FREIHAND_NUM, HO3D_NUM
+from utnet.io import layouts
 
 DATASETS = ("freihand", "ho3d_v2", "ho3d_v3", "dexycb")
 RUN = {"label": "boxes: ground-truth", "metrics": {"mpjpe_mm": {"mean": 12.34}, "pa_mpjpe_mm": {"mean": 6.789}}}
@@ -41,8 +51,19 @@ def test_a_run_compares_only_on_the_split_of_the_papers():
     assert dataset_of({"name": "freihand", "split": "evaluation", "num": FREIHAND_NUM}) == "freihand"
     assert dataset_of({"name": "ho3d", "split": "evaluation", "num": HO3D_NUM["v3"]}) == "ho3d_v3"
     assert dataset_of({"name": "ho3d", "split": "evaluation", "num": 9}) == ""
+    assert dataset_of({"name": "freihand", "split": "evaluation", "num": 9}) == ""
     assert dataset_of({"name": "freihand", "split": "val", "num": 90}) == ""
     assert dataset_of({"name": "synth", "split": "", "num": 256}) == ""
+
+
+def test_parts_of_dexycb_compare_with_no_paper():
+    whole = open_source("dexycb", dexycb_tree(), split="test", setup="s0")
+    described = describe_split(whole)
+    assert dataset_of(described) == "dexycb"
+    assert dataset_of({**described, "setup": "s1"}) == dataset_of({**described, "split": "val"}) == ""
+    subject = layouts.DEXYCB_SUBJECTS.index(whole.sequence(0).split("/")[0]) + 1
+    for part in ({"limit": 2}, {"sides": "left"}, {"subjects": [subject]}):
+        assert dataset_of(describe_split(open_source("dexycb", dexycb_tree(), split="test", setup="s0", **part))) == ""
 
 
 def test_the_command_takes_a_run_or_the_papers(tmp_path):

@@ -1,5 +1,6 @@
 """`utnet predict --also` and `--npz-style`: files that hold all hands of a call."""
 
+import errno
 import json
 from pathlib import Path
 
@@ -58,6 +59,7 @@ def test_every_format_holds_all_hands(detector, tmp_path, capsys):
     also = [word for name in names[1:] for word in ("--also", name)]
     assert predict(*given, "--out", out, "--angles", *also, "--no-overlay", "--mesh", "none") == 0
     assert set(read(out)["also"]) == set(names)
+    assert "openxr.jsonl, coco_wholebody.json, custom and angles.csv beside it" in capsys.readouterr().out
     lines = {
         name: (out / name).read_text().splitlines() for name in ("angles.csv", "openxr.jsonl", "custom/hands.jsonl")
     }
@@ -85,3 +87,20 @@ def test_a_picture_that_a_format_cannot_hold_is_a_problem_of_that_picture(detect
     assert predict(*given, "--out", out, "--also", "custom", "--no-overlay", "--mesh", "none") == 1
     assert [Path(problem["file"]).name for problem in read(out)["problems"]] == ["b.png"]
     assert len(list((out / "custom" / "images").iterdir())) == 2
+
+
+def test_a_format_that_cannot_be_finished_takes_nothing_else_with_it(detector, tmp_path, monkeypatch, capsys):
+    from utnet.predict.formats import coco
+
+    def full(path, tree):
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    monkeypatch.setattr(coco, "write_json", full)
+    out, also = tmp_path / "out", ("--also", "openxr", "--also", "coco", "--also", "angles")
+    assert predict(picture(tmp_path / "a.png"), "--out", out, *also, "--no-overlay", "--mesh", "none") == 1
+    shown = capsys.readouterr()
+    assert "coco_wholebody.json: cannot be written" in shown.err
+    assert "openxr.jsonl and angles.csv beside it" in shown.out
+    assert [problem["file"] for problem in read(out)["problems"]] == ["coco_wholebody.json"]
+    assert {path.name for path in out.iterdir()} == {"predictions.json", "openxr.jsonl", "angles.csv"}
+    assert len((out / "angles.csv").read_text().splitlines()) == 2

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +15,7 @@ from support.label_clips import Drawn, pictures
 from utnet.checkpoint import load_checkpoint, read_config, save_checkpoint
 from utnet.cli.main import main
 from utnet.config import Config, CropConfig, LossConfig, ModelConfig, bundled_configs, override
-from utnet.data.sources import open_training
+from utnet.data.sources import open_training, open_validation
 from utnet.errors import InputError
 from utnet.model import UTNet
 from utnet.synth import SyntheticHands
@@ -143,8 +144,9 @@ def test_every_line_of_the_page_runs(left_out, my_hands, tmp_path, monkeypatch, 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("utnet.predict.predictor.HandDetector", Drawn)
     shutil.copytree(my_hands, "my_hands")
-    pictures(Path("photos"), "a.png")
-    shutil.copy("photos/a.png", "photo.png")
+    for person in ("ann", "ben"):
+        pictures(Path("photos") / person, "a.png")
+    shutil.copy("photos/ann/a.png", "photo.png")
     text = PAGE.read_text(encoding="utf-8")
     (snippet,) = re.findall(r"^```python\n(.*?)^```", text, re.M | re.S)
     scope = {}
@@ -155,7 +157,7 @@ def test_every_line_of_the_page_runs(left_out, my_hands, tmp_path, monkeypatch, 
     run = []
     for block in re.findall(r"^```sh\n(.*?)^```", text, re.M | re.S):
         for line in block.splitlines():
-            words = line.split()[1:]
+            words = shlex.split(line)[1:]
             if words[0] == left_out:  # ten seconds
                 continue
             run.append(words[0])
@@ -165,5 +167,7 @@ def test_every_line_of_the_page_runs(left_out, my_hands, tmp_path, monkeypatch, 
     printed = capsys.readouterr().out
     for words in ("settings of ti", "before -> after", "scored on the split val; there is no test"):
         assert words in printed
+    config = override(load_config("finetune")[0], ["data.root=labelled"])  # what `utnet label` wrote serves as well
+    assert [len(open_training(config).parts[0]), len(open_validation(config))] == [1, 1]
     rows = json.loads(Path("runs/finetune/run.json").read_text())["before_after"]
     assert [bool(row["before"]) and bool(row["after"]) for row in rows] == [True, True]

@@ -68,6 +68,7 @@ def evaluate(
     from utnet.checkpoint import load_checkpoint, pick_device
     from utnet.data.sources import training_note
     from utnet.distributed import process_device, process_group
+    from utnet.weights import shipped_networks
 
     _writable(json)
     _check_root(data, root)
@@ -78,7 +79,8 @@ def evaluate(
         with world.main_process_first():
             options = {"root": root, "split": split, "setup": setup, "limit": limit, "mano": mano, "subjects": subjects}
             source, notes = _open(data, config, model.hand.name, allow_missing, **options)
-            trained_on = training_note(config, source) if world.is_main else ""
+            bundled = str(checkpoint) in shipped_networks()  # its training data are in its model card
+            trained_on = training_note(config, source) if world.is_main and not bundled else ""
             notes += [trained_on] if trained_on else []
         protocols, detected = _protocols(source, boxes, joints, depth, allow_missing)
         scored = _Scored(checkpoint, model, config, source, detected, notes)
@@ -137,7 +139,7 @@ def _compare_published(run: SavedRun, path: Path | None) -> None:
     if not published_rows(dataset):
         raise InputError(
             f"{run.folder}: no published scores of {data['name']} {data.get('split', '')} ({data.get('num')} hands) "
-            "are known; there are some of FreiHAND's and HO3D's whole evaluation split and DexYCB's test"
+            "are known; there are some of FreiHAND's and HO3D's evaluation splits and DexYCB's s0 test, all of it"
         )
     for line in comparison_lines(run.about["rows"], dataset):
         print(line)
@@ -297,7 +299,7 @@ def _score(
     import torch
 
     from utnet.checkpoint import run_info
-    from utnet.data.sources import fingerprint
+    from utnet.evaluation.published import describe_split
     from utnet.evaluation.scoring import score_source
     from utnet.evaluation.summary import summarise
     from utnet.evaluation.tables import score_lines
@@ -331,7 +333,7 @@ def _score(
         **run_info(),
         "checkpoint": str(scored.checkpoint),
         "hand": scored.model.hand.name,
-        "data": {**fingerprint(source), "split": getattr(source, "split", ""), "tips": source.tips},
+        "data": {**describe_split(source), "tips": source.tips},
         "constant": constant,
     }
     from utnet.evaluation.saved_scores import save_run

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 
 from utnet.errors import InputError
-from utnet.predict.formats import FormatName, Style
+from utnet.predict.formats import FORMATS, FormatName, Style
 from utnet.predict.methods.resolve import Method, resolve_method
 
 if TYPE_CHECKING:
@@ -131,7 +131,7 @@ def predict(
     _check(found, jobs=jobs, seconds=seconds, depth=depth, depth_scale=depth_scale, box=box, side=side)
     if landmarks is not None and (len(found) != 1 or found[0].kind != "picture"):
         raise InputError(f"--landmarks is of one picture, and there are {len(found)} inputs; give that picture alone")
-    check_out(out, found)  # `run` asks both again, after the networks are loaded
+    check_out(out, found)  # `run` checks both again, after the networks are loaded
     previous_files(out, allowed=overwrite)
     from utnet.predict.doubts import camera_doubts, side_doubts
     from utnet.predict.predictor import Predictor
@@ -251,8 +251,12 @@ def _lines(summary: Summary, found: Sequence[Input], request: Request) -> list[s
     asked = [any(item.kind == "picture" for item in found), any(item.kind != "picture" for item in found)]
     text = ", ".join(part for part, wanted in zip(done, asked, strict=True) if wanted)
     meshes = request.mesh if summary.num_pictures else request.video_mesh
-    beside = " and ".join(word for word, made in (("overlays", request.overlay), ("meshes", meshes)) if made)
-    where = f"{request.out / 'predictions.json'}{f', {beside} beside it' if beside and summary.num_hands else ''}"
+    kinds = (("overlays", request.overlay), ("meshes", meshes), ("arrays", request.arrays))
+    beside = [word for word, made in kinds if made and summary.num_hands]
+    also = (FORMATS[name].file for name in request.also)
+    beside += [file for file in also if file not in dict(summary.problems)]
+    named = " and ".join(word for word in (", ".join(beside[:-1]), *beside[-1:]) if word)
+    where = f"{request.out / 'predictions.json'}{f', {named} beside it' if named else ''}"
     lines.append(f"{text}, {_count(summary.num_hands, 'hand')}: {where}")
     if summary.problems:
         lines.append(f"{len(summary.problems)} could not be read, or not to the end: see above, or predictions.json")

@@ -7,8 +7,10 @@ from collections.abc import Iterator
 from importlib.resources import files
 from typing import Any
 
+from utnet.data.sources import fingerprint
 from utnet.evaluation.rows import METRICS
-from utnet.evaluation.submission import HO3D_NUM
+from utnet.evaluation.submission import FREIHAND_NUM, HO3D_NUM
+from utnet.evaluation.submit import is_complete
 
 SHOWN = ("mpjpe_mm", "pa_mpjpe_mm", "pa_pve_mm", "pa_f5", "pa_f15")
 
@@ -23,15 +25,25 @@ def published_rows(dataset: str) -> list[dict[str, Any]]:
     return [row for row in tree["rows"] if row["dataset"] == dataset]
 
 
-def dataset_of(data: dict[str, Any]) -> str:
-    """The data set of a scored run by its fingerprint; "" for one without published scores, such as another split.
+def describe_split(source: Any) -> dict[str, Any]:
+    """Returns the fingerprint of a source, its split, DexYCB's setup, and whether the official split is complete."""
+    names = {name: getattr(source, name, "") for name in ("split", "setup")}
+    return {**fingerprint(source), **names, "complete": is_complete(source)}
 
-    HO3D's version is known by the number of evaluation pictures, so of a part of them it is not known.
+
+def dataset_of(data: dict[str, Any]) -> str:
+    """The data set of a scored run by its `describe_split`; "" for one without published scores.
+
+    Those are other splits, and parts of a split (`limit`, `subjects`), whose scores compare with no published ones.
+    FreiHAND's and HO3D's evaluation splits, and HO3D's version, are known by their numbers of pictures.
     """
-    if (data["name"], data.get("split")) in (("freihand", "evaluation"), ("dexycb", "test")):
-        return str(data["name"])
-    version = next((version for version, num in HO3D_NUM.items() if num == data.get("num")), "")
-    return f"ho3d_{version}" if data["name"] == "ho3d" and version else ""
+    name, num = data["name"], data.get("num")
+    if name == "freihand":
+        return name if num == FREIHAND_NUM and data.get("split") == "evaluation" else ""
+    if name == "dexycb":
+        return name if (data.get("setup"), data.get("split")) == ("s0", "test") and data.get("complete") else ""
+    version = next((version for version, its in HO3D_NUM.items() if its == num), "")
+    return f"ho3d_{version}" if name == "ho3d" and version else ""
 
 
 def comparison_table(summaries: list[dict[str, Any]], dataset: str) -> tuple[list[str], list[list[str]]]:

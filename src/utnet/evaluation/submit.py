@@ -152,6 +152,17 @@ def _back(points_m: np.ndarray, side: str) -> np.ndarray:
     return mirror_points(points_m) if side == "left" else points_m
 
 
+def is_complete(source: Any) -> bool:
+    """Whether a source is a complete official split, as a submission requires."""
+    if not hasattr(source, "official_index"):
+        return False
+    try:
+        _check_complete(source)
+    except InputError:
+        return False
+    return True
+
+
 def _check_complete(source: Any) -> None:
     """Raises InputError unless the source is a complete official split."""
     ids = [source.official_index(i) for i in range(len(source))]

@@ -1,4 +1,4 @@
-"""What a program without UTNet has to know to run an exported network, as metadata of the file."""
+"""Description of an exported network for programs without UTNet, stored as metadata of the file."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _TEXTS = {
         "bilinear with anti-aliasing, black outside the picture"
     ),
     "left_hands": (
-        "the network knows right hands: mirror picture, depth, box and K (cx -> width - 1 - cx, skew "
+        "the network takes right hands: mirror picture, depth, box and K (cx -> width - 1 - cx, skew "
         "negated), negate x of the points that come out, and reverse the faces"
     ),
     "joints_m": (
@@ -51,9 +51,21 @@ _TEXTS = {
     ),
 }
 
+_WILOR_SAMPLING = (
+    "; config.crop.recipe is 'wilor', as in HaMeR's and WiLoR's demos: the picture (not points or K) is sampled with "
+    "1/2 added to both translations of A, rounded to 8 bits, and if side > 2.2 S first blurred by a Gaussian of "
+    "sigma (side / S / 2 - 1) / 2 pixels, cut off at 4 sigma, edges repeated, in place of anti-aliasing"
+)
 
-def description(names: tuple[str, ...]) -> str:
-    """JSON: the inputs and outputs in `names`, the crop, left hands, the way into the camera, and the joints' names."""
+
+def description(names: tuple[str, ...], recipe: str = "utnet") -> str:
+    """JSON: the inputs and outputs in `names`, the crop, left hands, the way into the camera, and the joints' names.
+
+    Args:
+        names: inputs and outputs of the file.
+        recipe: `crop.recipe` of its config.
+    """
     always = ("crop", "left_hands", "camera", "parameters")
     texts = {name: text for name, text in _TEXTS.items() if name in (*names, *always)}
+    texts["crop"] += _WILOR_SAMPLING if recipe == "wilor" else ""
     return json.dumps({**texts, "joint_names": list(JOINT_NAMES)})

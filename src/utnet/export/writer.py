@@ -93,23 +93,23 @@ def export_network(
     _check_request(model, path, format)
     names = output_names(model, with_depth=with_depth)
     inputs = input_names(model, with_depth=with_depth)
-    record = Contents(
+    contents = Contents(
         config=ExportedConfig(model=replace(model.config, mano=""), crop=crop),  # the hand is stored in the file
         inputs=inputs,
         outputs=names,
         hand_model=model.hand.name,
         faces=tuple(tuple(face) for face in model.hand.faces.tolist()),
-    ).to_json()
+    )
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
         fresh = Path(folder) / path.name
         program = _trace(model, inputs, names)
         if format == "torch":
-            torch.export.save(program, fresh, extra_files={f"{RECORD}.json": record})
+            torch.export.save(program, fresh, extra_files={f"{RECORD}.json": contents.to_json()})
         elif format == "onnx":
-            _write_onnx(program, fresh, inputs, names, record)
+            _write_onnx(program, fresh, contents)
             halve_exactly(fresh)
         else:
-            _write_openvino(program, fresh, inputs, names, record)
+            _write_openvino(program, fresh, contents)
         del program
         agreement = compare(model, fresh, crop=crop)
         if not (agreement.mm <= TOLERANCE_MM and agreement.relative <= _TOLERANCE):
@@ -198,9 +198,7 @@ def _trace(model: UTNet, inputs: tuple[str, ...], names: tuple[str, ...]) -> tor
     return program
 
 
-def _write_onnx(
-    program: torch.export.ExportedProgram, path: Path, inputs: tuple[str, ...], names: tuple[str, ...], record: str
-) -> None:
+def _write_onnx(program: torch.export.ExportedProgram, path: Path, contents: Contents) -> None:
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # warns about missing torchvision
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # deprecations in torch, and the shared name of the batch axis
@@ -208,17 +206,18 @@ def _write_onnx(
             program,
             dynamo=True,
             opset_version=OPSET,
-            input_names=inputs,
-            output_names=names,
-            dynamic_shapes=tuple({0: "batch"} for _ in inputs),
+            input_names=contents.inputs,
+            output_names=contents.outputs,
+            dynamic_shapes=tuple({0: "batch"} for _ in contents.inputs),
             verbose=False,
         )
     if written is None:
         raise RuntimeError("torch returned no ONNX program")
     for node in written.model.graph:
         node.metadata_props.clear()  # origin of nodes, a tenth of a small file
-    written.model.metadata_props[RECORD] = record
-    written.model.metadata_props[ENTRY] = description((*inputs, *names))
+    written.model.metadata_props[RECORD] = contents.to_json()
+    names = (*contents.inputs, *contents.outputs)
+    written.model.metadata_props[ENTRY] = description(names, contents.config.crop.recipe)
     written.save(path)
 
 
@@ -248,17 +247,15 @@ def halve_exactly(path: Path) -> None:
     onnx.save(model, path)
 
 
-def _write_openvino(
-    program: torch.export.ExportedProgram, path: Path, inputs: tuple[str, ...], names: tuple[str, ...], record: str
-) -> None:
+def _write_openvino(program: torch.export.ExportedProgram, path: Path, contents: Contents) -> None:
     """Converts via ONNX, since OpenVINO does not support some operations of torch.export."""
     import openvino
 
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         between = Path(folder) / "network.onnx"
-        _write_onnx(program, between, inputs, names, record)
+        _write_onnx(program, between, contents)
         model = openvino.Core().read_model(between)
-        model.set_rt_info(record, [RECORD])
+        model.set_rt_info(contents.to_json(), [RECORD])
         openvino.save_model(model, path, compress_to_fp16=False)
 
 

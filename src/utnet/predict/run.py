@@ -7,7 +7,7 @@ import sys
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -16,7 +16,7 @@ from tqdm import tqdm
 from utnet.errors import InputError, as_input_error
 from utnet.io.atomic import output_folder
 from utnet.predict.files import PREDICTIONS, PredictionsFile
-from utnet.predict.formats import FORMATS, FrameWriter, PredictedFrame
+from utnet.predict.formats import FORMATS, FormatName, FrameWriter, PredictedFrame
 from utnet.predict.hand import Hand
 from utnet.predict.hands import Hands
 from utnet.predict.inputs import Input, check_out
@@ -77,15 +77,37 @@ def run(predictor: Predictor, inputs: Sequence[Input], request: Request) -> Summ
         try:
             with (
                 InterruptHandler() as stop,
-                ExitStack() as stack,
                 PredictionsFile(request.out / PREDICTIONS, made_by, also) as file,
+                ExitStack() as stack,
             ):
-                writers = [stack.enter_context(FORMATS[name].open(request.out)) for name in request.also]
-                call = _Call(predictor, request, file, writers, stop, is_only=len(inputs) == 1)
+                summary = Summary()
+                writers = [stack.enter_context(_written(name, request, file, summary)) for name in request.also]
+                call = _Call(predictor, request, file, writers, stop, summary, is_only=len(inputs) == 1)
                 call.do(inputs)
         finally:
             remove_stale(earlier)
-    return call.summary
+    return summary
+
+
+@contextmanager
+def _written(name: FormatName, request: Request, file: PredictionsFile, summary: Summary) -> Iterator[FrameWriter]:
+    """A format's writer. If its file cannot be finished (a full disk), that is a problem of this file alone."""
+    is_done = False
+    try:
+        with FORMATS[name].open(request.out) as writer:
+            yield writer
+            is_done = True
+    except OSError as error:
+        if not is_done:
+            raise
+        _note(file, summary, FORMATS[name].file, f"cannot be written to {request.out} ({error.strerror or error})")
+
+
+def _note(file: PredictionsFile, summary: Summary, label: str, why: str) -> None:
+    """Reports a problem: in the JSON, the summary and on stderr."""
+    file.problem(label, why)
+    summary.problems.append((label, why))
+    tqdm.write(f"utnet: {label}: {why}", file=sys.stderr)
 
 
 class _Call:
@@ -97,6 +119,7 @@ class _Call:
         file: the open predictions.json.
         writers: of the formats that are written beside it.
         stop: requests to stop.
+        summary: the result, which is filled in.
         is_only: there is one input; its failure is the call's.
     """
 
@@ -107,6 +130,7 @@ class _Call:
         file: PredictionsFile,
         writers: Sequence[FrameWriter],
         stop: InterruptHandler,
+        summary: Summary,
         *,
         is_only: bool,
     ):
@@ -114,7 +138,7 @@ class _Call:
         self._writers, self._is_only = writers, is_only
         self._left: dict[Input, None] = {}
         self._no_room = ""
-        self.summary = Summary()
+        self.summary = summary
 
     def do(self, inputs: Sequence[Input]) -> None:
         """Processes pictures, then videos. Each is recorded in the JSON: with hands, as a problem, or as not
@@ -222,7 +246,4 @@ class _Call:
         self._note(item, why)
 
     def _note(self, item: Input, why: str) -> None:
-        why = why.removeprefix(f"{item.label}: ")
-        self._file.problem(item.label, why)
-        self.summary.problems.append((item.label, why))
-        tqdm.write(f"utnet: {item.label}: {why}", file=sys.stderr)
+        _note(self._file, self.summary, item.label, why.removeprefix(f"{item.label}: "))

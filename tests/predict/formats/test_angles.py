@@ -1,6 +1,9 @@
 """Angles under clinical names are the angles that a hand was posed with, on either side."""
 
 import csv
+import json
+from dataclasses import replace
+from importlib.resources import files
 
 import numpy as np
 import pytest
@@ -23,6 +26,7 @@ def test_names_are_the_clinical_ones():
     assert len(NAMES) == len(set(NAMES)) == 20
     assert {"index_mcp_flexion", "index_mcp_abduction", "ring_pip_flexion", "thumb_cmc_abduction"} <= set(NAMES)
     assert not {"index_pip_abduction", "thumb_ip_abduction"} & set(NAMES)
+    assert list(dict.fromkeys(name.split("_")[0] for name in NAMES)) == ["thumb", "index", "middle", "ring", "little"]
 
 
 @pytest.mark.parametrize("side", ["right", "left"])
@@ -67,4 +71,8 @@ def test_a_line_a_hand_with_its_standard_errors(tmp_path):
         for name, angle, error in zip(NAMES, clinical_angles(pose, "right"), standard_errors(hand), strict=True):
             assert float(row[f"{name}_deg"]) == pytest.approx(angle, abs=0.06)
             assert float(row[f"{name}_se_deg"]) == pytest.approx(error, abs=0.06)
+    measured = json.loads((files("utnet") / "assets" / "angles.json").read_text())
+    rms = dict(zip(measured["angles"], measured["kinds"]["both rgb"]["rms_deg"], strict=True))
+    assert dict(zip(NAMES, standard_errors(rgb), strict=True)) == rms
+    assert standard_errors(replace(rgb, hand_model="mano")) is None  # not measured
     assert (standard_errors(rgbd) < standard_errors(rgb)).mean() > 0.7

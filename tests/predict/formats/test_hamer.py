@@ -116,6 +116,14 @@ def test_what_their_network_returns_is_enough(mano_hands):
         Hands.from_hamer({k: v for k, v in out.items() if k != "pred_cam"}, np.zeros((480, 640, 3), np.uint8))
     with pytest.raises(InputError, match="no such file"):
         Hands.from_hamer("none.npz", np.zeros((480, 640, 3), np.uint8))
+    single = {name: value[0] for name, value in out.items() if name != "pred_mano_params"}
+    for fault, word in (
+        ({"pred_keypoints_3d": np.zeros((2, 16, 3))}, "pred_keypoints_3d"),
+        ({"pred_mano_params": {**out["pred_mano_params"], "betas": np.zeros((2, 8))}}, "betas"),
+        (single, "right"),
+    ):
+        with pytest.raises(InputError, match=word):
+            Hands.from_hamer({**out, **fault}, np.zeros((480, 640, 3), np.uint8))
     with pytest.raises(InputError, match="global_orient"):  # NaN instead would be in every file that is written
         Hands.from_hamer({**out, "pred_mano_params": {}}, np.zeros((480, 640, 3), np.uint8))
 

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from utnet.conventions import MANO_JOINT_NAMES
+from utnet.conventions import FINGERS, MANO_JOINT_NAMES
 from utnet.fit.angles import pose_to_angles
 from utnet.hand.anatomy import anatomical_axes
 from utnet.hand.arrays import load_open_hand
@@ -33,7 +33,9 @@ _FLEXION, _ABDUCTION = 0, 1
 _MIRROR = np.array([-1.0, 1.0, 1.0])
 ANGLES = tuple(
     (f"{name}_{motion}", joint, axis)
+    for finger in FINGERS
     for joint, name in enumerate(MANO_JOINT_NAMES[1:])
+    if name.startswith(finger)
     for motion, axis in (("flexion", _FLEXION), ("abduction", _ABDUCTION))
     if axis == _FLEXION or joint in (0, 3, 6, 9, 12)
 )
@@ -53,8 +55,11 @@ def clinical_angles(hand_pose: np.ndarray, side: str) -> np.ndarray:
 
 def standard_errors(hand: Hand) -> np.ndarray | None:
     """Returns the standard errors (20,) of `clinical_angles` in degrees, or None where none was measured."""
-    measured = _measured().get(kind_of(hand.method, with_depth=hand.distance_source == "sensor"))
-    return None if measured is None else np.array(measured["rms_deg"])
+    measured = _measured()["kinds"].get(kind_of(hand.method, with_depth=hand.distance_source == "sensor"))
+    if measured is None or hand.hand_model != "open":  # measured with the open hand alone
+        return None
+    of_name = dict(zip(_measured()["angles"], measured["rms_deg"], strict=True))
+    return np.array([of_name[name] for name, _, _ in ANGLES])
 
 
 @contextmanager
@@ -100,4 +105,4 @@ def _rest_spread_deg() -> np.ndarray:
 
 @cache
 def _measured() -> dict[str, Any]:
-    return json.loads((files("utnet") / "assets" / "angles.json").read_text(encoding="utf-8"))["kinds"]
+    return json.loads((files("utnet") / "assets" / "angles.json").read_text(encoding="utf-8"))

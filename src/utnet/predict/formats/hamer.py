@@ -28,6 +28,7 @@ from typing import Any
 
 import numpy as np
 
+from utnet.conventions import NUM_JOINTS
 from utnet.errors import InputError
 from utnet.geometry import box_of, project
 from utnet.hand.arrays import HandArrays
@@ -148,7 +149,7 @@ def read_hamer(source: str | Path | Mapping[str, Any], faces: np.ndarray | None 
     Needed are `pred_vertices`, `pred_keypoints_3d`, `right` and the camera: `pred_cam_t_full` and `scaled_focal_length`
     with `img_size`, or `pred_cam` with `box_center`, `box_size` and `img_size`, from which their demos make it
     (`pred_cam` as the network returns it), and the parameters: of `pred_mano_params`, or under their own names. Without
-    hands an empty `right` is enough.
+    hands an empty `right` is enough. `score` is 1 where there is none: theirs has no such field.
 
     Args:
         source: the file, or arrays (tensors on the CPU are fine) with a leading axis N.
@@ -168,11 +169,12 @@ def read_hamer(source: str | Path | Mapping[str, Any], faces: np.ndarray | None 
         raise
     except (ValueError, TypeError) as error:
         raise InputError(f"{where}: not arrays ({error}); save each field by itself, params as arrays") from error
-    if "right" in arrays and not len(arrays["right"]):
+    if "right" in arrays and arrays["right"].shape == (0,):
         return []
     missing = [name for name in _NEEDED if name not in arrays]
     if missing:
         raise InputError(f"{where}: has no {missing[0]}; expected the fields of HaMeR's dictionary")
+    _check_shapes(arrays, where)
     full, focal = _full_camera(arrays, where)
     return [_hand(arrays, i, full[i], float(focal[i]), faces) for i in range(len(arrays["right"]))]
 
@@ -182,6 +184,18 @@ _READ = (
     *_NEEDED, "pred_cam", "box_center", "box_size", "pred_cam_t_full", "scaled_focal_length", "K_px", "track", "valid",
     "score",
 )  # fmt: skip
+
+
+def _check_shapes(arrays: Mapping[str, np.ndarray], where: str) -> None:
+    num = arrays["right"].size
+    num_vertices = arrays["pred_vertices"].shape[1:2]
+    shapes = {"right": (num,), "pred_vertices": (num, *num_vertices, 3), "pred_keypoints_3d": (num, NUM_JOINTS, 3)}
+    shapes |= {"img_size": (num, 2)}
+    wrong = [name for name, shape in shapes.items() if arrays[name].shape != shape]
+    wrong += [name for name, shape in _PARAMS.items() if arrays[name].size != num * np.prod(shape)]
+    if wrong:
+        shape = arrays[wrong[0]].shape
+        raise InputError(f"{where}: {wrong[0]} has shape {shape}; expected HaMeR's batch, one row a hand")
 
 
 def _full_camera(arrays: Mapping[str, np.ndarray], where: str) -> tuple[np.ndarray, np.ndarray]:
