@@ -132,6 +132,9 @@ def main():
     parser.add_argument("--mesh", help="an .obj file to write")
     args = parser.parse_args()
     K = args.K and np.array([[args.K[0], 0, args.K[2]], [0, args.K[1], args.K[3]], [0, 0, 1]])
+    for path in filter(None, (args.picture, args.depth)):
+        if not cv2.haveImageReader(path):
+            raise SystemExit(f"{path}: no picture that OpenCV reads")
     depth = cv2.imread(args.depth, cv2.IMREAD_UNCHANGED) / 1000 if args.depth else None
     rgb = cv2.cvtColor(cv2.imread(args.picture), cv2.COLOR_BGR2RGB)
     joints, vertices, faces = OnnxHand(args.network)(rgb, args.box, args.side, K, depth)

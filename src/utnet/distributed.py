@@ -3,7 +3,7 @@
 Start with `torchrun --nproc-per-node=N -m utnet train CONFIG`. N processes with batches of B give the result of one
 process with a batch of N B, up to float rounding (`tests/training/test_parallel.py`). DDP and FSDP2 average gradients,
 which is correct for means over the batch. Sums over the batch (`UTNetLoss.summed_terms`) are scaled by N first. Means
-over labelled samples are taken over those of the whole step, which the processes count together (`UTNetLoss.count`).
+over labelled samples are taken over those of the entire step, which the processes count together (`UTNetLoss.count`).
 """
 
 from __future__ import annotations

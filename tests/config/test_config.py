@@ -170,7 +170,7 @@ def test_values_out_of_range_are_refused_by_name(change, message):
 
 def test_a_key_that_stands_twice_is_refused(tmp_path):
     (tmp_path / "twice.yaml").write_text("seed: 1\nseed: 2\n")
-    with pytest.raises(InputError, match=r"twice\.yaml.*'seed' stands twice"):
+    with pytest.raises(InputError, match=r"twice\.yaml.*'seed' is given twice"):
         Config.load(tmp_path / "twice.yaml")
 
 

@@ -231,7 +231,7 @@ MISTAKES_AT_OPENING = [
     (line_of(split="trian"), "'split' is 'trian', expected one of train, val, test"),
     ('{"image": "a.png", "side": "ri', "not JSON"),
     ("[1, 2]", "expected an object"),
-    ('{"image": "a.png", "side": "right", "box": [NaN, 1, 2, 3]}', "NaN is no number.*null"),
+    ('{"image": "a.png", "side": "right", "box": [NaN, 1, 2, 3]}', "NaN is not a number.*null"),
     ("[" * 100000, "not JSON that can be read"),
 ]
 
@@ -261,8 +261,8 @@ MISTAKES_AT_READING = [
     (line_of(box=[300, 10, 400, 50]), "lies outside the picture of 80x60 pixels"),
     (line_of(box=[5, 4, 3, 2]), "'box' is .*x0 < x1"),
     (line_of(K=[1, 2, 3]), "'K' has shape"),
-    (line_of(K=[-80, 80, 40, 40]), "'K' is no camera matrix"),
-    (line_of(K=[[80, 0, 0], [0, 80, 0], [40, 40, 1]]), "'K' is no camera matrix"),
+    (line_of(K=[-80, 80, 40, 40]), "'K' is not a camera matrix"),
+    (line_of(K=[[80, 0, 0], [0, 80, 0], [40, 40, 1]]), "'K' is not a camera matrix"),
     (line_3d(joints_3d=[[4.0 * j, 3.0, 500.0] for j in range(21)]), "expected metres"),
     (line_3d(joints_3d=[[0.01 * j, 0.0, -0.5] for j in range(21)]), "OpenGL axes .* behind the camera"),
     (line_of(params=POSE), "'params' need 'hand_model'"),

@@ -77,7 +77,7 @@ def test_the_box_is_tight_and_stays_in_the_picture():
 def test_depth_in_millimetres_is_a_fault_of_its_sample(dexycb):
     sample = dexycb[0]
     assert label_fault(sample) == ""
-    assert label_fault(replace(sample, depth_m=sample.depth_m * 1000)).startswith(f"{sample.key}: depth says that the")
+    assert label_fault(replace(sample, depth_m=sample.depth_m * 1000)).startswith(f"{sample.key}: the hand is at")
     z = np.median(sample.joints_cam_m[:, 2])
     wall = np.where(np.abs(sample.depth_m - z) < 0.2, sample.depth_m, 30.0).astype(np.float32)
     assert label_fault(replace(sample, depth_m=wall)) == ""  # a hand before something far away

@@ -205,7 +205,7 @@ SPOILED = {
     "labelled mesh is NaN": lambda s: {"vertices_cam_m": np.full((3, 3), np.nan)},
     "mesh and joints disagree": lambda s: {"vertices_cam_m": np.ones((1609, 3))},
     "parameters and joints disagree": lambda s: {"params": params(betas=s.params.betas + 0.3)},
-    "stand for more than one": lambda s: {"key": hands()[1].key},
+    "more than one sample": lambda s: {"key": hands()[1].key},
     "hands measure": lambda s: {"joints_cam_m": s.joints_cam_m * 1000.0},
     "1 of 10 samples: the depth": lambda s: {"joints_cam_m": s.joints_cam_m * 0.8, "params": None},
 }

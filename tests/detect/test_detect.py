@@ -203,6 +203,11 @@ def test_tiles_cover_the_picture_and_overlap(size):
     assert bool(levels) == (max(size) > 960)
 
 
+@pytest.mark.parametrize("size", [(8000, 6000), (12000, 9000), (40000, 1000), (30000, 20000)])
+def test_the_number_of_tiles_is_bounded(size):
+    assert 4 <= len(list(tiles(*size))) <= 128
+
+
 def test_hidden_hands_are_gone_and_the_rest_is_as_it_was(detector, pair):
     picture, before = pair[0], pair[0].copy()
     found = detector.find(picture, quick=True)

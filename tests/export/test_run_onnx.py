@@ -52,3 +52,10 @@ def test_it_equals_the_predictor(example, network, side, size_px):
                 assert np.abs(ours - theirs).max() < 1e-5
         if depth is not None:  # the network's own distance, beside the one measured under the mesh
             assert abs(joints[0, 2] - expected.joints_cam_m[0, 2]) < 0.03
+
+
+def test_a_picture_that_is_not_there_is_named(example, network, monkeypatch):
+    words = ["--box", "0", "0", "9", "9", "--side", "left"]
+    monkeypatch.setattr("sys.argv", ["run_onnx.py", str(network), "none.png", *words])
+    with pytest.raises(SystemExit, match=r"none\.png"):
+        example.main()

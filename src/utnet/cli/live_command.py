@@ -1,4 +1,4 @@
-"""`utnet live`. Light: what the command line needs to know it, nothing heavy."""
+"""`utnet live`. Imports only what the parser needs."""
 
 from __future__ import annotations
 

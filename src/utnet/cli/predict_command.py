@@ -131,7 +131,7 @@ def predict(
     _check(found, jobs=jobs, seconds=seconds, depth=depth, depth_scale=depth_scale, box=box, side=side)
     if landmarks is not None and (len(found) != 1 or found[0].kind != "picture"):
         raise InputError(f"--landmarks is of one picture, and there are {len(found)} inputs; give that picture alone")
-    check_out(out, found)  # `run` asks both again, after the networks are loaded
+    check_out(out, found)  # `run` checks both again, after the networks are loaded
     previous_files(out, allowed=overwrite)
     from utnet.predict.doubts import camera_doubts, side_doubts
     from utnet.predict.predictor import Predictor

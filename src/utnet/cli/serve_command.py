@@ -1,4 +1,4 @@
-"""`utnet serve`. Light: what the command line needs to know it, nothing heavy."""
+"""`utnet serve`. Imports only what the parser needs."""
 
 from __future__ import annotations
 

@@ -107,7 +107,7 @@ def label_fault(sample: Sample) -> str:
         return f"{sample.key}: the box {np.round(box, 1).tolist()} is empty; mend or leave out the label"
     distance_m = box_distance_m(sample)
     if distance_m > MAX_DISTANCE_M:
-        return f"{sample.key}: depth says that the hand is {distance_m:.0f} m away; depth_m has to be in metres"
+        return f"{sample.key}: the hand is at {distance_m:.0f} m in the depth image; depth_m must be in metres"
     return ""
 
 

@@ -45,7 +45,7 @@ class FreiHand:
     `evaluation_xyz.json` lies beside it, as newer releases have; in older ones joints are NaN with confidence 0.
 
     Boxes: the tight box of the labelled joints (ground-truth-box protocol); without labelled joints the middle half of
-    the picture, so that a crop of twice the box is the whole picture (FreiHAND's pictures are crops of hands already).
+    the picture, so that a crop of twice the box is the full picture (FreiHAND's pictures are crops of hands already).
 
     Parameters: a mano row holds 48 axis-angle numbers to which the model adds its mean pose (`model.py`,
     use_mean_pose), so MANO's `params` need the user's file and are None without it; they include the mean, so they
@@ -173,7 +173,7 @@ class FreiHand:
             raise InputError(f"hand_model is {hand_model!r}; expected auto, open or mano")
         if self.split == "evaluation" and background not in ("all", "gs"):
             raise InputError(
-                f"background is {background!r}; FreiHAND's evaluation pictures have one background, say all"
+                f"background is {background!r}; FreiHAND's evaluation pictures have one background, use all"
             )
         if self.split == "evaluation" and with_mask:
             raise InputError("with_mask: FreiHAND publishes no masks of its evaluation pictures; leave it out")

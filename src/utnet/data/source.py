@@ -110,7 +110,7 @@ def is_stream(source: Source | StreamSource) -> TypeGuard[StreamSource]:
 def evenly_spaced(num: int, limit: int | None) -> np.ndarray:
     """Indices of at most `limit` of `num` items, first and last included, in order."""
     if limit is not None and limit < 1:
-        raise InputError(f"data.limit is {limit}; expected at least 1, or null for the whole split")
+        raise InputError(f"data.limit is {limit}; expected at least 1, or null for the full split")
     if limit is None or limit >= num:
         return np.arange(num)
     return np.unique(np.rint(np.linspace(0, num - 1, limit)).astype(np.int64))
@@ -190,13 +190,13 @@ def _middle(values: list[float]) -> float:
 
 
 def check_depth(sample: Sample, path: Path, expected: str) -> None:
-    """Compares the depth at the joints with their labels, to detect a wrong unit.
+    """Checks the depth at the joints against their labels, to detect a wrong unit.
 
-    The medians over the joints inside the picture are compared; a few occluders or holes do not move them, and where
-    fewer than a quarter of the joints have a reading nothing is said.
+    Compares the medians over the joints inside the picture, which a few occluders or holes do not change. Samples in
+    which fewer than a quarter of the joints have a reading are not checked.
 
     Args:
-        sample: a whole image with depth.
+        sample: a full image with depth.
         path: the depth file, for the message.
         expected: the layout's encoding, for the message.
 
@@ -221,6 +221,6 @@ def check_depth(sample: Sample, path: Path, expected: str) -> None:
     seen, labelled_z = _middle(read), _middle(z_there)
     if not labelled_z / DEPTH_FACTOR < seen < labelled_z * DEPTH_FACTOR:
         raise InputError(
-            f"{path}: depth says that the hand is {seen:.3g} m away, the labels say {labelled_z:.3g} m; "
+            f"{path}: the hand is at {seen:.3g} m in the depth image, but at {labelled_z:.3g} m in the labels; "
             f"expected {expected}: convert the file to that unit"
         )

@@ -212,7 +212,7 @@ def training_note(config: Config, source: Source) -> str:
         num = min(len(source), _LOOKED_FOR)
         return (
             f"it was TRAINED on {len(shared)} of the {num} samples that were looked for, such as {shared[0]}: these "
-            "scores do not say how good it is on other pictures"
+            "scores do not apply to other pictures"
         )
     streams = [part.name for part in _parts(train) if is_stream(part)]
     return f"{unknown}holds {streams[0]}, which are only read in passing" if streams else ""

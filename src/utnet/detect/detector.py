@@ -70,7 +70,7 @@ class HandDetector:
     region of its own landmarks. Calls from several threads at once are safe.
 
     Args:
-        threads: in which the networks run side by side, each call in one; None: the cores this process may use, at
+        threads: in which the networks run side by side, each call in one; None: `utnet.threads.usable_threads()`, at
             most 4.
 
     Raises:

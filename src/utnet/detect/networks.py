@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 
 from utnet.errors import InputError
+from utnet.threads import usable_threads
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -30,11 +30,11 @@ class SideBySide:
     Calls may come from several threads at once, but must not be nested.
 
     Args:
-        threads: None: the cores this process may use, at most 4. With one, calls run in the calling thread.
+        threads: None: `usable_threads()`, at most 4. With one, calls run in the calling thread.
     """
 
     def __init__(self, threads: int | None = None):
-        threads = threads or min(_usable_cores(), _MOST_THREADS)
+        threads = threads or min(usable_threads(), _MOST_THREADS)
         self._pool = ThreadPoolExecutor(threads, "utnet-detect") if threads > 1 else None
 
     def map(self, function: Callable[[_Item], _Result], items: Iterable[_Item]) -> list[_Result]:
@@ -76,7 +76,3 @@ def run(session: onnxruntime.InferenceSession, picture: np.ndarray) -> list[np.n
     """One picture (S, S, 3) in the network's input range -> its outputs without their batch axis."""
     feed = {session.get_inputs()[0].name: picture[None].astype(np.float32, copy=False)}
     return [np.asarray(output)[0] for output in session.run(None, feed)]
-
-
-def _usable_cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -17,6 +17,8 @@ _TILED_FROM_PX = 960
 """Pictures with a longer side above this are also searched in tiles."""
 _SMALLEST_TILE_PX, _SMALLEST_TILE = 900, 0.75
 """Lower bounds of the tiles' side: in pixels, and as a share of the picture's shorter side."""
+_MOST_TILES = 128
+"""No finer tiles where there would be more in all: a picture of 48 megapixels has 114."""
 _TOO_THIN_PX = 32
 """Pictures with a shorter side below this are not tiled."""
 _GREY = (128, 128, 128)
@@ -28,9 +30,13 @@ def tiles(width: int, height: int) -> Iterator[Region]:
     if 2 * side <= _TILED_FROM_PX or min(width, height) < _TOO_THIN_PX:
         return
     smallest = min(_SMALLEST_TILE_PX, _SMALLEST_TILE * min(width, height))
+    left = _MOST_TILES
     while True:
-        for x, y in itertools.product(_middles(width, side), _middles(height, side)):
-            yield Region(x, y, side)
+        middles = list(itertools.product(_middles(width, side), _middles(height, side)))
+        left -= len(middles)
+        if left < 0:
+            return
+        yield from (Region(x, y, side) for x, y in middles)
         side /= 2
         if side < smallest:
             return

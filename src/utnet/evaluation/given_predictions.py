@@ -21,7 +21,7 @@ def load_predictions(path: str | Path, run: SavedRun) -> SavedRun:
     """Scores predictions on the samples of the first row of `run`, as a run of one row.
 
     Only scores after Procrustes alignment are made: a run keeps true joints in the turned cameras of the crops,
-    mirrored to right hands, and no other score is the same there for a program that does not know these.
+    mirrored to right hands, and no other score is the same there for a program without these.
 
     Args:
         path: .npz with `keys` (N,) of the samples, in any order, and `joints_cam_m` or `pred_keypoints_3d` (N, 21, 3)

@@ -41,7 +41,7 @@ _MAX_FACES = 1_000_000
 @dataclass(frozen=True)
 class _Opened:
     """An opened file: the text of its record, what runs it, and shapes by name (None: any size) of 32-bit floats; a
-    tensor of another type has no shape. torch.export does not say them."""
+    tensor of another type has no shape. torch.export does not store them."""
 
     text: str
     run: _Run

@@ -1,4 +1,4 @@
-"""Files and folders that appear whole or not at all, and locks on folders.
+"""Files and folders that appear complete or not at all, and locks on folders.
 
 A file also survives the machine's end (power, a kernel's panic): it is on the disk before it gets its name. A folder of
 `atomic_dir` survives that of the process; many thousand files would take minutes to wait for.

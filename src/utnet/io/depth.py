@@ -39,7 +39,7 @@ def read_depth(path: str | Path, scale: float | None = None) -> np.ndarray:
 
 
 def read_stored_depth(path: str | Path) -> np.ndarray:
-    """(H, W) numbers of a depth image as they are stored, integers or floats; errors as `read_depth` says."""
+    """(H, W) numbers of a depth image as they are stored, integers or floats; errors as for `read_depth`."""
     path = Path(path)
     if not path.is_file():
         raise InputError(f"{path}: no such file")

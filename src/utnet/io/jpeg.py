@@ -1,4 +1,4 @@
-"""Decoding of whole JPEG files by OpenCV, which takes a third of Pillow's time for the same pixels."""
+"""Decoding of JPEG files by OpenCV, which takes a third of Pillow's time for the same pixels."""
 
 from __future__ import annotations
 

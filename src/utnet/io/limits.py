@@ -10,7 +10,7 @@ MAX_MEGAPIXELS = 120
 """Of a picture. Telephones take 108; one of 120 needs up to a gigabyte while it is decoded."""
 
 MAX_ARRAY_BYTES = 2**28
-"""Largest array that is read whole; the largest here are depth images and index tables of a few MB."""
+"""Largest array that is read into memory; the largest here are depth images and index tables of a few MB."""
 
 
 def check_megapixels(path: str | Path, width: int, height: int, *, most: float = MAX_MEGAPIXELS) -> None:

@@ -84,7 +84,7 @@ def _array(file: BinaryIO, tail: bytes, start: int, entry: tuple) -> np.ndarray:
     if method == _DEFLATED:
         data = zlib.decompressobj(-zlib.MAX_WBITS).decompress(
             data, max(1, min(unpacked, MAX_ARRAY_BYTES))
-        )  # never more than it says
+        )  # never more than stated
     elif method != _STORED:
         raise _UnusualError
     if magic != b"PK\3\4" or len(data) != unpacked or zlib.crc32(data) != crc or data[:8] != _NPY:

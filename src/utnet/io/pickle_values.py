@@ -16,7 +16,7 @@ Builder: TypeAlias = Callable[[tuple, Any], Any]
 Both are plain values by then; what it raises becomes an InputError that names the file."""
 
 Allow: TypeAlias = Mapping[tuple[str, str], Builder]
-"""(module, name), exactly as the file spells them, to the builder that stands in for that callable."""
+"""(module, name), exactly as the file spells them, to the builder that replaces that callable."""
 
 MAX_KEYS = 5_000
 """Keys of one dictionary or set: those of equal hashes take time by the square of their number."""
@@ -83,7 +83,7 @@ def _dtype(args: tuple, state: Any) -> np.dtype:
 
 
 def _filled(shape: Any, dtype: Any, contents: Any, fortran: bool) -> np.ndarray:
-    """An array whose contents have exactly the size that its shape and element type ask for, in native byte order."""
+    """An array whose contents have exactly the size that its shape and element type require, in native byte order."""
     order: Any = "F" if fortran else "C"
     if type(shape) is not tuple or len(shape) > 32 or any(type(n) is not int or n < 0 for n in shape):
         raise ValueError("an array's shape is not a tuple of sizes")

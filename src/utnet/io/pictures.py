@@ -29,7 +29,7 @@ PICTURE_SUFFIXES = (
 
 _FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "AVIF")
 """Pillow's names of the decoders that may run, beside pi-heif's."""
-Image.init()  # or it knows only some of them
+Image.init()  # registers all formats
 
 _UPRIGHT: dict[int, Callable[[np.ndarray], np.ndarray]] = {
     2: lambda rgb: cv2.flip(rgb, 1),
@@ -158,7 +158,7 @@ def is_depth_image(path: Path) -> bool:
 
 @contextmanager
 def open_image(path: Path) -> Iterator[Image.Image]:
-    """The decoded first image of a file, for the block; errors as `read_picture` says."""
+    """The decoded first image of a file, for the block; errors as for `read_picture`."""
     try:
         _check_file(path)
         with _open(path) as image:

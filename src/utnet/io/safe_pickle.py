@@ -258,7 +258,7 @@ def _num_values(value: Any, seen: dict[int, int]) -> int:
     else:
         return 1
     if id(value) not in seen:
-        seen[id(value)] = 0  # one that contains itself: `_Thaw` says so
+        seen[id(value)] = 0  # one that contains itself: `_Thaw` reports it
         seen[id(value)] = min(1 + sum(_num_values(part, seen) for part in parts), MAX_VALUES + 1)
     return seen[id(value)]
 

@@ -22,7 +22,7 @@ class _Loader(_PLAIN):  # type: ignore[misc, valid-type]
         for key, _ in node.value if isinstance(node, yaml.MappingNode) else ():
             if isinstance(key, yaml.ScalarNode):
                 if key.value in seen:
-                    raise yaml.YAMLError(f"the key {shown(key.value)} stands twice in one mapping")
+                    raise yaml.YAMLError(f"the key {shown(key.value)} is given twice in one mapping")
                 seen.add(key.value)
         return super().construct_mapping(node, deep)
 

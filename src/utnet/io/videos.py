@@ -60,12 +60,11 @@ class VideoReader:
 
     Attributes:
         name: the file, or "camera 0".
-        fps: mean frames a second that the file states (a camera: what it says of itself), 30 where it says nothing that
-            can be believed.
-        num_frames: that the file states or that follow from its length, about; None where it does not say, and for
+        fps: mean frames a second that the file states (a camera: what it reports); 30 where missing or implausible.
+        num_frames: approximate number, stated by the file or estimated from its length; None if unknown, and for
             cameras.
         incomplete: after the last frame: why frames are missing, or None.
-        notes: what else there is to say of it, such as tracks that are not read; after the last frame all of it.
+        notes: remarks, such as tracks that are not read; after the last frame all of it.
     """
 
     def __init__(self, source: str | Path | int):
@@ -112,7 +111,7 @@ class VideoReader:
 
 
 class _File:
-    """A video file through PyAV, which tells the frames' true times and how they are to be shown."""
+    """A video file through PyAV, with the frames' timestamps and orientation."""
 
     def __init__(self, path: Path):
         self._path = path
@@ -154,7 +153,7 @@ class _File:
         time_s = -1.0 / self.fps
         try:
             for frame in self._container.decode(self._stream):
-                self._check_size(frame.width, frame.height)  # a header may say anything
+                self._check_size(frame.width, frame.height)  # headers are untrusted
                 time_s = frame.time if frame.time is not None else time_s + 1.0 / self.fps
                 if frame.color_trc in (PQ, HLG):
                     rgb = hdr_to_srgb(frame.to_ndarray(format="rgb48le"), int(frame.color_trc))
@@ -195,7 +194,7 @@ class _File:
 
 
 class _Nameless:
-    """A file to read that does not tell its name."""
+    """A readable file without a name."""
 
     def __init__(self, path: Path):
         file = open(path, "rb")  # noqa: SIM115 (PyAV closes it with the container)
@@ -221,7 +220,7 @@ class _Camera:
 
     def __init__(self, number: int):
         level = cv2.utils.logging.getLogLevel()
-        cv2.utils.logging.setLogLevel(0)  # our own message says it in one line
+        cv2.utils.logging.setLogLevel(0)  # our own message is one line
         self._capture = cv2.VideoCapture(number)
         cv2.utils.logging.setLogLevel(level)
         if not self._capture.isOpened():

@@ -1,6 +1,6 @@
 """Prediction: from pictures to hands, and the files written for them.
 
-Names load what they need on first use: the command line imports this package to know its options.
+Names are imported on first use, because the command line imports this package for its options.
 """
 
 from importlib import import_module as _import_module

@@ -188,7 +188,7 @@ class NewestFrames(Iterator[LiveFrame]):
                     self.dropped += self._frame is not None
                     self._frame = frame
                     self._ready.notify()
-        except BaseException as error:  # it belongs to whoever asks for frames
+        except BaseException as error:  # raised in the thread that requests frames
             self._error = error
         with self._ready:
             self._done = True

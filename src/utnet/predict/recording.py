@@ -1,4 +1,4 @@
-"""An RGB-D recording: seen frame by frame, smoothed as a whole, then drawn and written."""
+"""An RGB-D recording: read frame by frame, smoothed over all frames, then drawn and written."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tracks of a whole recording: one shape a person, smoothing without lag, short losses bridged.
+"""Tracks of a recording: one shape a person, smoothing without lag, short losses bridged.
 
 A recording is smoothed when all of it is known: forwards and backwards by the filters of `smooth`, and the mean of
 both, so that the delays of the two cancel. A distance that was measured by depth is left as it was measured.

@@ -50,7 +50,7 @@ _PAIR_APART_M = (0.09, 0.14)
 """Distance of each palm from the middle between the two hands."""
 
 _PAIR_SPAN_M = 0.5
-"""Both hands need this much of the picture's width; they stand far enough off for it."""
+"""Both hands need this much of the picture's width; they are far enough away for it."""
 
 
 @dataclass(frozen=True)

@@ -275,7 +275,9 @@ def _of_checkpoint(config: Config, where: Path) -> tuple[UTNet, str]:
     saved, of = load_checkpoint(where)
     differing = differences(config, of)
     if differing:
-        raise InputError(f"{where}: of another network: {'; '.join(differing)}")
+        raise InputError(
+            f"{where}: of another network: {'; '.join(differing)}; leave these keys out of the config and of --set"
+        )
     model = UTNet(config.model, None if config.model.mano else saved.hand)
     if model.hand.name != saved.hand.name:
         raise InputError(

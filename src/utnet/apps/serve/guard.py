@@ -16,7 +16,7 @@ MAX_MESSAGE_BYTES = 20_000
 """Of every other request."""
 UPLOAD_PATH = "/api/files"
 REQUEST_S = 60.0
-"""Time limit of a whole request, body and response."""
+"""Time limit of a request, body and response."""
 
 _HEADERS = {
     "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "

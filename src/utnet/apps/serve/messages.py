@@ -1,4 +1,4 @@
-"""What the page's script and its server tell each other, checked."""
+"""Messages between the page's script and its server, validated."""
 
 from __future__ import annotations
 

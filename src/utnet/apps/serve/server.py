@@ -93,7 +93,7 @@ def build_server(
         app: the application.
         hosts: as `Guard` takes them.
         head_s: time for the head of a request; connections that send none are closed after it.
-        request_s: time for a whole request.
+        request_s: time limit of a request.
         max_connections: others are answered with 503.
     """
     import uvicorn

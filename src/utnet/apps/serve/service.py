@@ -105,7 +105,7 @@ class HandService:
 
     @property
     def default(self) -> ResolvedMethod:
-        """The method that "auto" stands for."""
+        """The method used for "auto"."""
         return resolve_method("auto", self._weights, None)
 
     @property

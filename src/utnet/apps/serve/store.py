@@ -35,7 +35,7 @@ class Entry:
         num_bytes: size of its files, or what is reserved for them while they are written.
         used_s: time of the last use.
         users: how many requests or jobs are using it; it is not removed meanwhile.
-        content: what the server knows of it.
+        content: the server's data for it.
     """
 
     key: str

@@ -38,7 +38,7 @@ class Job:
             return
         try:
             self.future.set_result(self._call(self._set_step))
-        except Exception as error:  # of one visitor's picture; the next one's goes on
+        except Exception as error:  # an error of one picture must not affect the next
             if not isinstance(error, InputError):
                 traceback.print_exc()
             self.future.set_exception(error)

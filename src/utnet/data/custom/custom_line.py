@@ -23,7 +23,7 @@ PARAMS = ("global_orient", "hand_pose", "betas", "transl")
 HAND_MODELS = ("open", "mano")
 LINE_SPLITS = ("train", "val", "test")
 MAX_HAND_M = 1.0
-"""Distance of joints of a hand above which they are not in metres."""
+"""Largest extent of a hand's joints; larger values are not in metres."""
 
 _MAX_TEXT = 1000
 _MAX_ANGLE_RAD = 314.0
@@ -40,8 +40,7 @@ _AT_CAMERA_M = 0.03
 
 
 def is_at_camera(joints_m: np.ndarray) -> np.ndarray:
-    """(...,) whether a joint of (..., 21, 3) hands lies at the camera's centre: then joints are relative to the
-    hand."""
+    """(...,) whether a joint of (..., 21, 3) hands lies at the camera's centre: joints are relative to the hand."""
     with np.errstate(invalid="ignore"):
         return (np.linalg.norm(joints_m, axis=-1) < _AT_CAMERA_M).any(-1)
 
@@ -49,11 +48,11 @@ def is_at_camera(joints_m: np.ndarray) -> np.ndarray:
 class Line:
     """A parsed line. Methods return the value of a key as numpy, or raise an InputError with file, line and key.
 
-    A key with null counts as missing.
+    null is treated as a missing key.
     """
 
     def __init__(self, text: bytes, path: Path, number: int):
-        """Parses and checks the structure: JSON, keys, and the texts by which lines are sorted into splits.
+        """Parses and checks the structure: JSON, keys, and the texts that assign lines to splits.
 
         Args:
             text: the line.
@@ -64,15 +63,15 @@ class Line:
         try:
             values = json.loads(text, parse_constant=_refuse_constant)
         except json.JSONDecodeError as error:
-            self.fail(f"not JSON ({error.msg} at character {error.pos + 1}); every line is one whole hand")
+            self.fail(f"not JSON ({error.msg} at character {error.pos + 1}); every line must describe one hand")
         except (ValueError, RecursionError) as error:
-            self.fail(f"not JSON that can be read ({error}); say null for what is not labelled")
+            self.fail(f"not JSON that can be read ({error}); use null for missing labels")
         if not isinstance(values, dict):
             self.fail("expected an object {...} with the keys of one hand")
         self._check_keys(values, KEYS, "")
         self.values: dict[str, Any] = {key: value for key, value in values.items() if value is not None}
         self.image = self._text("image") or self.fail("'image' is missing; give the picture's path below this folder")
-        self.side = self._text("side") or self.fail("'side' is missing; say right or left")
+        self.side = self._text("side") or self.fail("'side' is missing; give right or left")
         self.split = self._text("split")
         self.sequence = self._text("sequence")
         if self.side not in SIDES:
@@ -80,14 +79,14 @@ class Line:
         if self.split and self.split not in LINE_SPLITS:
             self.fail(f"'split' is {shown(self.split)}, expected one of {', '.join(LINE_SPLITS)}, or no such key")
         self.key = f"{self.image}:{number}"
-        if not self.sequence:  # pictures of one folder are taken for one recording
+        if not self.sequence:  # by default the pictures of one folder are one recording
             self.sequence = self.image.rpartition("/")[0]
 
     def fail(self, message: str) -> NoReturn:
         raise InputError(f"{self.where}: {message}")
 
     def file(self, key: str, root: Path) -> Path:
-        """The file that `key` names. It lies below `root`: lines and folders may come from strangers."""
+        """The file that `key` names. It must lie below `root`: data sets may be untrusted."""
         name = self._text(key)
         for parts in (Path(name), PureWindowsPath(name)):
             if parts.is_absolute() or parts.drive or ".." in parts.parts or "\0" in name:
@@ -95,7 +94,7 @@ class Line:
         path = root / name
         try:
             inside, there = path.resolve().is_relative_to(root.resolve()), path.is_file()
-        except (OSError, RuntimeError):  # a name that is too long, a ring of links
+        except (OSError, RuntimeError):  # a name that is too long, a cycle of links
             inside, there = True, False
         if not inside:
             self.fail(f"{key!r} is {shown(name)}, a link that leads out of the folder; put the file itself there")
@@ -111,9 +110,9 @@ class Line:
             return None
         K = self._numbers("K", self.values["K"], (4,), (3, 3))
         K = intrinsics(*K) if K.shape == (4,) else K
-        skew = np.abs([K[0, 1], K[1, 0]]).max()  # turned pictures have a little in both places
+        skew = np.abs([K[0, 1], K[1, 0]]).max()  # rotated pictures have small skew entries
         if not (min(K[0, 0], K[1, 1]) > 10 * skew and (K[2] == [0, 0, 1]).all()):
-            self.fail("'K' is no camera matrix; expected [fx, fy, cx, cy] or [[fx, 0, cx], [0, fy, cy], [0, 0, 1]]")
+            self.fail("'K' is not a camera matrix; expected [fx, fy, cx, cy] or [[fx, 0, cx], [0, fy, cy], [0, 0, 1]]")
         return K
 
     def joints(self, key: str, dims: int) -> tuple[np.ndarray, np.ndarray]:
@@ -158,7 +157,7 @@ class Line:
         return scale
 
     def params(self, wanted: str) -> tuple[HandParams | None, str]:
-        """Parameters and the model that decodes them: `wanted`, or for "auto" the line's."""
+        """Parameters and the name of their hand model: `wanted`, or the line's if that is "auto"."""
         said = self._text("hand_model")
         if said and said not in HAND_MODELS:
             self.fail(f"'hand_model' is {shown(said)}, expected open or mano")
@@ -166,7 +165,7 @@ class Line:
         if "params" not in self.values:
             return None, model or "open"
         if not model:
-            self.fail("'params' need 'hand_model': open or mano, the model that they were made with")
+            self.fail("'params' need 'hand_model': open or mano, the model that they belong to")
         params = self.values["params"]
         if not isinstance(params, dict):
             self.fail(f"'params': expected an object with the keys {', '.join(PARAMS)}")
@@ -217,4 +216,4 @@ class Line:
 
 
 def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no number")
+    raise ValueError(f"{name} is not a number")

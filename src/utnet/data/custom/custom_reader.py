@@ -1,4 +1,4 @@
-"""Your own data -> Sample: a folder with pictures and one file `hands.jsonl`, one hand a line (docs/custom_data.md)."""
+"""Own data -> Sample: a folder with pictures and one file `hands.jsonl`, one hand a line (docs/custom_data.md)."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ SPLITS = ("train", "train_fit", "val", "test")
 VAL_SHARE = 0.1
 
 _VERSION = 2  # of the index
-_BAD = -1  # side and split of a line that is no hand
-_MAX_BAD_LINES = 0.1  # share; with more of them the file is not understood
+_BAD = -1  # side and split of an invalid line
+_MAX_BAD_LINES = 0.1  # share of invalid lines above which the file is refused
 _MAX_LINE = 2**20
 _BAR_BYTES = 2**25  # larger files take seconds and show a bar
 _DEPTH_EXPECTED = "a 16-bit PNG whose numbers times depth_scale are metres along z"
 
 
 class BadLines(InputError):
-    """Invalid lines of `hands.jsonl`; its text is the message of the first.
+    """Invalid lines of `hands.jsonl`; the text is the message of the first.
 
     Attributes:
-        messages: of all of them.
+        messages: of all invalid lines.
     """
 
     def __init__(self, messages: list[str]):
@@ -49,18 +49,17 @@ class BadLines(InputError):
 class Custom:
     """Full pictures of any size, one hand per line.
 
-    Splits: lines say `"split": "train" | "val" | "test"`, and no such key means train. Where no line says val, `val` is
-    about a tenth of the training hands, by recording (`sequence`; a line without one belongs to its picture's folder;
-    most hands stay in training, see `hold_out`), and `train_fit` the rest of them.
+    Splits: the key `"split": "train" | "val" | "test"` of a line, by default train. If no line has val, `val` is about
+    a tenth of the training hands, by recording (`sequence`, by default the picture's folder; see `hold_out`), and
+    `train_fit` the remainder.
 
-    Labels: joints in 3D and in 2D are labels of their own. Where a line has `joints_2d` these are the image points
-    (`Sample.joints_px`); where it has not, they are the projected 3D joints. Joints that are null are NaN with
-    confidence 0. Parameters carry no mean pose (`flat_hand_mean=True`); of a left MANO hand the betas are taken for
-    MANO_LEFT's, so `betas_ok` is False.
+    Labels: 3D and 2D joints are separate labels. `joints_2d`, where given, are the image points (`Sample.joints_px`);
+    otherwise the 3D joints are projected. Joints that are null are NaN with confidence 0. Parameters contain no mean
+    pose (`flat_hand_mean=True`). Betas of a left MANO hand are assumed to be MANO_LEFT's, so `betas_ok` is False.
 
-    Opening reads every line once for its structure and keeps an index; a line's numbers and its files are checked when
-    the hand is read. A line that is no hand belongs to train and fails by name when it is read; where more than a tenth
-    of the lines are none, opening fails.
+    Opening parses the structure of every line once and keeps an index; numbers and files are checked when the hand is
+    read. An invalid line belongs to train and raises an error when read; if more than a tenth of the lines are invalid,
+    opening fails.
     """
 
     name = "custom"
@@ -79,7 +78,7 @@ class Custom:
         """Opens a split.
 
         Args:
-            root: the folder that holds `hands.jsonl`.
+            root: the folder that contains `hands.jsonl`.
             split: one of `SPLITS`.
             limit: at most this many hands, evenly spaced.
             sides: "right", "left" or "both".
@@ -88,7 +87,7 @@ class Custom:
             with_depth: False leaves depth files unread.
 
         Raises:
-            InputError: no such folder, split or option, or many lines that are no hands, by their numbers.
+            InputError: no such folder, split or option, or too many invalid lines.
         """
         self.root, self.split, self.tips = Path(root), split, tips
         self._hand_model, self._with_depth = hand_model, with_depth
@@ -136,11 +135,11 @@ class Custom:
         return self._index["sequence_names"][self._index["sequence"][self._rows[index]]].decode()
 
     def picture_turn(self, index: int) -> int:
-        """EXIF orientation of the picture, 1 to 8 (1: as it is stored), which is not applied."""
+        """EXIF orientation of the picture, 1 to 8 (1: upright as stored), which is not applied."""
         try:
             with Image.open(self._line(index).file("image", self.root)) as image:
                 return int(image.getexif().get(Base.Orientation, 1))
-        except (InputError, OSError, SyntaxError, ValueError, TypeError):  # reading the sample names what is wrong
+        except (InputError, OSError, SyntaxError, ValueError, TypeError):  # reported when the sample is read
             return 1
 
     def __getitem__(self, index: int) -> Sample:
@@ -209,7 +208,7 @@ class Custom:
         for split in SPLITS:
             try:
                 rows = self._of_split(split)
-            except InputError:  # one recording cannot be divided
+            except InputError:  # a single recording cannot be split
                 continue
             counts = [int((rows & (self._index["side"] == i)).sum()) for i in range(len(SIDES))]
             hands = " and ".join(f"{num} {side}" for num, side in zip(counts, SIDES, strict=True) if num)
@@ -231,7 +230,7 @@ class Custom:
 
 
 def _read_index(path: Path) -> dict[str, np.ndarray]:
-    """Where each line lies, and what sorts it into a split. Blank lines are passed over."""
+    """Index of the lines: position, size and split. Blank lines are skipped."""
     rows: list[tuple[int, int, int, int, int, int]] = []
     sequences: dict[str, int] = {}
     end = number = 0

@@ -112,7 +112,7 @@ def _build(root: Path, path: Path, name: str) -> dict[str, np.ndarray]:
             meta = {}  # it lacks every key, so it counts as annotated
         else:
             two_hands = marker in meta if two_hands is None else two_hands
-        for layout in (False, True):  # which of the two it is, the first meta that can be read will say
+        for layout in (False, True):  # the first readable meta decides which of the two it is
             hands[layout][line, : 1 + layout] = [_is_annotated(meta, side) for side in keys[layout]]
     sequences: dict[str, int] = {}
     sequence_of = [sequences.setdefault(frame.split("/")[0], len(sequences)) for frame in frames]

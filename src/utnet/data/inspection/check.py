@@ -25,70 +25,68 @@ from utnet.errors import InputError
 from utnet.types import Sample
 
 HIDDEN_M = 0.03
-"""Depth this much nearer than a joint is something in front of the hand (a hand is some 2 to 3 cm thick, and its joints
-lie 1 to 2 cm under the skin); this much farther, the joint is not where the picture shows a hand."""
+"""Depth nearer than a joint by more than this is an object in front of the hand (joints lie 1 to 2 cm under the skin);
+depth farther by more than this shows the background."""
 
 FRAME_OFF_M = 0.05
-"""A sample whose depth at its joints is off by more than this in the median is listed."""
+"""Samples whose median difference between depth and joints exceeds this are listed."""
 
 MAX_BEHIND_SAMPLES = 0.01
-"""Share of samples whose depth lies behind their joints: nothing but wrong labels, cameras or units puts a hand before
-the surface that the sensor saw, so this allows for single blurred or badly synchronised frames only."""
+"""Largest share of samples whose depth lies behind their joints. Only wrong labels, cameras or units place a hand in
+front of the measured surface; the allowance is for single blurred or badly synchronised frames."""
 
 MAX_HIDDEN_SAMPLES = 0.25
-"""Share of samples hidden behind something in the median. Objects in the hand and crossing arms hide one sample in
-twenty in the field's data; a quarter is a depth image in the wrong place."""
+"""Largest share of samples that are mostly occluded. Held objects and crossing arms occlude one sample in twenty in the
+published data sets; a quarter means a misaligned depth image."""
 
 MAX_BEHIND_JOINTS = 0.1
-"""Share of joints before the depth. Clean labels have none; thin fingers and edges of depth images cost a few per cent;
-a tenth is a camera matrix that points beside the hand (a focal length 5 % too long gives 13 %)."""
+"""Largest share of joints in front of the depth. Clean labels have none; thin fingers and depth edges cause a few per
+cent; a tenth means a wrong camera matrix (a focal length 5 % too long gives 13 %)."""
 
 HAND_SIZE_MM = (50.0, 140.0)
-"""Wrist to the middle finger's knuckle: 55 mm for a small child, 120 for the longest adult hands. Outside it is a wrong
-unit or a wrong order of the joints."""
+"""Range of wrist to middle knuckle (small child 55, long adult hand 120); outside, unit or joint order are wrong."""
 
 MAX_SIZE_OUTLIERS = 0.01
-"""Share of hands of an impossible size: units and orders are wrong everywhere or nowhere, single bad fits happen."""
+"""Largest share of hands outside `HAND_SIZE_MM`: units and joint orders are wrong for all hands or none."""
 
 SIDES_SPREAD = 0.1
-"""A person's left and right bones differ by a few per cent."""
+"""Largest relative difference between a person's left and right bones, which is normally a few per cent."""
 
 BONE_SPREAD = 0.05
-"""Standard deviation of a bone over its mean within a recording, which shows one hand: bones do not grow."""
+"""Largest standard deviation of a bone over its mean within a recording, which shows one hand."""
 
 REPROJECTION_PX = 0.5
-"""The project's law: `project(HandModel(params))` stays this close to `project(joints_cam_m)`."""
+"""Largest distance between `project(HandModel(params))` and `project(joints_cam_m)`."""
 
 FREIHAND_PX = 5.0
-"""FreiHAND regresses its joints from the posed MANO mesh, up to a few millimetres from the kinematic ones at bent
-fingers: two or three of its pixels."""
+"""The same for FreiHAND, whose joints are regressed from the posed MANO mesh: at bent fingers they are up to a few
+millimetres (two or three pixels) from the kinematic joints."""
 
 MESH_MM = 5.0
-"""Labelled fingertips against their vertices of the labelled mesh: a nail's thickness; more is another vertex, order or
-unit."""
+"""Largest distance of labelled fingertips from their vertices of the labelled mesh; more is a wrong vertex or unit."""
 
 LABELS_2D_SHARE = 0.1
-"""A source's own 2D labels against the projected joints, in shares of the box's longer side: annotators differ by a few
-per cent, a wrong camera or order of joints by far more."""
+"""Largest median distance of 2D labels from projected joints, relative to the box's longer side. Annotators differ by a
+few per cent; a wrong camera or joint order gives far more."""
 
 _LEAST_READINGS = 5
-"""Depth at fewer joints does not say that a camera is right."""
+"""Joints with depth that are needed to confirm a camera."""
 
 _MOST_TURNS = 5000
-"""Pictures whose EXIF orientation is looked up."""
+"""Number of pictures whose EXIF orientation is read."""
 
 MAX_OUTSIDE_JOINTS = 0.25
-"""Share of joints outside their picture; hands at the edge lose a few, a camera of another picture size loses many."""
+"""Largest share of joints outside their picture. Hands at the edge have a few; K of another picture size gives many."""
 
 
 @dataclass
 class CheckReport:
-    """What a check found.
+    """Result of a check.
 
     Attributes:
-        numbers: every number by section, plain JSON.
-        findings: what makes training wrong.
-        notes: what may be as it should, but deserves a look.
+        numbers: all measurements by section, as plain JSON.
+        findings: errors that would make training wrong.
+        notes: possible problems, to be reviewed.
     """
 
     numbers: dict[str, Any]
@@ -106,13 +104,13 @@ class CheckReport:
 
 
 def check_source(source: Any, *, mano: str | None = None, workers: int = 0, progress: bool = False) -> CheckReport:
-    """Reads every sample and judges it.
+    """Reads and validates every sample.
 
     Args:
         source: a `Source`, or a `StreamSource` whose passes end.
-        mano: folder of the user's MANO files, so that MANO's parameters can be compared with their joints.
-        workers: processes that read.
-        progress: show a bar.
+        mano: folder of the user's MANO files, for comparing MANO parameters with their joints.
+        workers: number of reading processes.
+        progress: show a progress bar.
     """
     result = scan(source, Measure(Decoder(source, mano)), workers=workers, progress=progress)
     report = CheckReport({"counts": {name: int(n) for name, n in getattr(source, "counts", {}).items()}})
@@ -126,14 +124,15 @@ def check_source(source: Any, *, mano: str | None = None, workers: int = 0, prog
 
 
 def refuse_wrong_labels(source: Any, *, num: int = 256) -> None:
-    """Judges the labels of samples spread over training data. Unreadable samples are skipped, except lines of own data
-    that are refused for their conventions (millimetres, OpenGL axes, ...).
+    """Validates the labels of samples spread over training data. Unreadable samples are skipped, except lines of own
+    data that are rejected for their conventions (millimetres, OpenGL axes, ...).
 
     Args:
-        source: any source. Synthetic hands are not judged; of a mixture each part gives its share of `num`.
+        source: any source. Synthetic hands are skipped; the parts of a mixture share `num` equally.
+        num: number of samples.
 
     Raises:
-        InputError: labels that would train a wrong network.
+        InputError: labels that would make training wrong.
     """
     parts: Sequence[Any] = source.parts if isinstance(source, Mixture) else (source,)
     for part in parts:
@@ -155,7 +154,7 @@ def refuse_wrong_labels(source: Any, *, num: int = 256) -> None:
 
 
 def _readable(source: Any, num: int, refused: list[str]) -> Iterator[Sample]:
-    """Samples spread evenly over a source, or the first ones of a stream. Messages of the others go to `refused`."""
+    """Readable samples spread over a source, or the first of a stream; messages of the others go to `refused`."""
     if is_stream(source):
         items = source.stream(seed=0, epoch=0, part=0, num_parts=1)
         yield from (item for item in items if isinstance(item, Sample))
@@ -169,12 +168,12 @@ def _readable(source: Any, num: int, refused: list[str]) -> Iterator[Sample]:
 
 
 def labels_of(source: Any, arrays: dict[str, np.ndarray], keys: list[str]) -> Labels:
-    """The labels of measured samples, as they are judged.
+    """Labels of measured samples.
 
     Args:
-        source: where they come from. One that ignores EXIF data has `picture_turn(index)`, the orientation that they
-            give.
-        arrays: of `Measure`, for the samples of `keys`.
+        source: the samples' source. A source that ignores EXIF data has `picture_turn(index)`, the EXIF orientation.
+        arrays: results of `Measure`, one row for each of `keys`.
+        keys: of the samples.
     """
     behind = arrays["behind_depth_m"]
     read = np.isfinite(behind)
@@ -215,7 +214,7 @@ def _files(report: CheckReport, source: Any, result: ScanResult) -> None:
     lines = convert.of_messages(source.name)
     other = sum(not any(phrase in message for phrase in lines) for message in damaged.values())
     if other:
-        text, remedy = f"{other} of {num} samples cannot be read", "get the named files again, or mend them"
+        text, remedy = f"{other} of {num} samples cannot be read", "download the named files again, or repair them"
         report.findings.append(Finding(text, remedy))
     for phrase, line in lines.items():
         like = sum(phrase in message for message in (damaged | missing).values())
@@ -230,8 +229,8 @@ def _files(report: CheckReport, source: Any, result: ScanResult) -> None:
     twice = sorted(key for key, n in Counter(result.keys).items() if n > 1)
     report.numbers["duplicate_keys"] = twice
     if twice:
-        remedy = "every sample needs a key of its own; look for a folder or line that is there twice"
-        report.findings.append(Finding(f"{len(twice)} keys stand for more than one sample", remedy))
+        remedy = "every sample needs a unique key; look for a duplicate folder or line"
+        report.findings.append(Finding(f"{len(twice)} keys belong to more than one sample", remedy))
 
 
 def _labels(report: CheckReport, result: ScanResult) -> None:
@@ -243,7 +242,7 @@ def _labels(report: CheckReport, result: ScanResult) -> None:
     flaws = {text: _named(result, a["flaws"] & bit > 0) for bit, text in FLAWS.items()}
     report.numbers["flaws"] = {text: keys for text, keys in flaws.items() if keys}
     for text, keys in report.numbers["flaws"].items():
-        report.findings.append(Finding(f"{len(keys)} samples: {text}", f"mend or leave out {keys[0]} and its like"))
+        report.findings.append(Finding(f"{len(keys)} samples: {text}", f"correct or remove {keys[0]} and the others"))
 
 
 def _depth(report: CheckReport, result: ScanResult) -> None:
@@ -252,7 +251,7 @@ def _depth(report: CheckReport, result: ScanResult) -> None:
         return
     read = np.isfinite(difference)
     visible = np.abs(difference[read & (difference >= -HIDDEN_M)])
-    few = read.sum(1) < np.maximum(1, given // 4)  # too few readings to judge the sample by
+    few = read.sum(1) < np.maximum(1, given // 4)  # too few readings to judge the sample
     median = np.array([np.median(d[r]) if not f else np.nan for d, r, f in zip(difference, read, few, strict=True)])
     behind, hidden = median > FRAME_OFF_M, median < -FRAME_OFF_M
     judged = max(1, int((~few).sum()))
@@ -267,7 +266,7 @@ def _depth(report: CheckReport, result: ScanResult) -> None:
         "samples_hidden": _named(result, hidden),
     }
     share = numbers["joints_before_depth"]
-    remedy = "depth, K and joints do not belong together: check K, the picture size, the depth's unit and alignment"
+    remedy = "depth, K and joints are inconsistent: check K, the picture size, the depth's unit and alignment"
     if behind.sum() > MAX_BEHIND_SAMPLES * judged:
         text = f"{behind.sum()} of {judged} samples: the depth lies more than 5 cm behind the joints"
         report.findings.append(Finding(text, remedy))
@@ -279,7 +278,7 @@ def _depth(report: CheckReport, result: ScanResult) -> None:
         text = f"{hidden.sum()} of {judged} samples: the depth lies more than 5 cm before the joints"
         report.findings.append(Finding(text, remedy))
     elif hidden.any():
-        report.notes.append(f"{hidden.sum()} of {judged} samples are hidden behind something")
+        report.notes.append(f"{hidden.sum()} of {judged} samples are mostly occluded")
 
 
 def _hands(report: CheckReport, result: ScanResult) -> None:
@@ -337,7 +336,7 @@ def _bones(report: CheckReport, result: ScanResult) -> None:
 
 
 def _largest_share(values: np.ndarray, of: np.ndarray) -> tuple[int, float]:
-    """Where `values / of` is largest, and that; entries that are NaN do not count."""
+    """Index and value of the largest `values / of`; NaN is ignored."""
     share = np.nan_to_num(values / of, nan=-1.0)
     return int(share.argmax()), float(share.max())
 
@@ -385,12 +384,12 @@ def _pictures(report: CheckReport, result: ScanResult) -> None:
         "joints_on_mask": float(on_mask.mean()) if len(on_mask) else None,
     }
     if share > MAX_OUTSIDE_JOINTS:
-        remedy = "K belongs to a picture of another size, or the labels to another picture"
+        remedy = "K is for another picture size, or the labels are for another picture"
         report.findings.append(Finding(f"{share:.0%} of the joints lie outside their pictures", remedy))
 
 
 def spread_of(values: np.ndarray) -> dict[str, float]:
-    """Smallest, 5 %, median, 95 % and largest of the numbers that are not NaN."""
+    """Minimum, 5th percentile, median, 95th percentile and maximum, ignoring NaN."""
     values = values[np.isfinite(values)]
     low, p5, median, p95, high = np.percentile(values, [0, 5, 50, 95, 100])
     return {"min": float(low), "p5": float(p5), "median": float(median), "p95": float(p95), "max": float(high)}

@@ -1,4 +1,4 @@
-"""Lines to copy that convert the `hands.jsonl` of own data to what UTNet reads; other sources get none."""
+"""Shell commands that convert the `hands.jsonl` of own data to UTNet's conventions; other sources get none."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ _OUT = "hands.converted.jsonl"
 
 
 def convert_line(source_name: str, change: str, *, picture_size: bool = False) -> str:
-    """A shell line that writes a changed copy of `hands.jsonl`, or "" for sources that are not `custom`.
+    """Returns a shell command that writes a changed copy of `hands.jsonl`, or "" for sources other than `custom`.
 
     Args:
         source_name: `Source.name`.
-        change: a Python expression that changes `h`, the dict of one line, such as `h.update(side='left')`. It has no
-            double quotes, so that every shell takes the line.
-        picture_size: it uses W and H, the stored size of the line's picture in pixels.
+        change: a Python expression that changes `h`, the dict of one line, such as `h.update(side='left')`. It must not
+            contain double quotes, so that the command works in every shell.
+        picture_size: `change` uses W and H, the stored size of the line's picture in pixels.
     """
     if source_name != "custom":
         return ""
@@ -28,33 +28,33 @@ def convert_line(source_name: str, change: str, *, picture_size: bool = False) -
 
 
 def reorder(source_name: str, names: Sequence[str], to_openpose: Sequence[int]) -> str:
-    """Joints of these keys listed in another order."""
+    """Reorders the joints of these keys."""
     order = ",".join(str(joint) for joint in to_openpose)
     keys = str(tuple(key for name in names for key in (name, f"{name}_conf")))
     return convert_line(source_name, f"h.update((k, [h[k][i] for i in ({order})]) for k in {keys} if h.get(k))")
 
 
 def change_points(source_name: str, x: str, y: str, *, picture_size: bool = False) -> str:
-    """2D labels: expressions of x and y."""
+    """Changes 2D labels by expressions of x and y."""
     change = f"h.update(joints_2d=[p and (lambda x, y: [{x}, {y}])(*p) for p in h['joints_2d']])"
     return convert_line(source_name, f"h.get('joints_2d') and {change}", picture_size=picture_size)
 
 
 def change_joints(source_name: str, factors: Sequence[float]) -> str:
-    """3D joints: a factor for x, y and z."""
+    """Multiplies x, y and z of the 3D joints by factors."""
     x, y, z = (f"{factor:g}" for factor in factors)
     change = f"h.update(joints_3d=[p and [{x}*p[0], {y}*p[1], {z}*p[2]] for p in h['joints_3d']])"
     return convert_line(source_name, f"h.get('joints_3d') and {change}")
 
 
 def change_box(source_name: str, box: str, *, picture_size: bool = False) -> str:
-    """Boxes: a list expression of a, b, c and d."""
+    """Changes boxes by a list expression of a, b, c and d."""
     change = f"h.update(box=(lambda a, b, c, d: {box})(*h['box']))"
     return convert_line(source_name, f"h.get('box') and {change}", picture_size=picture_size)
 
 
 def change_camera(source_name: str, x: str, y: str, *, picture_size: bool = False) -> str:
-    """Cameras: factors of the first and the second row, as expressions."""
+    """Multiplies the first and the second row of K by factors, given as expressions."""
     rows = f"(lambda K: [[{x}*v for v in K[0]], [{y}*v for v in K[1]], K[2]] if len(K) == 3 else " + (
         f"[{x}*K[0], {y}*K[1], {x}*K[2], {y}*K[3]])"
     )
@@ -62,12 +62,12 @@ def change_camera(source_name: str, x: str, y: str, *, picture_size: bool = Fals
 
 
 def other_side(source_name: str) -> str:
-    """Every hand's side."""
+    """Swaps the side of every hand."""
     return convert_line(source_name, "h.update(side={'right': 'left', 'left': 'right'}[h['side']])")
 
 
 def upright_pictures(source_name: str) -> str:
-    """Pictures stored as their EXIF data turn them, in place."""
+    """Applies the EXIF orientation to the stored pictures, in place."""
     if source_name != "custom":
         return ""
     return (
@@ -79,7 +79,7 @@ def upright_pictures(source_name: str) -> str:
 
 
 def of_messages(source_name: str) -> dict[str, str]:
-    """Phrases of the messages with which lines of own data are refused, and the lines that convert them."""
+    """Phrases of the error messages about lines of own data, and the commands that convert such lines."""
     slashes = "h.update((k, h[k].replace(chr(92), '/')) for k in ('image', 'depth') if h.get(k))"
     lines = {
         MILLIMETRES: change_joints(source_name, (0.001, 0.001, 0.001)),

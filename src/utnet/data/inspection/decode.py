@@ -1,4 +1,4 @@
-"""Labels decoded by the hand model that they were made for, where it is at hand."""
+"""Decoding of labels with their own hand model, where it is available."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from utnet.hand.mano import mano_file
 from utnet.types import HandParams, Sample
 
 _FAR_M = 100.0
-"""At this distance a hand's own depth changes its size in the picture by a tenth of a per cent."""
+"""Distance at which a hand's extent in depth changes its size in the picture by 0.1 %."""
 
 
 @dataclass(frozen=True)
@@ -32,17 +32,17 @@ class Posed:
 
 
 class Decoder:
-    """Parameters -> joints and meshes in the camera, with a source's own fingertips.
+    """Decodes parameters to joints and meshes in the camera frame, with the fingertip vertices of a source.
 
-    A left hand whose betas may be learnt (`betas_ok`) is decoded by the mirrored right hand, which is what they belong
-    to; any other by the left hand's own model.
+    A left hand whose betas may be learnt (`betas_ok`) is decoded by the mirrored right hand, to which these betas
+    belong; any other by the left hand's own model.
 
     Args:
-        source: where the samples come from. Its `hand_model_of`, where it has one, goes before the files in `mano`.
-        mano: folder of the user's MANO_RIGHT.pkl and MANO_LEFT.pkl; without it, what the source can decode.
+        source: the samples' source. Its `hand_model_of`, if any, takes precedence over the files in `mano`.
+        mano: folder of the user's MANO_RIGHT.pkl and MANO_LEFT.pkl; without it, only the source's own models are used.
 
     Raises:
-        InputError: `mano` is no folder, or it holds neither file.
+        InputError: `mano` is not a folder, or contains neither file.
     """
 
     def __init__(self, source: Any, mano: str | Path | None = None):
@@ -54,7 +54,7 @@ class Decoder:
         self._mirrored = None if right is None else right.mirrored()
 
     def model(self, sample: Sample) -> HandModel | None:
-        """The model of the sample's labels, or None where it is not at hand."""
+        """The model of the sample's labels, or None where it is not available."""
         if sample.hand_model == "mano" and sample.side == "left" and sample.betas_ok:
             return self._mirrored
         return self._models.get((sample.hand_model, sample.side))
@@ -92,23 +92,23 @@ class Decoder:
 
 
 def _mano_models(folder: Path, tips: str) -> dict[tuple[str, str], HandModel]:
-    """The user's MANO hands, as far as their files are there."""
+    """The user's MANO hands for which a file exists."""
     paths = {side: mano_file(folder, side) for side in SIDES}
     paths = {side: path for side, path in paths.items() if path.is_file()}
     if not paths:
-        raise InputError(f"{folder}: holds neither MANO_RIGHT.pkl nor MANO_LEFT.pkl; name their folder in --mano")
+        raise InputError(f"{folder}: contains neither MANO_RIGHT.pkl nor MANO_LEFT.pkl; give their folder as --mano")
     tips = tips if tips in MANO_TIP_VERTICES else "smplx"
     return {("mano", side): HandModel.from_mano(path, side=side, tips=tips) for side, path in paths.items()}
 
 
 def _own_models(source: Any) -> dict[tuple[str, str], HandModel]:
-    """What the source itself decodes its labels with, such as H2O3D's left hand of its own."""
+    """Hand models that the source provides for its labels, such as H2O3D's left hand."""
     found = {}
     for side in SIDES if hasattr(source, "hand_model_of") else ():
         try:
             model = source.hand_model_of(side)
         except InputError:
-            continue  # MANO labels whose file was not named
+            continue  # MANO labels without a MANO file
         found[model.name, side] = model
     return found
 
@@ -116,9 +116,9 @@ def _own_models(source: Any) -> dict[tuple[str, str], HandModel]:
 def fitted_camera(
     joints_m: np.ndarray, points_px: np.ndarray, conf: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray] | None:
-    """A far camera under which a hand lies over its 2D labels, for samples without a camera or a translation.
+    """Fits a distant camera that projects a hand onto its 2D labels, for samples without a camera or a translation.
 
-    Weak perspective by least squares, x = s X + o, written as a pinhole camera `_FAR_M` away.
+    Weak perspective by least squares, x = s X + o, expressed as a pinhole camera at distance `_FAR_M`.
 
     Args:
         joints_m: (21, 3) decoded joints.

@@ -1,5 +1,5 @@
-"""Detection of labels in other conventions than UTNet's, from the labels of a whole set: joint order, side, units,
-axes, camera, boxes, turned pictures.
+"""Detection of labels in other conventions than UTNet's, from all labels of a set: joint order, side, units, axes,
+camera, boxes, turned pictures.
 
 Findings require a contradiction: labels that are only unusual (a hand at the edge, a wide lens, a crop with an
 off-centre principal point) pass.
@@ -19,32 +19,33 @@ from utnet.geometry import project
 from utnet.hand.proportions import OPENPOSE, bends_as_right, find_joint_order, fits_better, is_wrong_order, order_error
 
 FEW = 0.05
-"""Conventions are wrong in a whole set or a part of it; a smaller share of the hands is noise."""
+"""Smallest share of the hands that is reported: conventions are wrong in a set or a part of it; less is noise."""
 
 _MOST = 0.5
-"""Hands of no known order among others are noise; a whole set of them is no set of hands."""
+"""Smallest share of hands without a known joint order that is reported; fewer are noise."""
 
 _UNIT_PX = 1.5
-"""Image points of a whole hand that are all smaller than this are shares of the picture, not pixels."""
+"""If no image point of a hand exceeds this, the points are relative to the picture size, not pixels."""
 
 _AGREES, _DISAGREES = 0.06, 0.1
-"""Median distance of 2D labels from projected joints, in box sides: of labels that belong together, and that do not."""
+"""Median distance of 2D labels from projected joints, in box sides: they agree below the first, disagree above the
+second."""
 
 _CENTRE_OFF, _CENTRE_SPREAD = 0.12, 0.05
-"""A principal point that is off the middle by one factor in x and y, in every picture: K of another size."""
+"""Limits for K of another picture size: the principal point is off centre by one factor in x, y and all pictures."""
 
 _LEAST_SIDES = 3
-"""Single hands may bend their fingers backwards."""
+"""Smallest number of hands of the other side that is reported; single hands may bend their fingers backwards."""
 
 _SURER = 0.2
 """Difference of a detector's mean scores that determines how rotated pictures were labelled."""
 
 _NARROWEST, _WIDEST = 60.0, 0.2
-"""Focal lengths in longer sides of the picture: crops go up to 20, lenses without a fisheye's distortion to 0.3."""
+"""Limits of focal lengths in longer sides of the picture: crops reach 20, lenses other than fisheye 0.3."""
 
 
 def judge_labels(labels: Labels) -> Iterator[Finding]:
-    """Findings, worst first. Consequences of one finding are not reported again."""
+    """Findings, worst first. Consequences of a finding are not reported separately."""
     if not len(labels):
         return
     scale = list(_scale_of_points(labels))
@@ -102,7 +103,7 @@ def _scale_of_points(labels: Labels) -> Iterator[Finding]:
 
 
 def _turned(labels: Labels) -> Iterator[Finding]:
-    """Labels that were counted on the upright picture, while the stored one is turned."""
+    """Labels in pixels of the upright picture, where the stored picture is turned."""
     turned, side = labels.turn > 1, labels.turn >= 5
     if not turned.any():
         return
@@ -113,8 +114,8 @@ def _turned(labels: Labels) -> Iterator[Finding]:
         wrong |= inside(points, size[:, ::-1]) > inside(points, size) + 0.02
     if wrong:
         yield Finding(
-            f"labels of {turned.sum()} of {len(labels)} hands are counted on the upright picture, but EXIF data turn "
-            "the stored one, and UTNet counts stored pixels",
+            f"labels of {turned.sum()} of {len(labels)} hands are in pixels of the upright picture, but EXIF data turn "
+            "the stored one, and UTNet uses stored pixels",
             "store the pictures upright",
             convert.upright_pictures(labels.source),
         )
@@ -168,7 +169,7 @@ def _boxes(labels: Labels) -> Iterator[Finding]:
 
 
 def _order(labels: Labels) -> Iterator[Finding]:
-    """3D joints tell it hand by hand, 2D labels of hands without them all together."""
+    """Joint order and side: from 3D joints hand by hand, from 2D labels without 3D joints by all hands together."""
     error = order_error(labels.joints_m)
     in_3d, wrong = np.isfinite(error), is_wrong_order(error)
     only_2d = known(labels.points_px) & ~in_3d
@@ -176,10 +177,10 @@ def _order(labels: Labels) -> Iterator[Finding]:
     if share(wrong, in_3d) > FEW:
         found = find_joint_order(labels.joints_m[wrong])
         if found is None and share(wrong, in_3d) < _MOST:
-            return  # noisy hands among good ones
+            return  # single noisy hands
         if found is None:
             remedy = "list wrist, then thumb to little finger, each from the palm to its tip"
-            text = f"joints_3d of {wrong.sum()} of {len(labels)} hands: the bones have no hand's lengths"
+            text = f"joints_3d of {wrong.sum()} of {len(labels)} hands: the bone lengths are not those of a hand"
             yield Finding(f"{text} in any known order", remedy)
             return
         if found is not OPENPOSE:
@@ -247,7 +248,7 @@ _AXES = (
 
 
 def _axes(labels: Labels) -> Iterator[Finding]:
-    """2D labels tell which axes the joints were given in, and of which size K is."""
+    """The axes of the 3D joints and the picture size of K, from the 2D labels."""
     both = known(labels.points_px) & known(labels.projected_px)
     if not both.any():
         return
@@ -288,7 +289,7 @@ def _camera(labels: Labels) -> Iterator[Finding]:
     points = labels.projected_px[given]
     if factor > 1:
         contradicts = inside(points, size) < 0.85
-    else:  # a smaller picture's K puts all hands into that picture's corner
+    else:  # K of a smaller picture projects all hands into one corner
         contradicts = given.sum() >= 4 and inside(points, factor * size) > 0.98
     if contradicts:
         yield _other_size(labels, given, 1 / factor, "the principal point")
@@ -320,7 +321,7 @@ def _focal_length(labels: Labels) -> Iterator[Finding]:
     if share(absurd, given) > FEW:
         degrees = 2 * np.degrees(np.arctan(0.5 / np.median(sides[absurd])))
         yield Finding(
-            f"K of {absurd.sum()} of {len(labels)} hands says a field of view of {degrees:.0f} degrees",
+            f"K of {absurd.sum()} of {len(labels)} hands gives a field of view of {degrees:.0f} degrees",
             "give the focal length in pixels of this picture (not in mm, and not of another picture)",
         )
 

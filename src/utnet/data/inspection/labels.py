@@ -1,4 +1,4 @@
-"""The labels of a whole set as arrays, and what is said of them."""
+"""The labels of a set as arrays, and findings about them."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from utnet.geometry import project
 
 @dataclass(frozen=True)
 class Finding:
-    """Something that makes training wrong, and what to do about it.
+    """An error in the data that makes training wrong, and its remedy.
 
     Attributes:
-        what: names the key, how many samples, and what their labels seem to be.
-        remedy: in words.
-        convert: a shell line to copy that mends the data, or "".
+        what: the key, the number of samples, and the probable convention of their labels.
+        remedy: what to change.
+        convert: a shell command that converts the data, or "".
     """
 
     what: str
@@ -33,13 +33,13 @@ class Labels:
         joints_m: (N, 21, 3) in the camera's frame.
         points_px: (N, 21, 2) the source's own 2D labels.
         K_px: (N, 3, 3).
-        size_wh: (N, 2) of the pictures as they are stored.
+        size_wh: (N, 2) of the stored pictures.
         box_px: (N, 4).
         left: (N,) bool.
         depth_agrees: (N,) bool, depth lies at the joints' distance.
-        turn: (N,) int, EXIF orientation of the picture (1: none), for sources that do not turn pictures by it.
-        turn_scores: how sure a detector is of hands where the labels put them, in the pictures as they are stored and
-            upright (`data.inspection.turned`); NaN without turned pictures.
+        turn: (N,) int, EXIF orientation of the picture (1: none), for sources that do not apply it.
+        turn_scores: mean detection scores in the labelled boxes, in the stored and in the upright pictures
+            (`data.inspection.turned`); NaN without turned pictures.
     """
 
     source: str
@@ -58,7 +58,7 @@ class Labels:
 
     @property
     def projected_px(self) -> np.ndarray:
-        """(N, 21, 2) of the joints before the camera."""
+        """(N, 21, 2) projections of the joints in front of the camera."""
         ahead = self.joints_m[..., 2] > 0
         with np.errstate(all="ignore"):
             return np.where(ahead[..., None], project(self.joints_m, self.K_px), np.nan)
@@ -79,7 +79,7 @@ def share(wrong: np.ndarray, judged: np.ndarray) -> float:
 
 
 def extent(points: np.ndarray) -> np.ndarray:
-    """(N,) longer side of the box round points, NaN without any."""
+    """(N,) longer side of the bounding box of points, NaN without any."""
     filled = np.isfinite(points)
     high = np.where(filled, points, -np.inf).max(1)
     low = np.where(filled, points, np.inf).min(1)
@@ -87,7 +87,7 @@ def extent(points: np.ndarray) -> np.ndarray:
 
 
 def largest(points: np.ndarray) -> np.ndarray:
-    """(N,) largest coordinate, in absolute numbers; NaN without points."""
+    """(N,) largest absolute coordinate; NaN without points."""
     largest = np.where(np.isfinite(points), np.abs(points), -np.inf).max((1, 2))
     return np.where(known(points), largest, np.nan)
 
@@ -106,7 +106,7 @@ def inside(points: np.ndarray, size_wh: np.ndarray) -> float:
 
 
 def in_box(points: np.ndarray, box: np.ndarray) -> np.ndarray:
-    """(N,) share of the points that lie in the box or a tenth of its side beside it; NaN without points."""
+    """(N,) share of the points in the box enlarged by a tenth of its side on all sides; NaN without points."""
     margin = 0.1 * np.abs(box[:, 2:] - box[:, :2]).max(1)[:, None, None] + 1
     with np.errstate(invalid="ignore"):
         held = ((points > box[:, None, :2] - margin) & (points < box[:, None, 2:] + margin)).all(-1)

@@ -32,13 +32,13 @@ FLAWS = {
 
 
 class Measure:
-    """Samples -> the numbers that are judged, one row a sample; NaN where a sample does not have them."""
+    """Samples -> measurements, one row a sample; NaN where a sample does not have them."""
 
     def __init__(self, decoder: Decoder):
         self._decoder = decoder
 
     def __call__(self, samples: list[Sample]) -> dict[str, np.ndarray]:
-        with np.errstate(all="ignore"):  # NaN and infinity in labels are what is looked for
+        with np.errstate(all="ignore"):  # NaN and infinity in labels are expected here
             decoded = self._decoder.joints_m(samples)
             rows = [self._row(sample, joints) for sample, joints in zip(samples, decoded, strict=True)]
         return {name: np.array([row[name] for row in rows]) for name in rows[0]}
@@ -124,10 +124,10 @@ def _pixels(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def depth_difference(sample: Sample, points: np.ndarray, usable: np.ndarray) -> np.ndarray:
-    """(21,) float32 depth at the joints minus their z: a few mm negative where the skin lies before the joint.
+    """(21,) float32 depth at the joints minus their z: a few mm negative where the skin lies in front of the joint.
 
-    Of the 3 x 3 pixels around a joint the reading nearest to it is taken: fingertips lie on the hand's outline, where
-    rounding to one pixel would read the background.
+    Uses the reading nearest to the joint among the 3 x 3 pixels around it: fingertips lie on the hand's outline, where
+    a single pixel may show the background.
     """
     out = np.full(len(points), np.nan, np.float32)
     if sample.depth_m is None or not usable.any():
@@ -149,7 +149,7 @@ def _share_on_mask(sample: Sample, points: np.ndarray, usable: np.ndarray) -> fl
 
 
 def _largest(vectors: np.ndarray) -> float:
-    """Largest length among those vectors that are numbers; NaN where there is none."""
+    """Largest length of the finite vectors; NaN where there is none."""
     lengths = np.linalg.norm(vectors, axis=-1)
     lengths = lengths[np.isfinite(lengths)]
     return float(lengths.max()) if len(lengths) else np.nan

@@ -28,10 +28,10 @@ from utnet.render.drawing import (
 from utnet.types import Sample
 
 _EXPAND = 1.7
-"""Side of the square crops over the longer side of the box: the whole hand and a little of what is around it."""
+"""Side of the square crops over the longer side of the box."""
 
 _OPACITY = 0.65
-"""Of the mesh: the hand's outline must shine through, to see whether the mesh sits on it."""
+"""Of the mesh: the hand's outline must remain visible, to see whether the mesh fits it."""
 
 _DEPTH_RANGE_M = 0.12
 _SHEET_PX = 2400
@@ -45,7 +45,7 @@ _MAX_STREAM_FAILURES = 100
 
 @dataclass(frozen=True)
 class _Tiles:
-    """The pictures of one sample, all of one size; None where the sample has nothing to show."""
+    """The pictures of one sample, all of one size; None for labels that the sample does not have."""
 
     joints: np.ndarray
     mesh: np.ndarray | None
@@ -69,7 +69,7 @@ def draw_sheet(samples: Sequence[Sample], decoder: Decoder, *, tile_px: int = 22
         samples: at least one.
         decoder: of their source.
         tile_px: width of a tile.
-        whole: draw whole pictures with the box rather than square crops around it.
+        whole: draw full pictures with the box instead of square crops around it.
 
     Returns:
         (H, W, 3) uint8.
@@ -89,8 +89,8 @@ def draw_sheet(samples: Sequence[Sample], decoder: Decoder, *, tile_px: int = 22
 
 
 def read_samples(source: Any, num: int) -> tuple[list[Sample], dict[str, str]]:
-    """Up to `num` samples, evenly spaced over a source (the first ones of a stream), and the message of each that was
-    tried and cannot be read, by key.
+    """Up to `num` samples, evenly spaced over a source (the first ones of a stream), and the messages of those that
+    cannot be read, by key.
 
     Raises:
         InputError: not one sample can be read.
@@ -140,7 +140,7 @@ def _draw(sample: Sample, decoder: Decoder, size_wh: tuple[int, int], *, whole: 
 
 
 def _crop_affine(sample: Sample, size_px: int) -> np.ndarray:
-    """Around the box, or around the whole picture where the box is not one."""
+    """Of the square around the box, or of the full picture where the box is invalid."""
     try:
         return crop_affine(sample.box_px, size_px, expand=_EXPAND)
     except ValueError:
@@ -148,7 +148,7 @@ def _crop_affine(sample: Sample, size_px: int) -> np.ndarray:
 
 
 def _whole_affine(shape: tuple[int, ...], size_wh: tuple[int, int]) -> np.ndarray:
-    """The whole picture, as large as fits, in the middle."""
+    """Fits the full picture into the tile, centred."""
     height, width = shape[:2]
     scale = min(size_wh[0] / width, size_wh[1] / height)
     A = np.diag([scale, scale, 1.0])
@@ -157,7 +157,7 @@ def _whole_affine(shape: tuple[int, ...], size_wh: tuple[int, int]) -> np.ndarra
 
 
 def _warp_rgb(rgb: np.ndarray, A: np.ndarray, size_wh: tuple[int, int]) -> np.ndarray:
-    """Bilinear; where it shrinks, drawn finer first and averaged, so that nothing aliases."""
+    """Bilinear; downscaling draws at a higher resolution first and averages, against aliasing."""
     k = max(1, int(np.ceil(1 / A[0, 0])))
     finer = np.array([[k, 0.0, (k - 1) / 2], [0.0, k, (k - 1) / 2], [0.0, 0.0, 1.0]]) @ A
     drawn = cv2.warpAffine(rgb, finer[:2], (size_wh[0] * k, size_wh[1] * k), flags=cv2.INTER_LINEAR)
@@ -165,7 +165,7 @@ def _warp_rgb(rgb: np.ndarray, A: np.ndarray, size_wh: tuple[int, int]) -> np.nd
 
 
 def _draw_mesh(sample: Sample, decoder: Decoder, rgb: np.ndarray, A: np.ndarray) -> np.ndarray | None:
-    """The decoded parameters, else the labelled mesh (dots where nobody knows its faces), or None."""
+    """Draws the decoded parameters, else the labelled mesh (as points where its faces are unknown), or None."""
     posed = decoder.mesh(sample)
     if posed is not None and sample.K_px is not None and sample.params is not None:
         vertices = posed.vertices_m + sample.params.transl_m
@@ -186,7 +186,7 @@ def _draw_mesh(sample: Sample, decoder: Decoder, rgb: np.ndarray, A: np.ndarray)
 
 
 def _centre_m(sample: Sample) -> float:
-    """Distance of the hand: of its joints, else of what the middle of the box shows."""
+    """Distance of the hand: median of its joints, else of the depth in the middle of the box."""
     z = sample.joints_cam_m[(sample.joints_3d_conf > 0) & np.isfinite(sample.joints_cam_m[:, 2]), 2]
     if len(z) and sample.K_px is not None:
         return float(np.median(z))
@@ -216,7 +216,7 @@ def _group(sample: Sample, tiles: _Tiles, kinds: Sequence[str]) -> np.ndarray:
 
 
 def _legend(width: int, kinds: Sequence[str]) -> np.ndarray:
-    """What the colours mean, in as many lines as the width needs."""
+    """Legend of the colours, wrapped to the width."""
     entries: list[tuple[tuple[int, int, int] | None, str]] = [
         (_SIDE_COLORS["right"], "R right hand"),
         (_SIDE_COLORS["left"], "L left hand"),

@@ -30,7 +30,7 @@ class ScanResult:
         arrays: the measurements, one row a readable sample.
         keys: their keys.
         sequences: the number of each one's recording in `sequence_names`.
-        failures: what could not be read.
+        failures: the samples that could not be read.
     """
 
     arrays: dict[str, np.ndarray] = field(default_factory=dict)
@@ -88,7 +88,7 @@ def scan(source: Any, measure: Measure, *, workers: int = 0, progress: bool = Fa
 
 
 def _part(items: list[Sample | BadSample], measure: Measure) -> _Part:
-    """Measures the samples together; where that fails, one by one, so that the one it is due to is named."""
+    """Measures the samples together; where that fails, one by one, to name the sample that caused it."""
     samples = [item for item in items if isinstance(item, Sample)]
     failures = [item for item in items if isinstance(item, BadSample)]
     try:
@@ -121,7 +121,7 @@ class _Chunks(Dataset):
 
 
 class _Stream(IterableDataset):
-    """One pass of a stream; each worker takes its part."""
+    """One pass of a stream; each worker reads its part."""
 
     def __init__(self, source: Any, measure: Measure):
         self._source, self._measure = source, measure

@@ -15,25 +15,26 @@ from utnet.data.source import MIN_JOINT_Z_M
 from utnet.types import Sample
 
 VIEWS = ("palm", "palm, oblique", "side, palm", "side, back", "back, oblique", "back")
-"""The palm's normal against the line to the camera, in six steps of 30 degrees from 0 (the palm faces the camera)."""
+"""Ranges of the angle between the palm's normal and the line to the camera: six steps of 30 degrees from 0 (the palm
+faces the camera)."""
 
 BENDS = tuple(joint for joint, parent in enumerate(PARENTS) if parent >= 0 and joint not in (4, 8, 12, 16, 20))
-"""Joints at which two bones meet, so that they bend: 15 of the 21."""
+"""The 15 joints between two bones, which have a bend angle."""
 
 _EXPAND = 2.0
-"""Colours are counted over the crop that training takes: this many times the box, where it lies in the picture."""
+"""Side of the training crop over that of the box; colours are measured over the part of it inside the picture."""
 
 _THUMBNAIL_PX = 64
-"""Colours are counted on a thumbnail of the crop: its mean is the crop's, and it costs nothing."""
+"""Size of the thumbnail of the crop on which colours are measured: it has the crop's mean and is cheap."""
 
 
 def stats_source(source: Any, *, workers: int = 0, progress: bool = False) -> dict[str, Any]:
-    """Reads every sample and describes the source, as plain JSON. What the samples do not have is left out.
+    """Reads every sample and returns statistics of the source as plain JSON. Absent labels are left out.
 
     Args:
         source: a `Source`, or a `StreamSource` whose passes end.
-        workers: processes that read.
-        progress: show a bar.
+        workers: number of reading processes.
+        progress: show a progress bar.
     """
     scanned = scan(source, measure, workers=workers, progress=progress)
     numbers: dict[str, Any] = {

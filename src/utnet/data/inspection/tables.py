@@ -47,7 +47,7 @@ def check_lines(report: CheckReport) -> Iterator[str]:
 
 
 def bad_lines(messages: list[str]) -> Iterator[str]:
-    """Lines of `hands.jsonl` that are no hands: nothing else can be said before they are mended."""
+    """Report of invalid lines of `hands.jsonl`, which prevent all other checks."""
     yield from _list("lines that are no hands", messages)
     yield f"not ok: {counted(len(messages), 'line')} to mend or take out; nothing else was checked"
 
@@ -130,7 +130,7 @@ def stats_lines(stats: dict[str, Any]) -> Iterator[str]:
     ):
         if name in stats:
             yield _row(text, _spread(stats[name], factor))
-    # The parameters' rotations say again, joint by joint, what the bends do: shown where no joints are labelled.
+    # The parameters' rotations repeat the bends joint by joint: shown only where no joints are labelled.
     section, title = ("bend_deg", "bend") if stats["bend_deg"] else ("rotation_deg", "rotation")
     for name, values in stats[section].items():
         yield _row(f"{title} {name}, deg", _spread(values, 1))
@@ -144,7 +144,7 @@ def stats_lines(stats: dict[str, Any]) -> Iterator[str]:
 
 
 def unreadable_lines(failures: dict[str, str]) -> Iterator[str]:
-    """How many samples cannot be read and why; nothing where all can."""
+    """Number of unreadable samples and the reasons; nothing where all are readable."""
     yield from _list("cannot be read", _by_message(failures))
 
 
@@ -162,7 +162,7 @@ def _row(name: str, text: str) -> str:
 
 
 def _list(name: str, items: Iterable[str]) -> Iterator[str]:
-    """The first `_SHOWN` of `items` below a heading with their number; nothing where there is none."""
+    """The first `_SHOWN` of `items` below a heading with their number; nothing for an empty list."""
     items = list(items)
     if items and name:
         yield _row(name, f"{len(items)}")
@@ -173,7 +173,7 @@ def _list(name: str, items: Iterable[str]) -> Iterator[str]:
 
 
 def _by_message(failures: dict[str, str]) -> list[str]:
-    """Each message once, with the number of samples that it costs: a damaged calibration file costs many."""
+    """Each message once, with the number of samples it applies to: a damaged calibration file affects many."""
     num: dict[str, int] = {}
     for message in failures.values():
         num[message] = num.get(message, 0) + 1

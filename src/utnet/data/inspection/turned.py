@@ -22,15 +22,15 @@ _UPRIGHT = {
     7: lambda rgb: rgb[::-1, ::-1].swapaxes(0, 1),
     8: lambda rgb: np.rot90(rgb),
 }
-"""Orientation (Exif 2.32) -> how the stored picture is turned to be seen."""
+"""Orientation (Exif 2.32) -> function that makes the stored picture upright."""
 
 
 def hands_seen(source: Any, indices: Sequence[int]) -> tuple[float, float]:
     """Mean detection scores in the labelled boxes: in the stored and in the upright pictures.
 
     Args:
-        source: has `picture_turn(index)`.
-        indices: of samples in turned pictures; a dozen of them are looked at.
+        source: must have `picture_turn(index)`.
+        indices: of samples in turned pictures; a dozen of them are used.
 
     Returns:
         Means of the scores, in [0, 1]; NaN where no sample can be read.

@@ -1,11 +1,11 @@
-"""One sample of a shard: the tar members that hold it, and back.
+"""Encoding of one sample as tar members of a shard, and decoding.
 
-Members of sample KEY (a number of eight digits): `KEY.jpg` the picture, `KEY.json` the labels, and where the sample has
-them `KEY.depth` (below), `KEY.mask.png` (hand 255) and `KEY.vertices.npy` (float32, metres, camera frame).
+Members of sample KEY (a number of eight digits): `KEY.jpg` the picture, `KEY.json` the labels, and optionally
+`KEY.depth` (below), `KEY.mask.png` (hand 255) and `KEY.vertices.npy` (float32, metres, camera frame).
 
-JSON holds every field of `Sample` under its own name; NaN is null. Depth is lossless in its unit (1 mm by default):
-differences to the pixel above fit a byte nearly everywhere, so it takes half the bytes of raw uint16, and a fortieth of
-the time of a PNG of level 1, which is no more than a third smaller (a noisy 440 px square: 0.04 ms against 1.8 ms).
+The JSON contains every field of `Sample` by name; NaN is null. Depth is lossless in its unit (1 mm by default). It is
+stored as differences to the pixel above, most of which fit a byte: half the size of raw uint16. A PNG of level 1 is at
+most a third smaller and takes 40 times as long (a noisy 440 px square: 1.8 ms against 0.04 ms).
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ MEMBERS = ("jpg", "json", "depth", "mask.png", "vertices.npy")
 """Endings of a sample's members, in the order in which they are stored."""
 
 _DEPTH_HEADER = struct.Struct("<4sIIfI")
-"""Magic, height, width, metres a unit, number of pixels whose difference does not fit a byte."""
+"""Magic, height, width, metres per unit, number of pixels whose difference does not fit a byte."""
 _DEPTH_MAGIC = b"UTD1"
 _DAMAGED = "get the shard again, or write the set again"
 
@@ -40,10 +40,10 @@ def encode_sample(sample: Sample, *, tips: str, jpeg_quality: int, depth_unit_m:
     """The members of a sample, by ending, in the order of `MEMBERS`.
 
     Args:
-        sample: as it is to be stored.
-        tips: of its source (`conventions.MANO_TIP_VERTICES`).
+        sample: to be stored unchanged.
+        tips: fingertip vertices of its source (`conventions.MANO_TIP_VERTICES`).
         jpeg_quality: 0-100.
-        depth_unit_m: depth is rounded to whole units; 65,535 of them and more become 0, no reading.
+        depth_unit_m: unit to which depth is rounded; 65,535 units or more become 0 (no reading).
     """
     members = {
         "jpg": _encode_image(".jpg", sample.rgb[..., ::-1], cv2.IMWRITE_JPEG_QUALITY, jpeg_quality),
@@ -63,12 +63,12 @@ def encode_sample(sample: Sample, *, tips: str, jpeg_quality: int, depth_unit_m:
 
 
 def decode_sample(members: Mapping[str, bytes], *, where: str, with_depth: bool = True) -> Sample:
-    """Inverse of `encode_sample` (of the picture: as JPEG keeps it).
+    """Inverse of `encode_sample`, up to JPEG's loss.
 
     Args:
         members: by ending.
         where: shard and sample, for messages.
-        with_depth: False leaves depth alone.
+        with_depth: False skips depth.
 
     Raises:
         InputError: a member that is missing, damaged or of another size.
@@ -82,7 +82,7 @@ def decode_sample(members: Mapping[str, bytes], *, where: str, with_depth: bool 
         raise InputError(f"{where}: has no {', '.join(sorted(missing))}; {_DAMAGED}")
     rgb = decode_rgb(members["jpg"], where=f"{where}.jpg")
     if tree.get("size_wh") != [rgb.shape[1], rgb.shape[0]]:
-        raise InputError(f"{where}.jpg: {rgb.shape[1]}x{rgb.shape[0]} pixels, the labels say otherwise; {_DAMAGED}")
+        raise InputError(f"{where}.jpg: {rgb.shape[1]}x{rgb.shape[0]} pixels, not the size in the labels; {_DAMAGED}")
     try:
         params = tree["params"]
         return Sample(
@@ -111,7 +111,7 @@ def decode_sample(members: Mapping[str, bytes], *, where: str, with_depth: bool 
 
 
 def read_labels(data: bytes, where: str) -> dict:
-    """The JSON of a sample; InputError unless it is one of this format."""
+    """The JSON of a sample; InputError if it is not of this format."""
     try:
         tree = json.loads(data)
     except (ValueError, RecursionError) as error:

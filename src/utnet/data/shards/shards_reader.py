@@ -1,4 +1,4 @@
-"""Shard sets that `utnet data shard` wrote (`write_shards`) -> Sample, by random access on local disk.
+"""Shard sets of `utnet data shard` (`write_shards`) -> Sample, by random access on local disk.
 
 The shards are plain tars: `utnet.data.tars` streams the same samples from a URL.
 """
@@ -22,7 +22,7 @@ from utnet.io.npy import map_npy
 from utnet.types import Sample
 
 _MAX_OPEN = 128
-"""Shards that a process keeps open."""
+"""Number of shards that a process keeps open."""
 _CHUNK = 2**22
 _REMEDY = "copy the set again, or write it again"
 _SHARD = {"file": str, "num": int, "bytes": int, "sha256": str}
@@ -30,14 +30,14 @@ _SHARD = {"file": str, "num": int, "bytes": int, "sha256": str}
 
 
 class Shards:
-    """Windows of pictures around one hand each, right or left, large enough for every jittered crop.
+    """Picture windows around one right or left hand each, large enough for every jittered crop.
 
-    The index is memory-mapped and shared by all workers; a sample is one `os.pread` (which moves no shared position, so
-    forked workers may use inherited files).
+    The index is memory-mapped and shared by all workers. A sample is read by one `os.pread`, which does not move the
+    file position, so forked workers can use inherited files.
 
     Attributes:
-        description: `shards.json`: what the set was made of and how.
-        tips: those of the source that it was made of.
+        description: contents of `shards.json`: the original source and the options.
+        tips: fingertip vertices of the original source.
     """
 
     name = "shards"
@@ -114,7 +114,7 @@ class Shards:
                 os.close(descriptor)
 
     def verify(self) -> list[str]:
-        """Compares every byte and count with the description; the result is one line a fault, empty for a sound set."""
+        """Compares checksums and counts with the description; returns one message per fault, or an empty list."""
         faults = []
         for name, expected in self.description["tables_sha256"].items():
             if _sha256(self.root / name) != expected:

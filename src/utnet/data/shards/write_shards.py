@@ -1,12 +1,14 @@
-"""Any map-style source -> a folder of tar shards: hands cut out of their pictures, with everything that is labelled.
+"""Any map-style source -> a folder of tar shards: windows of the pictures around each hand, with all labels.
 
-The cut is a window of whole pixels round the box, wide enough for every jittered crop of the default `CropConfig`
-(expand 2.0, scale 0.15, shift 0.06, rotation 30 degrees): its side over the box's longer side is
+A window is aligned to pixels and large enough for every jittered crop of the default `CropConfig` (expand 2.0, scale
+0.15, shift 0.06, rotation 30 degrees). Its side over the box's longer side is
 2 * 1.15 * (cos 30 + sin 30 + 2 * 0.06) = 3.418, rounded up to `EXPAND`. For another `crop.expand` E, or a `crop.aspect`
-below 1 (WiLoR's 0.75 makes the crops of wide boxes larger), give 1.71 E / aspect: what a window lacks is black in the
-crop. It ends where the picture ends. Only windows larger than `SIZE_PX` are shrunk: the unjittered crop at expand 2.0
-then has 2.0 / 3.42 of it, 224 pixels, enlarged by 1.14 for a crop of 256 (440 keeps all 256 and takes a tenth longer to
-read). The others keep theirs, and the loader's crops equal those of the source but for JPEG's loss.
+below 1 (WiLoR's 0.75 makes the crops of wide boxes larger), use 1.71 E / aspect; missing parts are black in the crop.
+Windows are clipped to the picture.
+
+Windows larger than `SIZE_PX` are downscaled. The unjittered crop at expand 2.0 is 2.0 / 3.42 of the window, 224 pixels,
+enlarged by 1.14 for a crop of 256 (440 keeps all 256 and takes a tenth longer to read). Smaller windows keep their
+resolution, and the loader's crops equal those of the source up to JPEG's loss.
 """
 
 from __future__ import annotations
@@ -39,7 +41,7 @@ EXPAND = 3.42
 """Side of the stored window over the longer side of the box."""
 
 SIZE_PX = 384
-"""Longest side of a stored picture: 2.0 / 3.42 of it is a crop of 224 px."""
+"""Longest side of a stored picture; a crop is 2.0 / 3.42 of it, 224 px."""
 
 SHARDS_FORMAT = "utnet-shards-1"
 DESCRIPTION = "shards.json"
@@ -59,7 +61,7 @@ class ShardOptions:
         size_px: longest side of a stored picture; larger windows are shrunk.
         expand: side of the window over the longer side of the box.
         jpeg_quality: of the pictures.
-        depth_unit_m: depth is stored in whole units.
+        depth_unit_m: unit to which stored depth is rounded.
     """
 
     size_px: int = SIZE_PX
@@ -89,22 +91,22 @@ def write_shards(
 
     Args:
         source: map-style (`utnet.data.source.Source`).
-        out: the folder to make; it appears when it is complete.
+        out: the folder to create; it appears when complete.
         options: how samples are stored.
-        shard_mb: a shard is closed when it has this many MiB.
-        workers: processes that read and encode.
-        max_bad: samples that cannot be read and are left out before it stops; the description names them.
-        progress: show a bar.
+        shard_mb: size in MiB at which a shard is closed.
+        workers: number of processes that read and encode.
+        max_bad: largest number of unreadable samples; they are left out and listed in the description.
+        progress: show a progress bar.
 
     Returns:
-        The description that `shards.json` holds.
+        The contents of `shards.json`.
 
     Raises:
         InputError: `out` is not empty, nothing can be read, or more than `max_bad` samples cannot.
     """
     options = options or ShardOptions()
     if not hasattr(source, "__len__"):
-        raise InputError(f"{source.name} is read in passing; shards are made of map-style sources")
+        raise InputError(f"{source.name} is a stream; shards need a map-style source")
     if not (shard_mb > 0 and workers >= 1):
         raise InputError(f"shard_mb is {shard_mb} and workers is {workers}; expected more than 0 and at least 1")
     with atomic_dir(out) as folder:
@@ -130,7 +132,7 @@ def write_shards(
 
 
 def cut(sample: Sample, options: ShardOptions) -> Sample:
-    """The window of a sample that is stored: rgb, depth, mask, K, box and image points move together.
+    """The stored window of a sample; rgb, depth, mask, K, box and image points are transformed consistently.
 
     Raises:
         InputError: the window lies outside the picture.
@@ -170,7 +172,7 @@ def cut(sample: Sample, options: ShardOptions) -> Sample:
 
 
 _SHARED: list[Any] = []
-"""Source and options of a process that encodes."""
+"""Source and options of an encoding process."""
 
 
 def _encode(index: int) -> tuple[str, str, dict[str, bytes]] | BadSample:
@@ -180,7 +182,7 @@ def _encode(index: int) -> tuple[str, str, dict[str, bytes]] | BadSample:
         members = encode_sample(
             sample, tips=source.tips, jpeg_quality=options.jpeg_quality, depth_unit_m=options.depth_unit_m
         )
-    except Exception as error:  # whatever one sample does, the others are written
+    except Exception as error:  # an error of one sample must not affect the others
         return bad_sample(source.key(index), error)
     return sample.key, sample.sequence, members
 
@@ -196,7 +198,7 @@ def _encoded(
         finally:
             _SHARED.clear()
         return
-    # Not forked: a copy of a process that runs threads can wait for ever for a lock that one of them held.
+    # Not forked: a fork of a process with threads can deadlock on a lock that one of them holds.
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(workers, context, _start, (source, options))
     waiting: deque[Future] = deque()
@@ -210,7 +212,7 @@ def _encoded(
     except BrokenProcessPool as error:
         raise WorkerError("a process that encodes samples was killed; give fewer --workers") from error
     except TimeoutError as error:
-        raise WorkerError(f"a process that encodes samples gave nothing for {_CHUNK_TIMEOUT_S} s") from error
+        raise WorkerError(f"a process that encodes samples returned nothing for {_CHUNK_TIMEOUT_S} s") from error
     finally:
         for process in list((pool._processes or {}).values()):  # also one that hangs
             process.kill()
@@ -222,7 +224,7 @@ def _encode_chunk(indices: range) -> list[tuple[str, str, dict[str, bytes]] | Ba
 
 
 def _start(source: Any, options: ShardOptions) -> None:
-    """In each process; the processes are the threads. A request to stop is for the one that started them."""
+    """Initialises a worker process: one OpenCV thread; signals are handled by the parent."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
@@ -231,7 +233,7 @@ def _start(source: Any, options: ShardOptions) -> None:
 
 
 def _end_with_parent() -> None:
-    """A parent that is killed cannot end its processes."""
+    """Exits when the parent has been killed."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()
@@ -243,7 +245,7 @@ def _end_with_parent() -> None:
 
 @dataclass
 class _Writer:
-    """Fills one shard after another and keeps the index: shard, then offset and size of every member."""
+    """Writes shards one after another and collects the index: shard, then offset and size of every member."""
 
     folder: Path
     max_bytes: float
@@ -271,7 +273,7 @@ class _Writer:
             self._end()
 
     def _member(self, name: str, data: bytes) -> int:
-        """Writes one tar member that depends on name and data alone; returns where the data starts."""
+        """Writes one tar member, determined by name and data only; returns the offset of the data."""
         info = tarfile.TarInfo(name)
         info.size, info.mode = len(data), 0o644
         self._put(info.tobuf(tarfile.USTAR_FORMAT))
@@ -294,7 +296,7 @@ class _Writer:
         self._file = None
 
     def close(self, about: dict) -> dict:
-        """Ends the last shard and writes index and description."""
+        """Closes the last shard and writes index and description."""
         self._end()
         arrays = {
             INDEX: np.array(self.rows, np.int64),
@@ -311,7 +313,7 @@ class _Writer:
 
 
 def _describe(source: Any, options: ShardOptions, bad: list[BadSample]) -> dict:
-    """What the set is, without the paths of the machine that wrote it."""
+    """Description of the set, without local paths."""
     root = str(getattr(source, "root", "") or "\0")
     skipped = [{"key": item.key, "message": item.message.replace(root, "")} for item in bad[:_LISTED]]
     return {

@@ -1,6 +1,6 @@
-"""Tars by path, URL or command, through the `webdataset` library: their samples as undecoded members.
+"""Tars by path, URL or command, opened by the `webdataset` library: their samples as undecoded members.
 
-The library opens and groups; its decoders, which unpickle, are not used.
+The library opens tars and groups members; its decoders, which unpickle, are not used.
 """
 
 from __future__ import annotations
@@ -22,22 +22,22 @@ from utnet.errors import InputError, install_line
 _SCHEMES = ("pipe", "http", "https", "s3", "gs", "hf", "ais", "sftp", "ftps", "scp")
 REMEDY = "get the tar again"
 MAX_MEMBER_BYTES = 2**26
-"""Largest file of a tar that is read, and all that one sample may have; a picture has a few MB."""
+"""Largest size of a tar member, and of all members of a sample; a picture has a few MB."""
 MAX_NAME_BYTES = 2**20
-"""Largest header of a tar for long names, which tarfile reads whole."""
+"""Largest long-name header of a tar, which tarfile reads into memory."""
 _FREE_BYTES, _MAX_RATIO = 2**28, 100
-"""A compressed tar is refused where it unpacks to more than this, and to that many times what was read of it."""
+"""A compressed tar is refused if it unpacks to more than this size and more than this multiple of the bytes read."""
 _FAULTS = (OSError, EOFError, ValueError, AssertionError, tarfile.TarError, zlib.error, lzma.LZMAError)
-"""Of the network and the command, of the library, of tarfile and of what it decompresses with."""
+"""Errors of the network, the command, the library, tarfile and the decompressors."""
 
 
 def expand_root(root: str) -> list[str]:
     """Expands a root to absolute paths of local tars, URLs and `pipe:` commands.
 
-    In a command only ranges of numbers, {000..099}, are expanded: its other braces are the shell's.
+    In a command only ranges of numbers, {000..099}, are expanded; other braces are left to the shell.
 
     Raises:
-        InputError: a local file that is not there, nothing that matches, or a scheme that cannot be opened.
+        InputError: a missing local file, no match, or an unsupported scheme.
     """
     import braceexpand
 
@@ -63,7 +63,7 @@ def expand_root(root: str) -> list[str]:
 
 
 def _numbered(command: str) -> Iterator[str]:
-    """The command with every number of its ranges {000..099}, with zeros in front where the range has them."""
+    """The command for every number of its ranges {000..099}, zero-padded where the range is."""
     found = re.search(r"\{(\d+)\.\.(\d+)\}", command)
     if found is None:
         yield command
@@ -77,7 +77,7 @@ def _numbered(command: str) -> Iterator[str]:
 
 
 def _local(path: str) -> list[str]:
-    """Local tars, absolute, so that no file name passes for a URL or a command."""
+    """Absolute paths of local tars, so that no file name is mistaken for a URL or a command."""
     place = Path(os.path.expanduser(path))
     if place.is_file():
         found = [place]
@@ -112,7 +112,7 @@ def members_of(url: str, name: str) -> Iterator[dict[str, Any] | BadSample]:
         try:
             for name, data in _files(tail):
                 yield {"fname": name, "data": data, "__url__": url}
-        except _FAULTS as error:  # ends here, so that the sample before is still given
+        except _FAULTS as error:  # caught here, so that the preceding sample is still returned
             faults.append(error)
 
     tail, read, whole = _Tail(), 0, False
@@ -137,11 +137,11 @@ def members_of(url: str, name: str) -> Iterator[dict[str, Any] | BadSample]:
 
 
 def _files(tail: _Tail) -> Iterator[tuple[str, bytes]]:
-    """Names and bytes of the files of a tar but webdataset's own metadata.
+    """Names and bytes of the files of a tar, without webdataset's own metadata.
 
     Raises:
-        ValueError: a file, a sample or the whole is larger than the limits. Sizes are checked before anything is read,
-            because a gigabyte may be packed into a megabyte.
+        ValueError: a file, a sample or the tar exceeds the limits. Sizes are checked before reading, because a gigabyte
+            may be compressed into a megabyte.
     """
     sample, size = "", 0
     with tarfile.open(fileobj=tail, mode="r|*", tarinfo=_BoundedTarInfo) as tar:  # type: ignore[call-overload]
@@ -159,7 +159,7 @@ def _files(tail: _Tail) -> Iterator[tuple[str, bytes]]:
 
 
 class _BoundedTarInfo(tarfile.TarInfo):
-    """A member; ReadError for one that stands for the names of others and is too large to be one."""
+    """A member; ReadError for long-name and pax headers above `MAX_NAME_BYTES`."""
 
     def _proc_member(self, archive: tarfile.TarFile) -> tarfile.TarInfo:
         kinds = (tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, tarfile.XHDTYPE, tarfile.XGLTYPE)
@@ -169,7 +169,7 @@ class _BoundedTarInfo(tarfile.TarInfo):
 
 
 class _Tail:
-    """A file that remembers how what was read of it ended: a tar ends with zeros, and one that was cut off does not."""
+    """A file that records if its last bytes are zeros: a complete tar ends with zeros, a truncated one does not."""
 
     def __init__(self) -> None:
         self._stream: Any = None
@@ -180,7 +180,7 @@ class _Tail:
         self._stream = stream
 
     def read(self, size: int = -1) -> bytes:
-        # Of a command its output: the library's own read drops what is left of it when the command has failed.
+        # For a command, reads its output directly: the library discards the remaining output of a failed command.
         data = getattr(self._stream, "stream", self._stream).read(size)
         self.num_read += len(data)
         if self._plain is None:

@@ -4,9 +4,9 @@ Facts as `hamer/datasets/image_dataset.py` (geopavlakos/hamer) reads them. A tar
 (`.jpg`, `.jpeg`, `.png`) and `data.pyd`, a pickled list with one dict a hand. Labels are those of the picture as it is
 stored: left hands (`right` 0) are mirrored when they are loaded, picture, points and pose together, here by `to_right`.
 
-`center` and `scale` (px / 200, one or two numbers) are the square that HaMeR cuts out as it is, where it doubles the
-tight box of a detector: they are padded boxes, by 2 to 3 depending on the set. Like every other source, `Tars` takes
-the tight box of the labelled image points instead; `box="tar"` halves the tars' own.
+`center` and `scale` (px / 200, one or two numbers) are padded boxes, 2 to 3 times the tight box depending on the set:
+HaMeR crops them unchanged, but doubles the tight box of a detector. Like every other source, `Tars` uses the tight box
+of the labelled image points; `box="tar"` uses half of the tar's box.
 
 The `webdataset` library opens the tars and groups their members; its decoders, which unpickle, are not used.
 """
@@ -34,10 +34,10 @@ from utnet.types import HandParams, Sample
 PICTURES = ("jpg", "jpeg", "png")
 LABELS = "data.pyd"
 PADDING = 2.0
-"""The tars' boxes over tight ones: HaMeR pads a detector's box by as much before it cuts it out."""
+"""The tars' boxes over tight ones: the factor by which HaMeR pads a detector's box before cropping."""
 
 _MIN_JOINTS = 6
-"""Fewer labelled image points than these do not span a hand."""
+"""Number of labelled image points needed for a box."""
 _BUFFER_HANDS, _BUFFER_BYTES = 1000, 64 * 2**20
 """Largest shuffle buffer: hands, and bytes of their undecoded pictures."""
 
@@ -45,13 +45,13 @@ _BUFFER_HANDS, _BUFFER_BYTES = 1000, 64 * 2**20
 class Tars:
     """A `StreamSource` over many tars.
 
-    `stream` deals whole tars to the parts where there are at least as many tars as parts, else pictures in turn. Tars
-    are shuffled by (seed, epoch), hands within a buffer. A damaged member costs its hand, a damaged tar the rest of it;
-    both are named.
+    `stream` distributes tars to the parts if there are at least as many tars as parts, else pictures in turn. Tars are
+    shuffled by (seed, epoch), hands within a buffer. A damaged member loses its hand, a damaged tar its remainder; both
+    are reported.
 
     Attributes:
-        urls: what is opened, in order.
-        tips: HaMeR decodes with smplx's vertices; that of the source for local shards.
+        urls: the opened tars, in order.
+        tips: fingertip vertices: smplx's, as in HaMeR; those of the original source for local shards.
     """
 
     name = "tars"
@@ -69,8 +69,8 @@ class Tars:
 
         Args:
             root: a tar, a folder of tars, a glob, an http(s), s3 or other URL that webdataset opens, or `pipe:command`
-                (run by the shell, which writes a tar); {000..099} stands for many.
-            limit: only the first so many hands, in the order of the tars.
+                (run by the shell, writes a tar); ranges such as {000..099} are expanded.
+            limit: use only the first `limit` hands, in the order of the tars.
             sides: "right", "left" or "both".
             box: "joints", the tight box of the labelled image points; or "tar", half of the tar's own.
             with_depth: False leaves the depth of shards out (HaMeR's layout has none).
@@ -111,7 +111,7 @@ class Tars:
         yield from _shuffled(self._hands(order.tolist(), *turn), rng, min(buffer_bytes, _BUFFER_BYTES))
 
     def _hands(self, order: list[int], part: int, num_parts: int) -> Iterator[tuple[int, Callable]]:
-        """Every hand of this part: the bytes that it holds on to, and a call that decodes it."""
+        """Every hand of this part: its size in bytes, and a call that decodes it."""
         seen = pictures = 0
         for number in order:
             for item in members_of(self.urls[number], self._names[number]):
@@ -132,7 +132,7 @@ class Tars:
                     return
 
     def _decoders(self, item: dict[str, Any], number: int) -> Iterator[Callable[[], Sample | BadSample]]:
-        """One call a hand of a tar's sample. What is wrong with all of it is one bad sample."""
+        """One call per hand of a tar's sample. An error of the entire sample gives one bad sample."""
         member = item["__key__"]
         key, where = f"{self._names[number]}/{member}", f"{self.urls[number]}: {member}"
         try:
@@ -146,7 +146,7 @@ class Tars:
             if picture is None or LABELS not in item:
                 raise InputError(f"{where}: has no {'picture' if picture is None else LABELS}; {REMEDY}")
             hands = parse_hands(item[LABELS], f"{where}.{LABELS}")
-        except Exception as error:  # whatever one member does, the others are read
+        except Exception as error:  # an error of one member must not affect the others
             yield _always(bad_sample(key, error))
             return
         for place, hand in enumerate(hands):
@@ -296,7 +296,7 @@ def _or_bad(key: str, decode: Callable[[], Sample]) -> Callable[[], Sample | Bad
 
 
 def _shuffled(items: Iterator[tuple[int, Callable]], rng: np.random.Generator, buffer_bytes: int) -> Iterator[Callable]:
-    """Items (size, call) in random order, as far as a buffer of limited size goes."""
+    """Items (size, call) shuffled within a buffer of limited size."""
     buffer: list[tuple[int, Callable]] = []
     held = 0
     for item in items:

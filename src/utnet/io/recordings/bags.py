@@ -126,7 +126,7 @@ class _Closing:
 
 
 class _Setup:
-    """What holds for the whole bag: cameras, their transform, the unit of depth.
+    """Properties of a bag: cameras, their transform, the unit of depth.
 
     Args:
         reader: an open bag.

@@ -125,7 +125,7 @@ class Frames(ABC):
         fps: mean frames a second, about.
         num_frames: about; None: not known.
         incomplete: after the last frame: why frames are missing, or None.
-        notes: after the last frame: what else there is to know, such as frames without depth.
+        notes: after the last frame: remarks, such as frames without depth.
     """
 
     fps: float = 30.0
@@ -230,7 +230,7 @@ class _Clock:
     def __call__(self, stated_s: float) -> float:
         if self._last is not None:
             step = stated_s - self._last
-            if step < _LEAST_STEP_S / 10:  # a clock that is set back, or stands still: a usual step
+            if step < _LEAST_STEP_S / 10:  # a clock that is set back or stopped: a usual step
                 self._backwards += 1
                 step = self._step
             elif step > max(_GAP_S, _GAP_FRAMES * self._step):
@@ -246,7 +246,7 @@ class _Clock:
     def notes(self) -> list[str]:
         lines = []
         if self._backwards:
-            lines.append(f"the clock is set back, or stands still, {self._backwards} times; time goes on from there")
+            lines.append(f"the clock is set back or stopped {self._backwards} times; time continues from there")
         if self._gaps:
             lines.append(f"{self._gaps} gaps, the longest of {self._longest:.2f} s")
         return lines

@@ -23,7 +23,7 @@ _IMAGES, _FILE = "images", "hands.jsonl"
 
 @contextmanager
 def open_writer(path: Path) -> Iterator[CustomWriter]:
-    """The folder, which appears whole when the block ends.
+    """The folder, which appears complete when the block ends.
 
     Raises:
         InputError: it exists. It is never replaced, as its labels may have been corrected by hand.
