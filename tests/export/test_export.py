@@ -2,7 +2,6 @@
 
 import importlib.util
 import json
-import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -145,8 +144,7 @@ def test_the_command_checks_what_it_writes(tmp_path, capsys):
     cli.main(["export", str(tmp_path / "best"), "--format", "torch", "--out", str(out), "--no-depth"])
     printed = capsys.readouterr().out
     assert "preset ti, crops of 64 px, RGB\n" in printed
-    (mm,) = re.findall(r"5 hands: joints and vertices within (\S+) mm", printed)
-    assert float(mm) < 1e-3  # rounding: kernels choose their order of sums by the machine
+    assert "5 hands: joints and vertices within 0.0e+00 mm" in printed
     config = ExportedNetwork(out, trusted=True).config
     assert (config.model, config.crop) == (KINDS["ti, coarse only"], CROP)
     assert b"somebody" not in out.read_bytes()
