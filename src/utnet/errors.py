@@ -23,8 +23,7 @@ class WorkerTimeoutError(WorkerError):
 
 @contextmanager
 def worker_errors() -> Iterator[None]:
-    """Turns what torch raises for a lost worker into a `WorkerError`. It may do so at any place of the main thread:
-    its handler of SIGCHLD raises where it is called."""
+    """Turns what torch raises for a lost worker into a `WorkerError`."""
     try:
         yield
     except RuntimeError as error:

@@ -22,7 +22,7 @@ from utnet.data.collate import collate, label_fault
 from utnet.data.extras import Extras
 from utnet.data.source import BadSample, Source, StreamSource, bad_sample, epoch_order, is_stream, read_sample
 from utnet.data.transforms import right_crop
-from utnet.data.workers import init_worker, worker_context
+from utnet.data.workers import init_worker, iterate, worker_context
 from utnet.errors import InputError, WorkerTimeoutError, as_input_error, worker_errors
 from utnet.types import Batch, Sample
 
@@ -239,7 +239,7 @@ class Loader:
             InputError: evaluation: a sample that cannot be read. Training: more than `max_bad` of them, or all.
             WorkerError: a worker was killed, or hangs.
         """
-        batches, num_empty = iter(self._loader), 0
+        batches, num_empty = iterate(self._loader), 0
         try:
             while (item := _next(batches, self._timeout_s)) is not None:
                 batch, bad, num, place = item
@@ -284,8 +284,7 @@ class Loader:
 def _next(batches: Iterator[Any], timeout_s: float) -> Any:
     """The next batch, or None at the end; WorkerError where none comes within `timeout_s`.
 
-    torch's own limit is `_POLL_S`: when it is over, torch looks for killed workers, which its handler of SIGCHLD does
-    not always report (it is set once a process, and another may have replaced it).
+    torch's own limit is `_POLL_S`: when it is over, torch looks for killed workers.
     """
     end = time.monotonic() + timeout_s
     while True:

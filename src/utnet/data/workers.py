@@ -8,12 +8,15 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Iterator
 from functools import cache
 from multiprocessing.context import BaseContext
 from multiprocessing.util import Finalize
+from typing import Any
 
 import cv2
 import torch
+from torch.utils.data import DataLoader
 
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3  # malloc.h
 
@@ -70,6 +73,21 @@ def worker_context(num_workers: int) -> BaseContext | None:
         return None
     _end_workers_at_exit(os.getpid())
     return _WorkerContext()
+
+
+def iterate(loader: DataLoader) -> Iterator[Any]:
+    """Returns `iter(loader)`, with the process's handler of SIGCHLD left as it is.
+
+    The first loader with workers would set torch's handler, which raises wherever the main thread happens to be, and
+    which later loaders do not set again. Without it torch finds a killed worker when it looks for the next batch.
+    """
+    if threading.current_thread() is not threading.main_thread() or sys.platform != "linux":
+        return iter(loader)
+    handler = signal.getsignal(signal.SIGCHLD)
+    batches = iter(loader)
+    if signal.getsignal(signal.SIGCHLD) is not handler:
+        signal.signal(signal.SIGCHLD, handler)
+    return batches
 
 
 def init_worker(_: int = 0) -> None:

@@ -17,7 +17,7 @@ from utnet.data.inspection.decode import image_points
 from utnet.data.inspection.measure import depth_difference
 from utnet.data.source import BadSample, Source, bad_sample, read_sample
 from utnet.data.transforms import right_crop
-from utnet.data.workers import init_worker, worker_context
+from utnet.data.workers import init_worker, iterate, worker_context
 from utnet.evaluation.validation import is_labelled
 from utnet.types import Batch, HandParams, Sample
 
@@ -120,7 +120,7 @@ def crop_batches(crops: CropDataset, config: Config, *, rank: int = 0, world_siz
         multiprocessing_context=worker_context(workers),
         generator=torch.Generator(),  # keeps the caller's random state
     )
-    batches = iter(loader)
+    batches = iterate(loader)
     try:
         yield from batches
     finally:

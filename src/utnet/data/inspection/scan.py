@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset
 from tqdm import tqdm
 
 from utnet.data.source import BadSample, bad_sample, is_stream, read_sample
-from utnet.data.workers import init_worker, worker_context
+from utnet.data.workers import init_worker, iterate, worker_context
 from utnet.types import Sample
 
 _CHUNK = 16
@@ -75,7 +75,7 @@ def scan(source: Any, measure: Measure, *, workers: int = 0, progress: bool = Fa
     sequences: list[int] = []
     num = None if stream else len(source)
     with tqdm(total=num, desc=f"reading {source.name}", unit="sample", disable=None if progress else True) as bar:
-        for part in loader:
+        for part in iterate(loader):
             if part.arrays is not None:
                 parts.append(part.arrays)
             scanned.keys += part.keys
