@@ -21,6 +21,12 @@ class WorkerTimeoutError(WorkerError):
     """A worker process that has given nothing for too long."""
 
 
+LOST_WORKER = (
+    "a process that reads samples was killed, most often because memory ran out; use fewer workers "
+    "(train.num_workers, --workers) or a smaller train.batch_size"
+)
+
+
 @contextmanager
 def worker_errors() -> Iterator[None]:
     """Turns what torch raises for a lost worker into a `WorkerError`."""
@@ -34,10 +40,7 @@ def worker_errors() -> Iterator[None]:
                 "or network that the data are on, or raise that limit"
             ) from error
         if "DataLoader worker" in text and ("killed by signal" in text or "exited unexpectedly" in text):
-            raise WorkerError(
-                "a process that reads samples was killed, most often because memory ran out; use fewer workers "
-                "(train.num_workers, --workers) or a smaller train.batch_size"
-            ) from error
+            raise WorkerError(LOST_WORKER) from error
         raise
 
 

@@ -23,7 +23,7 @@ from utnet.data.extras import Extras
 from utnet.data.source import BadSample, Source, StreamSource, bad_sample, epoch_order, is_stream, read_sample
 from utnet.data.transforms import right_crop
 from utnet.data.workers import init_worker, iterate, worker_context
-from utnet.errors import InputError, WorkerTimeoutError, as_input_error, worker_errors
+from utnet.errors import LOST_WORKER, InputError, WorkerError, WorkerTimeoutError, as_input_error, worker_errors
 from utnet.types import Batch, Sample
 
 _PREFETCH = 2
@@ -294,6 +294,10 @@ def _next(batches: Iterator[Any], timeout_s: float) -> Any:
         except WorkerTimeoutError:
             if time.monotonic() >= end:
                 raise
+        except (ConnectionError, EOFError) as error:  # killed while it handed over a batch
+            if "DataLoader worker" in str(error):  # raised in a worker, by the source
+                raise
+            raise WorkerError(LOST_WORKER) from error
 
 
 class _Collate:
