@@ -31,7 +31,7 @@ env: .venv/done
 
 # The core without any extra: what `pip install utnet` brings, and prediction tests that need no more.
 LIGHT := tests/predict/test_without_torch.py tests/predict/test_smooth.py tests/predict/test_reading.py \
-	tests/detect/test_tracker.py tests/fit/test_fit.py
+	tests/predict/test_live.py tests/detect/test_detect.py tests/detect/test_tracker.py tests/fit/test_fit_checks.py
 
 light: .venv-light/done
 	.venv-light/bin/python -c 'import importlib.util as u; assert not u.find_spec("torch"), "torch came with the core"'

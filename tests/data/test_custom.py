@@ -324,7 +324,7 @@ def test_pictures_and_depth_that_are_damaged_are_named(tmp_path):
     with pytest.raises(InputError, match=r"d\.png: 40x30 pixels, the picture has 80x60"):
         source[0]
     cv2.imwrite(str(folder / "d.png"), np.full((60, 80), 50000, np.uint16))
-    with pytest.raises(InputError, match=r"d\.png: depth.*50 m.*depth_scale"):
+    with pytest.raises(InputError, match=r"d\.png: .*50 m.*depth_scale"):
         source[0]
     (folder / "a.png").write_bytes((folder / "a.png").read_bytes()[:50])
     with pytest.raises(InputError, match=r"a\.png.*truncated"):
