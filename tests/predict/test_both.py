@@ -137,7 +137,7 @@ def test_errors_of_joints_as_angles():
     length = 1000 * np.linalg.norm(joints[6] - joints[5])
     error = np.full(21, 1e-9)
     error[5], error[6] = 3.0, 5.0
-    np.testing.assert_allclose(expected_errors_rad(error, joints)[0], 4.0 / length, rtol=1e-6)
+    np.testing.assert_allclose(expected_errors_rad(error, joints)[5], 4.0 / length, rtol=1e-6)
 
 
 def test_an_expectation_goes_with_a_start_and_with_depth():
