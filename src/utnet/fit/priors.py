@@ -66,8 +66,8 @@ def expected_prior(angles: np.ndarray, rest: PosePrior, error_rad: np.ndarray) -
     Args:
         angles: (15, 3) that pose.
         rest: the prior without it, added with half its weight.
-        error_rad: (15,) standard deviation of each joint's flexion (`expected_errors_rad` of the bone that it rotates); those of abduction and
-            twist are 0.6 of it.
+        error_rad: (15,) standard deviation of each joint's flexion (`expected_errors_rad` of the bone that it
+            rotates); those of abduction and twist are 0.6 of it.
     """
     limits = angle_limits()
     expected = np.clip(angles, limits[0], limits[1]).ravel()
