@@ -15,10 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import multiprocessing
-import os
-import signal
 import tarfile
-import threading
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -35,6 +32,7 @@ from utnet.data.shards.shard_format import MEMBERS, encode_sample
 from utnet.data.source import BadSample, bad_sample
 from utnet.errors import InputError, WorkerError
 from utnet.io.atomic import atomic_dir, write_json
+from utnet.signals import follow_parent
 from utnet.types import Sample
 
 EXPAND = 3.42
@@ -225,19 +223,9 @@ def _encode_chunk(indices: range) -> list[tuple[str, str, dict[str, bytes]] | Ba
 
 def _start(source: Any, options: ShardOptions) -> None:
     """Initialises a worker process: one OpenCV thread; signals are handled by the parent."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    follow_parent()
     _SHARED[:] = [source, options]
     cv2.setNumThreads(0)
-
-
-def _end_with_parent() -> None:
-    """Exits when the parent has been killed."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
 
 
 # -------------------------------------------------------------------------------------------------------------- writing
