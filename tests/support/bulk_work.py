@@ -10,6 +10,9 @@ from utnet.apps.bulk.job import run_job
 from utnet.apps.bulk.sources import find_items
 from utnet.apps.bulk.units import Options
 
+NODE = {"num_cpus": 1, "object_store_memory": 80 * 2**20}
+"""A node of a cluster for tests."""
+
 
 def in_turn(work, units):
     """An engine without workers: one unit after the other, in this process."""
@@ -52,3 +55,12 @@ def dies_once(folder, unit):
 
 def always_dies(unit):
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+def work_of(folder, name, work, unit):
+    """Does the work, but kills the worker the first time it is given the unit of this name."""
+    mark = Path(folder) / name
+    if unit.name == name and not mark.exists():
+        mark.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return work(unit)

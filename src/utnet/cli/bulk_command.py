@@ -32,6 +32,7 @@ def bulk_predict(
     overlay: Flag = False,
     npz: Flag = False,
     unit: int = 64,
+    ray: Annotated[str | None, tyro.conf.arg(metavar="ADDRESS", help_behavior_hint="")] = None,
     workers: Annotated[int | None, tyro.conf.arg(metavar="N", help_behavior_hint="")] = None,
 ) -> None:
     """Predicts hands in many pictures, videos and tars, local or in object storage, into parquet tables.
@@ -50,9 +51,10 @@ def bulk_predict(
         overlay: also write pictures with the hands drawn, in tars.
         npz: also write arrays, in tars.
         unit: pictures of a unit; a tar, video or recording is one.
-        workers: processes of this machine (default: its cores).
+        ray: a Ray cluster: HOST:PORT, ray://HOST:PORT, auto (one that runs here) or local (started for this call).
+        workers: processes of this machine without --ray (default: its cores).
     """
-    from utnet.apps.bulk.engine import cores, run_here
+    from utnet.apps.bulk.engine import cores, run_here, run_on_ray
     from utnet.apps.bulk.job import run_job
     from utnet.apps.bulk.sources import find_items
     from utnet.apps.bulk.units import Options
@@ -69,7 +71,9 @@ def bulk_predict(
         overlay=overlay,
         npz=npz,
     )
-    engine = partial(run_here, workers=workers or cores())
+    if ray is not None and workers is not None:
+        raise InputError("--workers is of this machine's processes; a cluster uses all of its cores: leave it out")
+    engine = partial(run_here, workers=workers or cores()) if ray is None else partial(run_on_ray, address=ray)
     summary = run_job(find_items(source, column=column), out, options, engine, pictures=unit)
     print(_line(summary, out))
     if summary.problems:

@@ -15,6 +15,8 @@ from utnet.io.atomic import atomic_file
 T = TypeVar("T")
 _TRIES, _FIRST_WAIT_S = 7, 0.25
 """Attempts of a request, with waits that double: 16 s in all, beside the retries of the storage's own client."""
+_S3 = {"config_kwargs": {"retries": {"max_attempts": 1}}}
+"""The client's own retries, with waits of up to 20 s each, would multiply with ours."""
 _REFUSED = ("NoCredentialsError", "PartialCredentialsError", "ClientError", "ProfileNotFound")
 """botocore's errors that another attempt does not mend."""
 
@@ -45,7 +47,8 @@ def open_fs(url: str) -> tuple[Any, str]:
     try:
         import fsspec
 
-        return fsspec.core.url_to_fs(url, **({} if local_path(url) else {"use_listings_cache": False}))
+        options = {} if local_path(url) else {"use_listings_cache": False}
+        return fsspec.core.url_to_fs(url, **options, **(_S3 if url.startswith(("s3://", "s3a://")) else {}))
     except ImportError as error:
         raise InputError(f"{url}: needs a package ({first_line(error)}); {install_line('cluster')}") from error
     except ValueError as error:
