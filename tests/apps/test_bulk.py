@@ -1,20 +1,27 @@
 """`utnet bulk` without a cluster: units, restarts, sources, processes. tests/cluster has Ray and S3."""
 
 import json
+import tarfile
 from functools import partial
 
+import numpy as np
 import pandas
 import pytest
 
 from support.bulk_work import always_dies, bulk, contents, dies_once, in_turn, tar_of
-from support.label_clips import pictures
+from support.label_clips import pictures, read
 from support.predict_command import FakeDetector, FakeTracker, picture, predict, video
-from utnet.apps.bulk import work
 from utnet.apps.bulk.engine import run_here
+from utnet.apps.bulk.job import run_on_items
+from utnet.apps.bulk.labelling import Label, common_folder
+from utnet.apps.bulk.predicting import predictor
 from utnet.apps.bulk.sources import Item, find_items
 from utnet.apps.bulk.units import Unit, units_of
+from utnet.apps.label.dataset import label_pictures
+from utnet.data import open_source
 from utnet.errors import InputError, WorkerError
 from utnet.predict.formats.table import read_table
+from utnet.predict.inputs import find_inputs
 
 pytestmark = pytest.mark.usefixtures("nothing_ships")
 
@@ -25,9 +32,9 @@ def detector(monkeypatch):
     FakeDetector.calls, FakeDetector.at_call = 0, None
     monkeypatch.setattr("utnet.predict.predictor.HandDetector", FakeDetector)
     monkeypatch.setattr("utnet.predict.video.LandmarkTracker", FakeTracker)
-    work._predictor.cache_clear()
+    predictor.cache_clear()
     yield FakeDetector
-    work._predictor.cache_clear()
+    predictor.cache_clear()
 
 
 @pytest.fixture
@@ -50,7 +57,8 @@ def table_of(place):
 
 def test_results_are_those_of_predict_with_their_sources(detector, source, tmp_path):
     summary = bulk([source], tmp_path / "place", overlay=True, npz=True)
-    assert (summary.units, summary.pictures, summary.frames, summary.hands, summary.problems) == (4, 4, 3, 7, 1)
+    assert (summary.units, summary.problems) == (4, 1)
+    assert summary.counts == {"pictures": 4, "frames": 3, "hands": 7}
     table = table_of(tmp_path / "place")
     root = str(source)
     pictures = [f"{root}/a.png", f"{root}/deep/b.png"]
@@ -118,7 +126,7 @@ def test_missing_and_damaged_inputs_are_problems(detector, tmp_path):
     summary = bulk([tmp_path / "list.txt"], tmp_path / "place")
     problems = pandas.read_parquet(tmp_path / "place" / "problems.parquet")
     assert set(problems["file"]) >= {str(tmp_path / name) for name in ("gone.png", "cut.tar", "empty.tar")}
-    assert summary.pictures == 4  # also the one before the damage
+    assert summary.counts["pictures"] == 4  # also the one before the damage
     assert table_of(tmp_path / "place").shape[0] == 4
 
 
@@ -165,10 +173,48 @@ def test_a_killed_worker_is_replaced(monkeypatch, tmp_path):
 
 
 def test_processes_give_the_bytes_of_one(tmp_path):
-    work._predictor.cache_clear()
+    predictor.cache_clear()
     source = pictures(tmp_path / "source", "a.jpg", "b left.jpg", "c.jpg")
-    assert bulk([source], tmp_path / "here").hands >= 2
+    assert bulk([source], tmp_path / "here").counts["hands"] >= 2
     bulk([source], tmp_path / "two", partial(run_here, workers=2))
     assert contents(tmp_path / "two") == contents(tmp_path / "here")
     assert json.loads((tmp_path / "two" / "summary.json").read_text())["units"] == 2
     assert read_table(tmp_path / "two" / "hands" / "part-000000.parquet")["unit"][0] == "part-000000"
+
+
+def test_labels_are_those_of_label_in_tars(drawn, tmp_path):
+    """The same crops with the same labels, in tars by split that training reads."""
+    predictor.cache_clear()
+    for person in ("anna", "ben", "cem"):
+        pictures(tmp_path / "in" / person, "a.jpg", "b left.jpg")
+    tar_of(tmp_path / "in" / "t.tar", {"d/c.jpg": (tmp_path / "in" / "ben" / "a.jpg").read_bytes()})
+    inputs = find_inputs([f"{tmp_path}/in/*/*.jpg"])
+    label_pictures(inputs, tmp_path / "alone", val_share=0.4)
+    items = find_items([str(tmp_path / "in")])
+    assert common_folder(items) == str(tmp_path / "in").rpartition("/")[0]
+    summary = run_on_items(items, str(tmp_path / "place"), Label(common_folder(items), None, 0.4), in_turn)
+    assert summary.counts["kept_train"] + summary.counts["kept_val"] == summary.counts["hands"] == 7
+    samples = [sample for split in ("train", "val") for sample in streamed(tmp_path / "place" / "labels" / split)]
+    assert {sample.sequence for sample in samples} == {"in/anna", "in/ben", "in/cem", "in/t.tar/d"}
+    wanted = {line["image"].split("_")[-2]: line for line in read(tmp_path / "alone")}
+    wanted["c"] = wanted["a"]
+    for sample in samples:
+        line = wanted[sample.key.split("_")[-2]]
+        np.testing.assert_allclose(sample.joints_cam_m, line["joints_3d"], atol=1e-6)
+        assert sample.side == line["side"]
+    crops = {(tmp_path / "alone" / line["image"]).read_bytes() for line in read(tmp_path / "alone")}
+    assert {data for name, data in members(tmp_path / "place" / "labels").items() if name.endswith("jpg")} == crops
+
+
+def streamed(folder):
+    if not folder.exists():
+        return []
+    return list(open_source("tars", str(folder)).stream(seed=0, epoch=0, part=0, num_parts=1))
+
+
+def members(folder):
+    found = {}
+    for path in folder.rglob("*.tar"):
+        with tarfile.open(path) as tar:
+            found.update((f"{path.parent.name}/{member.name}", tar.extractfile(member).read()) for member in tar)
+    return found

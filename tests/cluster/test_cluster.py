@@ -13,8 +13,8 @@ import pytest
 from support.bulk_work import NODE, bulk, tar_of, work_of
 from support.label_clips import pictures
 from support.predict_command import video
-from utnet.apps.bulk import work
 from utnet.apps.bulk.engine import run_here, run_on_ray
+from utnet.apps.bulk.predicting import predictor
 from utnet.apps.bulk.sources import find_items
 from utnet.cli.main import main
 
@@ -36,10 +36,10 @@ def sources(s3, tmp_path_factory):
 @pytest.fixture(scope="module")
 def undisturbed(sources, tmp_path_factory):
     """Every file of the result of one process on this machine."""
-    work._predictor.cache_clear()
+    predictor.cache_clear()
     place = tmp_path_factory.mktemp("undisturbed") / "place"
     summary = bulk([sources], place, overlay=True)
-    assert (summary.units, summary.problems, summary.hands) == (8, 1, 13)
+    assert (summary.units, summary.problems, summary.counts["hands"]) == (8, 1, 13)
     return in_place(f"file://{place}")
 
 

@@ -6,9 +6,9 @@ import signal
 import tarfile
 from pathlib import Path
 
-from utnet.apps.bulk.job import run_job
+from utnet.apps.bulk.job import run_on_items
+from utnet.apps.bulk.predicting import Predict
 from utnet.apps.bulk.sources import find_items
-from utnet.apps.bulk.units import Options
 
 NODE = {"num_cpus": 1, "object_store_memory": 80 * 2**20}
 """A node of a cluster for tests."""
@@ -21,8 +21,8 @@ def in_turn(work, units):
 
 def bulk(words, place, engine=in_turn, *, pictures=2, **options):
     """A job as `utnet bulk` runs it, by the fit."""
-    options = Options(**{"method": "fit", **options})
-    return run_job(find_items([str(word) for word in words]), str(place), options, engine, pictures=pictures)
+    task = Predict(**{"method": "fit", **options})
+    return run_on_items(find_items([str(word) for word in words]), str(place), task, engine, pictures=pictures)
 
 
 def contents(place):

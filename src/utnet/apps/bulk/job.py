@@ -12,13 +12,15 @@ from typing import Any
 
 from tqdm import tqdm
 
+import utnet
 from utnet.apps.bulk import storage
 from utnet.apps.bulk.engine import Work
 from utnet.apps.bulk.sources import Item
-from utnet.apps.bulk.units import FORMAT, Options, Unit, describe, units_of
+from utnet.apps.bulk.units import Task, Unit, items_sha256, units_of
 from utnet.apps.bulk.work import RECORDS, do_unit
 from utnet.errors import BAD_TREE, InputError
 
+FORMAT = "utnet-bulk-1"
 MANIFEST, SUMMARY, PROBLEMS = "manifest.json", "summary.json", "problems.parquet"
 _READERS = 16
 """Threads that read the records of finished units."""
@@ -32,47 +34,61 @@ class Summary:
 
     Attributes:
         units: all of the job.
-        pictures: number of pictures processed.
-        frames: of videos and recordings.
-        hands: in all of them.
+        counts: sums of what the units count, such as pictures, frames and hands.
         problems: inputs that failed or are incomplete; problems.parquet names them.
         earlier: units that an earlier call had finished.
     """
 
     units: int
-    pictures: int
-    frames: int
-    hands: int
+    counts: dict[str, int]
     problems: int
     earlier: int
 
 
-def run_job(items: Sequence[Item], place: str, options: Options, engine: Engine, *, pictures: int = 64) -> Summary:
-    """Does what is left of a job; the result is the same whichever calls and workers have done it.
+def run_on_items(items: Sequence[Item], place: str, task: Task, engine: Engine, *, pictures: int = 64) -> Summary:
+    """Does what is left of a job on pictures, tars, videos and recordings.
 
     Args:
         items: of `find_items`.
         place: folder or URL of the results.
-        options: what is done.
-        engine: gives units to workers: `engine.run_here` or `engine.run_on_ray`.
+        task: what is done.
+        engine: gives units to workers.
         pictures: of a unit.
 
     Raises:
-        InputError: the place holds something else, is inside the source, or storage fails.
-        WorkerError: workers were lost again and again.
+        InputError: as of `run_job`, or the place contains an item.
     """
     place = storage.absolute(place)
     inside = next((item.url for item in items if item.url.startswith(f"{place}/")), None)
     if inside is not None:
         raise InputError(f"--out {place}: contains the input {inside}; give a place without inputs")
-    units = units_of(items, pictures)
-    _claim(place, {"format": FORMAT, "job": describe(items, units, options) | {"pictures_a_unit": pictures}})
+    source = {"sha256": items_sha256(items), "inputs": len(items), "pictures_a_unit": pictures}
+    return run_job(units_of(items, pictures), source, place, task, engine)
+
+
+def run_job(units: Sequence[Unit], source: dict[str, Any], place: str, task: Task, engine: Engine) -> Summary:
+    """Does what is left of a job; the result is the same whichever calls and workers have done it.
+
+    Args:
+        units: of the job.
+        source: identity of the source.
+        place: folder or URL of the results.
+        task: what is done.
+        engine: gives units to workers: `engine.run_here` or `engine.run_on_ray`.
+
+    Raises:
+        InputError: the place holds something else, or storage fails.
+        WorkerError: workers were lost again and again.
+    """
+    place = storage.absolute(place)
+    about = {"command": task.command, "utnet": utnet.__version__, "source": source, "options": task.identity()}
+    _claim(place, {"format": FORMAT, "job": about, "units": len(units)})
     done = {name.removesuffix(".json") for name in storage.names_in(f"{place}/{RECORDS}")}
     left = [unit for unit in units if unit.name not in done]
     seen = 0
     with tqdm(total=len(units), initial=len(units) - len(left), unit="unit", disable=None) as bar:
-        for record in engine(partial(do_unit, options, place), left):
-            seen += record["pictures"] + record["frames"]
+        for record in engine(partial(do_unit, task, place), left):
+            seen += sum(record["counts"].get(name, 0) for name in ("pictures", "frames", "samples"))
             bar.set_postfix_str(f"{seen / max(bar.format_dict['elapsed'], 1e-3):.1f} pictures/s")
             bar.update()
     return _finish(place, units, earlier=len(units) - len(left))
@@ -109,7 +125,8 @@ def _finish(place: str, units: Sequence[Unit], *, earlier: int) -> Summary:
     schema = pa.schema([pa.field(name, pa.string(), nullable=False) for name in ("file", "why", "unit")])
     pq.write_table(pa.Table.from_pylist(rows, schema=schema), data, compression="zstd")
     storage.write(f"{place}/{PROBLEMS}", data.getvalue())
-    counts = {name: sum(record[name] for record in records) for name in ("pictures", "frames", "hands")}
-    counts = {"units": len(units), **counts, "problems": len(rows)}
-    storage.write(f"{place}/{SUMMARY}", json.dumps(counts, indent=1).encode() + b"\n")
-    return Summary(**counts, earlier=earlier)
+    names = dict.fromkeys(name for record in records for name in record["counts"])
+    counts = {name: sum(record["counts"].get(name, 0) for record in records) for name in names}
+    summary = {"units": len(units), "counts": counts, "problems": len(rows)}
+    storage.write(f"{place}/{SUMMARY}", json.dumps(summary, indent=1).encode() + b"\n")
+    return Summary(len(units), counts, len(rows), earlier)

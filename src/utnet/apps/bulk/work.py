@@ -1,4 +1,4 @@
-"""What a worker does with a unit: inputs to local files, the function of `utnet predict`, results to the place."""
+"""What a worker does with a unit: inputs to local files, the task, results to the place."""
 
 from __future__ import annotations
 
@@ -9,21 +9,17 @@ import re
 import shutil
 import tarfile
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass, field, replace
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 from utnet.apps.bulk import storage
-from utnet.apps.bulk.units import Options, Unit
-from utnet.errors import InputError, WorkerError, first_line
+from utnet.apps.bulk.units import Task, Unit
+from utnet.errors import InputError, first_line
 from utnet.io.pictures import PICTURE_SUFFIXES
 from utnet.predict.inputs import Input, find_inputs
-from utnet.predict.predictor import Predictor
-from utnet.predict.request import Request
-from utnet.predict.run import run
 
 RECORDS = "units"
 """Folder of the records of finished units, each written after the unit's other files."""
@@ -47,30 +43,28 @@ class Source:
 
 @dataclass
 class Result:
-    """The record of a finished unit, and the files that it has written.
+    """What a unit gave.
 
     Attributes:
-        pictures: number of pictures processed.
-        frames: of videos and recordings.
-        hands: in all of them.
+        counts: numbers, which are added up over the units.
         problems: file and reason of inputs that failed or are incomplete.
         files: local result files by their names in the place.
+        index: further contents of the unit's record.
     """
 
-    pictures: int = 0
-    frames: int = 0
-    hands: int = 0
+    counts: dict[str, int] = field(default_factory=dict)
     problems: list[dict[str, str]] = field(default_factory=list)
     files: dict[str, Path] = field(default_factory=dict)
+    index: dict[str, Any] = field(default_factory=dict)
 
-    def note(self, source: Source, why: str, *local: Path) -> None:
+    def note(self, source: Source, why: str, *local: object) -> None:
         """Adds a problem; local names in its text become those of the source."""
         for path in local:
             why = why.replace(str(path), source.file)
         self.problems.append({"file": source.file, "why": why.removeprefix(f"{source.file}: ")})
 
 
-def do_unit(options: Options, place: str, unit: Unit) -> dict[str, Any]:
+def do_unit(task: Task, place: str, unit: Unit) -> dict[str, Any]:
     """Processes a unit and writes its results, and last its record, which is returned.
 
     Equal arguments write equal bytes.
@@ -79,12 +73,9 @@ def do_unit(options: Options, place: str, unit: Unit) -> dict[str, Any]:
         InputError: the results cannot be written, or storage keeps failing.
     """
     with _temporary_folder() as folder, redirect_stderr(io.StringIO()):
-        result, out = Result(), folder / "out"
-        inputs = list(_local_inputs(unit, folder, result))
-        out.mkdir()
-        _predict(options, unit, inputs, out, result)
-        record = {"unit": unit.name, "pictures": result.pictures, "frames": result.frames, "hands": result.hands}
-        record |= {"problems": result.problems, "files": sorted(result.files)}
+        result = task.do(unit, folder)
+        record = {"unit": unit.name, "counts": result.counts, "problems": result.problems}
+        record |= {"files": sorted(result.files), **result.index}
         for name, file in result.files.items():
             storage.write(f"{place}/{name}", file)
         storage.write(f"{place}/{RECORDS}/{unit.name}.json", json.dumps(record, indent=1).encode() + b"\n")
@@ -94,7 +85,7 @@ def do_unit(options: Options, place: str, unit: Unit) -> dict[str, Any]:
 # --------------------------------------------------------------------------------------------------------------- inputs
 
 
-def _local_inputs(unit: Unit, folder: Path, result: Result) -> Iterator[tuple[Input, Source]]:
+def local_inputs(unit: Unit, folder: Path, result: Result) -> Iterator[tuple[Input, Source]]:
     """Yields the inputs as local files. Missing ones, and damaged tars, are problems."""
     number = 0
     for url in unit.urls:
@@ -169,74 +160,11 @@ def _is_alive(pid: int) -> bool:
     return True
 
 
-# -------------------------------------------------------------------------------------------------------------- predict
-
-
-def _predict(options: Options, unit: Unit, inputs: Sequence[tuple[Input, Source]], out: Path, result: Result) -> None:
-    """`utnet predict` on the inputs: the table of hands, and tars of overlays and arrays."""
-    import pyarrow as pa
-
-    from utnet.predict.formats.table import open_writer
-
-    by_file = {str(item.source): source for item, source in inputs}
-    request = Request(
-        out=out,
-        K_px=None if options.camera is None else options.camera.K_px,
-        lens=options.camera,
-        overlay=options.overlay,
-        mesh=None,
-        arrays=options.npz,
-        raw=options.raw,
-    )
-    extra = (pa.field("source", pa.string()), pa.field("member", pa.string()), pa.field("unit", pa.string()))
-    table = out.parent / "hands.parquet"
-
-    def columns(file: str) -> dict[str, Any]:
-        source = by_file[file]
-        return {"file": source.file, "source": source.source, "member": source.member, "unit": unit.name}
-
-    with open_writer(table, extra, columns) as writer:
-        if inputs:
-            _run(options, [item for item, _ in inputs], request, writer, by_file, result)
-    result.files[f"hands/{unit.name}.parquet"] = table
-    for kind, endings in (("overlays", ("_overlay.jpg", "_overlay.png", "_overlay.mp4")), ("arrays", (".npz",))):
-        files = sorted(file for file in out.glob("*") if file.name.endswith(endings))
-        if files:
-            result.files[f"{kind}/{unit.name}.tar"] = packed(out.parent / f"{kind}.tar", files)
-
-
-def _run(
-    options: Options, inputs: list[Input], request: Request, writer: Any, by_file: dict[str, Source], result: Result
-) -> None:
-    """Calls `run` and adds what came of it to the result."""
-    try:
-        summary = run(_predictor(options.weights, options.method), inputs, request, [writer])
-    except InputError as error:
-        if len(inputs) > 1:
-            raise
-        result.note(by_file[str(inputs[0].source)], str(error), Path(str(inputs[0].source)))
-        return
-    if summary.num_left or summary.stopped_by:
-        raise WorkerError(f"a worker was stopped, or its disk is full ({request.out}); make room and start it again")
-    result.pictures, result.frames, result.hands = summary.num_pictures, summary.num_frames, summary.num_hands
-    for file, why in summary.problems:
-        if str(request.out) in why:
-            raise WorkerError(f"{file}: {why}; make room and start it again")
-        result.note(by_file[file], why, Path(file))
-
-
-@cache
-def _predictor(weights: str | None, method: Any) -> Predictor:
-    """One predictor a process."""
-    return Predictor(weights, method=method)
-
-
-def packed(path: Path, files: Sequence[Path]) -> Path:
+def packed(path: Path, files: Iterable[tuple[str, bytes]]) -> Path:
     """Writes a tar that is determined by the names and contents of its files; returns its path."""
     with tarfile.open(path, "w", format=tarfile.USTAR_FORMAT) as tar:
-        for file in files:
-            info = tarfile.TarInfo(file.name)
-            info.size, info.mode = file.stat().st_size, 0o644
-            with file.open("rb") as content:
-                tar.addfile(info, content)
+        for name, data in files:
+            info = tarfile.TarInfo(name)
+            info.size, info.mode = len(data), 0o644
+            tar.addfile(info, io.BytesIO(data))
     return path
