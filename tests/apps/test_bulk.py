@@ -15,13 +15,18 @@ from utnet.apps.bulk.engine import run_here
 from utnet.apps.bulk.job import run_on_items
 from utnet.apps.bulk.labelling import Label, common_folder
 from utnet.apps.bulk.predicting import predictor
+from utnet.apps.bulk.sharding import Shard, shard_in_bulk
 from utnet.apps.bulk.sources import Item, find_items
 from utnet.apps.bulk.units import Unit, units_of
 from utnet.apps.label.dataset import label_pictures
 from utnet.data import open_source
+from utnet.data.shards.shard_format import encode_sample
+from utnet.data.shards.shards_reader import Shards
+from utnet.data.shards.write_shards import ShardOptions, write_shards
 from utnet.errors import InputError, WorkerError
 from utnet.predict.formats.table import read_table
 from utnet.predict.inputs import find_inputs
+from utnet.synth import SyntheticHands
 
 pytestmark = pytest.mark.usefixtures("nothing_ships")
 
@@ -218,3 +223,20 @@ def members(folder):
         with tarfile.open(path) as tar:
             found.update((f"{path.parent.name}/{member.name}", tar.extractfile(member).read()) for member in tar)
     return found
+
+
+def test_shards_are_those_of_data_shard(tmp_path):
+    """In one unit to the byte; in several the same samples, in a set that is read by index."""
+    source = SyntheticHands(seed=0, size_px=64, num=5, jitter=False)
+    write_shards(source, tmp_path / "alone", progress=False)
+    alone = Shards(tmp_path / "alone")
+    for samples in (5, 2):
+        place = tmp_path / f"place_{samples}"
+        summary = shard_in_bulk(Shard(lambda: source, "hands", ShardOptions()), str(place), in_turn, samples=samples)
+        assert summary.counts == {"samples": 5}
+        found = Shards(place)
+        assert [found.key(i) for i in range(5)] == [alone.key(i) for i in range(5)]
+        for i in range(5):
+            a, b = (encode_sample(s[i], tips="", jpeg_quality=95, depth_unit_m=0.001) for s in (found, alone))
+            assert a == b
+    assert contents(tmp_path / "place_5")["part-000000.tar"] == contents(tmp_path / "alone")["shard-000000.tar"]

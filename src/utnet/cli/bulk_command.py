@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from utnet.apps.label.agreement import Limits
+from utnet.cli.data_commands import Choice, open_to_shard
 from utnet.cli.options import Name, Number
 from utnet.cli.predict_command import Flag, read_camera_option
 from utnet.errors import InputError
@@ -109,6 +110,39 @@ def bulk_label(
     engine, items = _engine(ray, workers, unit), find_items(source, column=column)
     task = Label(common_folder(items), sequence_by, val_share, every, limits)
     _report(run_on_items(items, out, task, engine, pictures=unit), out)
+
+
+def bulk_shard(
+    data: Choice,
+    out: Place,
+    size_px: int = 384,
+    vertices: bool = False,
+    masks: bool = False,
+    unit: int = 1024,
+    ray: Address = None,
+    workers: Number = None,
+) -> None:
+    """Packs a split into tar shards, as utnet data shard, in units.
+
+    Started again with the same arguments, it does what is left. Exit code: as of utnet bulk predict.
+
+    Args:
+        data: the data set, in a folder that every node has.
+        out: folder or URL of the results.
+        size_px: longest side of a stored picture.
+        vertices: include labelled meshes.
+        masks: include labelled masks.
+        unit: samples of a unit, which is a shard.
+        ray: as of utnet bulk predict.
+        workers: as of utnet bulk predict.
+    """
+    from utnet.apps.bulk.sharding import Shard, shard_in_bulk
+    from utnet.data.shards.write_shards import ShardOptions
+
+    engine = _engine(ray, workers, unit)
+    opens = open_to_shard(data, vertices=vertices, masks=masks)
+    task = Shard(opens, repr((data, vertices, masks)), ShardOptions(size_px=size_px))
+    _report(shard_in_bulk(task, out, engine, samples=unit), out)
 
 
 def _engine(ray: str | None, workers: int | None, unit: int) -> Engine:

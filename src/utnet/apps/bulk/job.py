@@ -66,7 +66,14 @@ def run_on_items(items: Sequence[Item], place: str, task: Task, engine: Engine, 
     return run_job(units_of(items, pictures), source, place, task, engine)
 
 
-def run_job(units: Sequence[Unit], source: dict[str, Any], place: str, task: Task, engine: Engine) -> Summary:
+def run_job(
+    units: Sequence[Unit],
+    source: dict[str, Any],
+    place: str,
+    task: Task,
+    engine: Engine,
+    finish: Callable[[str, Sequence[dict[str, Any]]], None] | None = None,
+) -> Summary:
     """Does what is left of a job; the result is the same whichever calls and workers have done it.
 
     Args:
@@ -75,6 +82,7 @@ def run_job(units: Sequence[Unit], source: dict[str, Any], place: str, task: Tas
         place: folder or URL of the results.
         task: what is done.
         engine: gives units to workers: `engine.run_here` or `engine.run_on_ray`.
+        finish: given the place and the records of all units, writes what belongs to the whole.
 
     Raises:
         InputError: the place holds something else, or storage fails.
@@ -91,7 +99,16 @@ def run_job(units: Sequence[Unit], source: dict[str, Any], place: str, task: Tas
             seen += sum(record["counts"].get(name, 0) for name in ("pictures", "frames", "samples"))
             bar.set_postfix_str(f"{seen / max(bar.format_dict['elapsed'], 1e-3):.1f} pictures/s")
             bar.update()
-    return _finish(place, units, earlier=len(units) - len(left))
+    records = _records(place, units)
+    if finish is not None:
+        finish(place, records)
+    return _finish(place, records, earlier=len(units) - len(left))
+
+
+def _records(place: str, units: Sequence[Unit]) -> list[dict[str, Any]]:
+    with ThreadPoolExecutor(_READERS) as pool:
+        paths = (f"{place}/{RECORDS}/{unit.name}.json" for unit in units)
+        return [json.loads(data) for data in pool.map(storage.read, paths)]
 
 
 def _claim(place: str, manifest: dict[str, Any]) -> None:
@@ -112,14 +129,11 @@ def _claim(place: str, manifest: dict[str, Any]) -> None:
         raise InputError(f"--out {place}: holds another job's results ({', '.join(differ)} differ); give a new place")
 
 
-def _finish(place: str, units: Sequence[Unit], *, earlier: int) -> Summary:
-    """Reads the records of all units and writes problems.parquet and summary.json."""
+def _finish(place: str, records: Sequence[dict[str, Any]], *, earlier: int) -> Summary:
+    """Writes problems.parquet and summary.json."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    with ThreadPoolExecutor(_READERS) as pool:
-        paths = (f"{place}/{RECORDS}/{unit.name}.json" for unit in units)
-        records = [json.loads(data) for data in pool.map(storage.read, paths)]
     rows = [{**problem, "unit": record["unit"]} for record in records for problem in record["problems"]]
     data = io.BytesIO()
     schema = pa.schema([pa.field(name, pa.string(), nullable=False) for name in ("file", "why", "unit")])
@@ -127,6 +141,6 @@ def _finish(place: str, units: Sequence[Unit], *, earlier: int) -> Summary:
     storage.write(f"{place}/{PROBLEMS}", data.getvalue())
     names = dict.fromkeys(name for record in records for name in record["counts"])
     counts = {name: sum(record["counts"].get(name, 0) for record in records) for name in names}
-    summary = {"units": len(units), "counts": counts, "problems": len(rows)}
+    summary = {"units": len(records), "counts": counts, "problems": len(rows)}
     storage.write(f"{place}/{SUMMARY}", json.dumps(summary, indent=1).encode() + b"\n")
-    return Summary(len(units), counts, len(rows), earlier)
+    return Summary(len(records), counts, len(rows), earlier)
