@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -103,8 +104,10 @@ class Predict:
                 raise
             result.note(by_file[str(inputs[0].source)], str(error), inputs[0].source)
             return
-        if summary.num_left or summary.stopped_by:
-            raise WorkerError(f"a worker was stopped, or its disk is full ({request.out}); make room, start it again")
+        if summary.stopped_by:
+            os._exit(128 + summary.stopped_by)  # as the signal would have ended it; another worker does the unit
+        if summary.num_left:
+            raise WorkerError(f"a worker's disk is full ({request.out}); make room and start it again")
         result.counts |= {"pictures": summary.num_pictures, "frames": summary.num_frames, "hands": summary.num_hands}
         for file, why in summary.problems:
             if str(request.out) in why:

@@ -104,10 +104,13 @@ def write(url: str, content: bytes | Path) -> None:
                 shutil.copyfile(content, temporary)
         return
     fs, path = open_fs(url)
-    if isinstance(content, bytes):
-        retried(url, lambda: fs.pipe_file(path, content))
-    else:
-        retried(url, lambda: fs.put_file(str(content), path))
+    try:
+        if isinstance(content, bytes):
+            retried(url, lambda: fs.pipe_file(path, content))
+        else:
+            retried(url, lambda: fs.put_file(str(content), path))
+    except FileNotFoundError as error:
+        raise StorageError(f"{url}: no such bucket; make it first") from error
 
 
 def names_in(url: str) -> list[str]:

@@ -23,6 +23,8 @@ from utnet.predict.inputs import Input, find_inputs
 
 RECORDS = "units"
 """Folder of the records of finished units, each written after the unit's other files."""
+_STEM = 60
+"""Bytes of a file's name in those of its overlay and arrays; a tar allows 100 in all."""
 _TEMPORARY = re.compile(r"utnet-bulk-(\d+)-.*")
 
 
@@ -107,8 +109,8 @@ def local_inputs(unit: Unit, folder: Path, result: Result) -> Iterator[tuple[Inp
             except InputError as error:
                 result.note(source, str(error), file)
             else:
-                stem = Path(source.member or url).stem
-                yield replace(item, name=f"{number:08d}_{stem[:100]}"), source
+                stem = os.fsencode(Path(source.member or url).stem)[:_STEM].decode(errors="ignore")
+                yield replace(item, name=f"{number:08d}_{stem}"), source
             number += 1
 
 
