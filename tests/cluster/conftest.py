@@ -1,11 +1,17 @@
 """A Ray of two nodes and an S3 server, both on this machine: `make test-cluster`."""
 
 import os
+import shutil
+import tempfile
+from pathlib import Path
 
 import pytest
 
 if not os.environ.get("UTNET_TEST_CLUSTER"):
     collect_ignore_glob = ["test_*.py"]
+
+
+TESTS = str(Path(__file__).parents[1])
 
 
 @pytest.fixture(scope="session")
@@ -40,7 +46,15 @@ def nodes(s3):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-        cluster = Cluster(initialize_head=True, head_node_args={**NODE, "include_dashboard": False})
-        cluster.add_node(**NODE)
-        yield cluster
-        cluster.shutdown()
+        patch.setenv("RAY_worker_niceness", "0")  # else 15: a busy machine gives its workers nothing
+        patch.setenv("PYTHONPATH", os.pathsep.join([TESTS, os.environ.get("PYTHONPATH", "")]))  # for `support`
+        folder = tempfile.mkdtemp(prefix="ray-")  # not pytest's: paths of its sockets must be short
+        patch.setenv("RAY_TMPDIR", folder)
+        try:
+            head = {**NODE, "include_dashboard": False}
+            cluster = Cluster(initialize_head=True, head_node_args=head)
+            cluster.add_node(**NODE)
+            yield cluster
+            cluster.shutdown()
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)

@@ -118,6 +118,26 @@ def test_storage_that_fails_now_and_then(sources, undisturbed, nodes, bucket, s3
     assert in_place(bucket + "/place") == undisturbed
 
 
+@pytest.mark.parametrize("command", ["label", "shard"])
+def test_labels_and_shards(command, sources, nodes, bucket, tmp_path):
+    """The command line gives the same on Ray in object storage as on this machine in a folder."""
+    words = {
+        "label": ["label", sources, "--val-share", "0.4", "--unit", "2"],
+        "shard": ["shard", "synth", "--limit", "5", "--unit", "2"],
+    }[command]
+    codes = []
+    here, there = ["--out", str(tmp_path / "place"), "--workers", "1"], ["--out", f"{bucket}/p", "--ray", nodes.address]
+    for place in (here, there):
+        try:
+            main(["bulk", *words, *place])
+            codes.append(0)
+        except SystemExit as stopped:
+            codes.append(stopped.code)
+    assert codes == ([1, 1] if command == "label" else [0, 0])
+    assert in_place(f"{bucket}/p") == in_place(f"file://{tmp_path}/place")
+    assert any(name.endswith(".tar") for name in in_place(f"{bucket}/p"))
+
+
 def fails(capsys, *words):
     with pytest.raises(SystemExit) as stopped:
         main(["bulk", "predict", *map(str, words), "--method", "fit"])
