@@ -38,8 +38,7 @@ from utnet.placement import measure_distance
 from utnet.types import HandParams, check_shape
 
 _EXPECTED_BONE_RAD = np.array([0.2, 0.25])
-"""Standard deviations of an expected hand's bone directions, in x and y and in z, measured for `ti` without prompts on
-drawn hands; used where the hand comes without expected errors."""
+"""Standard deviations of bone directions, in x and y and in z, of an expected hand without expected errors."""
 _COARSE, _FINE = (30.0, 25), (3.0, 30)
 """Scale of Cauchy's loss in standard deviations and maximum number of steps: first with nearly all landmarks as
 inliers, then with outliers rejected."""
@@ -292,9 +291,8 @@ class HandFitter:
             turned = USUAL_ERROR_RAD * share[_BONES_OF_JOINTS]
             deviation = share[:, None] * _EXPECTED_BONE_RAD
         else:
-            apart = share * expected_errors_rad(error_mm, points)
-            turned = apart[_BONES_OF_JOINTS]
-            deviation = np.column_stack([apart, apart])
+            deviation = np.tile((share * expected_errors_rad(error_mm, points))[:, None], 2)
+            turned = deviation[_BONES_OF_JOINTS, 0]
         prior = expected_prior(other.angles, self._rest, turned)
         for one in (hand, other):
             one.bones = weighted_directions(points, np.ones(NUM_JOINTS, bool), deviation)
