@@ -4,7 +4,7 @@
     python tools/release_weights.py RUN/best --name ti --scores scores.txt
         --pictures "DATA (licence)" --start "WEIGHTS (licence)"
 
-Matrices are stored in half precision (--single names parts that stay in single), run.json without this machine's paths
+Matrices of 16,384 numbers or more are stored in half precision, run.json without this machine's paths
 and without what resuming needs. Beside them network.onnx holds the same numbers for predictions without torch: RGB and
 RGB-D, any batch, landmarks where the network has prompts. It refuses where that file is more than 1e-3 mm off the
 packed network, where that moves a joint by more than 0.3 mm on synthetic hands, where all that ships would be larger
@@ -25,7 +25,6 @@ import json
 import re
 import sys
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -48,6 +47,7 @@ SHIPPED = Path(__file__).parents[1] / "src" / "utnet" / "assets" / "weights"
 CARD = "MODEL_CARD.md"
 TEMPLATE = Path(__file__).with_name("model_card.md")
 LARGEST_TOTAL = 34_000_000  # bytes, of all networks that ship
+LEAST_HALVED = 16_384
 LARGEST_MOVE_MM = 0.3
 LARGEST_ERROR_MM = 1e-3
 """Of network.onnx against the packed checkpoint."""
@@ -61,16 +61,16 @@ _MACHINE_PATH = re.compile(
 _PARTS = {"tone": "skin tone", "view": "view", "hidden": "share of the hand that is hidden"}
 
 
-def pack(checkpoint: str | Path, folder: Path, single: Sequence[str] = ()) -> None:
+def pack(checkpoint: str | Path, folder: Path) -> None:
     """Writes weights.safetensors and the cleaned run.json into a folder.
 
-    Matrices are halved, but not those of the parts that `single` names; biases, norms and scales cost no room.
+    Large matrices are halved. Others cost little room, and the depthwise convolutions among them move joints most.
     """
     model, _ = load_checkpoint(checkpoint)
     if model.hand.name != "open":
         raise InputError(f"{checkpoint}: holds the {model.hand.name} hand, which may not be shipped")
     state = {
-        name: (tensor if tensor.ndim <= 1 or name.split(".")[0] in single else tensor.half()).contiguous()
+        name: (tensor.half() if tensor.numel() >= LEAST_HALVED else tensor).contiguous()
         for name, tensor in model.state_dict().items()
     }
     save_file(state, folder / WEIGHTS)
@@ -113,8 +113,8 @@ def check_moves(checkpoint: str | Path, folder: Path, num: int) -> str:
     )
     if not largest <= LARGEST_MOVE_MM:
         raise InputError(
-            f"{checkpoint}: half precision moves a joint by {largest:.2f} mm, more than {LARGEST_MOVE_MM}; "
-            "give the parts that do it to --single (stem, encoder, upsampler, joint_maps, ...)"
+            f"{checkpoint}: half precision moves a joint by {largest:.2f} mm, more than {LARGEST_MOVE_MM}; raise "
+            "LEAST_HALVED in tools/release_weights.py"
         )
     return f"Half precision moves joints of {num} synthetic hands by a median of {text}."
 
@@ -251,7 +251,6 @@ def release(
     pictures: list[str],
     start: str,
     num: int,
-    single: Sequence[str] = (),
     shipped: Path = SHIPPED,
 ) -> Path:
     """Writes SHIPPED/NAME, whole or not at all; an older network of that name is replaced."""
@@ -259,7 +258,7 @@ def release(
     shipped.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=shipped.parent) as place:
         with atomic_dir(Path(place) / name) as folder:
-            pack(checkpoint, folder, single)
+            pack(checkpoint, folder)
             moved, written = check_moves(checkpoint, folder, num), write_network(folder)
             atomic_write(folder / CARD, card(checkpoint, name, result, moved, pictures=pictures, start=start))
             check_paths(folder)
@@ -279,13 +278,10 @@ def main() -> None:
     parser.add_argument("--pictures", action="append", default=[], metavar="TEXT", help="a data set and its licence")
     parser.add_argument("--start", default="", metavar="TEXT", help="whose weights it started from, and their licence")
     parser.add_argument("--num", type=int, default=256, help="hands that half precision is measured on")
-    parser.add_argument(
-        "--single", nargs="+", default=[], metavar="PART", help="stay in single precision, such as stem"
-    )
     args = parser.parse_args()
     texts = {"pictures": args.pictures, "start": args.start}
     try:
-        release(args.checkpoint, args.name, args.scores, num=args.num, single=args.single, **texts)
+        release(args.checkpoint, args.name, args.scores, num=args.num, **texts)
     except InputError as error:
         print(f"release_weights: {error}", file=sys.stderr)
         sys.exit(2)
