@@ -19,6 +19,7 @@ from utnet.apps.bulk.sharding import Shard, shard_in_bulk
 from utnet.apps.bulk.sources import Item, find_items
 from utnet.apps.bulk.units import Unit, units_of
 from utnet.apps.label.dataset import label_pictures
+from utnet.cli.main import main
 from utnet.data import open_source
 from utnet.data.shards.shard_format import encode_sample
 from utnet.data.shards.shards_reader import Shards
@@ -240,3 +241,23 @@ def test_shards_are_those_of_data_shard(tmp_path):
             a, b = (encode_sample(s[i], tips="", jpeg_quality=95, depth_unit_m=0.001) for s in (found, alone))
             assert a == b
     assert contents(tmp_path / "place_5")["part-000000.tar"] == contents(tmp_path / "alone")["shard-000000.tar"]
+
+
+@pytest.mark.parametrize(
+    ("options", "word"),
+    [
+        (["--unit", "0"], "unit"),
+        (["--workers", "2", "--ray", "auto"], "workers"),
+        (["--ray", "127.0.0.1:1"], "cluster"),
+        (["--ray", "nowhere"], "cluster"),
+        (["--weights", "gone.onnx"], "weights"),
+    ],
+)
+def test_bad_options_are_one_line(options, word, source, tmp_path, capsys):
+    if word == "cluster":
+        pytest.importorskip("ray")
+    with pytest.raises(SystemExit) as stopped:
+        main(["bulk", "predict", str(source), "--out", str(tmp_path / "place"), *options])
+    assert stopped.value.code == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert word in line

@@ -71,8 +71,7 @@ def run_on_ray(work: Work, units: Sequence[Unit], address: str) -> Iterator[dict
     Args:
         work: done in each task, on one core.
         units: to do.
-        address: HOST:PORT, ray://HOST:PORT, "auto" (a cluster that runs on this machine) or "local" (started for this
-            call).
+        address: HOST:PORT, "auto" (a cluster that runs on this machine) or "local" (one started for this call).
 
     Raises:
         InputError: Ray is not installed, the cluster cannot be reached, or raised by `work`.
@@ -87,23 +86,24 @@ def run_on_ray(work: Work, units: Sequence[Unit], address: str) -> Iterator[dict
     _connect(ray, address)
     try:
         task = ray.remote(_in_task).options(num_cpus=1, max_retries=_RETRIES, scheduling_strategy="SPREAD")
-        left, waiting = iter(units), list[Any]()
+        left, waiting = iter(units), dict[Any, Unit]()
         while True:
             num = _AHEAD * int(ray.cluster_resources().get("CPU", 1)) - len(waiting)
-            waiting += [task.remote(work, unit) for unit in islice(left, max(num, 0))]
+            waiting |= {task.remote(work, unit): unit for unit in islice(left, max(num, 0))}
             if not waiting:
                 return
-            done, waiting = ray.wait(waiting, num_returns=1)
+            (done,), _ = ray.wait(list(waiting), num_returns=1)
+            unit = waiting.pop(done)
             try:
-                yield ray.get(done[0])
+                yield ray.get(done)
             except RayTaskError as error:
                 if isinstance(error.cause, InputError | WorkerError):
                     raise error.cause from error
                 raise
             except RayError as error:
                 raise WorkerError(
-                    f"the cluster lost workers of a unit again and again ({first_line(error)}); look at its memory, "
-                    "and start it again"
+                    f"{unit.name}: its workers were lost again and again ({first_line(error)}), most often because "
+                    "memory ran out; look at the nodes, and start it again"
                 ) from error
     finally:
         ray.shutdown()
@@ -112,7 +112,7 @@ def run_on_ray(work: Work, units: Sequence[Unit], address: str) -> Iterator[dict
 def _connect(ray: Any, address: str) -> None:
     """Connects to the cluster. An address is tried by a socket first: Ray itself waits for minutes."""
     remedy = "start one by `ray start --head`, or check --ray"
-    host, _, port = address.removeprefix("ray://").rpartition(":")
+    host, _, port = address.rpartition(":")
     if address not in ("auto", "local"):
         try:
             socket.create_connection((host, int(port)), timeout=_CONNECT_S).close()

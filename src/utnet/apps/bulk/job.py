@@ -97,7 +97,7 @@ def run_job(
     with tqdm(total=len(units), initial=len(units) - len(left), unit="unit", disable=None) as bar:
         for record in engine(partial(do_unit, task, place), left):
             seen += sum(record["counts"].get(name, 0) for name in ("pictures", "frames", "samples"))
-            bar.set_postfix_str(f"{seen / max(bar.format_dict['elapsed'], 1e-3):.1f} pictures/s")
+            bar.set_postfix_str(f"{seen / max(bar.format_dict['elapsed'], 1e-3):.1f} pictures/s", refresh=False)
             bar.update()
     records = _records(place, units)
     if finish is not None:
