@@ -16,7 +16,7 @@ CHECKS := tests/test_layering.py tests/test_docs.py tests/test_conventions.py te
 	tests/training/test_train.py::test_loss_curve_is_the_golden_one \
 	tests/predict/test_predict.py::test_fit_puts_a_hand_where_its_landmarks_are
 
-.PHONY: env light check demo docs test test-long test-blender test-finetune test-fuzz test-pythons test-web web
+.PHONY: env light check demo docs test test-long test-cluster test-blender test-finetune test-fuzz test-pythons test-web web
 .PHONY: print-checks licences lint bench wheel clean
 
 env: .venv/done
@@ -77,6 +77,18 @@ test: env
 test-long: env
 	$(BIN)/python -m pytest -m long --timeout=3600
 
+# `utnet bulk` on a Ray of two nodes and an S3 server, both started by the tests: minutes. Their packages stay in an
+# environment of their own.
+test-cluster: .venv-cluster/done
+	UTNET_TEST_CLUSTER=1 .venv-cluster/bin/python -m pytest -n 0 -rs --timeout=900 tests/cluster
+
+.venv-cluster/done: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv-cluster
+	.venv-cluster/bin/python -m pip install --quiet --disable-pip-version-check "$$(grep ^torch== constraints.txt)"
+	.venv-cluster/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt \
+		-e '.[dev,cluster]' 'moto[server]>=5'
+	@touch $@
+
 # Damaged and hostile inputs, kills at random moments, full disks; faults are kept in runs/fuzz.
 test-fuzz: env
 	PYTHONPATH=tests $(BIN)/python -m fuzz.campaign --seed $(SEED) --num $(NUM) --out runs/fuzz
@@ -118,4 +130,4 @@ bench: env
 	$(BIN)/python benchmarks/sources.py
 
 clean:
-	rm -rf .venv .venv-light .venv-blender .node build site
+	rm -rf .venv .venv-cluster .venv-light .venv-blender .node build site

@@ -54,7 +54,7 @@ def measure_picture(hands: np.ndarray, size_wh: tuple[int, int], threads: int | 
     """Every stage on a grey picture with the drawn hands."""
     width, height = size_wh
     detector = HandDetector(threads=threads)
-    palm, landmark, second = (cls(threads=threads) for cls in (PalmDetector, LandmarkNetwork, SecondDetector))
+    palm, landmark, second = (cls() for cls in (PalmDetector, LandmarkNetwork, SecondDetector))
     picture = np.full((height, width, 3), 128, np.uint8)
     large = cv2.resize(hands, None, fx=height / 480, fy=height / 480)
     picture[: large.shape[0], : large.shape[1]] = large

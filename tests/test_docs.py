@@ -41,7 +41,7 @@ def test_relative_links_lead_to_files(page):
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_documented_options_exist(page):
     for words in commands(page):
-        names = words[:2] if words[0] in ("data", "import") else words[:1]
+        names = words[:2] if words[0] in ("bulk", "data", "import") else words[:1]
         text = help_of(*names)
         assert text.startswith(f"usage: utnet {' '.join(names)}"), words
         for option in (word.split("=")[0] for word in words if word.startswith("--")):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -190,11 +192,19 @@ def shard(
     from utnet.data.sources import counted
 
     options = ShardOptions(size_px=size_px)
+    source = open_to_shard(data, vertices=vertices, masks=masks)()
+    about = write_shards(source, out, options=options, workers=workers, shard_mb=shard_mb, max_bad=max_bad)
+    skipped = f", {about['num_skipped']} skipped (named in {out / 'shards.json'})" if about["num_skipped"] else ""
+    print(f"{out}: {counted(about['num'], 'sample')} in {counted(len(about['shards']), 'shard')}{skipped}")
+
+
+def open_to_shard(data: SourceChoice, *, vertices: bool, masks: bool) -> Callable[[], Any]:
+    """Checks that a source can be sharded, with these labels; returns what opens it."""
     wanted = {"with_vertices": vertices, "with_mask": masks}
     if data.source == "tars":
         raise InputError("tars are streams and packed already; shard the data set that they were made from")
-    source = data.open(*(name for name, on in wanted.items() if on))
-    first = _first_readable(source)
+    opens = partial(data.open, *(name for name, on in wanted.items() if on))
+    first = _first_readable(opens())
     if first is not None:
         for name, asked, found in (
             ("vertices", vertices, first.vertices_cam_m),
@@ -204,9 +214,7 @@ def shard(
                 raise InputError(f"--{name}: {data.source} gives none here; leave it out")
         if first.params is None:
             print("no hand parameters are written; for MANO's labels add --mano FOLDER")
-    about = write_shards(source, out, options=options, workers=workers, shard_mb=shard_mb, max_bad=max_bad)
-    skipped = f", {about['num_skipped']} skipped (named in {out / 'shards.json'})" if about["num_skipped"] else ""
-    print(f"{out}: {counted(about['num'], 'sample')} in {counted(len(about['shards']), 'shard')}{skipped}")
+    return opens
 
 
 def _first_readable(source: Any, tries: int = 50) -> Any:

@@ -20,6 +20,7 @@ _EXTRAS = {
     "serve": ("starlette", "uvicorn"),
     "recordings": ("rosbags", "liblzfse"),
     "viewer": ("viser",),
+    "cluster": ("ray", "s3fs", "pyarrow"),
 }
 _PACKAGES = ("torch", "numpy", "opencv-python-headless", "numba", "roma", "safetensors", "trimesh", "tyro")
 

@@ -18,6 +18,7 @@ from utnet.cli import evaluate_commands as scoring
 from utnet.cli import label_command as labelling
 from utnet.cli import predict_command as prediction
 from utnet.cli import serve_command as serving
+from utnet.cli.bulk_command import bulk_label, bulk_predict, bulk_shard
 from utnet.cli.demo_command import demo
 from utnet.cli.export_command import export
 from utnet.cli.import_command import import_hamer, import_wilor
@@ -38,6 +39,11 @@ def import_() -> None:
     """Converts other projects' weights to a checkpoint: import hamer | wilor (`utnet import --help`)."""
 
 
+def bulk() -> None:
+    """Many pictures and videos, on this machine or a Ray cluster, from and to object storage: bulk predict |
+    label | shard (`utnet bulk --help`)."""
+
+
 def doctor() -> None:
     """Prints versions, threads, GPU, hand models and extras, with hints on missing ones."""
     from utnet.cli.doctor import report
@@ -55,6 +61,7 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "live": live,
     "view": view,
     "label": labelling.label,
+    "bulk": bulk,
     "serve": serving.serve,
     "data": data,
     "synth": synth,
@@ -69,6 +76,7 @@ _GROUPS: dict[str, dict[str, Callable[..., None]]] = {
         "stats": inspection.stats,
         "shard": inspection.shard,
     },
+    "bulk": {"predict": bulk_predict, "label": bulk_label, "shard": bulk_shard},
     "import": {"hamer": import_hamer, "wilor": import_wilor},
 }
 """Commands with subcommands."""

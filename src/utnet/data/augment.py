@@ -9,9 +9,9 @@ from dataclasses import replace
 from functools import lru_cache
 
 import cv2
-import numba
 import numpy as np
 
+from utnet.compiled import njit
 from utnet.config import AugmentConfig
 from utnet.types import Sample
 
@@ -93,7 +93,7 @@ def augment_depth(depth_m: np.ndarray, config: AugmentConfig, rng: np.random.Gen
     return out
 
 
-@numba.njit(cache=True, nogil=True)
+@njit()
 def _read_again(depth_m, noise, strength, step, out):
     """Every reading with its noise (`strength` times the distance squared), rounded to whole steps (0: not rounded)."""
     height, width = depth_m.shape
@@ -107,7 +107,7 @@ def _read_again(depth_m, noise, strength, step, out):
                 out[y, x] = np.rint(out[y, x] * per_step) * step
 
 
-@numba.njit(cache=True, nogil=True)
+@njit()
 def _lose_edges(depth_m, edge_m, out):
     """No reading where those of the 3 x 3 around differ by more than `edge_m`, holes included."""
     height, width = depth_m.shape

@@ -6,7 +6,6 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-import cv2
 import numpy as np
 
 from utnet.conventions import SIDES
@@ -16,7 +15,7 @@ from utnet.detect.landmark import LandmarkNetwork, Landmarks
 from utnet.detect.looks import look_again
 from utnet.detect.networks import SideBySide
 from utnet.detect.palm import PalmDetector, whole
-from utnet.detect.regions import Palm, Region, region_of_landmarks, region_of_palm
+from utnet.detect.regions import Palm, Pyramid, Region, region_of_landmarks, region_of_palm
 from utnet.detect.second import SecondDetector
 from utnet.detect.tiles import farther, hidden, tiles
 from utnet.errors import InputError
@@ -90,62 +89,62 @@ class HandDetector:
         """
         return [as_detection(hand) for hand in self.find(image_rgb)]
 
-    def find(self, image_rgb: np.ndarray, *, quick: bool = False) -> list[Landmarks]:
+    def find(self, image_rgb: np.ndarray | Pyramid, *, quick: bool = False) -> list[Landmarks]:
         """The hands of `__call__` as `Landmarks`; `quick`: only palms of the picture, without tiles and hints."""
-        _check_picture(image_rgb)
-        height, width = image_rgb.shape[:2]
+        picture = Pyramid.of(image_rgb)
+        height, width = picture.rgb.shape[:2]
         scale = min(1.0, _LARGEST_PX / max(height, width))
         if scale == 1:
-            return _best_first(self._find(image_rgb, quick, tiles(width, height)))
+            return _best_first(self._find(picture, quick, tiles(width, height)))
         size = max(round(width * scale), 1), max(round(height * scale), 1)
-        hands = self._find(cv2.resize(image_rgb, size, interpolation=cv2.INTER_AREA), quick, ())
+        hands = self._find(Pyramid(picture.resized(size)), quick, ())
         hands = [hand.resized(width / size[0], height / size[1]) for hand in hands]
         if not quick:
-            self._search(image_rgb, tiles(width, height), hands)
+            self._search(picture, tiles(width, height), hands)
         return _best_first(hands)
 
-    def _find(self, image_rgb: np.ndarray, quick: bool, squares: Iterable[Region]) -> list[Landmarks]:
+    def _find(self, picture: Pyramid, quick: bool, squares: Iterable[Region]) -> list[Landmarks]:
         """The hands of a picture of at most `_LARGEST_PX`: of palms in the picture and in squares of it, then of palms
         after hiding these, then of hints (weak palms, the second detector's boxes, a hand that fills the picture)."""
         found: list[Landmarks] = []
         if quick:
-            self._search(image_rgb, [whole(image_rgb)], found)
+            self._search(picture, [whole(picture.rgb)], found)
             return found
-        second = self._calls.start(self._second, image_rgb)
-        weak = self._search(image_rgb, [whole(image_rgb)], found)
-        height, width = image_rgb.shape[:2]
-        self._search(image_rgb, squares, found)
-        rest_rgb = hidden(image_rgb, found)
+        second = self._calls.start(self._second, picture)
+        weak = self._search(picture, [whole(picture.rgb)], found)
+        height, width = picture.rgb.shape[:2]
+        self._search(picture, squares, found)
+        rest = Pyramid(hidden(picture.rgb, found)) if found else picture
         if found:
-            self._add_hidden(rest_rgb, found)
+            self._add_hidden(rest, found)
         else:
-            weak += self._search(image_rgb, [farther(image_rgb, _FARTHER)], found)
+            weak += self._search(picture, [farther(picture.rgb, _FARTHER)], found)
         for palm in weak:
             if not any(_accounts(hand, palm) for hand in found):
-                self._add_hints(rest_rgb, [region_of_palm(palm)], found)
+                self._add_hints(rest, [region_of_palm(palm)], found)
         for box, score in zip(*second(), strict=True):
             if any(covered(box, box_of(hand.joints_px)) >= _EXPLAINED for hand in found):
                 continue
             if (box[2:] - box[:2]).max() < _SMALL * max(height, width):
-                self._search(rest_rgb, _turned(box, _ENLARGED)[:1], found)
+                self._search(rest, _turned(box, _ENLARGED)[:1], found)
             elif score >= _SURE_BOX:
-                self._add_hints(rest_rgb, _turned(box), found)
+                self._add_hints(rest, _turned(box), found)
         if not found:  # a hand that fills the picture is too large for both detectors
-            self._add_hints(image_rgb, _turned(np.array([0, 0, width, height]) - 0.5, 1.0), found)
+            self._add_hints(picture, _turned(np.array([0, 0, width, height]) - 0.5, 1.0), found)
         return found
 
-    def _search(self, image_rgb: np.ndarray, squares: Iterable[Region], found: list[Landmarks]) -> list[Palm]:
+    def _search(self, picture: Pyramid, squares: Iterable[Region], found: list[Landmarks]) -> list[Palm]:
         """Adds the hands of confident palms in the squares; returns the other palms."""
-        seen = self._calls.map(lambda square: self._palms(image_rgb, square), squares)
+        seen = self._calls.map(lambda square: self._palms(picture, square), squares)
         palms = [palm for each in seen for palm in each]
         sure = [palm for palm in palms if palm.score >= _SURE_PALM and not any(_accounts(hand, palm) for hand in found)]
         # Palms of different hands run side by side; those of one hand, in overlapping squares, one after another.
         apart = [palm for i, palm in enumerate(sure) if not any(_same_palm(palm, other) for other in sure[:i])]
-        looks = self._calls.map(lambda palm: self.in_region(image_rgb, region_of_palm(palm)), apart)
+        looks = self._calls.map(lambda palm: self.in_region(picture, region_of_palm(palm)), apart)
         firsts = {id(palm): hand for palm, hand in zip(apart, looks, strict=True)}
         for palm in sure:
             if not any(_accounts(hand, palm) for hand in found):
-                self._add_palm(image_rgb, palm, found, firsts)
+                self._add_palm(picture, palm, found, firsts)
         return [palm for palm in palms if palm.score < _SURE_PALM]
 
     def in_boxes(
@@ -162,7 +161,7 @@ class HandDetector:
             InputError: an empty box, or sides that are not one for each box.
             ValueError: a picture of another shape or type.
         """
-        _check_picture(image_rgb)
+        picture = Pyramid.of(image_rgb)
         corners = np.asarray(boxes, float).reshape(-1, 4)
         for box in corners:
             if not (np.isfinite(box).all() and (box[:2] < box[2:]).all()):
@@ -172,21 +171,21 @@ class HandDetector:
         if sides is not None and (len(sides) != len(boxes) or not set(sides) <= set(SIDES)):
             raise InputError(f"sides {list(sides)} for {len(boxes)} boxes; give right or left for each box")
         pairs = zip(corners, sides or (None,) * len(boxes), strict=True)
-        return [as_detection(self._in_box(image_rgb, box, side), side=side) for box, side in pairs]
+        return [as_detection(self._in_box(picture, box, side), side=side) for box, side in pairs]
 
-    def follow(self, image_rgb: np.ndarray, joints_px: np.ndarray) -> Landmarks | None:
+    def follow(self, picture: np.ndarray | Pyramid, joints_px: np.ndarray) -> Landmarks | None:
         """Returns the hand near the landmarks (21, 2) of the previous frame, or None."""
-        hand = self._landmarks(image_rgb, region_of_landmarks(joints_px))
+        hand = self._landmarks(picture, region_of_landmarks(joints_px))
         return hand if hand.presence >= _PRESENT else None
 
-    def in_region(self, image_rgb: np.ndarray, region: Region) -> Landmarks | None:
+    def in_region(self, picture: np.ndarray | Pyramid, region: Region) -> Landmarks | None:
         """Returns the hand in a region after a second pass in the region of its own landmarks, and a third if the two
         disagree; None without a hand, or if they still disagree."""
-        first = self._landmarks(image_rgb, region)
+        first = self._landmarks(picture, region)
         if first.presence < _PRESENT:
             return None
         for _ in range(2):
-            hand = look_again(self._landmarks, image_rgb, first)
+            hand = look_again(self._landmarks, picture, first)
             if hand.presence < _PRESENT:
                 return None
             if hand.agreement is not None and hand.agreement <= _APART:
@@ -194,27 +193,27 @@ class HandDetector:
             first = hand
         return None
 
-    def _in_box(self, image_rgb: np.ndarray, box: np.ndarray, side: str | None = None) -> Landmarks:
+    def _in_box(self, picture: Pyramid, box: np.ndarray, side: str | None = None) -> Landmarks:
         """The most likely hand in a box, always with a second pass: in a region upside down the side is reversed. Palms
         in the box give the orientation; if none leads to a hand, four orientations are tried."""
-        regions = [region_of_palm(palm) for palm in self._palms(image_rgb, _turned(box)[0]) if palm.score >= _BOX_PALM]
-        firsts = [self._landmarks(image_rgb, region) for region in regions]
-        hands = [self._seen_in_box(image_rgb, box, side, first) for first in firsts]
+        regions = [region_of_palm(palm) for palm in self._palms(picture, _turned(box)[0]) if palm.score >= _BOX_PALM]
+        firsts = [self._landmarks(picture, region) for region in regions]
+        hands = [self._seen_in_box(picture, box, side, first) for first in firsts]
         if max((_fit(hand, box, side) for hand in hands), default=0.0) < _GOOD_FIT:
-            firsts = self._calls.map(lambda region: self._landmarks(image_rgb, region), _turned(box))
+            firsts = self._calls.map(lambda region: self._landmarks(picture, region), _turned(box))
             firsts.sort(key=lambda hand: -_fit(hand, box, side))
-            hands += [self._seen_in_box(image_rgb, box, side, first) for first in firsts[:_SECOND_LOOKS]]
+            hands += [self._seen_in_box(picture, box, side, first) for first in firsts[:_SECOND_LOOKS]]
         return max(hands, key=lambda hand: _fit(hand, box, side))
 
-    def _seen_in_box(self, image_rgb: np.ndarray, box: np.ndarray, side: str | None, first: Landmarks) -> Landmarks:
+    def _seen_in_box(self, picture: Pyramid, box: np.ndarray, side: str | None, first: Landmarks) -> Landmarks:
         """The hand of a second pass; if that leaves the box, the first one's landmarks are kept."""
-        hand = look_again(self._landmarks, image_rgb, first)
+        hand = look_again(self._landmarks, picture, first)
         if _fit(hand, box, side) < 0.5 * _fit(first, box, side):
             return replace(first, right=hand.right, agreement=hand.agreement)
         return hand
 
     def _add_palm(
-        self, image_rgb: np.ndarray, palm: Palm, found: list[Landmarks], firsts: dict[int, Landmarks | None]
+        self, picture: Pyramid, palm: Palm, found: list[Landmarks], firsts: dict[int, Landmarks | None]
     ) -> None:
         """Adds the hand of a palm; `firsts` has it by the palm's id where it is known. With clasped hands the landmarks
         may drift to the other hand; then slightly rotated regions are tried."""
@@ -223,32 +222,27 @@ class HandDetector:
             if turn == 0 and id(palm) in firsts:
                 hand = firsts[id(palm)]
             else:
-                hand = self.in_region(image_rgb, replace(region, angle_rad=region.angle_rad + turn))
+                hand = self.in_region(picture, replace(region, angle_rad=region.angle_rad + turn))
             if hand and _accounts(hand, palm) and not any(_repeats(hand, other) for other in found):
                 found.append(hand)
                 return
 
-    def _add_hidden(self, rest_rgb: np.ndarray, found: list[Landmarks]) -> None:
+    def _add_hidden(self, rest: Pyramid, found: list[Landmarks]) -> None:
         """Adds hands next to, behind and inside found ones: palms of the picture in which these are hidden, since in
         the original picture their landmarks would drift to the found hand."""
-        palms = [palm for palm in self._palms(rest_rgb) if palm.score >= _SURE_PALM]
-        hands = self._calls.map(lambda palm: self.in_region(rest_rgb, region_of_palm(palm)), palms)
+        palms = [palm for palm in self._palms(rest) if palm.score >= _SURE_PALM]
+        hands = self._calls.map(lambda palm: self.in_region(rest, region_of_palm(palm)), palms)
         for palm, hand in zip(palms, hands, strict=True):
             if hand and _accounts(hand, palm) and not any(_hides(other, hand) for other in found):
                 found.append(hand)
 
-    def _add_hints(self, image_rgb: np.ndarray, regions: Sequence[Region], found: list[Landmarks]) -> None:
+    def _add_hints(self, picture: Pyramid, regions: Sequence[Region], found: list[Landmarks]) -> None:
         """Adds hands of uncertain regions, the likeliest first."""
-        looks = self._calls.map(lambda region: self.in_region(image_rgb, region), regions)
+        looks = self._calls.map(lambda region: self.in_region(picture, region), regions)
         hands = [hand for hand in looks if hand]
         for hand in sorted(hands, key=lambda hand: -hand.presence):
             if hand.presence >= _SURE_HINT and not any(_hides(other, hand) for other in found):
                 found.append(hand)
-
-
-def _check_picture(image_rgb: np.ndarray) -> None:
-    if image_rgb.ndim != 3 or image_rgb.shape[2] != 3 or image_rgb.dtype != np.uint8 or image_rgb.size == 0:
-        raise ValueError(f"picture of shape {image_rgb.shape}, {image_rgb.dtype}; expected (H, W, 3) uint8")
 
 
 def as_detection(

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from utnet.detect.networks import open_network, run
-from utnet.detect.regions import Region
+from utnet.detect.regions import Pyramid, Region
 
 SIZE_PX = 224
 
@@ -42,10 +42,10 @@ class LandmarkNetwork:
     def __init__(self):
         self._session = open_network("landmark")
 
-    def __call__(self, image_rgb: np.ndarray, region: Region) -> Landmarks:
+    def __call__(self, picture: np.ndarray | Pyramid, region: Region) -> Landmarks:
         """Predicts landmarks in (H, W, 3) uint8, also where there is no hand (see `presence`)."""
-        picture = region.cut(image_rgb, SIZE_PX).astype(np.float32) / 255
-        points, presence, right, world = run(self._session, picture)
+        crop = region.cut(picture, SIZE_PX).astype(np.float32) / 255
+        points, presence, right, world = run(self._session, crop)
         A = region.to_picture(SIZE_PX)
         joints = points.reshape(21, 3)[:, :2].astype(float) - 0.5  # edges at 0 -> pixel centres at 0
         turn = np.eye(3)
@@ -57,7 +57,7 @@ class LandmarkNetwork:
             right=float(right[0]),
         )
 
-    def mirrored_right(self, image_rgb: np.ndarray, region: Region) -> float:
+    def mirrored_right(self, picture: np.ndarray | Pyramid, region: Region) -> float:
         """Probability of a right hand in a region, predicted from its mirror image."""
-        _, _, left, _ = run(self._session, region.cut(image_rgb, SIZE_PX)[:, ::-1].astype(np.float32) / 255)
+        _, _, left, _ = run(self._session, region.cut(picture, SIZE_PX)[:, ::-1].astype(np.float32) / 255)
         return 1 - float(left[0])

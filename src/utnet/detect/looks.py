@@ -9,7 +9,7 @@ import numpy as np
 
 from utnet.detect.detection import SIDE_DOUBT_BELOW
 from utnet.detect.landmark import LandmarkNetwork, Landmarks
-from utnet.detect.regions import region_of_landmarks
+from utnet.detect.regions import Pyramid, region_of_landmarks
 from utnet.geometry import normalized_distance_percent
 
 FIRST_WEIGHT, SECOND_WEIGHT, MIRROR_WEIGHT, FLATTENING = 0.47, 0.93, 1.0, 0.116
@@ -19,25 +19,25 @@ others."""
 _LARGEST_LOGIT = 9.0
 
 
-def look_again(network: LandmarkNetwork, image_rgb: np.ndarray, first: Landmarks) -> Landmarks:
+def look_again(network: LandmarkNetwork, picture: np.ndarray | Pyramid, first: Landmarks) -> Landmarks:
     """A second pass in the region of a hand's own landmarks, with its side by both passes.
 
     If the side remains doubtful, the mirror image of the region is used as a third.
 
     Args:
         network: the landmark network.
-        image_rgb: (H, W, 3) uint8.
+        picture: (H, W, 3) uint8.
         first: the hand in another region.
 
     Returns:
         The second pass's landmarks and presence, with the calibrated `right` of all passes and `agreement`.
     """
     region = region_of_landmarks(first.joints_px)
-    second = network(image_rgb, region)
+    second = network(picture, region)
     agreement = float(normalized_distance_percent(first.joints_px, second.joints_px).mean())
     right = right_probability(first.right, second.right, agreement)
     if max(right, 1 - right) < SIDE_DOUBT_BELOW:
-        mirrored = network.mirrored_right(image_rgb, region)
+        mirrored = network.mirrored_right(picture, region)
         right = right_probability(first.right, second.right, agreement, mirrored)
     return replace(second, right=right, agreement=agreement)
 

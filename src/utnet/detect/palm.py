@@ -9,7 +9,7 @@ import numpy as np
 
 from utnet.detect.boxes import suppress
 from utnet.detect.networks import open_network, run
-from utnet.detect.regions import Palm, Region
+from utnet.detect.regions import Palm, Pyramid, Region
 
 SIZE_PX = 192
 _GRIDS = ((24, 2), (12, 6))
@@ -28,11 +28,11 @@ class PalmDetector:
         self._anchors = anchors()
         self.threshold = threshold
 
-    def __call__(self, image_rgb: np.ndarray, region: Region | None = None) -> list[Palm]:
+    def __call__(self, picture: np.ndarray | Pyramid, region: Region | None = None) -> list[Palm]:
         """Palms of (H, W, 3) uint8, best first, in its pixels; `region`: the searched square (None: the picture)."""
-        region = region or whole(image_rgb)
-        picture = region.cut(image_rgb, SIZE_PX, border=cv2.BORDER_CONSTANT).astype(np.float32) / 255
-        raw, logits = run(self._session, picture)
+        region = region or whole(Pyramid.of(picture).rgb)
+        crop = region.cut(picture, SIZE_PX, border=cv2.BORDER_CONSTANT).astype(np.float32) / 255
+        raw, logits = run(self._session, crop)
         points, scores = decode(raw, logits[:, 0], self._anchors, self.threshold)
         kept = suppress(points[:, :2].reshape(-1, 4), scores)
         to_picture = region.to_picture(SIZE_PX)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import cv2
 import numpy as np
 
 from utnet.detect.boxes import suppress
 from utnet.detect.networks import open_network, run
+from utnet.detect.regions import Pyramid
 
 SIZE_PX = 320
 _FACE = 4
@@ -24,13 +24,13 @@ class SecondDetector:
         self._session = open_network("second")
         self.threshold = threshold
 
-    def __call__(self, image_rgb: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def __call__(self, picture: np.ndarray | Pyramid) -> tuple[np.ndarray, np.ndarray]:
         """Returns boxes (N, 4) x0, y0, x1, y1 in pixels of (H, W, 3) uint8 and scores (N,), best first, without
         faces."""
-        height, width = image_rgb.shape[:2]
-        area = cv2.INTER_AREA if max(height, width) > SIZE_PX else cv2.INTER_LINEAR
-        picture = cv2.resize(image_rgb, (SIZE_PX, SIZE_PX), interpolation=area).astype(np.float32)
-        boxes, scores = run(self._session, picture / 127.5 - 1)
+        pyramid = Pyramid.of(picture)
+        height, width = pyramid.rgb.shape[:2]
+        resized = pyramid.resized((SIZE_PX, SIZE_PX)).astype(np.float32)
+        boxes, scores = run(self._session, resized / 127.5 - 1)
         hand = np.delete(scores, _FACE, 1).max(1)
         hand[scores[:, _FACE] > hand] = 0
         found = np.flatnonzero(hand >= self.threshold)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from utnet.detect.assignment import assign
 from utnet.detect.boxes import contained
 from utnet.detect.detection import Detection
 from utnet.detect.detector import HandDetector, as_detection, same_hand
@@ -140,11 +141,9 @@ class LandmarkTracker:
             for hand in self._detector.find(image_rgb, quick=quick)
             if not any(_is(hand, track) for track in followed)
         ]
-        from scipy.optimize import linear_sum_assignment  # a third of a second that pictures do not need
-
         lost = [track for track in self._tracks if track not in followed]
         cost = np.array([[track.cost(hand) for hand in hands] for track in lost]).reshape(len(lost), len(hands))
-        back = {j: lost[i] for i, j in zip(*linear_sum_assignment(cost), strict=True) if cost[i, j] <= _FARTHEST}
+        back = {j: lost[i] for i, j in assign(cost) if cost[i, j] <= _FARTHEST}
         for j, hand in enumerate(hands):
             if j in back:
                 back[j].see(hand)

@@ -10,8 +10,9 @@ deviations.
 
 from __future__ import annotations
 
-import numba
 import numpy as np
+
+from utnet.compiled import njit
 
 NUM_UNKNOWNS = 61
 _BETAS = 51  # the first of the 10 betas among the unknowns
@@ -26,7 +27,7 @@ _TOLERANCE = 1e-4
 # Plain loops over scalars: array expressions, products and slices take three times as long to compile on the first run.
 
 
-@numba.njit(cache=True, nogil=True)
+@njit()
 def solve_hand(
     wrist,
     root,
@@ -105,7 +106,7 @@ def solve_hand(
     return wrist, root, angles, betas, cost, H
 
 
-@numba.njit(cache=True, nogil=True)
+@njit()
 def _move(wrist, root, angles, betas, step, new_wrist, new_root, new_angles, new_betas):
     """Applies one step, shortened where an angle would change by more than `_MAX_TURN_RAD`."""
     largest = 0.0
@@ -122,7 +123,7 @@ def _move(wrist, root, angles, betas, step, new_wrist, new_root, new_angles, new
         new_betas[k] = betas[k] + share * step[_BETAS + k]
 
 
-@numba.njit(cache=True, nogil=True)
+@njit()
 def pose_joints(wrist, root, angles, betas, rest, rest_dirs, axes):
     """Forward kinematics: positions (16, 3), rotations (16, 3, 3), the joints' axes in the camera frame (15, 3, 3) and
     derivatives of the positions by the betas (16, 3, 10)."""
@@ -158,7 +159,7 @@ def pose_joints(wrist, root, angles, betas, rest, rest_dirs, axes):
     return places, R, turned, moves
 
 
-@numba.njit(cache=True, nogil=True)
+@njit()
 def _normal_equations(wrist, root, angles, betas, model, observed, H, g):
     """Fills H and g with the robustly weighted sums of J^T J and J^T e, and returns the cost."""
     rest, rest_dirs, axes, joint, offset, dirs = model
@@ -196,7 +197,7 @@ def _normal_equations(wrist, root, angles, betas, model, observed, H, g):
     return cost
 
 
-@numba.njit(cache=True, nogil=True)
+@njit()
 def _place(posed, betas, j, offset, dirs, x, J):
     """Writes a point attached to joint `j` into x (3,), camera frame, and its derivatives into J (3, 25)."""
     places, R, turned, moves = posed
@@ -226,7 +227,7 @@ def _place(posed, betas, j, offset, dirs, x, J):
             J[2, column] = axis[0] * a1 - axis[1] * a0
 
 
-@numba.njit(cache=True, nogil=True)
+@njit()
 def _add_image_point(x, J, seen, last, outlier2, row, block, right):
     """Residual of a landmark in the picture, less the repeated share of the previous landmark's."""
     before, J_before, seen_before = last
@@ -248,7 +249,7 @@ def _add_image_point(x, J, seen, last, outlier2, row, block, right):
     return cost
 
 
-@numba.njit(cache=True, nogil=True)
+@njit()
 def _add_bone(bone, J, wanted, outlier2, row, block, right):
     """Residual of a bone's direction, independent of its length."""
     length = np.sqrt(_dot(bone, bone))
@@ -265,7 +266,7 @@ def _add_bone(bone, J, wanted, outlier2, row, block, right):
     return cost
 
 
-@numba.njit(cache=True, nogil=True)
+@njit()
 def _add_reading(x, J, reading, outlier2, row, block, right):
     """Distance of the skin from a depth reading along the skin's normal."""
     normal, weight = reading[3:6], reading[6]
@@ -278,13 +279,13 @@ def _add_reading(x, J, reading, outlier2, row, block, right):
     return cost
 
 
-@numba.njit(cache=True, nogil=True)
+@njit()
 def _cauchy(squared, outlier2):
     """Factor of rows and residuals for Cauchy's loss, and the loss."""
     return np.sqrt(1.0 / (1.0 + squared / outlier2)), 0.5 * outlier2 * np.log1p(squared / outlier2)
 
 
-@numba.njit(cache=True, nogil=True)
+@njit()
 def _accumulate(row, error, block, right):
     for a in range(_LOCAL):
         if row[a] != 0.0:
@@ -293,7 +294,7 @@ def _accumulate(row, error, block, right):
                 block[a, b] += row[a] * row[b]
 
 
-@numba.njit(cache=True, nogil=True)
+@njit()
 def _scatter(finger, block, right, H, g):
     """Adds a finger's block (lower triangle; MANO's order, 5: the wrist, without angles) to H."""
     start = 6 + 9 * min(finger, 4)
@@ -304,7 +305,7 @@ def _scatter(finger, block, right, H, g):
             H[to, b if b < 6 else (start + b - 6 if b < 15 else _BETAS + b - 15)] += block[a, b]
 
 
-@numba.njit(cache=True, nogil=True)
+@njit()
 def _add_priors(angles, betas, limits, rest_pose, pose_precision, shape, H, g):
     cost = 0.0
     off = np.empty(45)
@@ -334,7 +335,7 @@ def _add_priors(angles, betas, limits, rest_pose, pose_precision, shape, H, g):
     return cost
 
 
-@numba.njit(cache=True, nogil=True)
+@njit()
 def _solve(H, g, damping, num_free, step):
     """step = -(H + damping diag H)^-1 g over the first unknowns, 0 for the others (Cholesky; H's lower triangle)."""
     L = np.zeros((num_free, num_free))
@@ -357,7 +358,7 @@ def _solve(H, g, damping, num_free, step):
         step[i] = total / L[i, i]
 
 
-@numba.njit(cache=True, nogil=True)
+@njit()
 def _rotation(x, y, z):
     """(3, 3) of a rotation vector: Rodrigues' formula, finite at 0."""
     squared = x * x + y * y + z * z
@@ -371,13 +372,13 @@ def _rotation(x, y, z):
     return R
 
 
-@numba.njit(cache=True, nogil=True)
+@njit()
 def _multiply(A, B, out):
     for i in range(3):
         for j in range(3):
             out[i, j] = A[i, 0] * B[0, j] + A[i, 1] * B[1, j] + A[i, 2] * B[2, j]
 
 
-@numba.njit(cache=True, nogil=True)
+@njit()
 def _dot(a, b):
     return a[0] * b[0] + a[1] * b[1] + a[2] * b[2]

@@ -10,9 +10,9 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 
-import numba
 import numpy as np
 
+from utnet.compiled import njit
 from utnet.conventions import MM_PER_M
 from utnet.metrics.joints import checked, joint_errors_mm
 from utnet.threads import usable_threads
@@ -77,7 +77,7 @@ def f_scores(pred_m: Array, gt_m: Array, *, thresholds_mm: tuple[float, ...] = F
     return np.divide(2 * recall * precision, both, out=np.zeros_like(both), where=both > 0)
 
 
-@numba.njit(nogil=True, cache=True)
+@njit()
 def _count_near(pred: np.ndarray, gt: np.ndarray, thresholds: np.ndarray, near: np.ndarray) -> None:
     """Adds to `near` (B, 2, T) the number of points of each cloud nearer than each threshold to the other cloud."""
     for b in range(len(pred)):
@@ -92,7 +92,7 @@ def _count_near(pred: np.ndarray, gt: np.ndarray, thresholds: np.ndarray, near: 
         _sweep(sorted_gt, order_gt, sorted_pred, pred[b], axis, thresholds, near[b, 1])
 
 
-@numba.njit(nogil=True, cache=True)
+@njit()
 def _sweep(
     points: np.ndarray,
     order: np.ndarray,
@@ -143,7 +143,7 @@ def _sweep(
             near[t] += distance < thresholds[t]
 
 
-@numba.njit(nogil=True, cache=True)
+@njit()
 def _squared(points: np.ndarray, i: int, x: float, y: float, z: float) -> float:
     """Squared distance of point i to (x, y, z), summed in numpy's order."""
     return (points[i, 0] - x) ** 2 + (points[i, 1] - y) ** 2 + (points[i, 2] - z) ** 2

@@ -59,12 +59,20 @@ class Summary:
     without_hand: list[str] = field(default_factory=list)
 
 
-def run(predictor: Predictor, inputs: Sequence[Input], request: Request) -> Summary:
+def run(
+    predictor: Predictor, inputs: Sequence[Input], request: Request, writers: Sequence[FrameWriter] = ()
+) -> Summary:
     """Predicts every input and writes predictions.json and the other output files.
 
     Inputs that fail are reported on stderr and in the JSON, and the others are processed. SIGTERM, Ctrl-C and a full
     disk end the call after the current pictures or frame; finished results are written. An earlier call's files are
     removed once the new predictions.json is written.
+
+    Args:
+        predictor: the predictor.
+        inputs: of `find_inputs`.
+        request: the options.
+        writers: open ones of the caller, which are given every frame, too.
 
     Raises:
         InputError: the only input failed, or the folder contains an input or an earlier call's predictions.
@@ -81,8 +89,8 @@ def run(predictor: Predictor, inputs: Sequence[Input], request: Request) -> Summ
                 ExitStack() as stack,
             ):
                 summary = Summary()
-                writers = [stack.enter_context(_written(name, request, file, summary)) for name in request.also]
-                call = _Call(predictor, request, file, writers, stop, summary, is_only=len(inputs) == 1)
+                own = [stack.enter_context(_written(name, request, file, summary)) for name in request.also]
+                call = _Call(predictor, request, file, [*own, *writers], stop, summary, is_only=len(inputs) == 1)
                 call.do(inputs)
         finally:
             remove_stale(earlier)

@@ -10,8 +10,9 @@ import math
 from dataclasses import dataclass
 
 import cv2
-import numba
 import numpy as np
+
+from utnet.compiled import njit
 
 NEAR_M = 0.01
 """Near plane: faces with a vertex nearer than this are not drawn."""
@@ -66,9 +67,14 @@ def interpolate(fragments: Fragments, faces: np.ndarray, values: np.ndarray) -> 
 
 def vertex_normals(vertices_m: np.ndarray, faces: np.ndarray) -> np.ndarray:
     """(V, 3) unit normals, area-weighted over adjacent faces; outwards for counter-clockwise faces."""
-    out = np.zeros((len(vertices_m), 3), np.float32)
-    _vertex_normals(np.ascontiguousarray(vertices_m, np.float32), np.ascontiguousarray(faces, np.int32), out)
-    return out
+    vertices, faces = np.asarray(vertices_m, np.float32), np.asarray(faces)
+    a, b, c = vertices[faces.T]
+    (ux, uy, uz), (vx, vy, vz) = (b - a).T, (c - a).T
+    doubled = (uy * vz - uz * vy, uz * vx - ux * vz, ux * vy - uy * vx)
+    corners = faces.T.ravel()
+    sums = [np.bincount(corners, np.tile(each, 3), len(vertices)) for each in doubled]
+    normals = np.stack(sums, 1)
+    return (normals / (np.linalg.norm(normals, axis=1, keepdims=True) + 1e-20)).astype(np.float32)
 
 
 def render_shaded(
@@ -118,7 +124,7 @@ def blend(
     _blend(rgb, light, alpha, np.asarray(color, np.float32) * np.float32(255 * opacity), np.float32(opacity))
 
 
-@numba.njit(cache=True, nogil=True, fastmath=True)
+@njit(fastmath=True)
 def _fill(homogeneous, faces, face_out, inverse_depth, weights_out):
     height, width = face_out.shape
     with_weights = weights_out.size > 0  # an empty array: not needed
@@ -165,7 +171,7 @@ def _fill(homogeneous, faces, face_out, inverse_depth, weights_out):
                         weights_out[y, x, 2] = wc * ic / inverse
 
 
-@numba.njit(cache=True, nogil=True, fastmath=True)
+@njit(fastmath=True)
 def _interpolate(face, weights, faces, values, out):
     height, width = face.shape
     for y in range(height):
@@ -179,7 +185,7 @@ def _interpolate(face, weights, faces, values, out):
                     out[y, x, channel] += w * values[v, channel]
 
 
-@numba.njit(cache=True, nogil=True, fastmath=True)
+@njit(fastmath=True)
 def _light(homogeneous, faces, face, normals, light, mask):
     """Headlight shading: brightest where the surface faces the camera. The normal at a pixel is that of its point on
     the face: a linear function of the pixel, times z, whose length does not matter."""
@@ -202,7 +208,7 @@ def _light(homogeneous, faces, face, normals, light, mask):
             mask[y, x] = 1.0
 
 
-@numba.njit(cache=True, nogil=True, fastmath=True)
+@njit(fastmath=True)
 def _normal_plane(homogeneous, corners, normals, out):
     """Barycentric weights over z are linear in the picture, and so is their sum of the corners' normals."""
     ia, ib, ic = 1.0 / homogeneous[corners[0], 2], 1.0 / homogeneous[corners[1], 2], 1.0 / homogeneous[corners[2], 2]
@@ -220,7 +226,7 @@ def _normal_plane(homogeneous, corners, normals, out):
         out[2, k] = na * (xb * yc - xc * yb) + nb * (xc * ya - xa * yc) + nc * (xa * yb - xb * ya)
 
 
-@numba.njit(cache=True, nogil=True, fastmath=True)
+@njit(fastmath=True)
 def _blend(rgb, light, alpha, color, opacity):
     height, width = alpha.shape
     for y in range(height):
@@ -230,20 +236,3 @@ def _blend(rgb, light, alpha, color, opacity):
                 for channel in range(3):
                     value = rgb[y, x, channel] * kept + light[y, x] * color[channel]
                     rgb[y, x, channel] = np.uint8(min(max(value, 0.0), 255.0))
-
-
-@numba.njit(cache=True, nogil=True, fastmath=True)
-def _vertex_normals(vertices, faces, out):
-    for f in range(faces.shape[0]):
-        a, b, c = faces[f, 0], faces[f, 1], faces[f, 2]
-        x, y, z = vertices[a, 0], vertices[a, 1], vertices[a, 2]
-        ux, uy, uz = vertices[b, 0] - x, vertices[b, 1] - y, vertices[b, 2] - z
-        vx, vy, vz = vertices[c, 0] - x, vertices[c, 1] - y, vertices[c, 2] - z
-        nx, ny, nz = uy * vz - uz * vy, uz * vx - ux * vz, ux * vy - uy * vx
-        for v in (a, b, c):
-            out[v, 0] += nx
-            out[v, 1] += ny
-            out[v, 2] += nz
-    for v in range(out.shape[0]):
-        length = np.sqrt(out[v, 0] ** 2 + out[v, 1] ** 2 + out[v, 2] ** 2) + 1e-20
-        out[v] /= length

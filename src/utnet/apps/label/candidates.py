@@ -32,15 +32,23 @@ class HandCandidate:
 
     Attributes:
         name: unique name of its picture's file.
-        jpeg: the crop around it.
-        line: its labels in the crop, a line of `hands.jsonl` without "image", "sequence" and "split".
+        sample: the crop around it and its labels.
         quality: its agreement scores.
     """
 
     name: str
-    jpeg: bytes
-    line: dict
+    sample: Sample
     quality: QualityScores
+
+    @property
+    def jpeg(self) -> bytes:
+        """The crop's file."""
+        return jpeg(self.sample.rgb)
+
+    @property
+    def line(self) -> dict:
+        """The labels, a line of `hands.jsonl` without "image", "sequence" and "split"."""
+        return line_of(self.sample)
 
 
 def in_picture(path: Path, name: str, predictor: Predictor, limits: Limits) -> list[HandCandidate]:
@@ -132,7 +140,7 @@ def _candidate(
     agrees = inside(joints_px, rgb.shape) & (normalized_distance_percent(joints_px, hand.joints_px) <= limits.joint)
     quality = observe(predictor.detector, rgb, detections, hands, index)
     sample = cut(fitted_sample(name, rgb, hand, agrees.astype(np.float32)), WINDOW)
-    return HandCandidate(name, jpeg(sample.rgb), line_of(sample), quality)
+    return HandCandidate(name, sample, quality)
 
 
 def fitted_sample(name: str, rgb: np.ndarray, hand: Hand, conf_2d: np.ndarray) -> Sample:

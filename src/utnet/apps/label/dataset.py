@@ -97,11 +97,10 @@ def label_pictures(
         summary, kept = Summary(), list[dict]()
         pairs = list(zip(inputs, names, strict=True))
         for number, (item, sequence) in enumerate(tqdm(pairs, unit="file", disable=None)):
-            for found in _hands(item, f"{number:06d}_{item.name}", predictor, limits, every, summary):
-                if _is_kept(found, limits, summary):
-                    image = f"{IMAGES}/{found.name}.jpg"
-                    (folder / image).write_bytes(found.jpeg)
-                    kept.append({"image": image, **found.line, "sequence": sequence})
+            for found in kept_hands(item, f"{number:06d}_{item.name}", predictor, limits, every, summary):
+                image = f"{IMAGES}/{found.name}.jpg"
+                (folder / image).write_bytes(found.jpeg)
+                kept.append({"image": image, **found.line, "sequence": sequence})
         if not kept:
             raise InputError(_nothing(summary))
         held_out = splits([line["sequence"] for line in kept], val_share)
@@ -116,6 +115,24 @@ def label_pictures(
             del about["copies"]
         write_json(folder / SUMMARY, about)
     return summary
+
+
+def kept_hands(
+    item: Input, name: str, predictor: Predictor, limits: Limits, every: int, summary: Summary
+) -> Iterator[HandCandidate]:
+    """Yields the hands of a file on which the estimates agree, and counts all of them and problems in the summary.
+
+    Args:
+        item: a picture or video.
+        name: prefix of the hands' names.
+        predictor: of the method fit.
+        limits: of the agreement scores.
+        every: label every n-th frame of a video.
+        summary: is updated, but for `kept` and `sequences`.
+    """
+    for found in _hands(item, name, predictor, limits, every, summary):
+        if _is_kept(found, limits, summary):
+            yield found
 
 
 def _copies(copier: Copier, folder: Path, lines: Sequence[dict], summary: Summary) -> list[dict]:

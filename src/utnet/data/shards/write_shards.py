@@ -15,17 +15,14 @@ from __future__ import annotations
 
 import hashlib
 import multiprocessing
-import os
-import signal
 import tarfile
-import threading
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import cv2
 import numpy as np
@@ -35,6 +32,7 @@ from utnet.data.shards.shard_format import MEMBERS, encode_sample
 from utnet.data.source import BadSample, bad_sample
 from utnet.errors import InputError, WorkerError
 from utnet.io.atomic import atomic_dir, write_json
+from utnet.signals import follow_parent
 from utnet.types import Sample
 
 EXPAND = 3.42
@@ -125,7 +123,35 @@ def write_shards(
                 bar.update()
         if not writer.rows:
             raise InputError(f"{source.name}: no sample can be read; the last: {bad[-1].message if bad else 'none'}")
-        return writer.close(_describe(source, options, bad))
+        writer.end()
+        about = describe(source, options, bad)
+        return write_tables(folder, writer.rows, writer.keys, writer.sequences, writer.shards, about)
+
+
+def write_part(source: Any, folder: Path, options: ShardOptions, first: int, end: int) -> tuple[dict, list[BadSample]]:
+    """Writes the samples from `first` to before `end` into one tar, for a set that is written in parts.
+
+    Args:
+        source: map-style.
+        folder: an empty one.
+        options: how samples are stored.
+        first: index of a sample.
+        end: index.
+
+    Returns:
+        The part's `shards` (the tar, or none), and `rows`, `keys` and `sequences` of its samples; and the samples that
+        cannot be read.
+    """
+    writer, bad = _Writer(folder, np.inf, first), list[BadSample]()
+    for index in range(first, end):
+        item = _encoded_sample(source, options, index)
+        if isinstance(item, BadSample):
+            bad.append(item)
+        else:
+            writer.add(*item)
+    writer.end()
+    part = {"shards": writer.shards, "rows": writer.rows, "keys": writer.keys, "sequences": writer.sequences}
+    return part, bad
 
 
 # -------------------------------------------------------------------------------------------------------------- cutting
@@ -171,12 +197,18 @@ def cut(sample: Sample, options: ShardOptions) -> Sample:
     )
 
 
+_Encoded: TypeAlias = tuple[str, str, dict[str, bytes]]
+"""Key, sequence and members of a sample."""
 _SHARED: list[Any] = []
 """Source and options of an encoding process."""
 
 
-def _encode(index: int) -> tuple[str, str, dict[str, bytes]] | BadSample:
+def _encode(index: int) -> _Encoded | BadSample:
     source, options = _SHARED
+    return _encoded_sample(source, options, index)
+
+
+def _encoded_sample(source: Any, options: ShardOptions, index: int) -> _Encoded | BadSample:
     try:
         sample = cut(source[index], options)
         members = encode_sample(
@@ -187,9 +219,7 @@ def _encode(index: int) -> tuple[str, str, dict[str, bytes]] | BadSample:
     return sample.key, sample.sequence, members
 
 
-def _encoded(
-    source: Any, options: ShardOptions, workers: int
-) -> Iterator[tuple[str, str, dict[str, bytes]] | BadSample]:
+def _encoded(source: Any, options: ShardOptions, workers: int) -> Iterator[_Encoded | BadSample]:
     """Every sample encoded, in order."""
     if workers == 1:
         _SHARED[:] = [source, options]
@@ -219,25 +249,15 @@ def _encoded(
         pool.shutdown(cancel_futures=True)
 
 
-def _encode_chunk(indices: range) -> list[tuple[str, str, dict[str, bytes]] | BadSample]:
+def _encode_chunk(indices: range) -> list[_Encoded | BadSample]:
     return [_encode(index) for index in indices]
 
 
 def _start(source: Any, options: ShardOptions) -> None:
     """Initialises a worker process: one OpenCV thread; signals are handled by the parent."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    follow_parent()
     _SHARED[:] = [source, options]
     cv2.setNumThreads(0)
-
-
-def _end_with_parent() -> None:
-    """Exits when the parent has been killed."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
 
 
 # -------------------------------------------------------------------------------------------------------------- writing
@@ -245,13 +265,15 @@ def _end_with_parent() -> None:
 
 @dataclass
 class _Writer:
-    """Writes shards one after another and collects the index: shard, then offset and size of every member."""
+    """Writes shards one after another and collects the index: shard, then offset and size of every member; samples are
+    numbered from `first`."""
 
     folder: Path
     max_bytes: float
+    first: int = 0
     rows: list[list[int]] = field(default_factory=list)
-    keys: list[bytes] = field(default_factory=list)
-    sequences: list[bytes] = field(default_factory=list)
+    keys: list[str] = field(default_factory=list)
+    sequences: list[str] = field(default_factory=list)
     shards: list[dict] = field(default_factory=list)
     _file: Any = None
     _hash: Any = None
@@ -261,16 +283,16 @@ class _Writer:
             name = f"shard-{len(self.shards):06d}.tar"
             self._file, self._hash = (self.folder / name).open("wb"), hashlib.sha256()
             self.shards.append({"file": name, "num": 0})
-        row = [len(self.shards) - 1]
+        row, number = [len(self.shards) - 1], self.first + len(self.rows)
         for ending in MEMBERS:
             data = members.get(ending)
-            row += [0, 0] if data is None else [self._member(f"{len(self.rows):08d}.{ending}", data), len(data)]
+            row += [0, 0] if data is None else [self._member(f"{number:08d}.{ending}", data), len(data)]
         self.rows.append(row)
-        self.keys.append(key.encode())
-        self.sequences.append(sequence.encode())
+        self.keys.append(key)
+        self.sequences.append(sequence)
         self.shards[-1]["num"] += 1
         if self._file.tell() >= self.max_bytes:
-            self._end()
+            self.end()
 
     def _member(self, name: str, data: bytes) -> int:
         """Writes one tar member, determined by name and data only; returns the offset of the data."""
@@ -286,7 +308,8 @@ class _Writer:
         self._file.write(data)
         self._hash.update(data)
 
-    def _end(self) -> None:
+    def end(self) -> None:
+        """Closes the current shard."""
         if self._file is None:
             return
         self._put(bytes(2 * _BLOCK))
@@ -295,25 +318,39 @@ class _Writer:
         self._file.close()
         self._file = None
 
-    def close(self, about: dict) -> dict:
-        """Closes the last shard and writes index and description."""
-        self._end()
-        arrays = {
-            INDEX: np.array(self.rows, np.int64),
-            KEYS: np.array(self.keys, np.bytes_),
-            SEQUENCES: np.array(self.sequences, np.bytes_),
-        }
-        tables = {}
-        for name, array in arrays.items():
-            np.save(self.folder / name, array, allow_pickle=False)
-            tables[name] = hashlib.sha256((self.folder / name).read_bytes()).hexdigest()
-        about |= {"num": len(self.rows), "shards": self.shards, "tables_sha256": tables}
-        write_json(self.folder / DESCRIPTION, about)
-        return about
+
+def write_tables(
+    folder: Path, rows: list[list[int]], keys: list[str], sequences: list[str], shards: list[dict], about: dict
+) -> dict:
+    """Writes index and description of a set.
+
+    Args:
+        folder: for the files.
+        rows: shard, then offset and size of every member, of each sample.
+        keys: of the samples.
+        sequences: of the samples.
+        shards: file, number of samples, bytes and hash of each.
+        about: `describe`.
+
+    Returns:
+        The contents of `shards.json`.
+    """
+    arrays = {
+        INDEX: np.array(rows, np.int64),
+        KEYS: np.array([key.encode() for key in keys], np.bytes_),
+        SEQUENCES: np.array([sequence.encode() for sequence in sequences], np.bytes_),
+    }
+    tables = {}
+    for name, array in arrays.items():
+        np.save(folder / name, array, allow_pickle=False)
+        tables[name] = hashlib.sha256((folder / name).read_bytes()).hexdigest()
+    about = about | {"num": len(rows), "shards": shards, "tables_sha256": tables}
+    write_json(folder / DESCRIPTION, about)
+    return about
 
 
-def _describe(source: Any, options: ShardOptions, bad: list[BadSample]) -> dict:
-    """Description of the set, without local paths."""
+def describe(source: Any, options: ShardOptions, bad: list[BadSample]) -> dict:
+    """Returns the description of a set, without local paths; `bad`: samples that are left out."""
     root = str(getattr(source, "root", "") or "\0")
     skipped = [{"key": item.key, "message": item.message.replace(root, "")} for item in bad[:_LISTED]]
     return {

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 
+from utnet.compiled import njit
 from utnet.errors import InputError
 
 _SAME_SURFACE = np.float32(0.03)
@@ -65,7 +65,7 @@ def register_depth(
     return out
 
 
-@numba.njit(cache=True, nogil=True)
+@njit()
 def _resample(depth, out):
     h, w = depth.shape
     height, width = out.shape
@@ -88,7 +88,7 @@ def _resample(depth, out):
                 out[row, column] = depth[near_y, x1 if fx > 0.5 else x0]
 
 
-@numba.njit(cache=True, nogil=True)
+@njit()
 def _register(depth, M, t, out):
     h, w = depth.shape
     height, width = out.shape

@@ -5,9 +5,9 @@ from __future__ import annotations
 import struct
 
 import cv2
-import numba
 import numpy as np
 
+from utnet.compiled import njit
 from utnet.errors import InputError, install_line
 
 _PNG = b"\x89PNG"
@@ -29,7 +29,7 @@ def decode_rvl(data: bytes, size_px: tuple[int, int]) -> np.ndarray:
     return out.reshape(size_px[1], size_px[0])
 
 
-@numba.njit(cache=True, nogil=True)
+@njit()
 def _decode_rvl(words, out):
     place, nibbles, previous, done = 0, 8 * len(words), 0, 0
     count, in_zeros, left = 0, False, 0

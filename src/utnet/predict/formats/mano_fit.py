@@ -5,6 +5,7 @@ The two models share joints and axes, not shapes: the pose carries over nearly a
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -16,6 +17,8 @@ from utnet.types import HandParams
 
 _JOINT_M, _TURN_RAD, _BETA = 0.001, 0.3, 2.0
 """Widths: of a joint's distance, of a joint's turn away from the open hand's, of a beta."""
+_STEPS, _TOLERANCE, _DIFFERENCE = 40, 1e-6, 1e-6
+"""Of the least squares: most steps, relative gain of one below which it ends, and width of the differences."""
 
 
 def fit_mano(params: HandParams, joints_cam_m: np.ndarray, mano: HandArrays) -> tuple[HandParams, float]:
@@ -42,12 +45,30 @@ def fit_mano(params: HandParams, joints_cam_m: np.ndarray, mano: HandArrays) -> 
 
     x = np.zeros(61)
     x[58:] = joints_cam_m.mean(0) - decoded(x)[1].mean(0)
-    from scipy.optimize import least_squares  # a third of a second that other formats do not need
-
-    x = least_squares(residuals, x, method="trf", x_scale="jac", max_nfev=40).x
+    x = _least_squares(residuals, x)
     R, joints = decoded(x)
     error_mm = 1e3 * float(np.linalg.norm(joints + x[58:] - joints_cam_m, axis=1).mean())
     return HandParams(R[:1], R[1:], x[48:58], x[58:]), error_mm
+
+
+def _least_squares(residuals: Callable[[np.ndarray], np.ndarray], x: np.ndarray) -> np.ndarray:
+    """Levenberg-Marquardt with Marquardt's scaling and derivatives by differences."""
+    errors, damping = residuals(x), 1e-3
+    for _ in range(_STEPS):
+        J = np.stack([(residuals(x + step) - errors) / _DIFFERENCE for step in _DIFFERENCE * np.eye(len(x))], 1)
+        H, gain = J.T @ J, 0.0
+        while gain <= 0 and damping < 1e6:
+            moved = x - np.linalg.solve(H + damping * np.diag(np.diag(H)), J.T @ errors)
+            new = residuals(moved)
+            gain = float(errors @ errors - new @ new)
+            damping *= 0.2 if gain > 0 else 5.0
+        if gain <= 0:
+            break
+        settled = gain < _TOLERANCE * float(errors @ errors)
+        x, errors = moved, new
+        if settled:
+            break
+    return x
 
 
 def _joints_only(arrays: HandArrays) -> HandArrays:

@@ -7,7 +7,7 @@ length; every column's metadata holds its unit, frame and shape. `read_table` gi
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -90,26 +90,36 @@ def table_rows(frame: PredictedFrame) -> list[dict[str, Any]]:
 
 
 @contextmanager
-def open_writer(path: Path) -> Iterator[TableWriter]:
-    """The table, written in groups of rows, so that a long video needs no memory."""
+def open_writer(
+    path: Path, extra: Iterable[pa.Field] = (), values: Callable[[str], dict[str, Any]] | None = None
+) -> Iterator[TableWriter]:
+    """The table, written in groups of rows, so that a long video needs no memory.
+
+    Args:
+        path: the file.
+        extra: further columns.
+        values: given a frame's `file`, returns the values of these columns, and of others that it replaces.
+    """
     require("pyarrow", f"{path.name}: the table")
     import pyarrow.parquet as pq
 
-    with atomic_file(path) as temporary, pq.ParquetWriter(temporary, table_schema(), compression="zstd") as file:
-        writer = TableWriter(file)
+    with atomic_file(path) as temporary, pq.ParquetWriter(temporary, table_schema(extra), compression="zstd") as file:
+        writer = TableWriter(file, values)
         yield writer
         writer.flush()
 
 
 class TableWriter:
-    """Collects rows and writes them group by group into an open `pyarrow.parquet.ParquetWriter`."""
+    """Collects rows and writes them group by group into an open `pyarrow.parquet.ParquetWriter`; `values` as of
+    `open_writer`."""
 
-    def __init__(self, file: Any):
-        self._file, self._rows = file, list[dict]()
+    def __init__(self, file: Any, values: Callable[[str], dict[str, Any]] | None = None):
+        self._file, self._values, self._rows = file, values, list[dict]()
 
     def add(self, frame: PredictedFrame) -> None:
         """Appends a row for each hand."""
-        self._rows += table_rows(frame)
+        extra = {} if self._values is None else self._values(frame.file)
+        self._rows += [{**row, **extra} for row in table_rows(frame)]
         if len(self._rows) >= _ROWS_A_GROUP:
             self.flush()
 

@@ -1,0 +1,146 @@
+"""A job: what is left of it is given to workers; manifest, problems and summary are written."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from tqdm import tqdm
+
+import utnet
+from utnet.apps.bulk import storage
+from utnet.apps.bulk.engine import Work
+from utnet.apps.bulk.sources import Item
+from utnet.apps.bulk.units import Task, Unit, items_sha256, units_of
+from utnet.apps.bulk.work import RECORDS, do_unit
+from utnet.errors import BAD_TREE, InputError
+
+FORMAT = "utnet-bulk-1"
+MANIFEST, SUMMARY, PROBLEMS = "manifest.json", "summary.json", "problems.parquet"
+_READERS = 16
+"""Threads that read the records of finished units."""
+
+Engine = Callable[[Work, Sequence[Unit]], Iterator[dict[str, Any]]]
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Result of a job; summary.json holds the same but `earlier`.
+
+    Attributes:
+        units: all of the job.
+        counts: sums of what the units count, such as pictures, frames and hands.
+        problems: inputs that failed or are incomplete; problems.parquet names them.
+        earlier: units that an earlier call had finished.
+    """
+
+    units: int
+    counts: dict[str, int]
+    problems: int
+    earlier: int
+
+
+def run_on_items(items: Sequence[Item], place: str, task: Task, engine: Engine, *, pictures: int = 64) -> Summary:
+    """Does what is left of a job on pictures, tars, videos and recordings.
+
+    Args:
+        items: of `find_items`.
+        place: folder or URL of the results.
+        task: what is done.
+        engine: gives units to workers.
+        pictures: of a unit.
+
+    Raises:
+        InputError: as of `run_job`, or the place contains an item.
+    """
+    place = storage.absolute(place)
+    inside = next((item.url for item in items if item.url.startswith(f"{place}/")), None)
+    if inside is not None:
+        raise InputError(f"--out {place}: contains the input {inside}; give a place without inputs")
+    source = {"sha256": items_sha256(items), "inputs": len(items), "pictures_a_unit": pictures}
+    return run_job(units_of(items, pictures), source, place, task, engine)
+
+
+def run_job(
+    units: Sequence[Unit],
+    source: dict[str, Any],
+    place: str,
+    task: Task,
+    engine: Engine,
+    finish: Callable[[str, Sequence[dict[str, Any]]], None] | None = None,
+) -> Summary:
+    """Does what is left of a job; the result is the same whichever calls and workers have done it.
+
+    Args:
+        units: of the job.
+        source: identity of the source.
+        place: folder or URL of the results.
+        task: what is done.
+        engine: gives units to workers: `engine.run_here` or `engine.run_on_ray`.
+        finish: given the place and the records of all units, writes what belongs to the whole.
+
+    Raises:
+        InputError: the place holds something else, or storage fails.
+        WorkerError: workers were lost again and again.
+    """
+    place = storage.absolute(place)
+    about = {"command": task.command, "utnet": utnet.__version__, "source": source, "options": task.identity()}
+    _claim(place, {"format": FORMAT, "job": about, "units": len(units)})
+    done = {name.removesuffix(".json") for name in storage.names_in(f"{place}/{RECORDS}")}
+    left = [unit for unit in units if unit.name not in done]
+    seen = 0
+    with tqdm(total=len(units), initial=len(units) - len(left), unit="unit", disable=None) as bar:
+        for record in engine(partial(do_unit, task, place), left):
+            seen += sum(record["counts"].get(name, 0) for name in ("pictures", "frames", "samples"))
+            bar.set_postfix_str(f"{seen / max(bar.format_dict['elapsed'], 1e-3):.1f} pictures/s", refresh=False)
+            bar.update()
+    records = _records(place, units)
+    if finish is not None:
+        finish(place, records)
+    return _finish(place, records, earlier=len(units) - len(left))
+
+
+def _records(place: str, units: Sequence[Unit]) -> list[dict[str, Any]]:
+    with ThreadPoolExecutor(_READERS) as pool:
+        paths = (f"{place}/{RECORDS}/{unit.name}.json" for unit in units)
+        return [json.loads(data) for data in pool.map(storage.read, paths)]
+
+
+def _claim(place: str, manifest: dict[str, Any]) -> None:
+    """Writes the manifest, or checks that the one in the place is the same."""
+    path = f"{place}/{MANIFEST}"
+    try:
+        found = json.loads(storage.read(path))["job"]
+    except FileNotFoundError:
+        if others := storage.names_in(place):
+            raise InputError(f"--out {place}: holds {others[0]}, and is no bulk job's; give a new place") from None
+        storage.write(path, json.dumps(manifest, indent=1).encode() + b"\n")
+        return
+    except BAD_TREE as error:
+        raise InputError(f"{path}: damaged, or not of utnet bulk; give a new place") from error
+    job = json.loads(json.dumps(manifest["job"]))
+    differ = [key for key in job if not isinstance(found, dict) or found.get(key) != job[key]]
+    if differ:
+        raise InputError(f"--out {place}: holds another job's results ({', '.join(differ)} differ); give a new place")
+
+
+def _finish(place: str, records: Sequence[dict[str, Any]], *, earlier: int) -> Summary:
+    """Writes problems.parquet and summary.json."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    rows = [{**problem, "unit": record["unit"]} for record in records for problem in record["problems"]]
+    data = io.BytesIO()
+    schema = pa.schema([pa.field(name, pa.string(), nullable=False) for name in ("file", "why", "unit")])
+    pq.write_table(pa.Table.from_pylist(rows, schema=schema), data, compression="zstd")
+    storage.write(f"{place}/{PROBLEMS}", data.getvalue())
+    names = dict.fromkeys(name for record in records for name in record["counts"])
+    counts = {name: sum(record["counts"].get(name, 0) for record in records) for name in names}
+    summary = {"units": len(records), "counts": counts, "problems": len(rows)}
+    storage.write(f"{place}/{SUMMARY}", json.dumps(summary, indent=1).encode() + b"\n")
+    return Summary(len(records), counts, len(rows), earlier)

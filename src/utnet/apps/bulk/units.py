@@ -1,0 +1,66 @@
+"""Units of work, with names that depend on the source alone, and what a job is."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any, Protocol
+
+from utnet.apps.bulk.sources import Item
+
+
+@dataclass(frozen=True)
+class Unit:
+    """Inputs that one worker processes in one go.
+
+    Attributes:
+        name: of its result files, such as part-000012.
+        urls: of the inputs, sorted: some pictures, a tar, a video or a recording.
+        samples: first one and end, in a data set; without urls.
+    """
+
+    name: str
+    urls: tuple[str, ...] = ()
+    samples: tuple[int, int] = (0, 0)
+
+
+class Task(Protocol):
+    """What is done with every unit. Workers get it pickled.
+
+    Attributes:
+        command: predict, label or shard.
+    """
+
+    command: str
+
+    def identity(self) -> dict[str, Any]:
+        """Returns what the results depend on beside the source."""
+
+    def do(self, unit: Unit, folder: Path) -> Any:
+        """Processes a unit; returns its `work.Result`, with files in the temporary folder."""
+
+
+def units_of(items: Sequence[Item], pictures: int) -> list[Unit]:
+    """Returns the units of items: `pictures` pictures in each, everything else by itself.
+
+    Videos are not cut: a unit follows each from its start to its end, as `utnet predict` does, so tracks are whole.
+    """
+    return [Unit(f"part-{number:06d}", urls) for number, urls in enumerate(_groups(sorted(items), pictures))]
+
+
+def _groups(items: Sequence[Item], pictures: int) -> Iterator[tuple[str, ...]]:
+    yield from ((item.url,) for item in items if item.kind != "picture")
+    rest = (item.url for item in items if item.kind == "picture")
+    while group := tuple(islice(rest, pictures)):
+        yield group
+
+
+def items_sha256(items: Sequence[Item]) -> str:
+    """Returns a hash of the kinds and URLs of items."""
+    digest = hashlib.sha256()
+    for item in items:
+        digest.update(f"{item.kind} {item.url}\n".encode())
+    return digest.hexdigest()

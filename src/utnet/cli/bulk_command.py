@@ -1,0 +1,172 @@
+"""`utnet bulk`. Heavy imports are inside the command."""
+
+from __future__ import annotations
+
+import sys
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import tyro
+
+from utnet.apps.label.agreement import Limits
+from utnet.cli.data_commands import Choice, open_to_shard
+from utnet.cli.options import Name, Number
+from utnet.cli.predict_command import Flag, read_camera_option
+from utnet.errors import InputError
+from utnet.predict.methods.resolve import Method, resolve_method
+
+if TYPE_CHECKING:
+    from utnet.apps.bulk.job import Engine, Summary
+
+_LIMITS = Limits()
+Words = Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="SOURCE...", help_behavior_hint="")]
+Address = Annotated[str | None, tyro.conf.arg(metavar="ADDRESS", help_behavior_hint="")]
+Place = Annotated[str, tyro.conf.arg(metavar="PLACE")]
+
+
+def bulk_predict(
+    source: Words,
+    out: Place,
+    column: Name = None,
+    weights: Annotated[Path | None, tyro.conf.arg(metavar="PATH", help_behavior_hint="")] = None,
+    method: Method = "auto",
+    K: Annotated[str | None, tyro.conf.arg(metavar="FX,FY,CX,CY|FILE", help_behavior_hint="")] = None,
+    raw: Flag = False,
+    overlay: Flag = False,
+    npz: Flag = False,
+    unit: int = 64,
+    ray: Address = None,
+    workers: Number = None,
+) -> None:
+    """Predicts hands in many pictures, videos and tars, local or in object storage, into parquet tables.
+
+    Started again with the same arguments, it does what is left. Exit code: 0 success, 1 some inputs could not be read
+    completely (problems.parquet), 2 bad arguments or failing storage.
+
+    Args:
+        source: folders, globs, lists (.txt, .csv, .parquet), tars of pictures, videos and recordings; paths or URLs.
+        out: folder or URL of the results.
+        column: of lists that holds the paths (default: file, else the first).
+        weights: as of `utnet predict`; a path must be the same on every node.
+        method: as of `utnet predict`.
+        K: intrinsics of all pictures, as of `utnet predict`.
+        raw: do not smooth videos.
+        overlay: also write pictures with the hands drawn, in tars.
+        npz: also write arrays, in tars.
+        unit: pictures of a unit; a tar, video or recording is one.
+        ray: a Ray cluster: HOST:PORT, auto (one that runs here) or local (started for this call).
+        workers: processes of this machine without --ray (default: its cores).
+    """
+    from utnet.apps.bulk.job import run_on_items
+    from utnet.apps.bulk.predicting import Predict
+    from utnet.apps.bulk.sources import find_items
+
+    engine = _engine(ray, workers, unit)
+    task = Predict(
+        weights=None if weights is None else str(weights),
+        method=resolve_method(method, weights, None),
+        camera=None if K is None else read_camera_option(K),
+        raw=raw,
+        overlay=overlay,
+        npz=npz,
+    )
+    _report(run_on_items(find_items(source, column=column), out, task, engine, pictures=unit), out)
+
+
+def bulk_label(
+    source: Words,
+    out: Place,
+    column: Name = None,
+    sequence_by: Annotated[str | None, tyro.conf.arg(metavar="REGEX", help_behavior_hint="")] = None,
+    val_share: float = 0.1,
+    every: int = 5,
+    limits: Limits = _LIMITS,
+    unit: int = 64,
+    ray: Address = None,
+    workers: Number = None,
+) -> None:
+    """Labels hands in many pictures, videos and tars, as utnet label, into tars to train on (data.name=tars).
+
+    Started again with the same arguments, it does what is left. Exit code: as of utnet bulk predict.
+
+    Args:
+        source: folders, globs, lists (.txt, .csv, .parquet), tars of pictures, and videos; paths or URLs.
+        out: folder or URL of the results: labels/train/*.tar and labels/val/*.tar.
+        column: of lists that holds the paths (default: file, else the first).
+        sequence_by: as of utnet label: pictures with the same groups are of one person or recording (default: those of
+            one folder).
+        val_share: share of the sequences that is held out for validation, chosen by the hashes of their names.
+        every: label every n-th frame of videos.
+        limits: of the agreement scores.
+        unit: pictures of a unit; a tar or video is one.
+        ray: as of utnet bulk predict.
+        workers: as of utnet bulk predict.
+    """
+    from utnet.apps.bulk.job import run_on_items
+    from utnet.apps.bulk.labelling import Label, common_folder
+    from utnet.apps.bulk.sources import find_items
+
+    engine, items = _engine(ray, workers, unit), find_items(source, column=column)
+    task = Label(common_folder(items), sequence_by, val_share, every, limits)
+    _report(run_on_items(items, out, task, engine, pictures=unit), out)
+
+
+def bulk_shard(
+    data: Choice,
+    out: Place,
+    size_px: int = 384,
+    vertices: bool = False,
+    masks: bool = False,
+    unit: int = 1024,
+    ray: Address = None,
+    workers: Number = None,
+) -> None:
+    """Packs a split into tar shards, as utnet data shard, in units.
+
+    Started again with the same arguments, it does what is left. Exit code: as of utnet bulk predict.
+
+    Args:
+        data: the data set, in a folder that every node has.
+        out: folder or URL of the results.
+        size_px: longest side of a stored picture.
+        vertices: include labelled meshes.
+        masks: include labelled masks.
+        unit: samples of a unit, which is a shard.
+        ray: as of utnet bulk predict.
+        workers: as of utnet bulk predict.
+    """
+    from utnet.apps.bulk.sharding import Shard, shard_in_bulk
+    from utnet.data.shards.write_shards import ShardOptions
+
+    engine = _engine(ray, workers, unit)
+    opens = open_to_shard(data, vertices=vertices, masks=masks)
+    task = Shard(opens, repr((data, vertices, masks)), ShardOptions(size_px=size_px))
+    _report(shard_in_bulk(task, out, engine, samples=unit), out)
+
+
+def _engine(ray: str | None, workers: int | None, unit: int) -> Engine:
+    """Checks the options that all commands share."""
+    from utnet.apps.bulk.engine import cores, run_here, run_on_ray
+    from utnet.predict.formats import require
+
+    require("pyarrow", "utnet bulk")
+    if unit < 1 or (workers is not None and workers < 1):
+        raise InputError(f"--unit is {unit} and --workers is {workers}; expected at least 1")
+    if ray is None:
+        return partial(run_here, workers=workers or cores())
+    if workers is not None:
+        raise InputError("--workers is of this machine's processes; a cluster uses all of its cores: leave it out")
+    return partial(run_on_ray, address=ray)
+
+
+def _report(summary: Summary, out: str) -> None:
+    """Prints the result; exits with 1 where there were problems."""
+    from utnet.data.sources import counted
+
+    earlier = f" ({summary.earlier} were finished before)" if summary.earlier else ""
+    counts = ", ".join(f"{num} {name.replace('_', ' ')}" for name, num in summary.counts.items() if num)
+    print(f"{counted(summary.units, 'unit')}{earlier}: {counts or 'nothing'}: {out}")
+    if summary.problems:
+        print(f"{counted(summary.problems, 'problem')}: problems.parquet names the inputs")
+        sys.exit(1)

@@ -1,0 +1,263 @@
+"""`utnet bulk` without a cluster: units, restarts, sources, processes. tests/cluster has Ray and S3."""
+
+import json
+import tarfile
+from functools import partial
+
+import numpy as np
+import pandas
+import pytest
+
+from support.bulk_work import always_dies, bulk, contents, dies_once, in_turn, tar_of
+from support.label_clips import pictures, read
+from support.predict_command import FakeDetector, FakeTracker, picture, predict, video
+from utnet.apps.bulk.engine import run_here
+from utnet.apps.bulk.job import run_on_items
+from utnet.apps.bulk.labelling import Label, common_folder
+from utnet.apps.bulk.predicting import predictor
+from utnet.apps.bulk.sharding import Shard, shard_in_bulk
+from utnet.apps.bulk.sources import Item, find_items
+from utnet.apps.bulk.units import Unit, units_of
+from utnet.apps.label.dataset import label_pictures
+from utnet.cli.main import main
+from utnet.data import open_source
+from utnet.data.shards.shard_format import encode_sample
+from utnet.data.shards.shards_reader import Shards
+from utnet.data.shards.write_shards import ShardOptions, write_shards
+from utnet.errors import InputError, WorkerError
+from utnet.predict.formats.table import read_table
+from utnet.predict.inputs import find_inputs
+from utnet.synth import SyntheticHands
+
+pytestmark = pytest.mark.usefixtures("nothing_ships")
+
+
+@pytest.fixture
+def detector(monkeypatch):
+    """The networks' place taken by stand-ins, in this process."""
+    FakeDetector.calls, FakeDetector.at_call = 0, None
+    monkeypatch.setattr("utnet.predict.predictor.HandDetector", FakeDetector)
+    monkeypatch.setattr("utnet.predict.video.LandmarkTracker", FakeTracker)
+    predictor.cache_clear()
+    yield FakeDetector
+    predictor.cache_clear()
+
+
+@pytest.fixture
+def source(tmp_path):
+    """Three pictures, one of them damaged and one in a subfolder, a tar of two, and a video."""
+    root = tmp_path / "source"
+    (root / "deep").mkdir(parents=True)
+    picture(root / "a.png")
+    picture(root / "deep" / "b.png")
+    (root / "c.jpg").write_text("no picture")
+    member = picture(tmp_path / "member.png").read_bytes()
+    tar_of(root / "t.tar", {"y.png": member, "x/x.png": member, "x/x.json": b"{}"})
+    video(root / "v.mp4", frames=3)
+    return root
+
+
+def table_of(place):
+    return pandas.read_parquet(place / "hands")
+
+
+def test_results_are_those_of_predict_with_their_sources(detector, source, tmp_path):
+    summary = bulk([source], tmp_path / "place", overlay=True, npz=True)
+    assert (summary.units, summary.problems) == (4, 1)
+    assert summary.counts == {"pictures": 4, "frames": 3, "hands": 7}
+    table = table_of(tmp_path / "place")
+    root = str(source)
+    pictures = [f"{root}/a.png", f"{root}/deep/b.png"]
+    members = [f"{root}/t.tar::x/x.png", f"{root}/t.tar::y.png"]
+    assert table["file"].tolist() == [f"{root}/v.mp4"] * 3 + members + pictures
+    assert table["member"].tolist()[3:5] == ["x/x.png", "y.png"]
+    assert set(table["source"]) == {f"{root}/t.tar", f"{root}/v.mp4", *pictures}
+    assert table["unit"].is_monotonic_increasing
+    given = [source / "a.png", source / "v.mp4"]
+    assert predict(*given, "--out", tmp_path / "out", "--also", "table", "--no-overlay", "--mesh", "none") == 0
+    alone = pandas.read_parquet(tmp_path / "out" / "hands.parquet")
+    same = table[table["file"].isin(map(str, given))].sort_values(["file", "frame"])
+    for name in set(alone.columns) - {"unit"}:
+        assert [str(value) for value in same[name]] == [str(value) for value in alone[name]], name
+    problems = pandas.read_parquet(tmp_path / "place" / "problems.parquet")
+    assert problems["file"].tolist() == [f"{root}/c.jpg"]
+    assert "utnet-bulk" not in problems["why"][0]
+
+
+def test_a_job_that_ends_early_goes_on_to_the_same_bytes(detector, source, tmp_path):
+    bulk([source], tmp_path / "whole")
+
+    def stops(work, units):
+        yield work(units[0])
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        bulk([source], tmp_path / "place", stops)
+    # A unit without its record is not finished, whatever else of it is there.
+    (tmp_path / "place" / "hands" / "part-000001.parquet").write_text("half")
+    begun = []
+
+    def noted(work, units):
+        begun.extend(unit.name for unit in units)
+        return in_turn(work, units)
+
+    assert bulk([source], tmp_path / "place", noted).earlier == 1
+    assert begun == ["part-000001", "part-000002", "part-000003"]
+    assert contents(tmp_path / "place") == contents(tmp_path / "whole")
+    calls = detector.calls
+    assert bulk([source], tmp_path / "place").earlier == 4
+    assert detector.calls == calls
+
+
+def test_a_place_is_one_job_s(detector, source, tmp_path):
+    bulk([source / "a.png"], tmp_path / "place")
+    for words, options, what in (([source], {}, "source"), ([source / "a.png"], {"raw": True}, "options")):
+        with pytest.raises(InputError, match=what):
+            bulk(words, tmp_path / "place", **options)
+    with pytest.raises(InputError, match="no bulk job"):
+        bulk([source / "a.png"], source / "deep")
+    with pytest.raises(InputError, match=r"contains the input"):
+        bulk([source], tmp_path)
+    (tmp_path / "place" / "manifest.json").write_text("[]")
+    with pytest.raises(InputError, match="damaged"):
+        bulk([source], tmp_path / "place")
+
+
+def test_missing_and_damaged_inputs_are_problems(detector, tmp_path):
+    whole = tar_of(tmp_path / "t.tar", {f"{i}.png": picture(tmp_path / "p.png").read_bytes() for i in range(3)})
+    cut = tmp_path / "cut.tar"
+    cut.write_bytes(whole.read_bytes()[:1024])
+    (tmp_path / "list.txt").write_text(f"gone.png\n{whole}\ncut.tar\n\nempty.tar\n")
+    tar_of(tmp_path / "empty.tar", {"readme": b"nothing"})
+    summary = bulk([tmp_path / "list.txt"], tmp_path / "place")
+    problems = pandas.read_parquet(tmp_path / "place" / "problems.parquet")
+    assert set(problems["file"]) >= {str(tmp_path / name) for name in ("gone.png", "cut.tar", "empty.tar")}
+    assert summary.counts["pictures"] == 4  # also the one before the damage
+    assert table_of(tmp_path / "place").shape[0] == 4
+
+
+def test_lists_name_files_by_a_column(tmp_path):
+    names = ["b.png", "a.png", "s3://bucket/c.png"]
+    found = [str(tmp_path / "a.png"), str(tmp_path / "b.png"), "s3://bucket/c.png"]
+    (tmp_path / "l.txt").write_text("\n".join(names))
+    pandas.DataFrame({"id": [1, 2, 3], "path": names}).to_csv(tmp_path / "l.csv", index=False)
+    pandas.DataFrame({"file": names, "id": [1, 2, 3]}).to_parquet(tmp_path / "l.parquet")
+    for name, column in (("l.txt", None), ("l.csv", "path"), ("l.parquet", None)):
+        assert [item.url for item in find_items([str(tmp_path / name)], column=column)] == found, name
+    for name, column in (("l.csv", "nothing"), ("l.parquet", "nothing"), ("gone.csv", None)):
+        with pytest.raises(InputError, match=r"column|no such list"):
+            find_items([str(tmp_path / name)], column=column)
+    (tmp_path / "bad.parquet").write_text("no parquet")
+    with pytest.raises(InputError, match="list"):
+        find_items([str(tmp_path / "bad.parquet")])
+
+
+def test_a_source_that_matches_nothing_is_an_error(tmp_path):
+    for word in (tmp_path, tmp_path / "gone", tmp_path / "*.jpg", "none://place"):
+        with pytest.raises(InputError, match=str(word).replace("*", r"\*")):
+            find_items([str(word)])
+
+
+def test_units_depend_on_the_source_alone():
+    items = [Item("picture", f"p{i}") for i in range(5)] + [Item("long", "v.mp4"), Item("tar", "t.tar")]
+    units = units_of(sorted(items), 2)
+    assert units == units_of(sorted(reversed(items)), 2)
+    assert [unit.name for unit in units] == [f"part-{i:06d}" for i in range(5)]
+    assert sorted(url for unit in units for url in unit.urls) == sorted(item.url for item in items)
+    assert units[0].urls == ("v.mp4",)
+    assert units[4].urls == ("p4",)
+
+
+def test_a_killed_worker_is_replaced(monkeypatch, tmp_path):
+    monkeypatch.setattr("utnet.apps.bulk.engine._RETRIES", 1)
+    units = [Unit(f"part-{i:06d}", ()) for i in range(5)]
+    records = list(run_here(partial(dies_once, tmp_path), units, 2))
+    assert sorted(record["unit"] for record in records) == [unit.name for unit in units]
+    assert {record["threads"] for record in records} == {"1"}
+    with pytest.raises(WorkerError, match="part-000000"):
+        list(run_here(always_dies, units[:1], 1))
+
+
+def test_processes_give_the_bytes_of_one(tmp_path):
+    predictor.cache_clear()
+    source = pictures(tmp_path / "source", "a.jpg", "b left.jpg", "c.jpg")
+    assert bulk([source], tmp_path / "here").counts["hands"] >= 2
+    bulk([source], tmp_path / "two", partial(run_here, workers=2))
+    assert contents(tmp_path / "two") == contents(tmp_path / "here")
+    assert json.loads((tmp_path / "two" / "summary.json").read_text())["units"] == 2
+    assert read_table(tmp_path / "two" / "hands" / "part-000000.parquet")["unit"][0] == "part-000000"
+
+
+def test_labels_are_those_of_label_in_tars(drawn, tmp_path):
+    """The same crops with the same labels, in tars by split that training reads."""
+    predictor.cache_clear()
+    for person in ("anna", "ben", "cem"):
+        pictures(tmp_path / "in" / person, "a.jpg", "b left.jpg")
+    tar_of(tmp_path / "in" / "t.tar", {"d/c.jpg": (tmp_path / "in" / "ben" / "a.jpg").read_bytes()})
+    inputs = find_inputs([f"{tmp_path}/in/*/*.jpg"])
+    label_pictures(inputs, tmp_path / "alone", val_share=0.4)
+    items = find_items([str(tmp_path / "in")])
+    assert common_folder(items) == str(tmp_path / "in").rpartition("/")[0]
+    summary = run_on_items(items, str(tmp_path / "place"), Label(common_folder(items), None, 0.4), in_turn)
+    assert summary.counts["kept_train"] + summary.counts["kept_val"] == summary.counts["hands"] == 7
+    samples = [sample for split in ("train", "val") for sample in streamed(tmp_path / "place" / "labels" / split)]
+    assert {sample.sequence for sample in samples} == {"in/anna", "in/ben", "in/cem", "in/t.tar/d"}
+    wanted = {line["image"].split("_")[-2]: line for line in read(tmp_path / "alone")}
+    wanted["c"] = wanted["a"]
+    for sample in samples:
+        line = wanted[sample.key.split("_")[-2]]
+        np.testing.assert_allclose(sample.joints_cam_m, line["joints_3d"], atol=1e-6)
+        assert sample.side == line["side"]
+    crops = {(tmp_path / "alone" / line["image"]).read_bytes() for line in read(tmp_path / "alone")}
+    assert {data for name, data in members(tmp_path / "place" / "labels").items() if name.endswith("jpg")} == crops
+
+
+def streamed(folder):
+    if not folder.exists():
+        return []
+    return list(open_source("tars", str(folder)).stream(seed=0, epoch=0, part=0, num_parts=1))
+
+
+def members(folder):
+    found = {}
+    for path in folder.rglob("*.tar"):
+        with tarfile.open(path) as tar:
+            found.update((f"{path.parent.name}/{member.name}", tar.extractfile(member).read()) for member in tar)
+    return found
+
+
+def test_shards_are_those_of_data_shard(tmp_path):
+    """In one unit to the byte; in several the same samples, in a set that is read by index."""
+    source = SyntheticHands(seed=0, size_px=64, num=5, jitter=False)
+    write_shards(source, tmp_path / "alone", progress=False)
+    alone = Shards(tmp_path / "alone")
+    for samples in (5, 2):
+        place = tmp_path / f"place_{samples}"
+        summary = shard_in_bulk(Shard(lambda: source, "hands", ShardOptions()), str(place), in_turn, samples=samples)
+        assert summary.counts == {"samples": 5}
+        found = Shards(place)
+        assert [found.key(i) for i in range(5)] == [alone.key(i) for i in range(5)]
+        for i in range(5):
+            a, b = (encode_sample(s[i], tips="", jpeg_quality=95, depth_unit_m=0.001) for s in (found, alone))
+            assert a == b
+    assert contents(tmp_path / "place_5")["part-000000.tar"] == contents(tmp_path / "alone")["shard-000000.tar"]
+
+
+@pytest.mark.parametrize(
+    ("options", "word"),
+    [
+        (["--unit", "0"], "unit"),
+        (["--workers", "2", "--ray", "auto"], "workers"),
+        (["--ray", "127.0.0.1:1"], "cluster"),
+        (["--ray", "nowhere"], "cluster"),
+        (["--weights", "gone.onnx"], "weights"),
+    ],
+)
+def test_bad_options_are_one_line(options, word, source, tmp_path, capsys):
+    if word == "cluster":
+        pytest.importorskip("ray")
+    with pytest.raises(SystemExit) as stopped:
+        main(["bulk", "predict", str(source), "--out", str(tmp_path / "place"), *options])
+    assert stopped.value.code == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert word in line
