@@ -56,7 +56,7 @@ def make_hands(num: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
 
 def decode(fitter: HandFitter, params: HandParams) -> np.ndarray:
     """(B, 21, 3) in the camera."""
-    return fitter.hand.decode(params, with_vertices=False).joints_m + params.transl_m[:, None]
+    return fitter.hand.decode(params).joints_m + params.transl_m[:, None]
 
 
 def accuracy(found: np.ndarray, truth: np.ndarray) -> dict[str, float]:
