@@ -24,7 +24,7 @@ from utnet.data import open_source
 from utnet.data.shards.shard_format import encode_sample
 from utnet.data.shards.shards_reader import Shards
 from utnet.data.shards.write_shards import ShardOptions, write_shards
-from utnet.errors import InputError, WorkerError
+from utnet.errors import InputError
 from utnet.predict.formats.table import read_table
 from utnet.predict.inputs import find_inputs
 from utnet.synth import SyntheticHands
@@ -174,8 +174,20 @@ def test_a_killed_worker_is_replaced(monkeypatch, tmp_path):
     records = list(run_here(partial(dies_once, tmp_path), units, 2))
     assert sorted(record["unit"] for record in records) == [unit.name for unit in units]
     assert {record["threads"] for record in records} == {"1"}
-    with pytest.raises(WorkerError, match="part-000000"):
-        list(run_here(always_dies, units[:1], 1))
+
+
+def test_a_unit_that_kills_its_workers_is_a_problem(monkeypatch, tmp_path):
+    monkeypatch.setattr("utnet.apps.bulk.engine._RETRIES", 1)
+
+    def engine(work, units):
+        yield from run_here(always_dies, units, 1)
+
+    summary = bulk([picture(tmp_path / "in" / "a.png")], tmp_path / "place", engine)
+    assert (summary.units, summary.problems) == (1, 1)
+    problems = pandas.read_parquet(tmp_path / "place" / "problems.parquet")
+    assert problems["file"].tolist() == [str(tmp_path / "in" / "a.png")]
+    assert "units/part-000000.json" in problems["why"][0]
+    assert bulk([tmp_path / "in"], tmp_path / "place").earlier == 1
 
 
 def test_processes_give_the_bytes_of_one(tmp_path):

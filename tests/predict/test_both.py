@@ -238,25 +238,25 @@ def test_left_hands_are_mirrored_right_ones(untrained):
     (b,) = predictor.from_detections(np.ascontiguousarray(rgb[:, ::-1]), [left], K_px=mirror_camera(K, 640))
     assert (a.method, b.method, b.side) == ("both", "both", "left")
     apart = np.linalg.norm(a.joints_px - px, axis=1).mean() / np.ptp(px, axis=0).max()
-    np.testing.assert_allclose([a.landmarks_percent, b.landmarks_percent], 100 * apart, rtol=1e-3)
+    np.testing.assert_allclose([a.landmark_error_percent, b.landmark_error_percent], 100 * apart, rtol=1e-3)
     np.testing.assert_allclose(mirror_points(b.vertices_cam_m), a.vertices_cam_m, atol=1e-4)
     np.testing.assert_allclose(mirror_params(b.params).hand_pose, a.params.hand_pose, atol=1e-3)
 
 
 def test_landmarks_that_are_not_there_do_not_count(untrained):
-    """`landmarks_percent` is of those that are, and None where there are none."""
+    """`landmark_error_percent` is of those that are, and None where there are none."""
     predictor = Predictor(untrained, device="cpu")
     rgb = np.zeros((480, 640, 3), np.uint8)
     nothing = np.full((21, 3), np.nan)
     unseen = Detection("right", 1.0, np.array([100.0, 100.0, 200.0, 220.0]), nothing[:, :2], nothing)
     (alone,) = predictor.from_detections(rgb, [unseen], K_px=K)
-    assert alone.landmarks_percent is None
+    assert alone.landmark_error_percent is None
     px = alone.joints_px + [0.0, 6.0]
     px[3] = np.nan
     seen = Detection("right", 0.9, alone.box_px, px, alone.joints_cam_m)
     (hand,) = predictor.from_detections(rgb, [seen], K_px=K)
     side = np.nanmax(np.nanmax(px, axis=0) - np.nanmin(px, axis=0))
-    np.testing.assert_allclose(hand.landmarks_percent, 100 * 6 / side, rtol=1e-6)
+    np.testing.assert_allclose(hand.landmark_error_percent, 100 * 6 / side, rtol=1e-6)
 
 
 def test_an_average_of_hands_lies_between_them():
