@@ -34,7 +34,7 @@ from utnet.detect.detection import SIDE_DOUBT_BELOW
 from utnet.detect.landmark import LandmarkNetwork
 from utnet.detect.palm import PalmDetector
 from utnet.detect.regions import region_of_landmarks
-from utnet.detect.second import SecondDetector
+from utnet.detect.ssd import SSDHandDetector
 from utnet.geometry import normalized_distance_percent
 from utnet.synth import SyntheticHands
 
@@ -54,7 +54,7 @@ def measure_picture(hands: np.ndarray, size_wh: tuple[int, int], threads: int | 
     """Every stage on a grey picture with the drawn hands."""
     width, height = size_wh
     detector = HandDetector(threads=threads)
-    palm, landmark, second = (cls() for cls in (PalmDetector, LandmarkNetwork, SecondDetector))
+    palm, landmark, second = (cls() for cls in (PalmDetector, LandmarkNetwork, SSDHandDetector))
     picture = np.full((height, width, 3), 128, np.uint8)
     large = cv2.resize(hands, None, fx=height / 480, fy=height / 480)
     picture[: large.shape[0], : large.shape[1]] = large

@@ -33,7 +33,7 @@ from utnet.synth.poses import angles_to_pose, sample_angles
 _CONFIG = Config(
     crop=CropConfig(expand=1.5),
     synth=SynthConfig(max_tilt_deg=40.0),  # an easier half of the views: patches learn slowly from nothing
-    model=ModelConfig(preset="h", size_px=128, dim=128, depth=2, num_heads=4, p_drop=1.0),
+    model=ModelConfig(preset="h", size_px=128, dim=128, num_blocks=2, num_heads=4, p_drop=1.0),
     loss=LossConfig(w_aux=3.0, w_global_orient=0.005, w_hand_pose=0.01, w_betas=0.0001),
     train=TrainConfig(
         steps=10**9, batch_size=16, lr=1e-3, warmup_steps=100, clip_grad=3.0, num_workers=0, num_threads=1
@@ -57,7 +57,7 @@ def rgb_network() -> UTNet:
 def wilor_state(model: UTNet) -> dict[str, Tensor]:
     """The network's weights and its hand under WiLoR's names."""
     ours = model.state_dict()
-    state = {theirs: ours[name] for theirs, name in entry_names(model.preset.depth).items()}
+    state = {theirs: ours[name] for theirs, name in entry_names(model.preset.num_blocks).items()}
     position = state["backbone.pos_embed"]
     state["backbone.pos_embed"] = torch.cat([torch.zeros_like(position[:, :1]), position], 1)
     state["backbone.init_hand_pose"] = state["backbone.init_hand_pose"].reshape(1, -1)

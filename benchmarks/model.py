@@ -1,7 +1,7 @@
 """Speed and memory of the hand layer and the network on a CPU, side by side in one process, interleaved.
 
     python benchmarks/model.py hand                 hand layer against its naive twin (tests/support/naive_hand.py)
-    python benchmarks/model.py h [--depth N]        preset h against explicit attention, bf16, ONNX Runtime, OpenVINO
+    python benchmarks/model.py h [--num-blocks N]   preset h against explicit attention, bf16, ONNX Runtime, OpenVINO
     python benchmarks/model.py profile              where the time of ti and s goes, by module and by operation
     python benchmarks/model.py memory [--batch 8]   peak memory of one training step of h with checkpointed blocks
 
@@ -123,19 +123,19 @@ def explicit_attention():
         encoder.F.scaled_dot_product_attention = fused
 
 
-def make_h(depth: int | None):
+def make_h(num_blocks: int | None):
     """Preset h with its initial weights, under which hands differ from picture to picture by more than real ones do."""
     from utnet.config import ModelConfig
     from utnet.model import UTNet
 
     torch.manual_seed(0)
-    return UTNet(ModelConfig(preset="h", size_px=256, depth=depth)).eval()
+    return UTNet(ModelConfig(preset="h", size_px=256, num_blocks=num_blocks)).eval()
 
 
 def h_section(arguments: argparse.Namespace) -> dict:
     """Each alternative beside torch fp32, one at a time: two copies of the weights are in memory, not five."""
     torch.set_num_threads(arguments.threads)
-    model, result = make_h(arguments.depth), {}
+    model, result = make_h(arguments.num_blocks), {}
     pictures = torch.rand(max(arguments.batches), 3, 256, 256) ** torch.linspace(0.3, 3, max(arguments.batches)).view(
         -1, 1, 1, 1
     )
@@ -221,7 +221,7 @@ def memory_section(arguments: argparse.Namespace) -> dict:
 
     torch.set_num_threads(arguments.threads)
     num, config = arguments.batch, Config(model=ModelConfig(preset="h", size_px=256, checkpoint_blocks=True))
-    config = replace(config, model=replace(config.model, depth=arguments.depth))
+    config = replace(config, model=replace(config.model, num_blocks=arguments.num_blocks))
     model = UTNet(config.model).train()
     optimizer, loss = make_optimizer(model, config), UTNetLoss.from_config(LossConfig())
     eye = torch.eye(3)
@@ -342,7 +342,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, help="repeats of every variant")
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 4], help="h: hands at a time")
     parser.add_argument("--only", default="", help="h: variants whose name holds this")
-    parser.add_argument("--depth", type=int, help="h, memory: blocks instead of 32")
+    parser.add_argument("--num-blocks", type=int, help="h, memory: blocks instead of 32")
     parser.add_argument("--batch", type=int, default=8, help="memory, profile of s: hands of a training step")
     arguments = parser.parse_args()
     result = SECTIONS[arguments.section](arguments)

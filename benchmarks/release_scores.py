@@ -12,6 +12,8 @@ bootstrap intervals over hands, beside the best constant hand. The same for part
   its own arm), from the scene's exact depth beside that of the hand alone. Crops hold the whole hand, so the picture's
   border hides nothing.
 
+A network trained with prompts is scored a second time with a detector's landmarks, simulated with its measured errors.
+
 Prints a table and one JSON line for each network; tools/release_weights.py makes the model card of that line.
 """
 
@@ -24,30 +26,36 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import argparse
 import hashlib
 import json
+import zlib
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
+from torch import nn
 
 from utnet.checkpoint import WEIGHTS, find_checkpoint, load_checkpoint, name_checkpoint
 from utnet.config import Config, SynthConfig, override
+from utnet.data.prompts import DETECTOR_CONFIDENCE, prompts_of_landmarks
 from utnet.data.shards.shards_reader import Shards
 from utnet.data.shards.write_shards import write_shards
+from utnet.detect.residuals import DetectorResiduals
 from utnet.evaluation.crops import stack_params
 from utnet.evaluation.protocol import Protocol
 from utnet.evaluation.rows import Row
 from utnet.evaluation.scoring import score_source
 from utnet.evaluation.summary import interval_ends
 from utnet.evaluation.validation import INPUTS, constant_hand
+from utnet.geometry import project
 from utnet.hand import HandModel
 from utnet.io.atomic import atomic_file
+from utnet.model import UTNet
 from utnet.render.raster import rasterize
 from utnet.synth import SyntheticHands
 from utnet.synth.full import _STREAMS
 from utnet.synth.skin import sample_skin, skin_albedo
 from utnet.synth.source import _LOOK
-from utnet.types import Sample
+from utnet.types import Batch, Prediction, Sample
 
 SEED = 3_000_017
 """Far from the seeds of training, of validation and of the other benchmarks' held-out hands."""
@@ -154,9 +162,40 @@ def means(row: Row, which: np.ndarray) -> dict[str, list[float]]:
     }
 
 
+class WithLandmarks(nn.Module):
+    """A network that is given landmarks with the detector's measured errors, the same for RGB and RGB-D."""
+
+    def __init__(self, model: UTNet):
+        super().__init__()
+        self.model, self.hand, self._observe = model, model.hand, DetectorResiduals.load().observe
+
+    def forward_batch(self, batch: Batch, **given: bool) -> Prediction:
+        size, landmarks = batch.rgb.shape[-1], []
+        for key, joints, K in zip(batch.keys, batch.joints_3d[..., :3].double(), batch.K_px.double(), strict=True):
+            rng = np.random.default_rng((SEED, zlib.crc32(key.encode())))
+            rays, relative, presence = self._observe(rng, joints[None].numpy())
+            confidence = DETECTOR_CONFIDENCE * float(presence[0])
+            landmarks.append(prompts_of_landmarks(project(rays[0], K.numpy()), size, relative[0], confidence))
+        return self.model.forward_batch(replace(batch, landmarks=torch.tensor(np.stack(landmarks)).float()), **given)
+
+
 def scores(weights: str, source: Shards, factors: dict[str, np.ndarray]) -> dict:
-    """Everything that is said of a network."""
+    """Everything that is reported of a network."""
     model, config = load_checkpoint(weights)
+    result = {
+        "benchmark": "release_scores",
+        "weights": name_checkpoint(weights),
+        "sha256": hashlib.sha256((find_checkpoint(weights) / WEIGHTS).read_bytes()).hexdigest(),
+        "seed": SEED,
+        **_scores(model, config, source, factors),
+    }
+    if model.prompts is not None:
+        result["prompted"] = _scores(WithLandmarks(model), config, source, factors)
+    return result
+
+
+def _scores(model: nn.Module, config: Config, source: Shards, factors: dict[str, np.ndarray]) -> dict:
+    """Scores over all hands and over parts of them."""
     config = replace(config, train=replace(config.train, num_workers=0, batch_size=32))
     run = score_source(model, source, config, protocols=[Protocol(depth=name == "rgbd") for name in INPUTS])
     rows, truth = dict(zip(INPUTS, run.rows, strict=True)), torch.from_numpy(run.gt_m)
@@ -174,14 +213,7 @@ def scores(weights: str, source: Shards, factors: dict[str, np.ndarray]) -> dict
         }
         for part, ranges in PARTS.items()
     }
-    return {
-        "benchmark": "release_scores",
-        "weights": name_checkpoint(weights),
-        "sha256": hashlib.sha256((find_checkpoint(weights) / WEIGHTS).read_bytes()).hexdigest(),
-        "seed": SEED,
-        "all": of(np.ones(len(source), bool)),
-        "parts": parts,
-    }
+    return {"all": of(np.ones(len(source), bool)), "parts": parts}
 
 
 def _inside(values: np.ndarray, low: float, high: float) -> np.ndarray:
@@ -192,14 +224,22 @@ def table(result: dict) -> str:
     """The scores with their intervals; a part's constant hand is the best for that part."""
     heads = "".join(f"{f'{text} {name}':>24s}" for text in ("RGB", "RGB-D") for name in ("MPJPE", "PA-MPJPE", "PVE"))
     lines = [f"{result['weights']}: mm, with 95 % intervals", f"{'':22s}{'hands':>6s}{'constant':>14s}{heads}"]
+    for title, part in (("", result), ("with the detector's landmarks", result.get("prompted"))):
+        if part is not None:
+            lines += [title] * bool(title) + _lines(part)
+    return "\n".join(lines)
+
+
+def _lines(result: dict) -> list[str]:
     named = {"all": result["all"]}
     named |= {f"{part} {name}": row for part, rows in result["parts"].items() for name, row in rows.items()}
+    lines = []
     for name, row in named.items():
         constant = " / ".join(f"{row['constant'][metric][0]:.1f}" for metric in METRICS[:2])
         cells = [row[key][metric] for key in INPUTS for metric in METRICS]
         text = "".join(f"{f'{mean:.1f} ({low:.1f} to {high:.1f})':>24s}" for mean, low, high in cells)
         lines.append(f"{name:22s}{row['num']:6d}{constant:>14s}{text}")
-    return "\n".join(lines)
+    return lines
 
 
 def main() -> None:

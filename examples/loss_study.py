@@ -61,7 +61,7 @@ LEARNING_RATE = {"adamw": 3e-3, "sgd": 8e-3}
 
 CONFIG = Config(
     crop=CropConfig(expand=1.5),
-    model=ModelConfig(preset="ti", size_px=SIZE_PX, dim=64, depth=1, refiner="none", p_drop=0.0),
+    model=ModelConfig(preset="ti", size_px=SIZE_PX, dim=64, num_blocks=1, refiner="none", p_drop=0.0),
 )
 
 LOSSES: dict[str, Loss] = {

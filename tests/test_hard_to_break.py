@@ -97,7 +97,7 @@ def test_no_config_file_takes_more_than_a_line(name, tmp_path):
         "train.batch_size=1000000000",
         "train.worker_timeout_s=.nan",
         "loss.w_2d=.nan",
-        "model.depth=10000000",
+        "model.num_blocks=10000000",
         "model.dim=1000000000",
         "model.size_px=32000000",
         "crop.shift_jitter=1e30",
@@ -318,7 +318,7 @@ def test_depth_of_a_shard_has_a_unit(unit):
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
     folder = tmp_path_factory.mktemp("hard") / "best"
-    config = Config(model=ModelConfig(size_px=64, depth=1, refiner="none"), train=TrainConfig(num_workers=0))
+    config = Config(model=ModelConfig(size_px=64, num_blocks=1, refiner="none"), train=TrainConfig(num_workers=0))
     save_checkpoint(folder, UTNet(config.model), config)
     return folder
 
@@ -335,7 +335,14 @@ def changed(checkpoint, folder, *, run=None, weights=None):
 
 @pytest.mark.parametrize(
     "change",
-    [{"depth": 200}, {"dim": 8192}, {"depth": 10**7}, {"dim": 10**9}, {"size_px": 32_000_000}, {"depth": 10**400}],
+    [
+        {"num_blocks": 200},
+        {"dim": 8192},
+        {"num_blocks": 10**7},
+        {"dim": 10**9},
+        {"size_px": 32_000_000},
+        {"num_blocks": 10**400},
+    ],
 )
 def test_no_network_is_made_that_the_weights_do_not_fill(change, checkpoint, tmp_path):
     def edit(tree):

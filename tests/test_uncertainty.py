@@ -129,7 +129,7 @@ def test_likelihood_finds_the_scale_and_the_shape():
     "config",
     [
         MODEL,
-        replace(MODEL, preset="h", size_px=64, width_px=64, dim=48, depth=2, num_heads=4),
+        replace(MODEL, preset="h", size_px=64, width_px=64, dim=48, num_blocks=2, num_heads=4),
         replace(MODEL, refiner="none"),
     ],
     ids=["ti", "h", "coarse only"],

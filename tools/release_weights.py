@@ -175,7 +175,16 @@ def effort(checkpoint: str | Path, tree: dict, config: Config) -> str:
 
 
 def score_tables(result: dict) -> str:
-    """Markdown: all hands with intervals, then the parts."""
+    """Markdown: all hands with intervals, then the parts; a second table with landmarks where the network has
+    prompts."""
+    tables = [score_table(result)]
+    if "prompted" in result:
+        tables = ["Picture alone:", *tables, "With the detector's 21 landmarks (its measured errors) as prompts:"]
+        tables.append(score_table(result["prompted"]))
+    return "\n\n".join(tables)
+
+
+def score_table(result: dict) -> str:
     names = ("mpjpe_mm", "pa_mpjpe_mm")
     heads = "| hands | number | best constant hand | RGB MPJPE | RGB PA | RGB-D MPJPE | RGB-D PA |"
     lines = [heads, "|---|---|---|---|---|---|---|"]

@@ -131,9 +131,9 @@ def load_checkpoint(folder: str | Path, *, device: str = "cpu") -> tuple[UTNet, 
     hand = _pop_hand(state, str(folder / WEIGHTS))
     try:
         preset = resolve_preset(config.model)
-        least = 8 * preset.depth * preset.dim**2  # parameters of the blocks alone: nothing that large is made in vain
+        least = 8 * preset.num_blocks * preset.dim**2  # parameters of the blocks alone
         if sum(tensor.numel() for tensor in state.values()) < least:
-            raise InputError(f"model.dim and model.depth are {preset.dim} and {preset.depth}, the weights are fewer")
+            raise InputError(f"model.dim {preset.dim}, model.num_blocks {preset.num_blocks}: the weights are fewer")
         with _WithoutInit():
             model = UTNet(config.model, hand)
     except InputError as error:

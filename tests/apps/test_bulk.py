@@ -19,11 +19,12 @@ from utnet.apps.bulk.sharding import Shard, shard_in_bulk
 from utnet.apps.bulk.sources import Item, find_items
 from utnet.apps.bulk.units import Unit, units_of
 from utnet.apps.label.dataset import label_pictures
+from utnet.cli.main import main
 from utnet.data import open_source
 from utnet.data.shards.shard_format import encode_sample
 from utnet.data.shards.shards_reader import Shards
 from utnet.data.shards.write_shards import ShardOptions, write_shards
-from utnet.errors import InputError, WorkerError
+from utnet.errors import InputError
 from utnet.predict.formats.table import read_table
 from utnet.predict.inputs import find_inputs
 from utnet.synth import SyntheticHands
@@ -173,8 +174,20 @@ def test_a_killed_worker_is_replaced(monkeypatch, tmp_path):
     records = list(run_here(partial(dies_once, tmp_path), units, 2))
     assert sorted(record["unit"] for record in records) == [unit.name for unit in units]
     assert {record["threads"] for record in records} == {"1"}
-    with pytest.raises(WorkerError, match="part-000000"):
-        list(run_here(always_dies, units[:1], 1))
+
+
+def test_a_unit_that_kills_its_workers_is_a_problem(monkeypatch, tmp_path):
+    monkeypatch.setattr("utnet.apps.bulk.engine._RETRIES", 1)
+
+    def engine(work, units):
+        yield from run_here(always_dies, units, 1)
+
+    summary = bulk([picture(tmp_path / "in" / "a.png")], tmp_path / "place", engine)
+    assert (summary.units, summary.problems) == (1, 1)
+    problems = pandas.read_parquet(tmp_path / "place" / "problems.parquet")
+    assert problems["file"].tolist() == [str(tmp_path / "in" / "a.png")]
+    assert "units/part-000000.json" in problems["why"][0]
+    assert bulk([tmp_path / "in"], tmp_path / "place").earlier == 1
 
 
 def test_processes_give_the_bytes_of_one(tmp_path):
@@ -240,3 +253,23 @@ def test_shards_are_those_of_data_shard(tmp_path):
             a, b = (encode_sample(s[i], tips="", jpeg_quality=95, depth_unit_m=0.001) for s in (found, alone))
             assert a == b
     assert contents(tmp_path / "place_5")["part-000000.tar"] == contents(tmp_path / "alone")["shard-000000.tar"]
+
+
+@pytest.mark.parametrize(
+    ("options", "word"),
+    [
+        (["--unit", "0"], "unit"),
+        (["--workers", "2", "--ray", "auto"], "workers"),
+        (["--ray", "127.0.0.1:1"], "cluster"),
+        (["--ray", "nowhere"], "cluster"),
+        (["--weights", "gone.onnx"], "weights"),
+    ],
+)
+def test_bad_options_are_one_line(options, word, source, tmp_path, capsys):
+    if word == "cluster":
+        pytest.importorskip("ray")
+    with pytest.raises(SystemExit) as stopped:
+        main(["bulk", "predict", str(source), "--out", str(tmp_path / "place"), *options])
+    assert stopped.value.code == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert word in line

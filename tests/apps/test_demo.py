@@ -107,7 +107,7 @@ def test_a_config_of_the_network_that_ships_is_fine_tuned(changes, ships):
         ({"stem": "conv"}, "model.stem is conv instead of lite0"),
         ({"preset": "s"}, "model.preset is s instead of ti"),
         ({"preset": "h", "stem": None}, "model.preset is h instead of ti"),
-        ({"dim": 64, "depth": 1}, "model.dim is 64 instead of 128; model.depth is 1 instead of 2"),
+        ({"dim": 64, "num_blocks": 1}, "model.dim is 64 instead of 128; model.num_blocks is 1 instead of 2"),
         ({"stem": "patch", "size_px": 56, "patch_px": 14}, "model.patch_px is 14 instead of 16"),
         ({"mano": "MANO_RIGHT.pkl"}, "model.mano"),
     ],

@@ -10,12 +10,13 @@ from functools import partial
 import fsspec
 import pytest
 
-from support.bulk_work import NODE, bulk, tar_of, work_of
+from support.bulk_work import NODE, always_dies, bulk, tar_of, work_of
 from support.label_clips import pictures
 from support.predict_command import video
 from utnet.apps.bulk.engine import run_here, run_on_ray
 from utnet.apps.bulk.predicting import predictor
 from utnet.apps.bulk.sources import find_items
+from utnet.apps.bulk.units import Unit
 from utnet.cli.main import main
 
 
@@ -63,6 +64,14 @@ def test_a_killed_worker(sources, undisturbed, nodes, bucket, s3, tmp_path):
     assert in_place(bucket + "/place") == undisturbed
     records = [path for path in s3.writes if bucket[5:] in path and "/units/" in path]
     assert [s3.writes[path] for path in records] == [1] * 8
+
+
+def test_a_unit_that_kills_its_workers(nodes, monkeypatch):
+    monkeypatch.setattr("utnet.apps.bulk.engine._RETRIES", 1)
+    units = [Unit("part-000000", ("a.jpg", "b.jpg"))]
+    (record,) = run_on_ray(always_dies, units, nodes.address)
+    assert record["lost"]
+    assert [problem["file"] for problem in record["problems"]] == ["a.jpg", "b.jpg"]
 
 
 def test_a_killed_process_of_this_machine(sources, undisturbed, bucket, tmp_path):

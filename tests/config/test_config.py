@@ -125,6 +125,15 @@ def test_null_is_none_for_optional_knobs(tmp_path):
     assert load(tmp_path, "val: {name: ho3d}\n").val == DataConfig(name="ho3d")
 
 
+def test_keys_of_earlier_files_are_read(tmp_path):
+    config = load(tmp_path, "model: {depth: 3}")
+    assert config.model.num_blocks == 3
+    assert "depth" not in to_tree(config)["model"]
+    assert override(Config(), ["model.depth=3"]).model.num_blocks == 3
+    with pytest.raises(InputError, match="earlier name"):
+        load(tmp_path, "model: {depth: 3, num_blocks: 4}")
+
+
 def test_missing_file_and_folder(tmp_path):
     for path in (tmp_path / "none.yaml", tmp_path):
         with pytest.raises(InputError, match="no such config file") as info:

@@ -76,7 +76,7 @@ def small(config: Config, root, mano: Path, folder: Path) -> Config:
         limit = data.limit if data.name in ("synth", "tars") else None
         return replace(data, root=root(data.name), limit=limit)
 
-    model = replace(config.model, size_px=64, dim=32, depth=1, num_heads=2)
+    model = replace(config.model, size_px=64, dim=32, num_blocks=1, num_heads=2)
     if config.model.mano:
         model = replace(model, mano=str(mano))
     train = replace(
@@ -142,7 +142,7 @@ def test_every_recipe_trains(line, roots, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     mano = write_mano(tmp_path / "MANO_RIGHT.pkl", random_mano())
     of = Config(
-        model=ModelConfig(preset="h", size_px=64, dim=32, depth=1, num_heads=2), crop=CropConfig(recipe="wilor")
+        model=ModelConfig(preset="h", size_px=64, dim=32, num_blocks=1, num_heads=2), crop=CropConfig(recipe="wilor")
     )
     if "--from" in line:
         save_checkpoint(tmp_path / "weights" / "wilor", UTNet(of.model), of)

@@ -10,9 +10,9 @@ import pytest
 from utnet.detect import HandDetector, networks
 from utnet.detect.boxes import contained, covered, overlap, suppress
 from utnet.detect.landmark import LandmarkNetwork
-from utnet.detect.looks import right_probability
 from utnet.detect.palm import anchors, decode
 from utnet.detect.regions import Palm, Region, region_of_landmarks, region_of_palm
+from utnet.detect.second_pass import right_probability
 from utnet.detect.tiles import hidden, tiles
 from utnet.errors import InputError
 from utnet.geometry import box_of, project

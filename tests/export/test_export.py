@@ -19,12 +19,12 @@ from utnet.export.runtime import SUFFIXES, ExportedNetwork
 from utnet.export.writer import TOLERANCE_MM, compare, export_network, output_names
 from utnet.model import UTNet
 
-NARROW = {"dim": 48, "depth": 1, "num_heads": 4}
+NARROW = {"dim": 48, "num_blocks": 1, "num_heads": 4}
 KINDS = {
-    "ti": ModelConfig(size_px=64, depth=1),
-    "ti, coarse only": ModelConfig(size_px=64, depth=1, refiner="none"),
-    "ti, lite0": ModelConfig(size_px=64, depth=1, stem="lite0"),
-    "ti, prompts": ModelConfig(size_px=64, depth=1, prompts=True, evidence=True, uncertainty=True),
+    "ti": ModelConfig(size_px=64, num_blocks=1),
+    "ti, coarse only": ModelConfig(size_px=64, num_blocks=1, refiner="none"),
+    "ti, lite0": ModelConfig(size_px=64, num_blocks=1, stem="lite0"),
+    "ti, prompts": ModelConfig(size_px=64, num_blocks=1, prompts=True, evidence=True, uncertainty=True),
     "s": ModelConfig(preset="s", size_px=64, **NARROW),
     "b": ModelConfig(preset="b", size_px=64, **NARROW),
     "l": ModelConfig(preset="l", size_px=64, uncertainty=True, **NARROW),

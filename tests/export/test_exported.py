@@ -27,7 +27,7 @@ FORMATS = {"torch": "hand.pt2", "openvino": "hand.xml"}
 @pytest.fixture(scope="module")
 def model():
     torch.manual_seed(0)
-    model = UTNet(ModelConfig(size_px=SIZE, depth=1, refiner="none", uncertainty=True))
+    model = UTNet(ModelConfig(size_px=SIZE, num_blocks=1, refiner="none", uncertainty=True))
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.02)

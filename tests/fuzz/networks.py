@@ -29,7 +29,7 @@ from utnet.training.loop import train
 Rng = np.random.Generator
 CONFIG = Config(
     val=DataConfig(limit=2),
-    model=ModelConfig(size_px=64, depth=1, refiner="none"),
+    model=ModelConfig(size_px=64, num_blocks=1, refiner="none"),
     loss=LossConfig(use_aux_loss=False),
     train=TrainConfig(steps=2, batch_size=2, num_workers=0, eval_every=100, save_every=1, pictures=0),
 )

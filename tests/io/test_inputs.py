@@ -24,8 +24,8 @@ from utnet.io.pictures import picture_size, read_picture
 from utnet.io.safe_pickle import load_pickle
 from utnet.io.shown import as_shown, display_matrix, fitted_into, square_pixels
 from utnet.io.videos import VideoReader
-from utnet.predict.doubts import camera_doubts
 from utnet.predict.inputs import DepthFiles, find_inputs, passed_over
+from utnet.predict.option_warnings import camera_warnings
 
 
 def scene(height=48, width=64) -> np.ndarray:
@@ -262,13 +262,13 @@ def test_cameras_of_other_pictures_are_doubted(tmp_path):
     Image.fromarray(scene()).save(tmp_path / "a.png")
     Image.fromarray(scene(20, 100)).save(tmp_path / "b.png")
     a = find_inputs([str(tmp_path / "a.png")])
-    assert camera_doubts(a, None) == []
-    assert camera_doubts(a, np.array([[60.0, 0, 31.5], [0, 60, 23.5], [0, 0, 1]])) == []
-    assert "128 x 96 px" in camera_doubts(a, np.array([[120.0, 0, 63.5], [0, 120, 47.5], [0, 0, 1]]))[0]
-    assert "field of view of 136" in camera_doubts(a, np.array([[13.0, 0, 31.5], [0, 13, 23.5], [0, 0, 1]]))[0]
+    assert camera_warnings(a, None) == []
+    assert camera_warnings(a, np.array([[60.0, 0, 31.5], [0, 60, 23.5], [0, 0, 1]])) == []
+    assert "128 x 96 px" in camera_warnings(a, np.array([[120.0, 0, 63.5], [0, 120, 47.5], [0, 0, 1]]))[0]
+    assert "field of view of 136" in camera_warnings(a, np.array([[13.0, 0, 31.5], [0, 13, 23.5], [0, 0, 1]]))[0]
     both = find_inputs([str(tmp_path)])
-    assert "panorama" in camera_doubts(both, None)[0]
-    assert any("2 sizes" in line for line in camera_doubts(both, np.eye(3)))
+    assert "panorama" in camera_warnings(both, None)[0]
+    assert any("2 sizes" in line for line in camera_warnings(both, np.eye(3)))
 
 
 # ---------------------------------------------------------------------------------------------------------------- files

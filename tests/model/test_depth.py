@@ -15,7 +15,7 @@ from utnet.model import UTNet
 SIZE = 64
 KINDS = {
     "ti": ModelConfig(size_px=SIZE, p_drop=0.0),
-    "h": ModelConfig(preset="h", size_px=SIZE, width_px=SIZE, dim=48, depth=2, num_heads=4, p_drop=0.0),
+    "h": ModelConfig(preset="h", size_px=SIZE, width_px=SIZE, dim=48, num_blocks=2, num_heads=4, p_drop=0.0),
 }
 
 

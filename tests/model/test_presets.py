@@ -22,7 +22,7 @@ from utnet.model.upsampler import JointMaps
 from utnet.types import Prediction
 
 SIZES = Path(__file__).parents[1] / "golden" / "model_sizes.json"
-NARROW = {"dim": 48, "depth": 2, "num_heads": 4}
+NARROW = {"dim": 48, "num_blocks": 2, "num_heads": 4}
 KINDS = {
     "ti": ModelConfig(size_px=64),
     "ti, maxpool, narrow crop": ModelConfig(size_px=64, refiner="maxpool", width_px=32),
@@ -313,7 +313,7 @@ def test_sizes_of_the_presets_are_the_golden_ones():
 
 
 def test_vit_presets_have_the_published_shapes():
-    shapes = {name: (p.dim, p.depth, p.num_heads) for name, p in PRESETS.items()}
+    shapes = {name: (p.dim, p.num_blocks, p.num_heads) for name, p in PRESETS.items()}
     assert shapes["b"] == (768, 12, 12)
     assert shapes["l"] == (1024, 24, 16)
     assert shapes["h"] == (1280, 32, 16)
@@ -335,7 +335,7 @@ def test_the_config_of_a_network_survives_yaml():
         ({"width_px": 100}, "multiples of the patch"),
         ({"width_px": 256}, "at most the size"),
         ({"preset": "b", "num_heads": 7}, "not a multiple of model.num_heads"),
-        ({"depth": 0}, "model.depth"),
+        ({"num_blocks": 0}, "model.num_blocks"),
     ],
 )
 def test_sizes_that_do_not_go_together_are_refused(settings, message):

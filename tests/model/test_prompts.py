@@ -10,10 +10,10 @@ from support.networks import FIELDS, assert_same, inputs
 from utnet.checkpoint import load_checkpoint
 from utnet.config import Config, ModelConfig, PromptConfig
 from utnet.data.collate import collate
-from utnet.data.extras import Extras
 from utnet.data.loader import make_loader
 from utnet.data.masks import MaskLabels
 from utnet.data.prompts import PromptNoise, prompts_of_landmarks
+from utnet.data.prompts_and_masks import PromptsAndMasks
 from utnet.data.transforms import in_mirror
 from utnet.detect.residuals import DetectorResiduals
 from utnet.geometry import project, px_to_crop
@@ -53,7 +53,7 @@ def run(model, landmarks, num=3, **changes):
 
 @pytest.mark.parametrize("preset", ["ti", "s", "b", "h"])
 def test_weights_without_prompts_start_unchanged(preset):
-    small = {"dim": 64, "depth": 1, "num_heads": 2} if preset in ("s", "b", "h") else {}
+    small = {"dim": 64, "num_blocks": 1, "num_heads": 2} if preset in ("s", "b", "h") else {}
     config = ModelConfig(preset=preset, size_px=SIZE, **small)
     torch.manual_seed(0)
     old = UTNet(config).eval()
@@ -267,7 +267,7 @@ def test_the_loader_draws_the_same_extras_again_and_keeps_the_rest(samples):
         def key(self, i):
             return samples[i].key
 
-    extras = Extras(PromptNoise(PromptConfig(), exact), None, 0.0)
+    extras = PromptsAndMasks(PromptNoise(PromptConfig(), exact), None, 0.0)
     plain, first, again = (
         next(iter(make_loader(Listed(), config, train=True, extras=e))) for e in (None, extras, extras)
     )
@@ -289,7 +289,9 @@ def test_a_run_goes_on_from_the_shipped_weights_with_new_parts_and_learns():
     )
     model, about = make_model(config)
     shipped, _ = load_checkpoint("ti")
-    batch = next(iter(make_loader(SyntheticHands(seed=5, size_px=96), config, train=True, extras=Extras.of(config))))
+    batch = next(
+        iter(make_loader(SyntheticHands(seed=5, size_px=96), config, train=True, extras=PromptsAndMasks.of(config)))
+    )
     with torch.inference_mode():
         old, new = shipped.forward_batch(replace(batch, landmarks=None)), model.eval().forward_batch(batch)
     assert torch.equal(old.joints_m, new.joints_m)

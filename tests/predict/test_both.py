@@ -137,7 +137,7 @@ def test_errors_of_joints_as_angles():
     length = 1000 * np.linalg.norm(joints[6] - joints[5])
     error = np.full(21, 1e-9)
     error[5], error[6] = 3.0, 5.0
-    np.testing.assert_allclose(expected_errors_rad(error, joints)[0], 4.0 / length, rtol=1e-6)
+    np.testing.assert_allclose(expected_errors_rad(error, joints)[5], 4.0 / length, rtol=1e-6)
 
 
 def test_an_expectation_goes_with_a_start_and_with_depth():
@@ -206,10 +206,12 @@ class Knowing:
 
     weights, hand_model = "known", "open"
 
-    def __init__(self, hand, params, joints_cam_m):
+    def __init__(self, hand, params, joints_cam_m, *, measured=False, error_mm=None):
         self.hand, self.faces = hand, hand.faces
-        vertices = np.zeros((len(joints_cam_m), 1, 3))
-        self._said = RightHandBatch(params, joints_cam_m, vertices, np.zeros(1, bool), ["network"])
+        num, vertices = len(joints_cam_m), np.zeros((len(joints_cam_m), 1, 3))
+        self._said = RightHandBatch(
+            params, joints_cam_m, vertices, np.full(num, measured), ["network"] * num, joint_error_mm=error_mm
+        )
 
     def __call__(self, samples):
         return self._said
@@ -236,25 +238,25 @@ def test_left_hands_are_mirrored_right_ones(untrained):
     (b,) = predictor.from_detections(np.ascontiguousarray(rgb[:, ::-1]), [left], K_px=mirror_camera(K, 640))
     assert (a.method, b.method, b.side) == ("both", "both", "left")
     apart = np.linalg.norm(a.joints_px - px, axis=1).mean() / np.ptp(px, axis=0).max()
-    np.testing.assert_allclose([a.landmarks_percent, b.landmarks_percent], 100 * apart, rtol=1e-3)
+    np.testing.assert_allclose([a.landmark_error_percent, b.landmark_error_percent], 100 * apart, rtol=1e-3)
     np.testing.assert_allclose(mirror_points(b.vertices_cam_m), a.vertices_cam_m, atol=1e-4)
     np.testing.assert_allclose(mirror_params(b.params).hand_pose, a.params.hand_pose, atol=1e-3)
 
 
 def test_landmarks_that_are_not_there_do_not_count(untrained):
-    """`landmarks_percent` is of those that are, and None where there are none."""
+    """`landmark_error_percent` is of those that are, and None where there are none."""
     predictor = Predictor(untrained, device="cpu")
     rgb = np.zeros((480, 640, 3), np.uint8)
     nothing = np.full((21, 3), np.nan)
     unseen = Detection("right", 1.0, np.array([100.0, 100.0, 200.0, 220.0]), nothing[:, :2], nothing)
     (alone,) = predictor.from_detections(rgb, [unseen], K_px=K)
-    assert alone.landmarks_percent is None
+    assert alone.landmark_error_percent is None
     px = alone.joints_px + [0.0, 6.0]
     px[3] = np.nan
     seen = Detection("right", 0.9, alone.box_px, px, alone.joints_cam_m)
     (hand,) = predictor.from_detections(rgb, [seen], K_px=K)
     side = np.nanmax(np.nanmax(px, axis=0) - np.nanmin(px, axis=0))
-    np.testing.assert_allclose(hand.landmarks_percent, 100 * 6 / side, rtol=1e-6)
+    np.testing.assert_allclose(hand.landmark_error_percent, 100 * 6 / side, rtol=1e-6)
 
 
 def test_an_average_of_hands_lies_between_them():
@@ -287,6 +289,41 @@ def test_the_mean_of_the_network_s_hand_and_the_lifter_s_is_what_is_expected():
     directly = HandFitter()(px, xyz, K_px, expected=mean)
     np.testing.assert_allclose(told.params.hand_pose, directly.hand_pose, atol=1e-6)
     assert (lifter.name, lifter.weights, lifter.hand_model) == ("both", "known", "open")
+
+
+def samples_of(fitter, num, *, confidence=0.5):
+    params, joints, _ = scene(num, seed=9, fitter=fitter)
+    px, xyz, K_px = landmarks_of(joints, np.tile(K, (num, 1, 1)))
+    conf = np.full(21, 0.5)
+    conf[5] = confidence
+    samples = [
+        SimpleNamespace(joints_px=p, joints_cam_m=x, joints_2d_conf=conf, K_px=k, depth_m=None)
+        for p, x, k in zip(px, xyz, K_px, strict=True)
+    ]
+    return params, joints, samples
+
+
+def test_the_distance_without_depth_lies_between_the_network_s_and_the_fit_s():
+    """Only the distance along the ray changes, and not where a person placed a joint."""
+    fitter = HandFitter()
+    params, joints, samples = samples_of(fitter, 2)
+    near, far = (CombinedMethod(Knowing(fitter.hand, params, by * joints))(samples) for by in (1.0, 1.21))
+    middle = [hands.joints_cam_m.mean(1) for hands in (near, far)]
+    np.testing.assert_allclose(middle[1], 1.1 * middle[0], rtol=1e-6)
+    np.testing.assert_allclose(far.joints_cam_m - middle[1][:, None], near.joints_cam_m - middle[0][:, None], atol=1e-9)
+    placed = samples_of(fitter, 2, confidence=1.0)[2]
+    kept = [CombinedMethod(Knowing(fitter.hand, params, by * joints))(placed).joints_cam_m for by in (1.0, 1.21)]
+    np.testing.assert_array_equal(*kept)
+
+
+@pytest.mark.parametrize("measured", [True, False])
+def test_the_shape_with_depth_is_that_of_a_network_that_states_its_errors(measured):
+    fitter = HandFitter()
+    params, joints, samples = samples_of(fitter, 2)
+    error = np.full((2, 21), 10.0)
+    found = CombinedMethod(Knowing(fitter.hand, params, joints, measured=measured, error_mm=error))(samples)
+    np.testing.assert_allclose(found.params.betas, np.clip(params.betas, -2, 2) if measured else 0.0)
+    assert found.shape_source == ["network" if measured else "mean"] * 2
 
 
 def test_a_network_without_a_hand_has_nothing_to_fit():

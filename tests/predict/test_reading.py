@@ -65,6 +65,13 @@ def test_version_2_is_read_as_version_3(tmp_path):
     np.testing.assert_allclose(T[:3, :3], axis_angle_to_matrix(np.array(TURN)), atol=1e-12)
     back = np.array(hand["joints_wrist_m"]) @ T[:3, :3].T + T[:3, 3]
     np.testing.assert_allclose(back, JOINTS, atol=1e-9)
+    assert hand["landmark_error_percent"] == 2.5
+    assert "landmarks_percent" not in hand
+    again = tmp_path / "again.json"
+    again.write_text(json.dumps(tree))
+    assert read_predictions(again) == tree
+    again.write_text(json.dumps(tree).replace("landmark_error_percent", "landmarks_percent"))  # early version 3
+    assert read_predictions(again) == tree
 
 
 @pytest.mark.parametrize(

@@ -120,7 +120,7 @@ def test_the_first_blocks_stay_and_learning_ones_compute_in_float32(tmp_path):
 
 def test_what_load_backbone_fills_is_the_backbone(tmp_path):
     """Of a ViT, too (its entries: tests/training/test_starting_weights.py)."""
-    model = UTNet(ModelConfig(preset="b", dim=48, depth=2, num_heads=4, size_px=64))
+    model = UTNet(ModelConfig(preset="b", dim=48, num_blocks=2, num_heads=4, size_px=64))
     filled = {ours for ours in entry_names("mae", 2).values()}
     blocks = backbone_parameters(model)
     assert blocks.keys() == filled

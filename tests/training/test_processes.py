@@ -33,7 +33,7 @@ from utnet.training.step import train_step
 
 CONFIG = Config(
     val=DataConfig(limit=4),
-    model=ModelConfig(size_px=64, depth=1, refiner="none"),
+    model=ModelConfig(size_px=64, num_blocks=1, refiner="none"),
     loss=LossConfig(use_aux_loss=False),
     train=TrainConfig(
         steps=6, batch_size=2, num_workers=0, num_threads=1, log_every=1, eval_every=100, save_every=2, pictures=0

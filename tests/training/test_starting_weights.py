@@ -25,7 +25,7 @@ from utnet.training.loop import train
 from utnet.training.pretrained import LAYOUTS, entry_names, load_backbone, native_grid
 
 DIM, DEPTH, HEADS = 48, 3, 4
-NARROW = {"preset": "b", "dim": DIM, "depth": DEPTH, "num_heads": HEADS}
+NARROW = {"preset": "b", "dim": DIM, "num_blocks": DEPTH, "num_heads": HEADS}
 VITPOSE = ModelConfig(size_px=128, width_px=96, patch_pad_px=2, **NARROW)
 DINOV2 = ModelConfig(size_px=84, patch_px=14, layer_scale=True, **NARROW)
 MAE = ModelConfig(size_px=96, **NARROW)
@@ -302,7 +302,7 @@ SIZES = [
     ("vitpose", {"preset": "b"}, (768, 12, 12), 16, (16, 12)),
     ("vitpose", {"preset": "l"}, (1024, 24, 16), 16, (16, 12)),
     ("vitpose", {"preset": "h"}, (1280, 32, 16), 16, (16, 12)),
-    ("dinov2", {"preset": "b", "dim": 384, "depth": 12, "num_heads": 6}, (384, 12, 6), 14, (37, 37)),
+    ("dinov2", {"preset": "b", "dim": 384, "num_blocks": 12, "num_heads": 6}, (384, 12, 6), 14, (37, 37)),
     ("dinov2", {"preset": "b"}, (768, 12, 12), 14, (37, 37)),
     ("dinov2", {"preset": "l"}, (1024, 24, 16), 14, (37, 37)),
     ("mae", {"preset": "b"}, (768, 12, 12), 16, (14, 14)),
@@ -429,7 +429,7 @@ def _renamed(old, new):
             "mae",
             _renamed("blocks.1.", "blocks.7."),
             {},
-            ["model.depth is 3, the file's 8", "12 missing: blocks.1.", "12 un"],
+            ["model.num_blocks is 3, the file's 8", "12 missing: blocks.1.", "12 un"],
         ),
         ("mae", _with("head.weight", torch.zeros(9)), {}, ["1 unknown: head.weight"]),
         ("mae", _with("norm.bias", torch.zeros(9)), {}, [r"norm.bias is (9,), expected (48,)"]),
@@ -437,8 +437,8 @@ def _renamed(old, new):
         ("mae", _with("norm.bias", "text"), {}, ["not tensors: norm.bias"]),
         ("mae", _with("pos_embed", torch.zeros(1, 36, DIM)), {}, ["pos_embed has 36 rows"]),
         ("mae", _with("pos_embed", torch.zeros(37, DIM)), {}, ["pos_embed is (37, 48)"]),
-        ("mae", dict, {"depth": 2}, ["model.depth is 2, the file's 3", "12 unknown: blocks.2."]),
-        ("mae", dict, {"depth": 4}, ["model.depth is 4, the file's 3", "12 missing: blocks.3."]),
+        ("mae", dict, {"num_blocks": 2}, ["model.num_blocks is 2, the file's 3", "12 unknown: blocks.2."]),
+        ("mae", dict, {"num_blocks": 4}, ["model.num_blocks is 4, the file's 3", "12 missing: blocks.3."]),
         ("mae", dict, {"dim": 64}, ["model.dim is 64, the file's 48"]),
         ("mae", dict, {"size_px": 84, "patch_px": 14}, ["model.patch_px is 14, the file's 16"]),
         ("mae", dict, {"patch_pad_px": 2}, ["model.patch_pad_px is 2, the file's 0"]),
@@ -478,7 +478,7 @@ def test_what_does_not_fit_is_listed_and_changes_nothing(model, tmp_path, kind, 
 def test_a_published_width_has_its_published_heads(model, tmp_path):
     state = {name: torch.zeros(shape) for name, shape in published("dinov2", dim=384, depth=1).items()}
     path = written(tmp_path, state)
-    config = replace(DINOV2, dim=384, depth=1, num_heads=12)
+    config = replace(DINOV2, dim=384, num_blocks=1, num_heads=12)
     with pytest.raises(InputError, match=r"model\.num_heads is 12, the file's 6$"):
         load_backbone(model(config), path)
     report = load_backbone(model(replace(config, num_heads=6)), path)

@@ -55,7 +55,7 @@ def bulk_predict(
         overlay: also write pictures with the hands drawn, in tars.
         npz: also write arrays, in tars.
         unit: pictures of a unit; a tar, video or recording is one.
-        ray: a Ray cluster: HOST:PORT, ray://HOST:PORT, auto (one that runs here) or local (started for this call).
+        ray: a Ray cluster: HOST:PORT, auto (one that runs here) or local (started for this call).
         workers: processes of this machine without --ray (default: its cores).
     """
     from utnet.apps.bulk.job import run_on_items
@@ -162,9 +162,11 @@ def _engine(ray: str | None, workers: int | None, unit: int) -> Engine:
 
 def _report(summary: Summary, out: str) -> None:
     """Prints the result; exits with 1 where there were problems."""
+    from utnet.data.sources import counted
+
     earlier = f" ({summary.earlier} were finished before)" if summary.earlier else ""
     counts = ", ".join(f"{num} {name.replace('_', ' ')}" for name, num in summary.counts.items() if num)
-    print(f"{summary.units} units{earlier}: {counts or 'nothing'}: {out}")
+    print(f"{counted(summary.units, 'unit')}{earlier}: {counts or 'nothing'}: {out}")
     if summary.problems:
-        print(f"{summary.problems} inputs could not be read completely: problems.parquet names them")
+        print(f"{counted(summary.problems, 'problem')}: problems.parquet names the inputs")
         sys.exit(1)

@@ -19,6 +19,7 @@ _EXTRAS = {
     "realsense": ("pyrealsense2",),
     "serve": ("starlette", "uvicorn"),
     "recordings": ("rosbags", "liblzfse"),
+    "viewer": ("viser",),
     "cluster": ("ray", "s3fs", "pyarrow"),
 }
 _PACKAGES = ("torch", "numpy", "opencv-python-headless", "numba", "roma", "safetensors", "trimesh", "tyro")

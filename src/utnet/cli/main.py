@@ -26,6 +26,7 @@ from utnet.cli.live_command import live
 from utnet.cli.options import gathered
 from utnet.cli.synth_command import synth
 from utnet.cli.train_command import train
+from utnet.cli.view_command import view
 from utnet.errors import InputError, WorkerError, install_line, worker_errors
 from utnet.signals import Terminated, sigterm_raises
 
@@ -58,6 +59,7 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "submit": scoring.submit,
     "predict": prediction.predict,
     "live": live,
+    "view": view,
     "label": labelling.label,
     "bulk": bulk,
     "serve": serving.serve,

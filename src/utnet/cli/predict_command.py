@@ -133,7 +133,7 @@ def predict(
         raise InputError(f"--landmarks is of one picture, and there are {len(found)} inputs; give that picture alone")
     check_out(out, found)  # `run` checks both again, after the networks are loaded
     previous_files(out, allowed=overwrite)
-    from utnet.predict.doubts import camera_doubts, side_doubts
+    from utnet.predict.option_warnings import camera_warnings, side_warnings
     from utnet.predict.predictor import Predictor
     from utnet.predict.request import Request
     from utnet.predict.run import run
@@ -169,7 +169,7 @@ def predict(
         ),
         show_depth=show_depth,
     )
-    for line in [*passed_over(inputs, with_depth=depth is not None), *camera_doubts(found, request.K_px)]:
+    for line in [*passed_over(inputs, with_depth=depth is not None), *camera_warnings(found, request.K_px)]:
         print(f"utnet: {line}", file=sys.stderr)
     fits = resolve_method(method, weights, mano) == "fit"
     folder = mano or (os.environ.get("UTNET_MANO_DIR") if fits else None)
@@ -183,7 +183,7 @@ def predict(
     summary = run(predictor, found, request)
     doubts = [*(_doubts(summary.hands) if box else ()), *_contradictions(summary.hands)]
     if request.boxes and side and not summary.problems:
-        doubts += side_doubts(predictor.detector, found[0], request.boxes, side)
+        doubts += side_warnings(predictor.detector, found[0], request.boxes, side)
     for line in doubts:
         print(f"utnet: {line}", file=sys.stderr)
     for line in _lines(summary, found, request):

@@ -123,7 +123,8 @@ def to_tree(config) -> dict:
 def from_tree(cls: type, tree: object, *, where: str = "config"):
     """Builds the dataclass `cls` from plain YAML values, strictly.
 
-    A class method `with_defaults(tree, where)`, if any, fills in defaults that depend on other keys.
+    A class method `with_defaults(tree, where)`, if any, fills in defaults that depend on other keys. A class attribute
+    `RENAMED`, if any, maps keys of earlier files to today's.
 
     Raises:
         InputError: unknown key or wrong type; the message starts with `where` and the dotted key.
@@ -132,6 +133,12 @@ def from_tree(cls: type, tree: object, *, where: str = "config"):
         raise InputError(f"{where}: expected a mapping of {cls.__name__} keys, found {shown(tree)}")
     hints = typing.get_type_hints(cls)
     known = [f.name for f in fields(cls)]
+    for old, new in getattr(cls, "RENAMED", {}).items():
+        if old in tree:
+            if tree.get(new) is not None:
+                raise InputError(f"{where}: {old} is the earlier name of {new}; give {new} only")
+            tree = {**tree, new: tree[old]}
+            del tree[old]
     for key in tree:
         if key not in known:
             near = difflib.get_close_matches(str(key)[:80], known, n=1, cutoff=0.4)

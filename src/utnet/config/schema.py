@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field, fields
 from pathlib import Path
+from typing import ClassVar
 
 from utnet.config.loading import from_tree, read_yaml, require, require_range, to_tree, to_yaml
 from utnet.config.synth_schema import SynthConfig
@@ -52,6 +53,7 @@ class LossConfig:
 class ModelConfig:
     """The network: a preset of `utnet.model.presets`, and values that override it."""
 
+    RENAMED: ClassVar = {"depth": "num_blocks"}
     preset: str = "ti"
     size_px: int = 128
     """Side of the square crop."""
@@ -70,7 +72,7 @@ class ModelConfig:
     layer_scale: bool | None = None
     """LayerScale in the blocks (DINOv2)."""
     dim: int | None = None
-    depth: int | None = None
+    num_blocks: int | None = None
     num_heads: int | None = None
     """Width, blocks and attention heads of the encoder."""
     decoder: tuple[int, int, int, int] | None = None
@@ -99,7 +101,7 @@ class ModelConfig:
         require_range("model", self, 0, 6, "patch_pad_px")
         require_range("model", self, 1, 2048, "width_px")
         require_range("model", self, 1, 8192, "dim")
-        require_range("model", self, 1, 256, "depth", "num_heads")
+        require_range("model", self, 1, 256, "num_blocks", "num_heads")
         require("model.decoder", all(1 <= n <= 8192 for n in self.decoder or ()), self.decoder, "1 to 8192, or null")
 
 

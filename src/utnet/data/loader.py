@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler, get_
 from utnet.config import AugmentConfig, Config, CropConfig
 from utnet.data.augment import augment as augment_sample
 from utnet.data.collate import collate, label_fault
-from utnet.data.extras import Extras
+from utnet.data.prompts_and_masks import PromptsAndMasks
 from utnet.data.source import BadSample, Source, StreamSource, bad_sample, epoch_order, is_stream, read_sample
 from utnet.data.transforms import right_crop
 from utnet.data.workers import init_worker, iterate, worker_context
@@ -52,10 +52,10 @@ class _Crops:
         augment: AugmentConfig | None,
         seed: int | None,
         p_drop: float = 0.0,
-        extras: Extras | None = None,
+        extras: PromptsAndMasks | None = None,
     ):
         self._size_px, self._config, self._augment, self._seed = size_px, config, augment, seed
-        self._p_drop, self._extras = p_drop, extras or Extras()
+        self._p_drop, self._extras = p_drop, extras or PromptsAndMasks()
 
     def __call__(self, sample: Sample, epoch: int, number: int) -> Sample | BadSample:
         """`number`: index of the sample, or a hash of its key."""
@@ -327,7 +327,7 @@ def make_loader(
     rank: int = 0,
     world_size: int = 1,
     pin_memory: bool = False,
-    extras: Extras | None = None,
+    extras: PromptsAndMasks | None = None,
 ) -> Loader:
     """The loader of a run.
 

@@ -12,11 +12,11 @@ from utnet.conventions import SIDES
 from utnet.detect.boxes import contained, covered, overlap
 from utnet.detect.detection import Detection
 from utnet.detect.landmark import LandmarkNetwork, Landmarks
-from utnet.detect.looks import look_again
 from utnet.detect.networks import SideBySide
 from utnet.detect.palm import PalmDetector, whole
 from utnet.detect.regions import Palm, Pyramid, Region, region_of_landmarks, region_of_palm
-from utnet.detect.second import SecondDetector
+from utnet.detect.second_pass import run_second_pass
+from utnet.detect.ssd import SSDHandDetector
 from utnet.detect.tiles import farther, hidden, tiles
 from utnet.errors import InputError
 from utnet.geometry import box_of
@@ -78,7 +78,7 @@ class HandDetector:
 
     def __init__(self, *, threads: int | None = None):
         self._palms, self._landmarks = PalmDetector(), LandmarkNetwork()
-        self._second = SecondDetector(threshold=_WEAK_BOX)
+        self._second = SSDHandDetector(threshold=_WEAK_BOX)
         self._calls = SideBySide(threads)
 
     def __call__(self, image_rgb: np.ndarray) -> list[Detection]:
@@ -188,7 +188,7 @@ class HandDetector:
         if first.presence < _PRESENT:
             return None
         for _ in range(2):
-            hand = look_again(self._landmarks, picture, first)
+            hand = run_second_pass(self._landmarks, picture, first)
             if hand.presence < _PRESENT:
                 return None
             if hand.agreement is not None and hand.agreement <= _APART:
@@ -210,7 +210,7 @@ class HandDetector:
 
     def _seen_in_box(self, picture: Pyramid, box: np.ndarray, side: str | None, first: Landmarks) -> Landmarks:
         """The hand of a second pass; if that leaves the box, the first one's landmarks are kept."""
-        hand = look_again(self._landmarks, picture, first)
+        hand = run_second_pass(self._landmarks, picture, first)
         if _fit(hand, box, side) < 0.5 * _fit(first, box, side):
             return replace(first, right=hand.right, agreement=hand.agreement)
         return hand

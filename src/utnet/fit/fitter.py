@@ -38,7 +38,7 @@ from utnet.placement import measure_distance
 from utnet.types import HandParams, check_shape
 
 _EXPECTED_BONE_RAD = np.array([0.2, 0.25])
-"""Standard deviations of an expected hand's bone directions, in x and y and in z, measured for `ti` on drawn hands."""
+"""Standard deviations of bone directions, in x and y and in z, of an expected hand without expected errors."""
 _COARSE, _FINE = (30.0, 25), (3.0, 30)
 """Scale of Cauchy's loss in standard deviations and maximum number of steps: first with nearly all landmarks as
 inliers, then with outliers rejected."""
@@ -286,11 +286,13 @@ class HandFitter:
         offset = self.model.offset(self.model.landmarks.at(other.facing))
         points = places[of] + np.einsum("nab,nb->na", R[of], offset + self.model.dirs @ other.betas) - other.wrist
         other.wrist = put_at(points, view.points, view.seen)
-        turned = np.full(15, USUAL_ERROR_RAD) if error_mm is None else expected_errors_rad(error_mm, points)
         share = disbelief(points, view)
-        turned = turned * share[_BONES_OF_JOINTS]
-        share[_BONES_OF_JOINTS] = turned / USUAL_ERROR_RAD
-        deviation = share[:, None] * _EXPECTED_BONE_RAD
+        if error_mm is None:
+            turned = USUAL_ERROR_RAD * share[_BONES_OF_JOINTS]
+            deviation = share[:, None] * _EXPECTED_BONE_RAD
+        else:
+            deviation = np.tile((share * expected_errors_rad(error_mm, points))[:, None], 2)
+            turned = deviation[_BONES_OF_JOINTS, 0]
         prior = expected_prior(other.angles, self._rest, turned)
         for one in (hand, other):
             one.bones = weighted_directions(points, np.ones(NUM_JOINTS, bool), deviation)

@@ -30,8 +30,6 @@ _AXIS_SHARE = np.array([1.0, 0.6, 0.6])
 """Factors of that deviation for flexion, abduction and twist."""
 _REST_SHARE = 0.5
 """Weight of the rest prior beside an expected pose, whose source includes a prior of its own."""
-_LANDMARKS_OF_JOINTS = np.array([*range(5, 8), *range(9, 12), *range(17, 20), *range(13, 16), *range(1, 4)])
-"""(15,) OpenPose joint of each of MANO's joints; the next one is the end of its bone."""
 _LEAST_MM = 1.0
 
 
@@ -68,8 +66,8 @@ def expected_prior(angles: np.ndarray, rest: PosePrior, error_rad: np.ndarray) -
     Args:
         angles: (15, 3) that pose.
         rest: the prior without it, added with half its weight.
-        error_rad: (15,) standard deviation of each joint's flexion (`expected_errors_rad`); those of abduction and
-            twist are 0.6 of it.
+        error_rad: (15,) standard deviation of each joint's flexion (`expected_errors_rad` of the bone that it
+            rotates); those of abduction and twist are 0.6 of it.
     """
     limits = angle_limits()
     expected = np.clip(angles, limits[0], limits[1]).ravel()
@@ -79,13 +77,14 @@ def expected_prior(angles: np.ndarray, rest: PosePrior, error_rad: np.ndarray) -
 
 
 def expected_errors_rad(error_mm: np.ndarray, joints_m: np.ndarray) -> np.ndarray:
-    """(15,) standard deviations of flexion for joints (21, 3) with expected position errors (21,).
+    """(20,) standard deviations of bone directions for joints (21, 3) with expected position errors (21,).
 
     The error of a bone's end exceeds that of its start by the error of its direction: sqrt(end^2 - start^2) = length x
     angle, with a third of the end's error as the lower bound, as the two are measured independently.
     """
-    start, end = error_mm[_LANDMARKS_OF_JOINTS], error_mm[_LANDMARKS_OF_JOINTS + 1]
-    length_mm = 1e3 * np.linalg.norm(joints_m[1:] - joints_m[list(PARENTS[1:])], axis=1)[_LANDMARKS_OF_JOINTS]
+    parents = list(PARENTS[1:])
+    start, end = error_mm[parents], error_mm[1:]
+    length_mm = 1e3 * np.linalg.norm(joints_m[1:] - joints_m[parents], axis=1)
     added = np.sqrt(np.maximum(end**2 - start**2, (end / 3) ** 2))
     return np.maximum(added, _LEAST_MM) / length_mm
 

@@ -14,7 +14,7 @@ class Preset:
 
     Attributes:
         dim: width of the tokens.
-        depth: number of encoder blocks.
+        num_blocks: number of encoder blocks.
         num_heads: attention heads.
         stem: "conv", convolutions trained from scratch; "lite0", EfficientNet-Lite0 with ImageNet weights; or "patch",
             plain ViT patches.
@@ -39,7 +39,7 @@ class Preset:
     """
 
     dim: int
-    depth: int
+    num_blocks: int
     num_heads: int
     stem: str = "patch"
     stem_dims: tuple[int, int, int] = (32, 64, 128)
@@ -62,7 +62,7 @@ class Preset:
 PRESETS = {
     "ti": Preset(
         dim=128,
-        depth=2,
+        num_blocks=2,
         num_heads=4,
         stem="conv",
         map_dim=64,
@@ -70,12 +70,12 @@ PRESETS = {
         refiner_dim=32,
         refiner_vertices=256,
     ),
-    "s": Preset(dim=384, depth=10, num_heads=6, stem="conv", stem_dims=(48, 96, 192), map_dim=96),
-    "b": Preset(dim=768, depth=12, num_heads=12),
-    "l": Preset(dim=1024, depth=24, num_heads=16, map_dim=192),
+    "s": Preset(dim=384, num_blocks=10, num_heads=6, stem="conv", stem_dims=(48, 96, 192), map_dim=96),
+    "b": Preset(dim=768, num_blocks=12, num_heads=12),
+    "l": Preset(dim=1024, num_blocks=24, num_heads=16, map_dim=192),
     "h": Preset(
         dim=1280,
-        depth=32,
+        num_blocks=32,
         num_heads=16,
         patch_pad_px=2,
         width_share=0.75,
@@ -86,7 +86,7 @@ PRESETS = {
     ),
     "hamer": Preset(
         dim=1280,
-        depth=32,
+        num_blocks=32,
         num_heads=16,
         patch_pad_px=2,
         width_share=0.75,
@@ -117,7 +117,7 @@ def resolve_preset(config: ModelConfig) -> Preset:
         InputError: an unknown preset, or incompatible sizes.
     """
     preset = get_preset(config.preset)
-    names = ("dim", "depth", "num_heads", "patch_px", "patch_pad_px", "layer_scale", "refiner", "stem", "decoder")
+    names = ("dim", "num_blocks", "num_heads", "patch_px", "patch_pad_px", "layer_scale", "refiner", "stem", "decoder")
     preset = replace(preset, **{name: value for name in names if (value := getattr(config, name)) is not None})
     width = config.size_px * preset.width_share if config.width_px is None else config.width_px
     preset = replace(preset, width_share=width / config.size_px)

@@ -229,7 +229,7 @@ def config_of(
             preset=preset_name,
             size_px=rows * patch_px,
             dim=unless_preset("dim", dim),
-            depth=unless_preset("depth", num_blocks),
+            num_blocks=unless_preset("num_blocks", num_blocks),
             num_heads=unless_preset("num_heads", num_heads),
             patch_px=unless_preset("patch_px", patch_px),
             **settings,

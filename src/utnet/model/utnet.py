@@ -61,7 +61,7 @@ class UTNet(nn.Module):
             self.hand_tokens = HandTokens(preset.dim, flat_hand, mean_cam, embed_betas=preset.wilor_head)
         self.encoder = Encoder(
             preset.dim,
-            preset.depth,
+            preset.num_blocks,
             preset.num_heads,
             layer_scale=preset.layer_scale,
             checkpoint_blocks=self.config.checkpoint_blocks,

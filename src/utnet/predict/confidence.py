@@ -49,7 +49,7 @@ class Evidence:
         presence: the landmark network's probability of a hand.
         side_probability: probability that the side is right.
         looks_percent: distance between the landmarks of two passes, percent of the box.
-        landmarks_percent: the mesh's joints from the landmarks in the picture, percent of the box.
+        landmark_error_percent: the mesh's joints from the landmarks in the picture, percent of the box.
         landmarks_mm: the mesh's joints from the relative 3D landmarks after the best similarity.
         network_mm: the same from the network's joints, for a fitted mesh.
         fit_cost: `utnet.fit.Fits.cost`.
@@ -65,7 +65,7 @@ class Evidence:
     presence: float
     side_probability: float
     looks_percent: float
-    landmarks_percent: float
+    landmark_error_percent: float
     landmarks_mm: float
     network_mm: float
     fit_cost: float
@@ -85,7 +85,7 @@ class Evidence:
                     _logit(self.presence),
                     _logit(self.side_probability),
                     -np.log(1 + self.looks_percent),
-                    -np.log(1 + self.landmarks_percent),
+                    -np.log(1 + self.landmark_error_percent),
                     -np.log(1 + self.landmarks_mm),
                     -np.log(1 + self.network_mm),
                     -np.log(1 + self.fit_cost),

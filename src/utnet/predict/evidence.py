@@ -35,7 +35,7 @@ def evidence_of(
         presence=hand.presence,
         side_probability=hand.side_probability,
         looks_percent=np.nan if detection.agreement is None else detection.agreement,
-        landmarks_percent=np.nan if hand.landmarks_percent is None else hand.landmarks_percent,
+        landmark_error_percent=np.nan if hand.landmark_error_percent is None else hand.landmark_error_percent,
         landmarks_mm=apart_mm(right, marks),
         network_mm=np.nan if network is None or rights.fit_cost is None else apart_mm(right, network[i]),
         fit_cost=np.nan if rights.fit_cost is None else float(rights.fit_cost[i]),

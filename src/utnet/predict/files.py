@@ -31,6 +31,7 @@ def hand_record(hand: Hand, mesh: str | None = None) -> dict:
         hand: the hand.
         mesh: name of the file that holds its mesh.
     """
+    error = hand.landmark_error_percent
     return {
         "side": hand.side,
         "side_probability": round(hand.side_probability, 4),
@@ -42,7 +43,7 @@ def hand_record(hand: Hand, mesh: str | None = None) -> dict:
         "method": hand.method,
         "distance_source": hand.distance_source,
         "shape_source": hand.shape_source,
-        "landmarks_percent": None if hand.landmarks_percent is None else round(hand.landmarks_percent, 2),
+        "landmark_error_percent": error if error is None else round(error, 2),
         "joints_cam_m": _numbers(hand.joints_cam_m, 6),
         "joints_px": _numbers(hand.joints_px, 3),
         "T_cam_wrist": _numbers(hand.T_cam_wrist, 6),

@@ -42,8 +42,8 @@ class Hand:
         joint_error_mm: (21,) expected error of each joint relative to the wrist, or None if not available.
         valid: the hand was detected in this picture or frame, not interpolated between others.
         hand_model: "open" or "mano", which decodes `params`.
-        landmarks_percent: mean distance of `joints_px` from the detector's landmarks in percent of their box: 2 to 4
-            for a good fit (landmarks differ from joints). Before smoothing; None without landmarks.
+        landmark_error_percent: mean distance of `joints_px` from the detector's landmarks in percent of their box: 2 to
+            4 for a good fit (landmarks differ from joints). Before smoothing; None without landmarks.
         track: number of the hand in a video, None in a single picture.
         evidence: inputs of `score`.
     """
@@ -65,7 +65,7 @@ class Hand:
     joint_error_mm: np.ndarray | None = None
     valid: bool = True
     hand_model: str = "open"
-    landmarks_percent: float | None = None
+    landmark_error_percent: float | None = None
     track: int | None = None
     evidence: Evidence | None = None
 

@@ -270,7 +270,7 @@ class Predictor:
             shape_source=rights.shape_source[i],
             joint_error_mm=None if rights.joint_error_mm is None else rights.joint_error_mm[i],
             hand_model=self.hand_model,
-            landmarks_percent=None if apart is None else float(apart),
+            landmark_error_percent=None if apart is None else float(apart),
             track=detection.track,
         )
         kind = kind_of(self.method, with_depth=depth_m is not None)

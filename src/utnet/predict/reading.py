@@ -21,7 +21,8 @@ def read_predictions(path: str | Path) -> dict[str, Any]:
     """The contents of a predictions.json in the format of docs/predictions.md.
 
     Files of version 2 are converted: their `score` becomes `presence`, fields that they lack (`score`,
-    `side_probability`, `shape_source`, `joint_error_mm`) are null, and `valid` is true.
+    `side_probability`, `shape_source`, `joint_error_mm`) are null, and `valid` is true. `landmarks_percent`, of
+    version 2 and early files of version 3, becomes `landmark_error_percent`.
 
     Raises:
         InputError: no such file, not a predictions.json, damaged, or of a later version.
@@ -38,13 +39,15 @@ def read_predictions(path: str | Path) -> dict[str, Any]:
         raise InputError(f"{path}: schema is {shown(schema)}, expected {SCHEMA!r}; give a file of utnet predict")
     if version not in (2, SCHEMA_VERSION):
         raise InputError(f"{path}: version {shown(version)}; this one reads 2 and {SCHEMA_VERSION}, a newer utnet more")
-    if version == 2:
-        try:
-            for hand in _hands(tree):
+    try:
+        for hand in _hands(tree):
+            if version == 2:
                 _upgrade(hand)
-        except BAD_TREE as error:
-            raise InputError(f"{path}: damaged ({first_line(error)}); write it again with utnet predict") from error
-        tree["version"] = SCHEMA_VERSION
+            if "landmarks_percent" in hand:
+                hand["landmark_error_percent"] = hand.pop("landmarks_percent")
+    except BAD_TREE as error:
+        raise InputError(f"{path}: damaged ({first_line(error)}); write it again with utnet predict") from error
+    tree["version"] = SCHEMA_VERSION
     return tree
 
 

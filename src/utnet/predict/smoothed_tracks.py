@@ -194,6 +194,6 @@ def _bridged(a: _State, b: _State, share: float) -> _State:
         box_px=(1 - share) * first.box_px + share * last.box_px,
         score=min(first.score, last.score),
         presence=min(first.presence, last.presence),
-        landmarks_percent=None,
+        landmark_error_percent=None,
     )
     return replace(_between(a, b, share), hand=hand, measured=a.measured and b.measured)

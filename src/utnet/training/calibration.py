@@ -16,8 +16,8 @@ from torch import Tensor
 from utnet.checkpoint import load_checkpoint, save_checkpoint
 from utnet.config import Config
 from utnet.conventions import MM_PER_M
-from utnet.data.extras import Extras
 from utnet.data.loader import make_loader
+from utnet.data.prompts_and_masks import PromptsAndMasks
 from utnet.data.source import Source
 from utnet.model import UTNet
 from utnet.model.heads import PACE, ScaleHead
@@ -78,13 +78,13 @@ def _match_means(head: ScaleHead, inputs: list[Tensor], errors: Tensor) -> None:
 @torch.no_grad()
 def _collect(model: UTNet, source: Source, config: Config) -> tuple[list[Tensor], Tensor]:
     """The head's inputs for every sample and kind of input, and the true errors (N, 20) in mm."""
-    prompts = Extras.of(replace(config, prompts=replace(config.prompts, drop_p=0.0))).prompts
+    prompts = PromptsAndMasks.of(replace(config, prompts=replace(config.prompts, drop_p=0.0))).prompts
     device = next(model.parameters()).device
     seen: list[tuple[Tensor, ...]] = []
     errors: list[Tensor] = []
     hook = model.scale_head.register_forward_pre_hook(lambda _, inputs: seen.append(inputs))  # type: ignore[union-attr]
     try:
-        for batch in make_loader(source, config, train=False, extras=Extras(prompts)):
+        for batch in make_loader(source, config, train=False, extras=PromptsAndMasks(prompts)):
             batch = batch.to(device)
             ok = (batch.joints_3d[..., 3] > 0).all(1)
             gt = batch.joints_3d[..., :3]

@@ -15,9 +15,9 @@ from tqdm import tqdm
 
 from utnet.checkpoint import pick_device, recover_interrupted_save, run_info
 from utnet.config import Config, to_tree
-from utnet.data.extras import Extras
 from utnet.data.inspection.check import refuse_wrong_labels
 from utnet.data.loader import Loader, make_loader
+from utnet.data.prompts_and_masks import PromptsAndMasks
 from utnet.data.source import Source
 from utnet.data.sources import check_apart, describe, fingerprint, moved_data, open_training, open_validation
 from utnet.data.workers import end_workers
@@ -183,7 +183,7 @@ def _set_up(
         rank=world.rank,
         world_size=world.size,
         pin_memory=device.type == "cuda",
-        extras=Extras.of(config),
+        extras=PromptsAndMasks.of(config),
     )
     loader.bad.update(before["bad"])
     if world.rank:  # equal networks, different random numbers from here on

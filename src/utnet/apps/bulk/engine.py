@@ -8,7 +8,7 @@ import socket
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import islice
 from typing import Any
 
@@ -42,10 +42,11 @@ def cores() -> int:
 
 
 def run_here(work: Work, units: Sequence[Unit], workers: int) -> Iterator[dict[str, Any]]:
-    """Yields the records of units as they are done by `workers` processes. Killed ones are replaced.
+    """Yields the records of units as they are done by `workers` processes. Killed ones are replaced; a unit that kills
+    each of its workers gives `lost`.
 
     Raises:
-        InputError, WorkerError: raised by `work`, or workers were lost several times without a unit done between.
+        InputError, WorkerError: raised by `work`.
     """
     left, losses = {unit.name: unit for unit in units}, 0
     while left:
@@ -54,57 +55,71 @@ def run_here(work: Work, units: Sequence[Unit], workers: int) -> Iterator[dict[s
                 del left[record["unit"]]
                 losses = 0
                 yield record
-        except BrokenProcessPool as error:
+        except BrokenProcessPool:
             losses += 1
-            if losses > _RETRIES:
-                first = next(iter(left))
-                raise WorkerError(
-                    f"workers were killed {losses} times near {first}, most often because memory ran out; "
-                    "give fewer --workers"
-                ) from error
+            if losses > _RETRIES:  # one of those that were given out is the cause
+                for unit in list(islice(left.values(), _AHEAD * workers)):
+                    del left[unit.name]
+                    yield _alone(work, unit)
+
+
+def _alone(work: Work, unit: Unit) -> dict[str, Any]:
+    for _ in range(_RETRIES):
+        with suppress(BrokenProcessPool):
+            return next(_pooled(work, [unit], 1))
+    return lost(unit)
+
+
+def lost(unit: Unit) -> dict[str, Any]:
+    """Returns the record of a unit whose workers were lost whenever they did it: its inputs are problems."""
+    why = (
+        f"the workers of its unit were lost {_RETRIES} times, most often because memory ran out; to try it again "
+        f"delete units/{unit.name}.json"
+    )
+    problems = [{"file": url, "why": why} for url in unit.urls or (unit.name,)]
+    return {"unit": unit.name, "lost": True, "counts": {}, "problems": problems, "files": []}
 
 
 def run_on_ray(work: Work, units: Sequence[Unit], address: str) -> Iterator[dict[str, Any]]:
     """Yields the records of units as they are done by tasks of a Ray cluster, which places them and runs them again
-    where a worker or node is lost. Every node needs this version of utnet, and access to sources and place.
+    where a worker or node is lost; one that loses all of its workers gives `lost`.
+
+    Every node needs this version of utnet, and access to sources and place.
 
     Args:
         work: done in each task, on one core.
         units: to do.
-        address: HOST:PORT, ray://HOST:PORT, "auto" (a cluster that runs on this machine) or "local" (started for this
-            call).
+        address: HOST:PORT, "auto" (a cluster that runs on this machine) or "local" (one started for this call).
 
     Raises:
         InputError: Ray is not installed, the cluster cannot be reached, or raised by `work`.
-        WorkerError: raised by `work`, or a unit lost its worker several times.
+        WorkerError: raised by `work`.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
         import ray
-        from ray.exceptions import RayError, RayTaskError
+        from ray.exceptions import NodeDiedError, OutOfMemoryError, RayTaskError, WorkerCrashedError
     except ImportError as error:
         raise InputError(f"--ray needs the package ray; {install_line('cluster')}") from error
     _connect(ray, address)
     try:
         task = ray.remote(_in_task).options(num_cpus=1, max_retries=_RETRIES, scheduling_strategy="SPREAD")
-        left, waiting = iter(units), list[Any]()
+        left, waiting = iter(units), dict[Any, Unit]()
         while True:
             num = _AHEAD * int(ray.cluster_resources().get("CPU", 1)) - len(waiting)
-            waiting += [task.remote(work, unit) for unit in islice(left, max(num, 0))]
+            waiting |= {task.remote(work, unit): unit for unit in islice(left, max(num, 0))}
             if not waiting:
                 return
-            done, waiting = ray.wait(waiting, num_returns=1)
+            (done,), _ = ray.wait(list(waiting), num_returns=1)
+            unit = waiting.pop(done)
             try:
-                yield ray.get(done[0])
+                yield ray.get(done)
             except RayTaskError as error:
                 if isinstance(error.cause, InputError | WorkerError):
                     raise error.cause from error
                 raise
-            except RayError as error:
-                raise WorkerError(
-                    f"the cluster lost workers of a unit again and again ({first_line(error)}); look at its memory, "
-                    "and start it again"
-                ) from error
+            except (WorkerCrashedError, OutOfMemoryError, NodeDiedError):
+                yield lost(unit)
     finally:
         ray.shutdown()
 
@@ -112,7 +127,7 @@ def run_on_ray(work: Work, units: Sequence[Unit], address: str) -> Iterator[dict
 def _connect(ray: Any, address: str) -> None:
     """Connects to the cluster. An address is tried by a socket first: Ray itself waits for minutes."""
     remedy = "start one by `ray start --head`, or check --ray"
-    host, _, port = address.removeprefix("ray://").rpartition(":")
+    host, _, port = address.rpartition(":")
     if address not in ("auto", "local"):
         try:
             socket.create_connection((host, int(port)), timeout=_CONNECT_S).close()

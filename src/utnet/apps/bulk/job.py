@@ -86,7 +86,7 @@ def run_job(
 
     Raises:
         InputError: the place holds something else, or storage fails.
-        WorkerError: workers were lost again and again.
+        WorkerError: a worker cannot go on, such as with a full disk.
     """
     place = storage.absolute(place)
     about = {"command": task.command, "utnet": utnet.__version__, "source": source, "options": task.identity()}
@@ -96,8 +96,10 @@ def run_job(
     seen = 0
     with tqdm(total=len(units), initial=len(units) - len(left), unit="unit", disable=None) as bar:
         for record in engine(partial(do_unit, task, place), left):
+            if record.get("lost"):
+                storage.write(f"{place}/{RECORDS}/{record['unit']}.json", json.dumps(record, indent=1).encode() + b"\n")
             seen += sum(record["counts"].get(name, 0) for name in ("pictures", "frames", "samples"))
-            bar.set_postfix_str(f"{seen / max(bar.format_dict['elapsed'], 1e-3):.1f} pictures/s")
+            bar.set_postfix_str(f"{seen / max(bar.format_dict['elapsed'], 1e-3):.1f} pictures/s", refresh=False)
             bar.update()
     records = _records(place, units)
     if finish is not None:

@@ -75,15 +75,16 @@ def shard_in_bulk(task: Shard, place: str, engine: Engine, *, samples: int = 102
     spans = [(first, min(first + samples, len(source))) for first in starts]
     units = [Unit(f"part-{number:06d}", samples=span) for number, span in enumerate(spans)]
 
-    def finish(place: str, records: Sequence[dict[str, Any]]) -> None:
+    def finish(place: str, all_records: Sequence[dict[str, Any]]) -> None:
         shards, rows = list[dict](), list[list[int]]()
+        records = [record for record in all_records if not record.get("lost")]
         for record in records:
             rows += [[len(shards), *places] for _, *places in record["rows"]]
             shards += record["shards"]
         if not rows:
             raise InputError(f"{source.name}: no sample can be read; problems are in {place}/units")
         keys, sequences = ([item for record in records for item in record[name]] for name in ("keys", "sequences"))
-        bad = [BadSample(problem["file"], problem["why"]) for record in records for problem in record["problems"]]
+        bad = [BadSample(problem["file"], problem["why"]) for record in all_records for problem in record["problems"]]
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
             write_tables(folder, rows, keys, sequences, shards, describe(source, task.options, bad))

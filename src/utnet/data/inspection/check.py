@@ -14,11 +14,11 @@ import numpy as np
 from utnet.conventions import JOINT_NAMES, MM_PER_M, SIDES
 from utnet.data.inspection import convert
 from utnet.data.inspection.decode import Decoder
+from utnet.data.inspection.exif_orientation import hands_seen
 from utnet.data.inspection.judge_labels import FEW, hand_unit, judge_labels, turn_note
 from utnet.data.inspection.labels import Finding, Labels
 from utnet.data.inspection.measure import BONES, FLAWS, Measure
 from utnet.data.inspection.scan import ScanResult, scan
-from utnet.data.inspection.turned import hands_seen
 from utnet.data.mixture import Mixture
 from utnet.data.source import BadSample, evenly_spaced, is_endless, is_stream, read_sample
 from utnet.errors import InputError

@@ -39,7 +39,7 @@ class Labels:
         depth_agrees: (N,) bool, depth lies at the joints' distance.
         turn: (N,) int, EXIF orientation of the picture (1: none), for sources that do not apply it.
         turn_scores: mean detection scores in the labelled boxes, in the stored and in the upright pictures
-            (`data.inspection.turned`); NaN without turned pictures.
+            (`data.inspection.exif_orientation`); NaN without turned pictures.
     """
 
     source: str

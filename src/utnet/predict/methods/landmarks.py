@@ -19,6 +19,8 @@ from utnet.types import Sample
 
 _PLACED = 0.4
 """Deviation of a joint that a person placed, in units of the detector's: 1 to 2 mm."""
+_PRIOR_WIDTH = 2.0
+"""Standard deviation of the prior in units of the lifter's expected errors, which are of the hand in its own frame."""
 _MOST_DEVIATION = 20.0
 
 
@@ -41,7 +43,7 @@ class LandmarkMethod:
     def __call__(self, samples: Sequence[Sample]) -> RightHandBatch:
         lifted = lift_samples(self._lifter, self._fitter, samples)
         seen = observations(samples)
-        error_mm = 1e3 * lifted.error_m[:, 0] * np.maximum(seen["deviation_scale"], 1.0)
+        error_mm = 1e3 * _PRIOR_WIDTH * lifted.error_m[:, 0] * np.maximum(seen["deviation_scale"], 1.0)
         fits = self._fitter.fit(expected=lifted.params[0], expected_error_mm=error_mm, **seen)
         return decode_fits(self.hand, fits)
 

@@ -116,7 +116,7 @@ def load_vit(model: UTNet, state: dict[str, Tensor], where: str, kind: str) -> R
     if kind == "dinov2":
         state = _without_chunks(state, where)
     prefix = "backbone." if any(name.startswith("backbone.") for name in state) else ""
-    names = entry_names(kind, model.preset.depth, prefix=prefix)
+    names = entry_names(kind, model.preset.num_blocks, prefix=prefix)
     left_out = {
         name: reason
         for name in sorted(state.keys() - names.keys())
@@ -167,7 +167,7 @@ def _check(model: UTNet, state: dict[str, Tensor], names: dict[str, str], layout
     if not isinstance(model.stem, PatchStem):
         raise InputError(
             f"{where}: model.preset {model.config.preset!r} has a convolutional stem and takes no ViT's weights; "
-            f"choose b, l or h (for DINOv2-S: b with model.dim 384, depth 12, num_heads 6)"
+            f"choose b, l or h (for DINOv2-S: b with model.dim 384, num_blocks 12, num_heads 6)"
         )
     wrong = [
         f"model.{name} is {have}, the file's {want}"
@@ -194,7 +194,7 @@ def _sizes(model: UTNet, state: dict[str, Tensor], layout: Layout) -> list[tuple
     """(key of the config, the network's, the file's) of all sizes that must be equal and can be read from the file."""
     preset = model.preset
     blocks = [int(match[1]) for name in state if (match := re.match(r"(?:backbone\.)?blocks\.(\d+)\.", name))]
-    sizes: list[tuple[str, object, object]] = [("depth", preset.depth, max(blocks, default=-1) + 1)]
+    sizes: list[tuple[str, object, object]] = [("num_blocks", preset.num_blocks, max(blocks, default=-1) + 1)]
     patches = next((tensor for name, tensor in state.items() if name.endswith("patch_embed.proj.weight")), None)
     if patches is not None and patches.ndim == 4:
         sizes += [("dim", preset.dim, len(patches)), ("patch_px", preset.patch_px, patches.shape[-1])]

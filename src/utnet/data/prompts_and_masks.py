@@ -19,7 +19,7 @@ from utnet.types import Sample
 
 
 @dataclass(frozen=True)
-class Extras:
+class PromptsAndMasks:
     """Additional inputs and labels of a sample; none by default.
 
     Attributes:
@@ -41,7 +41,7 @@ class Extras:
         return in_mirror(sample) if self.mirror_p > 0 and rng.random() < self.mirror_p else sample
 
     @classmethod
-    def of(cls, config: Config) -> Extras:
+    def of(cls, config: Config) -> PromptsAndMasks:
         """Those used by the network of a run."""
         prompts = masks = None
         if config.model.prompts:

@@ -22,7 +22,7 @@ _PANORAMA = 3.0
 _SURE = 0.8
 
 
-def camera_doubts(inputs: Sequence[Input], K_px: np.ndarray | None) -> list[str]:
+def camera_warnings(inputs: Sequence[Input], K_px: np.ndarray | None) -> list[str]:
     """Warnings about the camera of pictures and videos, by their sizes: panoramas, and intrinsics of other pictures.
 
     Args:
@@ -77,7 +77,7 @@ def _camera_doubts(K_px: np.ndarray, size_wh: tuple[int, int]) -> list[str]:
     return []
 
 
-def side_doubts(
+def side_warnings(
     detector: HandDetector, item: Input, boxes: Sequence[Sequence[float]], sides: Sequence[str]
 ) -> list[str]:
     """Warnings about boxes whose predicted side differs from their `--side`."""

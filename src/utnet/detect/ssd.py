@@ -13,7 +13,7 @@ _FACE = 4
 """Classes: open hand, fist, pinch, point, face, tip, pinched tip."""
 
 
-class SecondDetector:
+class SSDHandDetector:
     """Detects boxes of hands.
 
     Args:

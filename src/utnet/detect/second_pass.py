@@ -19,7 +19,7 @@ others."""
 _LARGEST_LOGIT = 9.0
 
 
-def look_again(network: LandmarkNetwork, picture: np.ndarray | Pyramid, first: Landmarks) -> Landmarks:
+def run_second_pass(network: LandmarkNetwork, picture: np.ndarray | Pyramid, first: Landmarks) -> Landmarks:
     """A second pass in the region of a hand's own landmarks, with its side by both passes.
 
     If the side remains doubtful, the mirror image of the region is used as a third.

@@ -1,0 +1,159 @@
+"""Moments of a predictions.json with its recording or pictures, or of a recording alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from tqdm import tqdm
+
+from utnet.apps.view.moments import Moment, Moments
+from utnet.errors import BAD_TREE, InputError, as_input_error
+from utnet.geometry import unproject
+from utnet.io.depth import read_depth
+from utnet.io.pictures import read_picture
+from utnet.io.recordings import Camera, Options, is_recording, open_recording
+from utnet.io.videos import VideoReader
+from utnet.placement import default_intrinsics
+from utnet.predict.reading import read_predictions
+
+MOST_MOMENTS = 1500
+"""Of longer recordings, frames that are evenly spread are shown."""
+_PICTURE_PX, _POINTS_PX = 640, 240
+"""Longer sides of the pictures and of the depth images that are shown."""
+_FARTHEST_M = 6.0
+
+
+def fill(moments: Moments, path: Path, recording: Path | None, options: Options) -> list[str]:
+    """Adds what there is to see; returns remarks.
+
+    Args:
+        moments: filled.
+        path: predictions.json, its folder, or a recording.
+        recording: in place of the one that predictions.json names.
+        options: for the recording.
+
+    Raises:
+        InputError: no such file, or none of these.
+    """
+    if path.is_dir() and (path / "predictions.json").is_file():
+        path = path / "predictions.json"
+    if path.suffix.lower() != ".json":
+        if not path.exists():
+            raise InputError(f"{path}: no such file or folder")
+        for moment in _of_frames(path, options, {}, None):
+            moments.add(moment)
+        return []
+    tree = read_predictions(path)
+    videos, remarks = tree["videos"], []
+    if recording is not None and len(videos) != 1:
+        raise InputError(f"{path}: has {len(videos)} videos; a recording can be given for one")
+    for record in tree["images"]:
+        moments.add(_of_picture(record, options))
+    for number, record in enumerate(videos):
+        source = Path(record["file"]) if recording is None else recording
+        prefix = f"{number + 1}_" if len(videos) > 1 else ""
+        if source.exists():
+            found = _of_frames(source, _as_predicted(record, options), record, prefix)
+        elif recording is not None:
+            raise InputError(f"{recording}: no such file or folder")
+        else:
+            remarks.append(f"{source}: not found, so hands are shown alone; name the recording after predictions.json")
+            found = (_of_record(record, frame, prefix) for frame in _spread(record["frames"]))
+        for moment in found:
+            moments.add(moment)
+    if not len(moments):
+        raise InputError(f"{path}: nothing in it to see")
+    return remarks
+
+
+def _as_predicted(record: dict, options: Options) -> Options:
+    """The options with the camera that the user gave for predicting."""
+    if options.camera is None and record["K_from"] == "given":
+        return replace(options, camera=Camera(np.array(record["K_px"], float)))
+    return options
+
+
+def _spread(frames: list[Any]) -> list[Any]:
+    return frames[:: -(-len(frames) // MOST_MOMENTS) or 1]
+
+
+def _of_record(video: dict, frame: dict, prefix: str) -> Moment:
+    """A moment of predictions.json, without picture."""
+    try:
+        pose = frame.get("T_world_cam")
+        hands: dict[str, dict] = {}
+        for number, hand in enumerate(frame["hands"]):
+            hands[f"{prefix}{hand['side']}_{number if hand['track'] is None else hand['track']}"] = hand
+        return Moment(
+            f"{video['file']} frame {frame['index']}",
+            float(frame["time_s"]),
+            (int(video["width"]), int(video["height"])),
+            np.array(video["K_px"], float),
+            np.eye(4) if pose is None else np.array(pose, float),
+            hands,
+        )
+    except BAD_TREE as error:
+        raise as_input_error(error, "predictions.json") from error
+
+
+def _of_frames(source: Path, options: Options, record: dict, prefix: str | None) -> Iterator[Moment]:
+    """Frames of a recording or video, with their hands."""
+    of_frame = {frame["index"]: frame for frame in record.get("frames", ())}
+    with ExitStack() as stack:
+        frames: Iterable[Any]
+        if options.depth is not None or is_recording(source):
+            recording = open_recording(source, options)
+            frames, total = recording, recording.num_frames
+        else:
+            video = stack.enter_context(VideoReader(source))
+            frames, total = video, video.num_frames
+        last = max(of_frame, default=None)
+        step = -(-(len(of_frame) or total or 1) // MOST_MOMENTS) or 1
+        for frame in tqdm(frames, desc=source.name, total=total, unit="frame", disable=None):
+            if last is not None and frame.index > last:
+                return
+            if frame.index % step or (of_frame and frame.index not in of_frame):
+                continue
+            size = (frame.rgb.shape[1], frame.rgb.shape[0])
+            moment = Moment(f"{source} frame {frame.index}", frame.time_s, size)
+            if of_frame:
+                moment = _of_record(record, of_frame[frame.index], prefix or "")
+            elif getattr(frame, "T_world_cam", None) is not None:
+                moment = replace(moment, T_world_cam=frame.T_world_cam)
+            K = getattr(frame, "K_px", None)
+            yield _with_picture(moment, frame.rgb, getattr(frame, "depth_m", None), K)
+
+
+def _of_picture(record: dict, options: Options) -> Moment:
+    moment = replace(_of_record(record, {"index": 0, "time_s": 0, "hands": record["hands"]}, ""), name=record["file"])
+    if not Path(record["file"]).is_file():
+        return moment
+    depth = record["depth"]
+    depth_m = read_depth(depth, options.depth_scale) if depth and Path(depth).is_file() else None
+    return _with_picture(moment, read_picture(record["file"]).rgb, depth_m, None)
+
+
+def _with_picture(moment: Moment, rgb: np.ndarray, depth_m: np.ndarray | None, K_px: np.ndarray | None) -> Moment:
+    """The moment with its picture, and with depth as points."""
+    height, width = rgb.shape[:2]
+    K = K_px if K_px is not None else moment.K_px
+    K = default_intrinsics(width, height) if K is None else K
+    scale = min(1.0, _PICTURE_PX / max(width, height))
+    small = cv2.resize(rgb, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+    moment = replace(moment, size_px=(width, height), K_px=K, rgb=small)
+    if depth_m is None:
+        return moment
+    if depth_m.shape != (height, width):
+        depth_m = cv2.resize(depth_m, (width, height), interpolation=cv2.INTER_NEAREST)
+    step = max(1, round(max(width, height) / _POINTS_PX))
+    v, u = np.mgrid[step // 2 : height : step, step // 2 : width : step]
+    z = depth_m[v, u]
+    seen = (z > 0) & (z < _FARTHEST_M)
+    points = unproject(np.stack([u[seen], v[seen]], -1).astype(float), z[seen].astype(float), K)
+    return replace(moment, points_cam_m=points.astype(np.float32), colors=rgb[v[seen], u[seen]])

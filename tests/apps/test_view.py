@@ -1,0 +1,116 @@
+"""`utnet view`: predictions with their recording, in viser's scene."""
+
+import importlib.util
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from utnet.apps.view import reading
+from utnet.apps.view.moments import Moments
+from utnet.cli.main import main
+from utnet.geometry import intrinsics, project
+from utnet.hand import NumpyHandModel
+from utnet.io.recordings import Options
+from utnet.predict.files import PredictionsFile, hand_record, image_record
+from utnet.predict.hand import Hand
+from utnet.synth.sequence import draw_sequence, write_recording
+from utnet.types import HandParams
+
+K, SIZE, NUM = intrinsics(150.0, 150.0, 79.5, 59.5), (160, 120), 4
+
+
+def hand(i: int) -> Hand:
+    """A right hand at rest, which moves by a centimetre a frame; in the third it is bridged."""
+    model = NumpyHandModel.open()
+    params = HandParams.from_axis_angle(np.zeros(48), transl_m=np.array([0.01 * i, 0, 0.5]))
+    one = model(params.global_orient[None], params.hand_pose[None], params.betas[None])
+    joints = one.joints_m[0] + params.transl_m
+    return Hand(
+        side="right", score=0.9, box_px=np.array([0, 0, 9, 9.0]), joints_cam_m=joints, joints_px=project(joints, K),
+        vertices_cam_m=one.vertices_m[0] + params.transl_m, faces=model.faces, params=params, K_px=K,
+        distance_source="sensor", method="fit", track=1, valid=i != 2,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def predicted(tmp_path_factory):
+    """predictions.json of a drawn recording whose camera moves along x."""
+    folder = tmp_path_factory.mktemp("view")
+    write_recording(folder / "clip", draw_sequence(4_100_003, NUM, K, SIZE), K)
+    with PredictionsFile(folder / "predictions.json", {}) as file:
+        head = image_record(str(folder / "clip"), SIZE, K, "recording", {"overlay": None})
+        with file.video(head | {"fps": 30.0}, {"arrays": None}) as add:
+            for i in range(NUM):
+                T = np.eye(4)
+                T[0, 3] = 0.1 * i
+                add({"index": i, "time_s": i / 30, "T_world_cam": T.tolist(), "hands": [hand_record(hand(i))]})
+    return folder
+
+
+def test_moments_hold_hands_depth_and_paths_in_the_world(predicted):
+    with Moments() as moments:
+        assert reading.fill(moments, predicted, None, Options()) == []
+        assert len(moments) == NUM
+        moment, (shown,) = moments[2], moments.hands(2)
+        np.testing.assert_allclose(shown.vertices_cam_m, hand(2).vertices_cam_m, atol=2e-6)
+        assert (shown.name, shown.valid) == ("right_1", False)
+        pixels = project(moment.points_cam_m.astype(float), K)
+        np.testing.assert_allclose(pixels, np.rint(pixels), atol=1e-3)  # points lie on their pixels' rays
+        assert moment.rgb.shape == (120, 160, 3)
+        x, y = np.rint(pixels).astype(int).T
+        np.testing.assert_array_equal(moment.colors, moment.rgb[y, x])
+        np.testing.assert_allclose(np.diff(moments.wrists()["right_1"][:, 0]), 0.11, atol=1e-6)
+
+
+def test_hands_are_shown_without_their_recording_and_long_ones_thinned(predicted, tmp_path, monkeypatch):
+    text = (predicted / "predictions.json").read_text().replace(str(predicted / "clip"), "gone")
+    (tmp_path / "predictions.json").write_text(text)
+    monkeypatch.setattr(reading, "MOST_MOMENTS", 2)
+    with Moments() as moments:
+        (remark,) = reading.fill(moments, tmp_path, None, Options())
+        assert "gone" in remark
+        assert [moment.time_s for moment in moments] == pytest.approx([0, 2 / 30], abs=1e-6)
+        assert moments[0].rgb is None
+    with Moments() as moments:
+        reading.fill(moments, tmp_path / "predictions.json", predicted / "clip", Options())
+        assert [moments[i].rgb is None for i in range(2)] == [False, False]
+
+
+def test_the_scene_follows_the_slider(predicted):
+    pytest.importorskip("viser")
+    from utnet.apps.view.scene import RecordingScene
+
+    with Moments() as moments:
+        reading.fill(moments, predicted, None, Options())
+        last = moments[NUM - 1]
+        moments.add(replace(last, hands={}, points_cam_m=None))
+        scene = RecordingScene(moments)
+        try:
+            assert scene.address.startswith("http://127.0.0.1:")
+            names = {f"/camera/hands/right_1/{part}" for part in ("mesh", "joints", "bones")}
+            assert scene.drawn == names | {"/camera/depth", "/camera/picture"}
+            scene.slider.value = NUM
+            scene.show(NUM)
+            assert scene.drawn == {"/camera/picture"}
+        finally:
+            scene.close()
+
+
+def test_bad_requests_are_one_line(tmp_path, capsys, monkeypatch):
+    def message(*words):
+        with pytest.raises(SystemExit) as ended:
+            main(["view", *map(str, words)])
+        assert ended.value.code == 2
+        return capsys.readouterr().err
+
+    assert "--port" in message(tmp_path, "--port", "0")
+    damaged = tmp_path / "predictions.json"
+    video = {"file": "x", "K_from": "given", "K_px": [], "frames": [{"index": 0}], "width": 1, "height": 1}
+    damaged.write_text(json.dumps({"schema": "utnet-hands", "version": 3, "images": [], "videos": [video]}))
+    if importlib.util.find_spec("viser") is not None:
+        assert "predictions.json" in message(damaged)
+        assert "no such file" in message(tmp_path / "nothing.bag")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
+    assert "utnet[viewer]" in message(damaged)
