@@ -37,7 +37,7 @@ def detector(monkeypatch):
     """The networks' place taken by stand-ins, in this process."""
     FakeDetector.calls, FakeDetector.at_call = 0, None
     monkeypatch.setattr("utnet.predict.predictor.HandDetector", FakeDetector)
-    monkeypatch.setattr("utnet.predict.video.LandmarkTracker", FakeTracker)
+    monkeypatch.setattr("utnet.predict.live.LandmarkTracker", FakeTracker)
     predictor.cache_clear()
     yield FakeDetector
     predictor.cache_clear()

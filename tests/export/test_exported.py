@@ -181,7 +181,9 @@ def test_records_of_another_version_or_kind_are_refused(network, model):
     for change, message in (
         ({"schema": 2}, "version 2"),
         ({"inputs": "rgb"}, "x: inputs: expected a list"),
-        ({"faces": [[0, 1]]}, r"x: faces\[0\]: expected a list of 3"),
+        ({"faces": [[0, 1]]}, "x: faces: expected lists of 3"),
+        ({"faces": [[0, 1, 2], [0]]}, "x: faces: expected lists of 3"),
+        ({"faces": [[0, 1, 2.5]]}, "x: faces: expected lists of 3"),
         ({"colour": 1}, "x: unknown key 'colour'"),
     ):
         with pytest.raises(InputError, match=message):

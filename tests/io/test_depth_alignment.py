@@ -10,10 +10,11 @@ import pytest
 from support.recording_files import encode_rvl, png
 from utnet.errors import InputError
 from utnet.io.depth import read_depth
-from utnet.io.recordings import Camera, read_camera
+from utnet.io.recordings import Camera, Frames, Options, read_camera
 from utnet.io.recordings.alignment import register_depth, resample_depth
 from utnet.io.recordings.cameras import pinhole, scaled_K
 from utnet.io.recordings.codecs import decode_compressed_depth, decode_rvl
+from utnet.io.recordings.frames import RawFrame
 
 K = pinhole(300.0, 310.0, 79.5, 59.5)
 
@@ -176,3 +177,17 @@ def test_units_of_depth_files(tmp_path):
         np.testing.assert_allclose(read_depth(tmp_path / name), depth / 1000, rtol=1e-6)
         scale = 0.002 if name in ("i.npy", "z.npz", "p.png") else 2.0
         np.testing.assert_allclose(read_depth(tmp_path / name, scale), depth / 500, rtol=1e-6)
+
+
+def test_a_frame_has_the_picture_with_and_without_the_lens():
+    picture = np.random.default_rng(0).integers(0, 255, (120, 160, 3), np.uint8)
+    for coeffs in ((0.1, -0.05, 0.0, 0.0), (0.0,)):
+        lens = Camera(K, (160, 120), "plumb_bob", coeffs)
+
+        class One(Frames):
+            def read(self, lens=lens):
+                yield RawFrame(0.0, picture, lens)
+
+        (frame,) = One("one", Options())
+        np.testing.assert_array_equal(frame.rgb, lens.rectified(picture))
+        assert (frame.recorded_rgb is picture) == lens.is_distorted

@@ -10,5 +10,5 @@ def detector(monkeypatch):
 
     FakeDetector.calls, FakeDetector.at_call = 0, None
     monkeypatch.setattr("utnet.predict.predictor.HandDetector", FakeDetector)
-    monkeypatch.setattr("utnet.predict.video.LandmarkTracker", FakeTracker)
+    monkeypatch.setattr("utnet.predict.live.LandmarkTracker", FakeTracker)
     return FakeDetector

@@ -6,6 +6,7 @@ import sys
 import time
 import types
 
+import cv2
 import numpy as np
 import pytest
 
@@ -176,3 +177,39 @@ def test_the_tracker_takes_frames_and_gives_tracks(clip):
 def test_bad_requests_are_one_line(words, capsys):
     assert run(*words) == 2
     assert "utnet: " in capsys.readouterr().err
+
+
+def test_the_page_shows_the_newest_frame_with_its_hands():
+    """One frame in, the JPEG of the stream out: the picture, and the hands drawn over it."""
+    pytest.importorskip("uvicorn")
+    import http.client
+
+    from support.hands import SIZE_PX, random_hand
+    from utnet.apps.live_page import LivePage
+    from utnet.predict.live import TrackedFrame
+
+    rgb = np.full((*SIZE_PX[::-1], 3), 120, np.uint8)
+    hand = random_hand(np.random.default_rng(0))
+    with LivePage(port=0) as page:
+        host = page.address.split("/")[2]
+        connection = http.client.HTTPConnection(host, timeout=20)
+        connection.request("GET", "/")
+        assert b"/stream" in connection.getresponse().read()
+        connection = http.client.HTTPConnection(host, timeout=20)
+        connection.request("GET", "/stream")
+        page.show(TrackedFrame(Frame(0, 0.0, rgb), (hand,), 0.02))
+        answer = connection.getresponse()
+        assert answer.getheader("content-type").startswith("multipart/x-mixed-replace")
+        head = {}
+        while line := answer.readline().strip():
+            name, _, value = line.partition(b": ")
+            head[name] = value
+        data = np.frombuffer(answer.read(int(head[b"Content-Length"])), np.uint8)
+        shown = cv2.imdecode(data, cv2.IMREAD_COLOR)[..., ::-1].astype(int)
+        connection.close()
+    changed = np.abs(shown - 120).max(-1) > 25
+    x, y = np.rint(hand.joints_px[9]).astype(int)
+    assert changed[y - 2 : y + 3, x - 2 : x + 3].any()  # a hand is here
+    assert not changed[:8].any()  # and nothing above
+    with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(InputError, match="--port"):
+        LivePage(port=taken.getsockname()[1])

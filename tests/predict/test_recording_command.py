@@ -1,14 +1,18 @@
 """`utnet predict` on a recording: one video record, hands of every frame, arrays and an overlay beside it."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from support import hands as known
 from support.recording_files import write_numbered
 from utnet.cli.main import main
-from utnet.geometry import intrinsics
+from utnet.geometry import intrinsics, project
+from utnet.io.recordings import Camera
 from utnet.io.videos import VideoReader
+from utnet.predict.drawing import draw_hands, through_lens
 from utnet.synth.sequence import draw_sequence, write_recording
 
 K = intrinsics(300.0, 300.0, 159.5, 119.5)
@@ -62,3 +66,28 @@ def test_a_recording_without_hands_is_done(tmp_path):
     assert predict(folder, "--out", tmp_path / "out", "--method", "fit") == 0
     (video,) = json.loads((tmp_path / "out" / "predictions.json").read_text())["videos"]
     assert [frame["hands"] for frame in video["frames"]] == [[], [], []]
+
+
+def test_hands_are_drawn_on_the_distorted_picture_where_the_lens_shows_them():
+    """Colours of the skeleton drawn through the lens, rectified, are those drawn on the rectified picture."""
+    lens = Camera(known.K, known.SIZE_PX, "plumb_bob", (0.3, -0.1, 0.004, -0.003, 0.02))
+    params = replace(known.random_params(np.random.default_rng(1)), transl_m=np.array([0.15, 0.09, 0.5]))
+    hand = known.hand_of(params)  # in a corner
+    shown = through_lens(hand, lens)
+    assert np.abs(shown.joints_px - hand.joints_px).max() > 3
+    np.testing.assert_allclose(shown.joints_px, lens.distorted_px(hand.joints_px))
+    vertices_px = lens.distorted_px(project(hand.vertices_cam_m, hand.K_px))
+    np.testing.assert_allclose(project(shown.vertices_cam_m, hand.K_px), vertices_px, atol=1e-6)
+    np.testing.assert_allclose(shown.vertices_cam_m[:, 2], hand.vertices_cam_m[:, 2])
+    blank = np.full((*known.SIZE_PX[::-1], 3), 128, np.uint8)
+    straight = draw_hands(blank, [hand], "skeleton").astype(int)
+    bent = draw_hands(blank, [hand], "skeleton", lens=lens)
+    inside = lens.rectified(np.full(blank.shape[:2], 255, np.uint8)) == 255
+
+    def overlap(other):
+        a, b = ((np.abs(picture - 128).max(-1) > 40) & inside for picture in (straight, other))
+        assert a.sum() > 500
+        return (a & b).sum() / (a | b).sum()
+
+    assert overlap(lens.rectified(bent).astype(int)) > 0.8
+    assert overlap(bent.astype(int)) < 0.7

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import importlib.util
 import sys
+import webbrowser
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
 
-from utnet.errors import InputError
+from utnet.errors import InputError, install_line
 from utnet.predict.methods.resolve import Method
 
 Optional = tyro.conf.arg(help_behavior_hint="")
@@ -28,6 +30,10 @@ def live(
     fps: float = 30.0,
     raw: Annotated[bool, tyro.conf.FlagCreatePairsOff, Optional] = False,
     seconds: Annotated[float | None, Optional] = None,
+    page: Annotated[bool, tyro.conf.FlagCreatePairsOff, Optional] = False,
+    host: str = "127.0.0.1",
+    port: int = 8644,
+    open_browser: Annotated[bool, tyro.conf.FlagCreatePairsOff, Optional] = False,
 ) -> None:
     """Follows the hands of a camera, a RealSense or a recording, and sends wrist poses and joints as they come.
 
@@ -47,14 +53,24 @@ def live(
         fps: frames a second that a RealSense is set to.
         raw: do not smooth.
         seconds: stop after this long.
+        page: show the newest picture with its hands on a local page (needs the extra "serve"); lines of JSON are then
+            written to --out only.
+        host: address of the page; others than 127.0.0.1 let other machines in, without a password.
+        port: port of the page.
+        open_browser: show the page, and open it in your browser.
     """
+    page = page or open_browser
+    if page and (importlib.util.find_spec("uvicorn") is None or importlib.util.find_spec("starlette") is None):
+        raise InputError(f"--page needs starlette and uvicorn; {install_line('serve')}")
+    if not 0 <= port < 65536:
+        raise InputError(f"--port is {port}; expected 1 to 65535")
     from utnet.cli.predict_command import read_camera_option
     from utnet.io.recordings import Options
     from utnet.predict.live import HandTracker, NewestFrames, Sender, open_live
     from utnet.predict.predictor import Predictor
 
-    host, colon, port = address.rpartition(":")
-    if not colon or not port.isdecimal() or not 0 < int(port) < 65536:
+    to_host, colon, to_port = address.rpartition(":")
+    if not colon or not to_port.isdecimal() or not 0 < int(to_port) < 65536:
         raise InputError(f"--address is {address!r}; expected HOST:PORT, such as 127.0.0.1:9870")
     camera = None if K is None else read_camera_option(K)
     options = Options(camera=camera, depth_scale=depth_scale, fps=fps)
@@ -65,14 +81,24 @@ def live(
     taken = NewestFrames(frames) if comes_by_itself else frames
     with ExitStack() as stack:
         file = None
-        if to == "jsonl":
+        if to == "jsonl" and not (page and out is None):
             file = sys.stdout if out is None else stack.enter_context(out.open("w", encoding="utf-8"))
-        sender = stack.enter_context(Sender(file, (host, int(port)) if to == "udp" else None))
+        sender = stack.enter_context(Sender(file, (to_host, int(to_port)) if to == "udp" else None))
+        shown = None
+        if page:
+            from utnet.apps.live_page import LivePage
+
+            shown = stack.enter_context(LivePage(host, port))
+            print(f"{shown.address}  (Ctrl-C ends it)", file=sys.stderr, flush=True)
+            if open_browser:
+                webbrowser.open(shown.address)
         try:
             for tracked in tracker(taken, None if camera is None else camera.K_px):
                 if seconds is not None and tracked.frame.time_s >= seconds:
                     break
                 sender.send(tracked.message())
+                if shown is not None:
+                    shown.show(tracked)
                 latencies.append(tracked.latency_s)
         except KeyboardInterrupt:
             pass

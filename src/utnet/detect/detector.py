@@ -181,7 +181,10 @@ class HandDetector:
     def in_region(self, picture: np.ndarray | Pyramid, region: Region) -> Landmarks | None:
         """Returns the hand in a region after a second pass in the region of its own landmarks, and a third if the two
         disagree; None without a hand, or if they still disagree."""
-        first = self._landmarks(picture, region)
+        return self._confirmed(picture, self._landmarks(picture, region))
+
+    def _confirmed(self, picture: np.ndarray | Pyramid, first: Landmarks) -> Landmarks | None:
+        """`in_region` from its first pass on."""
         if first.presence < _PRESENT:
             return None
         for _ in range(2):
@@ -237,10 +240,11 @@ class HandDetector:
                 found.append(hand)
 
     def _add_hints(self, picture: Pyramid, regions: Sequence[Region], found: list[Landmarks]) -> None:
-        """Adds hands of uncertain regions, the likeliest first."""
-        looks = self._calls.map(lambda region: self.in_region(picture, region), regions)
-        hands = [hand for hand in looks if hand]
-        for hand in sorted(hands, key=lambda hand: -hand.presence):
+        """Adds hands of uncertain regions, the likeliest first. A first pass inside a found hand has no second one."""
+        firsts = self._calls.map(lambda region: self._landmarks(picture, region), regions)
+        others = [first for first in firsts if not any(_hides(other, first) for other in found)]
+        looks = self._calls.map(lambda first: self._confirmed(picture, first), others)
+        for hand in sorted((hand for hand in looks if hand), key=lambda hand: -hand.presence):
             if hand.presence >= _SURE_HINT and not any(_hides(other, hand) for other in found):
                 found.append(hand)
 

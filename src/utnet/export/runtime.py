@@ -11,7 +11,7 @@ import math
 import os
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +92,15 @@ class Contents:
             raise InputError(
                 f"{where}: version {shown(version)}, but this utnet reads version {SCHEMA_VERSION}; export it again"
             )
-        return from_tree(cls, tree, where=where)
+        rows = tree.pop("faces", None)
+        try:
+            faces = np.array(rows).reshape(-1, 3)  # thousands of numbers: not one by one
+            if faces.dtype.kind != "i":
+                raise ValueError("not integers")
+        except ValueError as error:
+            raise InputError(f"{where}: faces: expected lists of 3 integers, found {shown(rows)}") from error
+        contents = from_tree(cls, {**tree, "faces": []}, where=where)
+        return replace(contents, faces=tuple(map(tuple, faces.tolist())))
 
 
 class ExportedNetwork:

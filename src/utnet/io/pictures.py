@@ -29,7 +29,6 @@ PICTURE_SUFFIXES = (
 
 _FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "AVIF")
 """Pillow's names of the decoders that may run, beside pi-heif's."""
-Image.init()  # registers all formats
 
 _UPRIGHT: dict[int, Callable[[np.ndarray], np.ndarray]] = {
     2: lambda rgb: cv2.flip(rgb, 1),

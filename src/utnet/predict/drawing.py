@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import get_args
 
 import cv2
 import numpy as np
 
 from utnet.errors import InputError, shown
+from utnet.geometry import project, unproject
+from utnet.io.recordings import Camera
 from utnet.predict.formats import Style
 from utnet.predict.hand import Hand
 from utnet.render.drawing import draw_skeleton_, outline_mesh, overlay_mesh_
@@ -23,7 +26,9 @@ _LABEL_PX = 14
 """Least height of a side's name."""
 
 
-def draw_hands(image_rgb: np.ndarray, hands: Sequence[Hand], style: Style = "mesh") -> np.ndarray:
+def draw_hands(
+    image_rgb: np.ndarray, hands: Sequence[Hand], style: Style = "mesh", *, lens: Camera | None = None
+) -> np.ndarray:
     """Draws hands on a copy of (H, W, 3) uint8, far ones first, each named by its side.
 
     Args:
@@ -31,12 +36,15 @@ def draw_hands(image_rgb: np.ndarray, hands: Sequence[Hand], style: Style = "mes
         hands: in it.
         style: "mesh" with the skeleton on top, "outline" (a thin line round the mesh, the hand stays visible) or
             "skeleton".
+        lens: camera of a picture with lens distortion, of which the hands are in the rectified one.
 
     Raises:
         InputError: another style.
     """
     if style not in get_args(Style):
         raise InputError(f"style is {shown(style)}; expected one of {', '.join(get_args(Style))}")
+    if lens is not None:
+        hands = [through_lens(hand, lens) for hand in hands]
     out = np.array(image_rgb, order="C")
     far_first = sorted(hands, key=lambda h: -float(h.joints_cam_m[:, 2].mean()))
     for hand in far_first if style != "skeleton" else ():
@@ -52,6 +60,26 @@ def draw_hands(image_rgb: np.ndarray, hands: Sequence[Hand], style: Style = "mes
     for hand in hands:
         _name_side(out, hand)
     return out
+
+
+def through_lens(hand: Hand, camera: Camera) -> Hand:
+    """Returns a hand to draw on the picture as it was recorded, with lens distortion.
+
+    Joints and vertices project where the lens shows them; their distances stay. It is for drawing only.
+
+    Args:
+        hand: in the camera without distortion.
+        camera: with its lens.
+    """
+    if not camera.is_distorted:
+        return hand
+    z_m = hand.vertices_cam_m[:, 2]
+    vertices_px = camera.distorted_px(project(hand.vertices_cam_m, hand.K_px))
+    return replace(
+        hand,
+        joints_px=camera.distorted_px(hand.joints_px),
+        vertices_cam_m=unproject(vertices_px, z_m, hand.K_px),
+    )
 
 
 def _name_side(out: np.ndarray, hand: Hand) -> None:

@@ -90,7 +90,7 @@ class HandTracker:
         self._smooth: HandSmoother | None = None
         if smooth:
             if self.predictor.hand is None:
-                raise InputError("smoothing needs the network's hand model, which this exported file lacks")
+                raise InputError("smoothing needs the network's hand model, which this exported file lacks; add --raw")
             self._smooth = HandSmoother(fps, hand=self.predictor.hand)
 
     def update(

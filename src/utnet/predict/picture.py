@@ -35,6 +35,7 @@ def predict_picture(predictor: Predictor, item: Input, request: Request) -> tupl
     """
     assert isinstance(item.source, Path)
     picture = read_picture(item.source)
+    as_recorded = picture.rgb
     picture = replace(picture, rgb=request.rectified(picture.rgb))
     K_px, K_from = request.camera(picture.rgb, picture.K_px)
     overlay = overlay_name(item.name, picture.rgb) if request.overlay else None
@@ -61,7 +62,8 @@ def predict_picture(predictor: Predictor, item: Input, request: Request) -> tupl
         if request.mesh is not None:
             write_meshes(start, hands, request.mesh)
         if overlay:
-            save_picture(request.out / overlay, draw_hands(picture.rgb, hands, request.style))
+            lens = None if request.lens is None else request.lens.scaled(image_size(as_recorded))
+            save_picture(request.out / overlay, draw_hands(as_recorded, hands, request.style, lens=lens))
         if arrays:
             rows = request.rows(hands.size_px, with_vertices=True)
             rows.add(hands)

@@ -164,7 +164,10 @@ def _write(
 
 
 def _drawn(frame: RGBDFrame, hands: Sequence[Hand], request: Request, size_px: tuple[int, int]) -> np.ndarray:
-    drawn = draw_hands(frame.rgb, hands, request.style)
+    if frame.recorded_rgb is None:
+        drawn = draw_hands(frame.rgb, hands, request.style)
+    else:
+        drawn = draw_hands(frame.recorded_rgb, hands, request.style, lens=frame.camera)
     if not request.show_depth:
         return drawn
     depth_m = np.zeros(size_px[::-1], np.float32) if frame.depth_m is None else frame.depth_m

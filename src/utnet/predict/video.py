@@ -9,8 +9,6 @@ from functools import partial
 
 from tqdm import tqdm
 
-from utnet.detect import LandmarkTracker
-from utnet.errors import InputError
 from utnet.io.overlap import read_ahead, write_behind
 from utnet.io.videos import Frame, VideoReader, VideoWriter
 from utnet.predict.drawing import draw_hands
@@ -18,14 +16,11 @@ from utnet.predict.files import PredictionsFile, image_record, image_size
 from utnet.predict.formats import FrameWriter
 from utnet.predict.hand import Hand
 from utnet.predict.inputs import Input
+from utnet.predict.live import HandTracker
 from utnet.predict.predictor import Predictor
 from utnet.predict.request import Request
-from utnet.predict.smooth import HandSmoother
 from utnet.predict.video_files import VideoFiles
 from utnet.signals import InterruptHandler
-
-_REMEMBERED_S = 0.5
-"""A hand lost for longer than this gets a new track number."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +66,7 @@ def predict_video(
         first = next(frames)
         K_px, K_from = request.camera(first.rgb)
         overlay = f"{item.name}_overlay.mp4" if request.overlay else None
-        follow = _Follower(predictor, reader.fps, K_px, smooth=not request.raw)
+        tracker = HandTracker(predictor, fps=reader.fps, smooth=not request.raw)
         size_px = image_size(first.rgb)
         files = VideoFiles(item, request, writers, name=reader.name, size_px=size_px, K_px=K_px)
         head = image_record(reader.name, size_px, K_px, K_from, {"overlay": overlay})
@@ -82,7 +77,7 @@ def predict_video(
             writer = stack.enter_context(VideoWriter(request.out / overlay, reader.fps))
             draw = stack.enter_context(write_behind(_drawing(writer, request)))
         for frame in _until(first, frames, request.seconds, stop, _bar(reader, item)):
-            hands = follow(frame)
+            hands = tracker.update(frame.rgb, frame.time_s, K_px=K_px)
             records = files.add(hands, frame.index, frame.time_s, partial(getattr, frame, "rgb"))
             add({"index": frame.index, "time_s": round(frame.time_s, 6), "hands": records})
             if draw is not None:
@@ -97,23 +92,6 @@ def predict_video(
 
 def _drawing(writer: VideoWriter, request: Request) -> Callable[[Frame, Sequence[Hand]], None]:
     return lambda frame, hands: writer.write(draw_hands(frame.rgb, hands, request.style), frame.time_s)
-
-
-class _Follower:
-    """The hands of one video, frame by frame."""
-
-    def __init__(self, predictor: Predictor, fps: float, K_px, *, smooth: bool):
-        self._predictor, self._K_px = predictor, K_px
-        self._track = LandmarkTracker(predictor.detector, patience=max(1, round(_REMEMBERED_S * fps)))
-        self._smooth: HandSmoother | None = None
-        if smooth:
-            if predictor.hand is None:
-                raise InputError("smoothing needs the network's hand model, which this exported file lacks; add --raw")
-            self._smooth = HandSmoother(fps, hand=predictor.hand)
-
-    def __call__(self, frame: Frame) -> Sequence[Hand]:
-        hands = self._predictor.from_detections(frame.rgb, self._track(frame.rgb), K_px=self._K_px)
-        return hands if self._smooth is None else self._smooth(hands, frame.time_s)
 
 
 def _until(

@@ -34,7 +34,7 @@ def run_server(host: str, port: int, weights: Path | None, *, open_browser: bool
     from utnet.apps.serve.store import Store
     from utnet.apps.serve.worker import Worker
 
-    with _listen(host, port) as listening, Store() as store, InterruptHandler() as stop:
+    with listen(host, port) as listening, Store() as store, InterruptHandler() as stop:
         service, worker = HandService(weights), Worker()
         worker.submit("", lambda progress: service.warm_up())
         server = build_server(build_app(service, store, worker), hosts_of(host))
@@ -60,7 +60,7 @@ def is_local(host: str) -> bool:
         return host == "localhost"
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def listen(host: str, port: int) -> socket.socket:
     """Returns a listening socket; connections wait until the page is ready."""
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]

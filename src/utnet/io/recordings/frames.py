@@ -100,6 +100,7 @@ class RGBDFrame:
         T_world_cam: (4, 4) pose of the camera in the recording's world (OpenCV axes), or None.
         source: file or message that it is from.
         camera: the lens, for points in the picture as it was recorded; None: not known.
+        recorded_rgb: (H, W, 3) uint8 with lens distortion, as it was recorded; None: `rgb` is.
     """
 
     index: int
@@ -111,6 +112,7 @@ class RGBDFrame:
     T_world_cam: np.ndarray | None = None
     source: str = ""
     camera: Camera | None = None
+    recorded_rgb: np.ndarray | None = None
 
 
 class Frames(ABC):
@@ -185,7 +187,8 @@ class Frames(ABC):
             rgb, K = camera.rectified(rgb), camera.K_px
         if depth_m is not None and not (depth_m > 0).any():
             depth_m = None
-        return RGBDFrame(index, time_s, rgb, K, depth_m, raw.confidence, pose, raw.source, camera)
+        recorded = raw.rgb if camera is not None and camera.is_distorted else None
+        return RGBDFrame(index, time_s, rgb, K, depth_m, raw.confidence, pose, raw.source, camera, recorded)
 
     def _depth_at_color(self, raw: RawFrame, camera: Camera | None, size: tuple[int, int]) -> np.ndarray:
         """Depth at the pixels of the rectified colour picture."""
