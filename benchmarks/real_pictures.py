@@ -2,10 +2,10 @@
 
 No truth is needed: the 2D joints that a network predicts in the detector's box are compared with the detector's
 landmarks, in percent of the box (the longer side of the tight box of the 21 landmarks). Detections that the mirrored
-picture contradicts are left out. The others err too, and landmarks are up to 13 mm from the hand model's joints, so no
-method reaches 0: `fit`, which is fitted to these very landmarks, is the row to compare with. A network has two rows:
-by itself, and its hands fitted to the landmarks (`both`). Crops are those of `utnet predict`: round the landmarks' box,
-left hands mirrored, RGB.
+picture contradicts are left out. The others err too, and landmarks are up to 13 mm from the hand model's joints, so
+no method reaches 0: `fit`, which is fitted to these very landmarks, is the row to compare with. A network has two
+rows or three: by itself, with the landmarks as prompts, and its hands fitted to the landmarks (`both`). Crops are
+those of `utnet predict`: round the landmarks' box, left hands mirrored, RGB.
 
     people  photographs of people whom no training may see (sign digits, see `HELD_OUT_FROM`)
     clip    three consecutive frames out of every ten of a video; its jitter is the mean |second difference| of the
@@ -38,8 +38,11 @@ from utnet.apps.label.agreement import Limits, why_dropped
 from utnet.apps.label.candidates import fitted_sample
 from utnet.apps.label.dataset import Summary, label_pictures
 from utnet.apps.label.measure import observe
+from utnet.checkpoint import load_checkpoint
 from utnet.config import Config
+from utnet.conventions import NUM_JOINTS
 from utnet.data.loader import make_loader
+from utnet.data.prompts import DETECTOR_CONFIDENCE
 from utnet.data.shards.shards_reader import Shards
 from utnet.data.shards.write_shards import write_shards
 from utnet.data.transforms import to_right
@@ -236,15 +239,15 @@ def network_answers(model: UTNet, config: Config, source: Shards) -> Answers:
     return Answers(_sequences(source), *(np.concatenate(column) for column in zip(*parts, strict=True)))
 
 
-def both_answers(network: NetworkMethod, source: Shards, landmarks_m: np.ndarray) -> Answers:
-    """A network's, fitted to the landmarks: (N, 21, 3) are those in metres. As `utnet predict --method both`."""
-    lift = CombinedMethod(network)
+def method_answers(method: NetworkMethod | CombinedMethod, source: Shards, landmarks_m: np.ndarray) -> Answers:
+    """A method's, given the landmarks, with (N, 21, 3) those in metres, as `utnet predict` gives them."""
+    confidence = np.full(NUM_JOINTS, DETECTOR_CONFIDENCE, np.float32)
     joints, rays, truth = [], [], []
     for i, of in enumerate(landmarks_m):
-        right = to_right(replace(source[i], landmarks_m=of, depth_m=None))
+        right = to_right(replace(source[i], landmarks_m=of, joints_2d_conf=confidence, depth_m=None))
         assert right.joints_px is not None
         assert right.K_px is not None
-        joints.append(lift([right]).joints_cam_m[0])
+        joints.append(method([right]).joints_cam_m[0])
         rays.append(_rays(project(joints[-1], right.K_px), right.K_px))
         truth.append(_rays(right.joints_px, right.K_px))
     return Answers(_sequences(source), np.array(rays), np.array(truth), np.array(joints))
@@ -342,12 +345,14 @@ def main() -> None:
     make_references(args.pictures, args.work)
     source = references(args.work)
     rows = {name: scores(answers) for name, answers in label_answers(source).items()}
+    landmarks_m = np.load(args.work / "landmarks_m.npy")
     for path in args.checkpoints:
+        model, config = load_checkpoint(path)
+        rows[str(path)] = scores(network_answers(model, config, source))
         network = NetworkMethod(path)
-        assert isinstance(network.network, UTNet)  # not an exported file: the argument is a folder
-        assert isinstance(network.config, Config)
-        rows[str(path)] = scores(network_answers(network.network, network.config, source))
-        rows[f"{path}, both"] = scores(both_answers(network, source, np.load(args.work / "landmarks_m.npy")))
+        if network.needs_landmarks:
+            rows[f"{path}, prompts"] = scores(method_answers(network, source, landmarks_m))
+        rows[f"{path}, both"] = scores(method_answers(CombinedMethod(network), source, landmarks_m))
     print(table(rows, source))
     print(json.dumps({"benchmark": "real_pictures", "num": len(source), "rows": rows}))
 

@@ -291,29 +291,14 @@ def test_the_mean_of_the_network_s_hand_and_the_lifter_s_is_what_is_expected():
     assert (lifter.name, lifter.weights, lifter.hand_model) == ("both", "known", "open")
 
 
-def samples_of(fitter, num, *, confidence=0.5):
+def samples_of(fitter, num):
     params, joints, _ = scene(num, seed=9, fitter=fitter)
     px, xyz, K_px = landmarks_of(joints, np.tile(K, (num, 1, 1)))
-    conf = np.full(21, 0.5)
-    conf[5] = confidence
     samples = [
-        SimpleNamespace(joints_px=p, landmarks_m=x, joints_2d_conf=conf, K_px=k, depth_m=None)
+        SimpleNamespace(joints_px=p, landmarks_m=x, joints_2d_conf=np.full(21, 0.5), K_px=k, depth_m=None)
         for p, x, k in zip(px, xyz, K_px, strict=True)
     ]
     return params, joints, samples
-
-
-def test_the_distance_without_depth_lies_between_the_network_s_and_the_fit_s():
-    """Only the distance along the ray changes, and not where a person placed a joint."""
-    fitter = HandFitter()
-    params, joints, samples = samples_of(fitter, 2)
-    near, far = (CombinedMethod(Knowing(fitter.hand, params, by * joints))(samples) for by in (1.0, 1.21))
-    middle = [hands.joints_cam_m.mean(1) for hands in (near, far)]
-    np.testing.assert_allclose(middle[1], 1.1 * middle[0], rtol=1e-6)
-    np.testing.assert_allclose(far.joints_cam_m - middle[1][:, None], near.joints_cam_m - middle[0][:, None], atol=1e-9)
-    placed = samples_of(fitter, 2, confidence=1.0)[2]
-    kept = [CombinedMethod(Knowing(fitter.hand, params, by * joints))(placed).joints_cam_m for by in (1.0, 1.21)]
-    np.testing.assert_array_equal(*kept)
 
 
 @pytest.mark.parametrize("measured", [True, False])

@@ -16,10 +16,10 @@ from utnet.predict.methods.landmarks import decode_fits, lift_samples, observati
 from utnet.predict.methods.network import NetworkMethod
 from utnet.types import Sample
 
-_PRIOR_WIDTH = 0.35
+_PRIOR_WIDTH = 0.5
 """Standard deviation of the prior in units of the network's expected errors. These are of joints relative to the wrist,
 so they include the orientation and the size of the hand; and a network with prompts and the lifter have already used
-the landmarks, which would count twice. With 0.25 drawn hands are 0.2 mm better, with 1 photographs' outlines are."""
+the landmarks, which would count twice. With 0.35 drawn hands are 0.2 mm better, with 1 photographs' outlines are."""
 _MOST_BETA = 2.0
 """Bound of the network's betas, in standard deviations of the shape prior."""
 
@@ -27,9 +27,9 @@ _MOST_BETA = 2.0
 class CombinedMethod:
     """Fits a network's hands to the detector's landmarks and to depth, each weighted by its expected error.
 
-    Without depth the prior is the mean of the network's and the landmark lifter's pose, and the model's mean shape;
-    the distance is the geometric mean of the network's and the fit's. With depth the prior is the network's pose. Its
-    shape is taken where it states its errors, as it was trained to measure hands by depth; otherwise it is fitted.
+    Without depth the prior is the mean of the network's and the landmark lifter's pose, and the model's mean shape; with
+    depth it is the network's pose. Its shape is taken where it states its errors, as it was trained to measure hands by
+    depth; otherwise it is fitted. The network's distance is not used: in photographs its hands are too small.
 
     Args:
         network: a network whose hand model is available.
@@ -59,30 +59,7 @@ class CombinedMethod:
             usual = np.clip(network.params.betas, -_MOST_BETA, _MOST_BETA)
             betas = np.where(network.measured[:, None], usual, 0.0)
         fits = self._fitter.fit(expected=expected, expected_error_mm=error_mm, betas=betas, **seen)
-        placed = (seen["deviation_scale"] < 1).any(1)  # by a person, so the size in the picture is right
-        hands = _between_distances(decode_fits(self.hand, fits), network.joints_cam_m, fits.measured | placed)
+        hands = decode_fits(self.hand, fits)
         if betas is not None:
             hands = replace(hands, shape_source=["network" if measured else "mean" for measured in network.measured])
         return replace(hands, network_joints_m=network.joints_cam_m)
-
-
-def _between_distances(hands: RightHandBatch, network_cam_m: np.ndarray, known: np.ndarray) -> RightHandBatch:
-    """Moves hands along their rays to the geometric mean of their distance and the network's.
-
-    The fit's distance depends on how wide the detector spreads its landmarks, which differs between kinds of pictures;
-    the network's does not.
-
-    Args:
-        hands: the fitted hands.
-        network_cam_m: (B, 21, 3) joints of the network's.
-        known: (B,) bool, hands that stay where they are.
-    """
-    middle = hands.joints_cam_m.mean(1)
-    ratio = np.linalg.norm(network_cam_m.mean(1), axis=1) / np.linalg.norm(middle, axis=1)
-    by = np.where(known, 0.0, np.sqrt(ratio) - 1.0)[:, None] * middle
-    return replace(
-        hands,
-        params=replace(hands.params, transl_m=hands.params.transl_m + by),
-        joints_cam_m=hands.joints_cam_m + by[:, None],
-        vertices_cam_m=hands.vertices_cam_m + by[:, None],
-    )
