@@ -51,17 +51,22 @@ _COOKIE = "utnet_visitor"
 _VISITOR = re.compile(r"[A-Za-z0-9_-]{43}")
 _MAX_UPLOADS = 8
 """Files that arrive at the same time."""
-_CHUNK_S = 10.0
-"""Longest pause within an upload."""
 _RESULT_BYTES = 8 * 10**6
 """Reserved for a result until its files are written."""
 _TIDY_S = 300.0
 _BUSY = {"retry-after": "2"}
 
 
-def build_app(service: HandService, store: Store, worker: Worker) -> Starlette:
-    """The page's server, to be put behind `guard.Guard`."""
-    page = _Page(service, store, worker)
+def build_app(service: HandService, store: Store, worker: Worker, *, pause_s: float = 10.0) -> Starlette:
+    """The page's server, to be put behind `guard.Guard`.
+
+    Args:
+        service: predicts.
+        store: of the visitors' files.
+        worker: runs the predictions.
+        pause_s: longest pause within an upload, and longest wait for a place to upload.
+    """
+    page = _Page(service, store, worker, pause_s)
     routes = [
         Route("/", page.index),
         Route("/static/{name}", page.static),
@@ -84,8 +89,8 @@ def build_app(service: HandService, store: Store, worker: Worker) -> Starlette:
 class _Page:
     """The handlers. A visitor is known by a random cookie, set by the first upload."""
 
-    def __init__(self, service: HandService, store: Store, worker: Worker):
-        self._service, self._store, self._worker = service, store, worker
+    def __init__(self, service: HandService, store: Store, worker: Worker, pause_s: float):
+        self._service, self._store, self._worker, self._pause_s = service, store, worker, pause_s
         self._uploads = asyncio.Semaphore(_MAX_UPLOADS)
 
     @asynccontextmanager
@@ -124,10 +129,10 @@ class _Page:
     async def upload(self, request: Request) -> Response:
         name, size = file_name(request.headers.get("x-file-name", "")), int(request.headers["content-length"])
         visitor = _visitor(request) or secrets.token_urlsafe(32)
-        async with _place(self._uploads):
+        async with _place(self._uploads, self._pause_s):
             with self._store.new(visitor, "file", size) as entry:
                 entry.content = entry.folder / name
-                await _receive(request, entry.content)
+                await _receive(request, entry.content, self._pause_s)
         response = JSONResponse({"id": entry.key, "name": name}, status_code=201)
         response.set_cookie(_COOKIE, visitor, httponly=True, samesite="strict")
         return response
@@ -220,10 +225,10 @@ class _Page:
 
 
 @asynccontextmanager
-async def _place(uploads: asyncio.Semaphore) -> AsyncIterator[None]:
+async def _place(uploads: asyncio.Semaphore, pause_s: float) -> AsyncIterator[None]:
     """One of the places for uploads; a full house is an error after a while."""
     try:
-        async with asyncio.timeout(_CHUNK_S):
+        async with asyncio.timeout(pause_s):
             await uploads.acquire()
     except TimeoutError:
         raise HTTPException(503, "many files are arriving; try again in a moment", _BUSY) from None
@@ -233,13 +238,13 @@ async def _place(uploads: asyncio.Semaphore) -> AsyncIterator[None]:
         uploads.release()
 
 
-async def _receive(request: Request, path: Path) -> None:
+async def _receive(request: Request, path: Path, pause_s: float) -> None:
     """Writes a request's body into a file."""
     chunks = request.stream().__aiter__()
     with path.open("xb") as file:
         while True:
             try:
-                async with asyncio.timeout(_CHUNK_S):
+                async with asyncio.timeout(pause_s):
                     file.write(await anext(chunks))
             except StopAsyncIteration:
                 return
