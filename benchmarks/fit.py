@@ -18,7 +18,6 @@ import time
 
 import cv2
 import numpy as np
-import torch
 
 from utnet.fit import HandFitter
 from utnet.fit.landmarks import look_at
@@ -57,9 +56,7 @@ def make_hands(num: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
 
 def decode(fitter: HandFitter, params: HandParams) -> np.ndarray:
     """(B, 21, 3) in the camera."""
-    with torch.inference_mode():
-        mesh = fitter.hand.decode(params.map(torch.as_tensor), with_vertices=False)
-    return mesh.joints_m.numpy() + params.transl_m[:, None]
+    return fitter.hand.decode(params).joints_m + params.transl_m[:, None]
 
 
 def accuracy(found: np.ndarray, truth: np.ndarray) -> dict[str, float]:
@@ -94,7 +91,6 @@ def main() -> None:
     parser.add_argument("--num", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
-    torch.set_num_threads(1)
     cv2.setNumThreads(1)
     hands = make_hands(args.num, np.random.default_rng(args.seed))
     fitter = HandFitter(landmarks="joints")

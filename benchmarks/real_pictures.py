@@ -241,7 +241,7 @@ def both_answers(network: NetworkMethod, source: Shards, landmarks_m: np.ndarray
     lift = CombinedMethod(network)
     joints, rays, truth = [], [], []
     for i, of in enumerate(landmarks_m):
-        right = to_right(replace(source[i], joints_cam_m=of, depth_m=None))
+        right = to_right(replace(source[i], landmarks_m=of, depth_m=None))
         assert right.joints_px is not None
         assert right.K_px is not None
         joints.append(lift([right]).joints_cam_m[0])

@@ -16,5 +16,5 @@ os.environ["UTNET_CACHE"] = _CACHE
 def nothing_ships(tmp_path_factory):
     """As where no weights come with the package, so that what holds then is tested whatever ships."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("utnet.weights._SHIPPED", tmp_path_factory.mktemp("nothing_ships"))
+        patch.setattr("utnet.weights.SHIPPED_FOLDER", tmp_path_factory.mktemp("nothing_ships"))
         yield

@@ -278,7 +278,7 @@ def test_tars_are_limited_by_samples_names_and_packing(tmp_path, monkeypatch):
     pytest.importorskip("webdataset")
     monkeypatch.setattr(tar_streams, "MAX_MEMBER_BYTES", 2**20)
     monkeypatch.setattr(tar_streams, "MAX_NAME_BYTES", 2**12)
-    monkeypatch.setattr(tar_streams, "_FREE_BYTES", 2**20)
+    monkeypatch.setattr(tar_streams, "FREE_BYTES", 2**20)
 
     def said(*members, long=0) -> str:
         with tarfile.open(tmp_path / "a.tar", "w:gz", format=tarfile.GNU_FORMAT) as tar:

@@ -184,6 +184,8 @@ class Sample(_Mappable):
         vertices_cam_m: (V, 3) labelled mesh in the camera frame (of `hand_model`), or None.
         hand_mask: (H, W) bool, pixels of the hand, or None.
         is_crop: True for a square crop of a right hand that is ready for the network (synthetic hands).
+        landmarks_m: (21, 3) landmarks of a detector in metres relative to the hand, axes of the camera, NaN where there
+            is none, or None. Their image points are `joints_px`; they are not labels.
         landmarks: (21, 6) prompts of a crop as `UTNet.forward` takes them, or None.
         mask_cells: (h, h) share of each cell of the crop that is the visible hand, NaN where not known, or None.
         in_mirror: a crop shown in a mirror for the side head: a left hand, whose joints are not labelled.
@@ -206,6 +208,7 @@ class Sample(_Mappable):
     vertices_cam_m: np.ndarray | None = None
     hand_mask: np.ndarray | None = None
     is_crop: bool = False
+    landmarks_m: np.ndarray | None = None
     landmarks: np.ndarray | None = None
     mask_cells: np.ndarray | None = None
     in_mirror: bool = False
@@ -231,6 +234,8 @@ class Sample(_Mappable):
             check_shape("params.transl_m", self.params.transl_m, (3,), self.key)
         if self.joints_px is not None:
             check_shape("joints_px", self.joints_px, (NUM_JOINTS, 2), self.key)
+        if self.landmarks_m is not None:
+            check_shape("landmarks_m", self.landmarks_m, (NUM_JOINTS, 3), self.key)
         if self.vertices_cam_m is not None:
             check_shape("vertices_cam_m", self.vertices_cam_m, (None, 3), self.key)
         if self.hand_mask is not None:

@@ -15,17 +15,20 @@ WEIGHTS, RUN, NETWORK = "weights.safetensors", "run.json", "network.onnx"
 
 DEFAULT_NETWORK = "ti"
 """The bundled network that is used by default."""
-_SHIPPED = Path(str(files("utnet"))) / "assets" / "weights"
+SHIPPED_FOLDER = Path(str(files("utnet"))) / "assets" / "weights"
+"""Folder of the bundled networks."""
 
 
 def shipped_networks() -> tuple[str, ...]:
     """Names of the bundled networks."""
-    return tuple(sorted(path.parent.name for path in _SHIPPED.glob(f"*/{WEIGHTS}") if (path.parent / RUN).is_file()))
+    return tuple(
+        sorted(path.parent.name for path in SHIPPED_FOLDER.glob(f"*/{WEIGHTS}") if (path.parent / RUN).is_file())
+    )
 
 
 def shipped_weights(name: str = DEFAULT_NETWORK) -> Path | None:
     """Folder of a bundled network, or None if there is none of that name."""
-    return _SHIPPED / name if name in shipped_networks() else None
+    return SHIPPED_FOLDER / name if name in shipped_networks() else None
 
 
 def find_checkpoint(weights: str | Path) -> Path:

@@ -60,7 +60,7 @@ def test_what_ships_is_scored_untouched_and_fine_tuned(made, tmp_path, monkeypat
     torch.manual_seed(5)
     shipped = replace(config, model=replace(config.model, stem="lite0"), crop=replace(config.crop, expand=1.8))
     save_checkpoint(tmp_path / "weights" / "ti", UTNet(shipped.model), shipped)
-    monkeypatch.setattr("utnet.weights._SHIPPED", tmp_path / "weights")
+    monkeypatch.setattr("utnet.weights.SHIPPED_FOLDER", tmp_path / "weights")
     scores = demo(config, tmp_path / "out", minutes=None, frames=8, progress=False)
     page = (tmp_path / "out" / "report.html").read_text()
     assert "Fine-tuned" in page
@@ -82,7 +82,7 @@ SHIPPED = Config(model=ModelConfig(size_px=32, stem="lite0"), loss=LossConfig(w_
 @pytest.fixture
 def ships(tmp_path, monkeypatch):
     save_checkpoint(tmp_path / "weights" / "ti", UTNet(SHIPPED.model), SHIPPED)
-    monkeypatch.setattr("utnet.weights._SHIPPED", tmp_path / "weights")
+    monkeypatch.setattr("utnet.weights.SHIPPED_FOLDER", tmp_path / "weights")
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,6 @@ import time
 import pytest
 
 from support.page_server import Echo, Visitor, files_in, half_open, is_closed, page_server
-from utnet.apps.serve import app as app_module
 from utnet.apps.serve.guard import MAX_MESSAGE_BYTES, MAX_UPLOAD_BYTES
 from utnet.apps.serve.messages import file_name
 from utnet.apps.serve.store import Store
@@ -256,10 +255,9 @@ def test_what_arrives_never_exceeds_the_store():
         assert Visitor(port).status("POST", "/api/files", b"x" * (most + 1)) == 503
 
 
-def test_slow_visitors_lose_their_connection_and_others_are_served(monkeypatch):
-    monkeypatch.setattr(app_module, "_CHUNK_S", 0.3)
+def test_slow_visitors_lose_their_connection_and_others_are_served():
     start = f"POST /api/files HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: {10**6}\r\n\r\n".encode()
-    with page_server(Echo(), head_s=0.3, request_s=0.8) as (port, store):
+    with page_server(Echo(), pause_s=0.3, head_s=0.3, request_s=0.8) as (port, store):
         slow = [half_open(port, data) for data in (b"", b"GET / HT", b"GET / HTTP/1.1\r\nHost: 127", start + b"x") * 3]
         assert Visitor(port).status("GET", "/") == 200
         assert all(is_closed(connection) for connection in slow)

@@ -19,7 +19,7 @@ from utnet.data.transforms import crop, mirror, to_right
 from utnet.errors import InputError
 from utnet.geometry import project
 from utnet.hand import HandModel
-from utnet.io import json_rows, layouts
+from utnet.io import layouts
 from utnet.io.json_rows import read_rows
 from utnet.rotations import axis_angle_to_matrix
 from utnet.synth.write_freihand import write_freihand
@@ -382,23 +382,21 @@ VALUES = [
 
 @pytest.mark.parametrize("chunk", [1, 2, 3, 7, 1000])
 @pytest.mark.parametrize("text", VALUES)
-def test_rows_are_those_of_the_json_module_wherever_chunks_end(tmp_path, monkeypatch, text, chunk):
-    monkeypatch.setattr(json_rows, "_CHUNK", chunk)
+def test_rows_are_those_of_the_json_module_wherever_chunks_end(tmp_path, text, chunk):
     path = tmp_path / "rows.json"
     path.write_text(text)
-    np.testing.assert_array_equal(read_rows(path, (2,)), np.array(json.loads(text), float))
+    np.testing.assert_array_equal(read_rows(path, (2,), chunk_size=chunk), np.array(json.loads(text), float))
     path.write_text("[0.125, 12, 3]")
-    np.testing.assert_array_equal(read_rows(path, ()), [0.125, 12, 3])
+    np.testing.assert_array_equal(read_rows(path, (), chunk_size=chunk), [0.125, 12, 3])
 
 
 @pytest.mark.parametrize("chunk", [1, 1000])
-def test_a_list_cut_off_anywhere_is_refused(tmp_path, monkeypatch, chunk):
-    monkeypatch.setattr(json_rows, "_CHUNK", chunk)
+def test_a_list_cut_off_anywhere_is_refused(tmp_path, chunk):
     text, path = VALUES[0], tmp_path / "rows.json"
     for end in range(len(text)):
         path.write_text(text[:end])
         with pytest.raises(InputError, match="truncated"):
-            read_rows(path, (2,))
+            read_rows(path, (2,), chunk_size=chunk)
 
 
 @pytest.mark.parametrize(
@@ -427,14 +425,13 @@ def test_bytes_that_are_no_text_are_named(tmp_path):
         read_rows(tmp_path / "rows.json", (2,))
 
 
-def test_memory_stays_far_below_the_file(tmp_path, monkeypatch):
-    monkeypatch.setattr(json_rows, "_CHUNK", 2**14)
+def test_memory_stays_far_below_the_file(tmp_path):
     path = tmp_path / "rows.json"
     rows = np.random.default_rng(0).normal(size=(3000, 60))
     path.write_text(json.dumps(rows.tolist()))
     size = path.stat().st_size
     tracemalloc.start()
-    read = read_rows(path, (60,), dtype=np.float32, num=len(rows))
+    read = read_rows(path, (60,), dtype=np.float32, num=len(rows), chunk_size=2**14)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     np.testing.assert_allclose(read, rows, rtol=1e-6)

@@ -146,11 +146,13 @@ def test_inputs_stay_unchanged():
 def test_one_affine_is_mirroring_and_then_cropping(side, seed):
     """Labels to the last digit; pixels but for the rounding of where they are sampled."""
     sample = with_everything(sample_at(12, side=side))
+    sample = replace(sample, landmarks_m=sample.joints_cam_m)
     rng = [None if seed is None else np.random.default_rng(seed) for _ in range(2)]
     one, two = right_crop(sample, 96, CropConfig(), rng[0]), crop(to_right(sample), 96, CropConfig(), rng[1])
     assert one.side == two.side == "right"
     for name in ("K_px", "box_px", "joints_cam_m", "joints_px", "vertices_cam_m"):
         np.testing.assert_array_equal(getattr(one, name), getattr(two, name), err_msg=name)
+    np.testing.assert_allclose(one.landmarks_m, one.joints_cam_m, atol=1e-12)
     for name in ("global_orient", "hand_pose", "betas", "transl_m"):
         np.testing.assert_array_equal(getattr(one.params, name), getattr(two.params, name), err_msg=name)
     assert np.abs(one.rgb.astype(int) - two.rgb).max() <= 10

@@ -12,7 +12,6 @@ from scipy.linalg import orthogonal_procrustes
 from scipy.spatial.transform import Rotation
 
 from utnet import metrics
-from utnet.metrics import official
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 with np.load(GOLDEN / "metrics_official.npz") as arrays:
@@ -139,9 +138,8 @@ def test_order_of_samples_does_not_matter(seed):
 def test_chunks_and_threads_do_not_matter(monkeypatch):
     data = clouds(4, num=9)
     expected = metrics.official_scores(**data)
-    monkeypatch.setattr(official, "_CHUNK", 2)
     monkeypatch.setattr("utnet.metrics.mesh.usable_threads", lambda: 3)
-    assert_same(metrics.official_scores(**data), expected, 1e-13)
+    assert_same(metrics.official_scores(**data, chunk_size=2), expected, 1e-13)
 
 
 def test_parts_keep_no_vertices():
@@ -165,12 +163,11 @@ def test_parts_that_are_not_one_split_are_refused():
 
 @pytest.mark.parametrize("name", list(ARRAYS))
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_what_is_not_finite_is_named_by_its_place_in_the_split(monkeypatch, name, value):
-    monkeypatch.setattr(official, "_CHUNK", 4)
+def test_what_is_not_finite_is_named_by_its_place_in_the_split(name, value):
     data = clouds(6, num=9)
     data[name][6, 3, 1] = value
     with pytest.raises(ValueError, match=f"{name} is NaN or inf in sample 6"):
-        metrics.official_scores(**data)
+        metrics.official_scores(**data, chunk_size=4)
 
 
 def test_wrong_arguments_are_errors():

@@ -278,7 +278,7 @@ def test_the_mean_of_the_network_s_hand_and_the_lifter_s_is_what_is_expected():
     params, joints, _ = scene(2, seed=9, fitter=fitter)
     px, xyz, K_px = landmarks_of(joints, np.tile(K, (2, 1, 1)))
     samples = [
-        SimpleNamespace(joints_px=p, joints_cam_m=x, joints_2d_conf=np.full(21, 0.5), K_px=k, depth_m=None)
+        SimpleNamespace(joints_px=p, landmarks_m=x, joints_2d_conf=np.full(21, 0.5), K_px=k, depth_m=None)
         for p, x, k in zip(px, xyz, K_px, strict=True)
     ]
     expected = shaken(params, 30)
@@ -297,7 +297,7 @@ def samples_of(fitter, num, *, confidence=0.5):
     conf = np.full(21, 0.5)
     conf[5] = confidence
     samples = [
-        SimpleNamespace(joints_px=p, joints_cam_m=x, joints_2d_conf=conf, K_px=k, depth_m=None)
+        SimpleNamespace(joints_px=p, landmarks_m=x, joints_2d_conf=conf, K_px=k, depth_m=None)
         for p, x, k in zip(px, xyz, K_px, strict=True)
     ]
     return params, joints, samples

@@ -111,10 +111,10 @@ class Visitor:
 
 
 @contextlib.contextmanager
-def page_server(service, *, store=None, hosts=("127.0.0.1",), worker=None, **limits):
+def page_server(service, *, store=None, hosts=("127.0.0.1",), worker=None, pause_s=10.0, **limits):
     """Serves for the block; gives the port and the store."""
     with store or Store() as kept, socket.create_server(("127.0.0.1", 0)) as listening:
-        app = build_app(service, kept, worker or Worker())
+        app = build_app(service, kept, worker or Worker(), pause_s=pause_s)
         server = build_server(app, hosts_of("127.0.0.1") if hosts else None, **limits)
         server.install_signal_handlers = lambda: None
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)

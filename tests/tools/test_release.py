@@ -60,7 +60,7 @@ def shipped(monkeypatch, tmp_path, trained):
     folder = tmp_path / "weights"
     (folder / DEFAULT_NETWORK).mkdir(parents=True)
     release_weights.pack(trained, folder / DEFAULT_NETWORK)
-    monkeypatch.setattr("utnet.weights._SHIPPED", folder)
+    monkeypatch.setattr("utnet.weights.SHIPPED_FOLDER", folder)
     return folder / DEFAULT_NETWORK
 
 

@@ -130,6 +130,7 @@ def _mirrored_labels(sample: Sample) -> dict[str, Any]:
         "box_px": np.array([width - 1 - x1, y0, width - 1 - x0, y1]),
         "joints_cam_m": mirror_points(sample.joints_cam_m),
         "joints_px": None if points is None else np.stack([width - 1 - points[:, 0], points[:, 1]], 1),
+        "landmarks_m": None if sample.landmarks_m is None else mirror_points(sample.landmarks_m),
         "vertices_cam_m": None if sample.vertices_cam_m is None else mirror_points(sample.vertices_cam_m),
         "params": None if sample.params is None else mirror_params(sample.params),
         "side": _OPPOSITE[sample.side],
@@ -149,6 +150,7 @@ def _turned_labels(sample: Sample, A: np.ndarray) -> dict[str, Any]:
         "box_px": np.array([min(columns), min(rows), max(columns), max(rows)]),
         "joints_cam_m": (joints @ R.T).astype(joints.dtype),
         "joints_px": None if points is None else apply_affine(A, points).astype(points.dtype),
+        "landmarks_m": None if sample.landmarks_m is None else sample.landmarks_m @ R.T,
         "vertices_cam_m": None if vertices is None else (vertices @ R.T).astype(vertices.dtype),
         "params": None if params is None else rotate_params(params, R, joints[0].astype(np.float64)),
     }

@@ -12,7 +12,8 @@ from tqdm import tqdm
 
 from utnet.errors import InputError
 
-_CHUNK = 2**22  # characters per read; one chunk and one row are held in memory
+CHUNK_SIZE = 2**22
+"""Characters per read; one chunk and one row are held in memory."""
 _MAX_ROW = 2**26
 _BAR_BYTES = 2**26  # larger files show a progress bar
 _NEAR_END = 16  # longest part of a number at the end of a chunk ("-Infinity")
@@ -20,7 +21,12 @@ _REMEDY = "extract or download the file again"
 
 
 def read_rows(
-    path: Path, shape: tuple[int | None, ...], *, dtype: type = np.float64, num: int | None = None
+    path: Path,
+    shape: tuple[int | None, ...],
+    *,
+    dtype: type = np.float64,
+    num: int | None = None,
+    chunk_size: int = CHUNK_SIZE,
 ) -> np.ndarray:
     """Reads a file `[row, row, ...]` as an array. null and NaN become NaN and are not checked.
 
@@ -29,6 +35,7 @@ def read_rows(
         shape: shape of a row, () for a list of numbers; None is any length, equal in all rows.
         dtype: dtype of the array.
         num: expected number of rows, or None.
+        chunk_size: characters per read.
 
     Returns:
         (N, *shape). Memory beyond the array is about 10 MB for any file size.
@@ -38,7 +45,7 @@ def read_rows(
     """
     out: np.ndarray | None = None
     count = 0
-    for row in iterate_rows(path):
+    for row in iterate_rows(path, chunk_size):
         try:
             with np.errstate(over="ignore"):
                 array: np.ndarray = np.array(row, dtype)
@@ -63,7 +70,7 @@ def read_rows(
     return out[:count]
 
 
-def iterate_rows(path: Path) -> Iterator[Any]:
+def iterate_rows(path: Path, chunk_size: int = CHUNK_SIZE) -> Iterator[Any]:
     """Yields the items of a JSON list without loading the file. Raises InputError if it is not a list."""
     try:
         size = path.stat().st_size
@@ -71,7 +78,7 @@ def iterate_rows(path: Path) -> Iterator[Any]:
             open(path, encoding="utf-8") as file,
             tqdm(total=size, unit="B", unit_scale=True, desc=path.name, disable=size < _BAR_BYTES) as bar,
         ):
-            yield from _scan(path, file, bar)
+            yield from _scan(path, file, bar, chunk_size)
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file; {_REMEDY}") from error
     except OSError as error:
@@ -80,14 +87,14 @@ def iterate_rows(path: Path) -> Iterator[Any]:
         raise InputError(f"{path}: not a text file; {_REMEDY}") from error
 
 
-def _scan(path: Path, file: TextIO, bar: tqdm) -> Iterator[Any]:
+def _scan(path: Path, file: TextIO, bar: tqdm, chunk_size: int) -> Iterator[Any]:
     text, place, count = "", 0, 0
     decode = json.JSONDecoder().raw_decode
 
     def more() -> bool:
         """Drops parsed text and reads the next chunk; returns False at the end of the file."""
         nonlocal text, place
-        fresh = file.read(_CHUNK)
+        fresh = file.read(chunk_size)
         bar.update(len(fresh))
         text, place = text[place:] + fresh, 0
         return bool(fresh)

@@ -34,7 +34,6 @@ _ALIGNMENTS = {
     "root_relative": "root",
 }
 _MESH_ALIGNMENTS = ("absolute", "procrustes")
-_CHUNK = 256  # samples scored at once: 15 MB of vertices
 
 
 @dataclass(frozen=True)
@@ -128,6 +127,7 @@ def official_scores(
     *,
     scale_joint: int = 9,
     allow_reflection: bool = True,
+    chunk_size: int = 256,
 ) -> dict[str, dict[str, float]]:
     """Scores of a whole split by HO3D's, FreiHAND's and DexYCB's evaluations.
 
@@ -138,6 +138,7 @@ def official_scores(
         gt_vertices: (B, V, 3) metres, or None.
         scale_joint: the middle knuckle, 9 in OpenPose's order, 4 in HO3D's.
         allow_reflection: Procrustes may mirror, as in the official code.
+        chunk_size: samples scored at once; 256 have 15 MB of vertices.
 
     Returns:
         Keys `joints/absolute`, `joints/procrustes`, `joints/scale_translation`, `joints/root_relative` with
@@ -148,7 +149,13 @@ def official_scores(
         ValueError: wrong shapes, no samples, or a NaN or inf coordinate (the message names the sample).
     """
     return sample_scores(
-        pred_joints, gt_joints, pred_vertices, gt_vertices, scale_joint=scale_joint, allow_reflection=allow_reflection
+        pred_joints,
+        gt_joints,
+        pred_vertices,
+        gt_vertices,
+        scale_joint=scale_joint,
+        allow_reflection=allow_reflection,
+        chunk_size=chunk_size,
     ).official()
 
 
@@ -160,6 +167,7 @@ def sample_scores(
     *,
     scale_joint: int = 9,
     allow_reflection: bool = True,
+    chunk_size: int = 256,
 ) -> SampleScores:
     """Per-sample scores of one part of a split; arguments and errors as in `official_scores`.
 
@@ -172,8 +180,8 @@ def sample_scores(
         arrays |= {"pred_vertices": pred_vertices, "gt_vertices": gt_vertices}
     _check_shapes(arrays, scale_joint)
     parts = []
-    for first in range(0, len(pred_joints), _CHUNK):
-        chunk = {name: checked(name, a[first : first + _CHUNK], first=first) for name, a in arrays.items()}
+    for first in range(0, len(pred_joints), chunk_size):
+        chunk = {name: checked(name, a[first : first + chunk_size], first=first) for name, a in arrays.items()}
         joints = {
             name: joint_errors_mm(
                 chunk["pred_joints"],

@@ -10,7 +10,7 @@ from typing import Any, TypeAlias, overload
 
 import numpy as np
 
-from utnet.conventions import SIDES
+from utnet.conventions import NUM_JOINTS, SIDES
 from utnet.data.transforms import to_right
 from utnet.detect import Detection, HandDetector
 from utnet.errors import InputError
@@ -297,7 +297,6 @@ def _resolve(
 
 def _sample(image_rgb: np.ndarray, depth_m: np.ndarray | None, K_px: np.ndarray, detection: Detection) -> Sample:
     """A detection as a Sample, mirrored and cropped like labelled ones."""
-    known = np.isfinite(detection.joints_px).all(1).astype(np.float32)
     confidence = detection.joint_confidence
     return Sample(
         key=f"box {detection.box_px}",
@@ -305,9 +304,10 @@ def _sample(image_rgb: np.ndarray, depth_m: np.ndarray | None, K_px: np.ndarray,
         K_px=K_px,
         side=detection.side,
         box_px=np.asarray(detection.box_px, float),
-        joints_cam_m=detection.joints_m,
+        joints_cam_m=np.full((NUM_JOINTS, 3), np.nan),
         joints_2d_conf=detector_confidence(detection) if confidence is None else confidence,
-        joints_3d_conf=known,
+        joints_3d_conf=np.zeros(NUM_JOINTS, np.float32),
         depth_m=depth_m,
         joints_px=detection.joints_px,
+        landmarks_m=detection.joints_m,
     )

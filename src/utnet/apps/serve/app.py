@@ -5,7 +5,7 @@
 | GET / and /static/NAME | the page |
 | GET /api/settings | methods and limits |
 | POST /api/files | one file as the body, its name in X-File-Name → id |
-| POST /api/pictures | {file, depth, depth_scale, camera, method} → id; the work begins |
+| POST /api/pictures | {file, depth, depth_scale, camera, method} → id; starts the prediction |
 | GET /api/pictures/ID | state of the work, then the hands |
 | POST /api/pictures/ID/edits | {hand, points} or {box} → the hands |
 | GET /api/pictures/ID/NAME | view.jpg, overlay.jpg, hands.glb, hands.json |
@@ -51,17 +51,22 @@ _COOKIE = "utnet_visitor"
 _VISITOR = re.compile(r"[A-Za-z0-9_-]{43}")
 _MAX_UPLOADS = 8
 """Files that arrive at the same time."""
-_CHUNK_S = 10.0
-"""Longest pause within an upload."""
 _RESULT_BYTES = 8 * 10**6
 """Reserved for a result until its files are written."""
 _TIDY_S = 300.0
 _BUSY = {"retry-after": "2"}
 
 
-def build_app(service: HandService, store: Store, worker: Worker) -> Starlette:
-    """The page's server, to be put behind `guard.Guard`."""
-    page = _Page(service, store, worker)
+def build_app(service: HandService, store: Store, worker: Worker, *, pause_s: float = 10.0) -> Starlette:
+    """The page's server, to be put behind `guard.Guard`.
+
+    Args:
+        service: predicts.
+        store: of the visitors' files.
+        worker: runs the predictions.
+        pause_s: longest pause within an upload, and longest wait for a place to upload.
+    """
+    page = _Page(service, store, worker, pause_s)
     routes = [
         Route("/", page.index),
         Route("/static/{name}", page.static),
@@ -84,8 +89,8 @@ def build_app(service: HandService, store: Store, worker: Worker) -> Starlette:
 class _Page:
     """The handlers. A visitor is known by a random cookie, set by the first upload."""
 
-    def __init__(self, service: HandService, store: Store, worker: Worker):
-        self._service, self._store, self._worker = service, store, worker
+    def __init__(self, service: HandService, store: Store, worker: Worker, pause_s: float):
+        self._service, self._store, self._worker, self._pause_s = service, store, worker, pause_s
         self._uploads = asyncio.Semaphore(_MAX_UPLOADS)
 
     @asynccontextmanager
@@ -124,10 +129,10 @@ class _Page:
     async def upload(self, request: Request) -> Response:
         name, size = file_name(request.headers.get("x-file-name", "")), int(request.headers["content-length"])
         visitor = _visitor(request) or secrets.token_urlsafe(32)
-        async with _place(self._uploads):
+        async with _place(self._uploads, self._pause_s):
             with self._store.new(visitor, "file", size) as entry:
                 entry.content = entry.folder / name
-                await _receive(request, entry.content)
+                await _receive(request, entry.content, self._pause_s)
         response = JSONResponse({"id": entry.key, "name": name}, status_code=201)
         response.set_cookie(_COOKIE, visitor, httponly=True, samesite="strict")
         return response
@@ -220,10 +225,10 @@ class _Page:
 
 
 @asynccontextmanager
-async def _place(uploads: asyncio.Semaphore) -> AsyncIterator[None]:
-    """One of the places for uploads; a full house is an error after a while."""
+async def _place(uploads: asyncio.Semaphore, pause_s: float) -> AsyncIterator[None]:
+    """Takes one of the places for uploads; status 503 if none is free within `pause_s`."""
     try:
-        async with asyncio.timeout(_CHUNK_S):
+        async with asyncio.timeout(pause_s):
             await uploads.acquire()
     except TimeoutError:
         raise HTTPException(503, "many files are arriving; try again in a moment", _BUSY) from None
@@ -233,20 +238,20 @@ async def _place(uploads: asyncio.Semaphore) -> AsyncIterator[None]:
         uploads.release()
 
 
-async def _receive(request: Request, path: Path) -> None:
+async def _receive(request: Request, path: Path, pause_s: float) -> None:
     """Writes a request's body into a file."""
     chunks = request.stream().__aiter__()
     with path.open("xb") as file:
         while True:
             try:
-                async with asyncio.timeout(_CHUNK_S):
+                async with asyncio.timeout(pause_s):
                     file.write(await anext(chunks))
             except StopAsyncIteration:
                 return
             except ClientDisconnect:
-                raise HTTPException(400, "the upload was broken off") from None
+                raise HTTPException(400, "the upload was interrupted") from None
             except TimeoutError:
-                raise HTTPException(408, "the upload came to a halt", {"connection": "close"}) from None
+                raise HTTPException(408, "the upload stalled", {"connection": "close"}) from None
 
 
 async def _json(request: Request) -> dict:
@@ -258,7 +263,7 @@ async def _json(request: Request) -> dict:
     except (ValueError, RecursionError):
         raise HTTPException(400, "not JSON") from None
     except ClientDisconnect:
-        raise HTTPException(400, "the request was broken off") from None
+        raise HTTPException(400, "the request was interrupted") from None
     if not isinstance(message, dict):
         raise HTTPException(400, "an object is expected")
     return message

@@ -25,7 +25,7 @@ MAX_MEMBER_BYTES = 2**26
 """Largest size of a tar member, and of all members of a sample; a picture has a few MB."""
 MAX_NAME_BYTES = 2**20
 """Largest long-name header of a tar, which tarfile reads into memory."""
-_FREE_BYTES, _MAX_RATIO = 2**28, 100
+FREE_BYTES, _MAX_RATIO = 2**28, 100
 """A compressed tar is refused if it unpacks to more than this size and more than this multiple of the bytes read."""
 _FAULTS = (OSError, EOFError, ValueError, AssertionError, tarfile.TarError, zlib.error, lzma.LZMAError)
 """Errors of the network, the command, the library, tarfile and the decompressors."""
@@ -151,7 +151,7 @@ def _files(tail: _Tail) -> Iterator[tuple[str, bytes]]:
             sample, size = of_sample, member.size + (size if of_sample == sample else 0)
             if size > MAX_MEMBER_BYTES:
                 raise ValueError(f"{name} has {size} bytes, at most {MAX_MEMBER_BYTES} are read")
-            if member.offset > max(_FREE_BYTES, _MAX_RATIO * tail.num_read):
+            if member.offset > max(FREE_BYTES, _MAX_RATIO * tail.num_read):
                 raise ValueError(f"{name} is at byte {member.offset} of {tail.num_read} packed ones")
             if member.isreg() and not re.match(r"__[^/]*__($|/)", member.name):
                 yield member.name, tar.extractfile(member).read()  # type: ignore[union-attr]

@@ -63,7 +63,7 @@ class ReconstructionMethod(Protocol):
 
         Args:
             samples: at least one; right hands (left ones mirrored), each in the full picture with its box and K_px.
-                Landmarks: `joints_px` in the picture, `joints_2d_conf` their confidence (of prompts), `joints_cam_m`
-                relative ones in metres.
+                Landmarks: `joints_px` in the picture, `joints_2d_conf` their confidence (of prompts),
+                `landmarks_m` relative ones in metres.
         """
         ...

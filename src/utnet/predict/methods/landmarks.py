@@ -57,7 +57,7 @@ def lift_samples(lifter: LandmarkLifter, fitter: HandFitter, samples: Sequence[S
 def observations(samples: Sequence[Sample]) -> dict[str, Any]:
     """Returns landmarks, cameras and depth as arguments of `HandFitter.fit`."""
     return {
-        "joints_m": np.array([sample.joints_cam_m for sample in samples]),
+        "joints_m": np.array([sample.landmarks_m for sample in samples]),
         "joints_px": np.array([sample.joints_px for sample in samples]),
         "K_px": np.array([sample.K_px for sample in samples]),
         "depth_m": [sample.depth_m for sample in samples],

@@ -104,6 +104,7 @@ def _prompts(cropped: Sample) -> np.ndarray:
     """(21, 6) prompts of a crop's landmarks; joints placed by a person (confidence 1) have no relative 3D."""
     confidence = cropped.joints_2d_conf.astype(float)
     assert cropped.joints_px is not None
+    assert cropped.landmarks_m is not None
     points = np.where((confidence > 0)[:, None], cropped.joints_px, np.nan)
-    relative = np.where((confidence < 1)[:, None], cropped.joints_cam_m, np.nan)
+    relative = np.where((confidence < 1)[:, None], cropped.landmarks_m, np.nan)
     return prompts_of_landmarks(points, cropped.rgb.shape[0], relative, confidence)
