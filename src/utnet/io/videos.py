@@ -153,6 +153,7 @@ class _File:
     def frames(self) -> Iterator[tuple[float, np.ndarray]]:
         """Time in seconds and picture of every frame up to the end or to the first damage."""
         time_s = -1.0 / self.fps
+        matrix, size = None, (0, 0)
         try:
             for frame in self._container.decode(self._stream):
                 self._check_size(frame.width, frame.height)  # headers are untrusted
@@ -163,7 +164,10 @@ class _File:
                 else:
                     rgb = self._converter.reformat(frame, format="rgb24").to_ndarray()
                 rgb = square_pixels(rgb, self._stream.sample_aspect_ratio)
-                yield time_s, as_shown(rgb, display_matrix(frame))
+                # The matrix is the track's. PyAV's side data and their frame hold each other until a collection.
+                if (frame.width, frame.height) != size:
+                    matrix, size = display_matrix(frame), (frame.width, frame.height)
+                yield time_s, as_shown(rgb, matrix)
         except FFmpegError as error:
             self._error = str(error.strerror)
 
