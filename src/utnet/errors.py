@@ -36,7 +36,7 @@ def worker_errors() -> Iterator[None]:
         text = str(error)
         if "DataLoader timed out" in text:
             raise WorkerTimeoutError(
-                "a process that reads samples hangs: it gave nothing within train.worker_timeout_s; look at the disk "
+                "a process that reads samples hangs: no sample within train.worker_timeout_s; look at the disk "
                 "or network that the data are on, or raise that limit"
             ) from error
         if "DataLoader worker" in text and ("killed by signal" in text or "exited unexpectedly" in text):

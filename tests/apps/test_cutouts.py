@@ -10,7 +10,7 @@ from support.label_clips import pictures, read
 from utnet.apps.label.copies import Copier, Copies, shifted
 from utnet.apps.label.cutouts import before, cut_out, draw_light, extended, leaves_by_the_arm, room
 from utnet.apps.label.dataset import Summary, label_pictures
-from utnet.cli.label_command import said
+from utnet.cli.label_command import summary_lines
 from utnet.cli.main import main
 from utnet.conventions import SIDES
 from utnet.data import open_source
@@ -181,4 +181,4 @@ def test_a_photograph_that_cannot_be_read_is_named_and_the_rest_is_done(drawn, t
 def test_the_share_held_out_is_said_only_where_it_is_far_off():
     for val, lines in ((10, 0), (14, 0), (16, 1), (4, 1)):
         summary = Summary(kept={"train": 100 - val, "val": val}, sequences={"train": 9, "val": 1})
-        assert sum("not 10%" in line for line in said(summary, 0.1)) == lines
+        assert sum("not 10%" in line for line in summary_lines(summary, 0.1)) == lines

@@ -172,8 +172,8 @@ def _as_shipped(config: Config, shipped: Config) -> tuple[ModelConfig, str]:
     """The config's network with null fields filled from the bundled one, and the remaining differences, or ""."""
     if config.model.preset != shipped.model.preset:
         return config.model, f"model.preset is {config.model.preset} instead of {shipped.model.preset}"
-    said = {name: value for name, value in asdict(config.model).items() if value is not None}
-    model = replace(shipped.model, **said)
+    given = {name: value for name, value in asdict(config.model).items() if value is not None}
+    model = replace(shipped.model, **given)
     differing = differences(replace(config, model=model), shipped)
     if model.mano:
         differing.append("model.mano is set instead of the open hand")

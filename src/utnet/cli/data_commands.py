@@ -74,8 +74,8 @@ class SourceChoice:
         known = reader_options(self.source)
         options: dict[str, Any] = {"split": self.split, "limit": self.limit, "mano": self.mano or None}
         options |= dict.fromkeys(extras, True)
-        asked = {"setup": (self.setup, "s0"), "sides": (self.sides, "both"), "hand_model": (self.hand_model, "auto")}
-        for name, (value, default) in asked.items():
+        choices = {"setup": (self.setup, "s0"), "sides": (self.sides, "both"), "hand_model": (self.hand_model, "auto")}
+        for name, (value, default) in choices.items():
             options[name] = value
             if value != default and name not in known:
                 raise InputError(f"--{name.replace('_', '-')} {value}: {self.source} has no such choice; leave it out")
@@ -206,12 +206,12 @@ def open_to_shard(data: SourceChoice, *, vertices: bool, masks: bool) -> Callabl
     opens = partial(data.open, *(name for name, on in wanted.items() if on))
     first = _first_readable(opens())
     if first is not None:
-        for name, asked, found in (
+        for name, requested, found in (
             ("vertices", vertices, first.vertices_cam_m),
             ("masks", masks, first.hand_mask),
         ):
-            if asked and found is None:
-                raise InputError(f"--{name}: {data.source} gives none here; leave it out")
+            if requested and found is None:
+                raise InputError(f"--{name}: {data.source} has none here; leave it out")
         if first.params is None:
             print("no hand parameters are written; for MANO's labels add --mano FOLDER")
     return opens

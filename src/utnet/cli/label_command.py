@@ -60,7 +60,7 @@ def label(
         copies=copies,
         backgrounds=backgrounds,
     )
-    for line in said(summary, val_share):
+    for line in summary_lines(summary, val_share):
         print(line)
     if coco:
         from utnet.predict.formats.coco import custom_to_coco
@@ -71,7 +71,7 @@ def label(
         sys.exit(1)
 
 
-def said(summary: Summary, val_share: float) -> list[str]:
+def summary_lines(summary: Summary, val_share: float) -> list[str]:
     """The result for the terminal."""
     videos = f", {summary.frames} frames of {summary.videos} videos" if summary.videos else ""
     kept = sum(summary.kept.values())

@@ -67,10 +67,10 @@ def _splits_of(layout: str, root: Path) -> str:
 
     name = "ho3d" if layout in ("ho3d", "ho3d_v2", "h2o3d") else layout
     splits = {"dexycb": ("train", "val", "test"), "ho3d": ("train", "evaluation"), "freihand": ("train", "evaluation")}
-    said = []
+    parts = []
     for split in splits.get(name, ()):
         try:
-            said.append(f", {split} {counted(len(open_source(name, root, split=split)), 'sample')}")
+            parts.append(f", {split} {counted(len(open_source(name, root, split=split)), 'sample')}")
         except InputError:  # a split without a hand
             continue
-    return "".join(said)
+    return "".join(parts)

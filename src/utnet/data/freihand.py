@@ -333,9 +333,9 @@ def _model_of(root: Path) -> str:
     if not path.is_file():
         return "mano"
     try:
-        said = json.loads(read_bytes(path))[layouts.HAND_MODEL_KEY]
+        hand_model = json.loads(read_bytes(path))[layouts.HAND_MODEL_KEY]
     except BAD_TREE as error:
         raise InputError(f'{path}: expected {{"hand_model": "open"}}; write the tree again') from error
-    if said not in ("open", "mano"):
-        raise InputError(f"{path}: hand_model is {shown(said)}, expected open or mano")
-    return said
+    if hand_model not in ("open", "mano"):
+        raise InputError(f"{path}: hand_model is {shown(hand_model)}, expected open or mano")
+    return hand_model

@@ -130,7 +130,7 @@ def _refuse_overlap(train: DataConfig, val: DataConfig) -> None:
     if train.name == "dexycb" and train.setup != val.setup:
         apart = False
     if train.name == "custom" and {train.split, val.split} == {"train", "val"}:
-        # Apart where the lines say what is for validation; else `val` is a part of `train`.
+        # Disjoint if the lines have a split; otherwise `val` is a part of `train`.
         keys = [set(_keys(open_source("custom", data.root, split=data.split))) for data in (train, val)]
         apart = not keys[0] & keys[1]
     if not apart:

@@ -94,13 +94,13 @@ def init_worker(_: int = 0) -> None:
     """Initialises a worker: one thread, and freed memory is kept for the next picture."""
     if sys.platform == "linux":
         if isinstance(multiprocessing.current_process(), _Worker):
-            # A request to stop reaches the whole group of processes. It is for the main process, which may need its
-            # workers a little longer, and ends them.
+            # A request to stop reaches all processes of the group. The main process handles it, and ends its workers
+            # when it no longer needs them.
             for number in _STOP_SIGNALS:
                 signal.signal(number, signal.SIG_IGN)
             signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOP_SIGNALS)  # blocked by `_Worker.start`
-        # By default glibc gives a picture's memory back when it is freed, and the kernel hands it out again page by
-        # page: that costs half of what decoding the picture costs.
+        # By default glibc returns the memory of a freed picture to the kernel; page faults of the next picture then
+        # cost half as much as decoding it.
         mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
         if mallopt is not None:
             mallopt(_M_MMAP_THRESHOLD, 2**25)

@@ -1,7 +1,7 @@
-"""What an ONNX file may hold, looked at before any runtime opens it: operators of the ONNX standard and weights in the
+"""What an ONNX file may hold, checked before a runtime opens it: operators of the ONNX standard and weights in the
 file itself (or in the one file beside it that `utnet export` writes).
 
-ONNX Runtime refuses other external files and operators that it does not know, too, but it may be built or configured
+ONNX Runtime refuses other external files and unknown operators, too, but it may be built or configured
 otherwise. The file is read as protobuf fields (https://protobuf.dev/programming-guides/encoding; field numbers of
 onnx.proto, https://github.com/onnx/onnx), so that the package `onnx` is not needed to run a network.
 """

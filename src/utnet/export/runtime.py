@@ -238,12 +238,12 @@ def _check_contents(contents: Contents, opened: _Opened, path: Path) -> None:
         **({"joint_scale_mm": (None, 21), "error_shape": (None, 2)} if "joint_scale_mm" in contents.outputs else {}),
         **({"mask_logit": (None, None, None), "side_logit": (None,)} if "mask_logit" in contents.outputs else {}),
     }
-    for kind, said, expected, found in (
+    for kind, recorded, expected, found in (
         ("inputs", contents.inputs, inputs, opened.inputs),
         ("outputs", contents.outputs, outputs, opened.outputs),
     ):
-        if list(said) != list(expected):
-            raise InputError(f"{path}: its record names the {kind} {shown(said)}; export it again")
+        if list(recorded) != list(expected):
+            raise InputError(f"{path}: its record names the {kind} {shown(recorded)}; export it again")
         wrong = [] if found is None else [name for name in expected if not _fits(found.get(name), expected[name])]
         if wrong or (found is not None and found.keys() != expected.keys()):
             raise InputError(

@@ -16,6 +16,7 @@ import cv2
 import numpy as np
 from av.error import FFmpegError
 from av.stream import Disposition
+from av.video.reformatter import Colorspace, VideoReformatter
 
 from utnet.errors import InputError
 from utnet.io.atomic import atomic_file, check_stand_in
@@ -141,6 +142,7 @@ class _File:
         if len(films) > 1:
             self.notes.append(f"{len(films)} video tracks; only the first one is read")
         self._stream.thread_type = "AUTO"
+        self._converter = VideoReformatter()  # one for all frames: each frame's own would start its own threads
         self._check_size(self._stream.width, self._stream.height)
         rates = [float(rate) for rate in (self._stream.average_rate, self._stream.guessed_rate) if rate]
         self.fps = next((rate for rate in rates if _BELIEVED_FPS[0] <= rate <= _BELIEVED_FPS[1]), 30.0)
@@ -151,16 +153,21 @@ class _File:
     def frames(self) -> Iterator[tuple[float, np.ndarray]]:
         """Time in seconds and picture of every frame up to the end or to the first damage."""
         time_s = -1.0 / self.fps
+        matrix, size = None, (0, 0)
         try:
             for frame in self._container.decode(self._stream):
                 self._check_size(frame.width, frame.height)  # headers are untrusted
                 time_s = frame.time if frame.time is not None else time_s + 1.0 / self.fps
                 if frame.color_trc in (PQ, HLG):
-                    rgb = hdr_to_srgb(frame.to_ndarray(format="rgb48le"), int(frame.color_trc))
+                    wide = self._converter.reformat(frame, format="rgb48le")
+                    rgb = hdr_to_srgb(wide.to_ndarray(), int(frame.color_trc))
                 else:
-                    rgb = frame.to_ndarray(format="rgb24")
+                    rgb = self._converter.reformat(frame, format="rgb24").to_ndarray()
                 rgb = square_pixels(rgb, self._stream.sample_aspect_ratio)
-                yield time_s, as_shown(rgb, display_matrix(frame))
+                # The matrix is the track's. PyAV's side data and their frame hold each other until a collection.
+                if (frame.width, frame.height) != size:
+                    matrix, size = display_matrix(frame), (frame.width, frame.height)
+                yield time_s, as_shown(rgb, matrix)
         except FFmpegError as error:
             self._error = str(error.strerror)
 
@@ -286,7 +293,7 @@ class VideoWriter:
         if height % 2 or width % 2:
             rgb = cv2.copyMakeBorder(rgb, 0, height % 2, 0, width % 2, cv2.BORDER_REPLICATE)
         frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(rgb), format="rgb24")
-        frame = frame.reformat(format="yuv420p", dst_colorspace="ITU709")
+        frame = self._converter.reformat(frame, format="yuv420p", dst_colorspace=Colorspace.ITU709)
         self._last = max(self._last + 1, round(time_s / _TIME_BASE))
         frame.pts, frame.time_base = self._last, _TIME_BASE
         self._container.mux(self._stream.encode(frame))
@@ -302,4 +309,4 @@ class VideoWriter:
         stream.codec_context.colorspace = stream.codec_context.color_primaries = _BT709
         stream.codec_context.color_trc = _BT709
         stream.codec_context.color_range = 1  # 16 to 235
-        self._stream = stream
+        self._stream, self._converter = stream, VideoReformatter()

@@ -47,7 +47,7 @@ def camera_warnings(inputs: Sequence[Input], K_px: np.ndarray | None) -> list[st
         listed = ", ".join(f"{width} x {height}" for width, height in list(sizes)[:3])
         lines.append(f"--K is used for inputs of {len(sizes)} sizes ({listed}), but fits one size only; run each alone")
     for size, label in sizes.items():
-        lines += [f"{label}: {text}" for text in _camera_doubts(K_px, size)]
+        lines += [f"{label}: {text}" for text in _camera_faults(K_px, size)]
     return lines
 
 
@@ -60,7 +60,7 @@ def _size(item: Input) -> tuple[int, int]:
     return width, height
 
 
-def _camera_doubts(K_px: np.ndarray, size_wh: tuple[int, int]) -> list[str]:
+def _camera_faults(K_px: np.ndarray, size_wh: tuple[int, int]) -> list[str]:
     (width, height), (fx, cx, cy) = size_wh, (K_px[0, 0], K_px[0, 2], K_px[1, 2])
     across, down = (2 * cx + 1) / width, (2 * cy + 1) / height
     if abs(across - down) < 0.05 * down and not 1 / _OTHER_SIZE < across < _OTHER_SIZE:

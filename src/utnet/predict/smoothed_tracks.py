@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from utnet.predict.hand import Hand
-from utnet.predict.smooth import Smoothing, TrackFilter, palm_of, posed_anew
+from utnet.predict.smooth import OneEuro, Smoothing, TrackFilter, palm_of, posed_anew
 from utnet.rotations import axis_angle_to_matrix, matrix_to_axis_angle
 
 if TYPE_CHECKING:
@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
 BRIDGE_S = 0.3
 """A hand that is lost for longer than this is not invented in between."""
-SMOOTHING = Smoothing()
+SMOOTHING = Smoothing(rotations=OneEuro(0.5, 2.0))
+"""Rotations are filtered more strongly than live: both directions together have no lag (`benchmarks/recordings.py`)."""
 _Key = tuple[int, str]
 
 

@@ -5,7 +5,7 @@
 | GET / and /static/NAME | the page |
 | GET /api/settings | methods and limits |
 | POST /api/files | one file as the body, its name in X-File-Name → id |
-| POST /api/pictures | {file, depth, depth_scale, camera, method} → id; the work begins |
+| POST /api/pictures | {file, depth, depth_scale, camera, method} → id; starts the prediction |
 | GET /api/pictures/ID | state of the work, then the hands |
 | POST /api/pictures/ID/edits | {hand, points} or {box} → the hands |
 | GET /api/pictures/ID/NAME | view.jpg, overlay.jpg, hands.glb, hands.json |
@@ -226,7 +226,7 @@ class _Page:
 
 @asynccontextmanager
 async def _place(uploads: asyncio.Semaphore, pause_s: float) -> AsyncIterator[None]:
-    """One of the places for uploads; a full house is an error after a while."""
+    """Takes one of the places for uploads; status 503 if none is free within `pause_s`."""
     try:
         async with asyncio.timeout(pause_s):
             await uploads.acquire()
@@ -249,9 +249,9 @@ async def _receive(request: Request, path: Path, pause_s: float) -> None:
             except StopAsyncIteration:
                 return
             except ClientDisconnect:
-                raise HTTPException(400, "the upload was broken off") from None
+                raise HTTPException(400, "the upload was interrupted") from None
             except TimeoutError:
-                raise HTTPException(408, "the upload came to a halt", {"connection": "close"}) from None
+                raise HTTPException(408, "the upload stalled", {"connection": "close"}) from None
 
 
 async def _json(request: Request) -> dict:
@@ -263,7 +263,7 @@ async def _json(request: Request) -> dict:
     except (ValueError, RecursionError):
         raise HTTPException(400, "not JSON") from None
     except ClientDisconnect:
-        raise HTTPException(400, "the request was broken off") from None
+        raise HTTPException(400, "the request was interrupted") from None
     if not isinstance(message, dict):
         raise HTTPException(400, "an object is expected")
     return message

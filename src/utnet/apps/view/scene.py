@@ -14,6 +14,7 @@ from viser.transforms import SO3
 
 from utnet.apps.view.moments import Moment, Moments, ShownHand
 from utnet.conventions import PARENTS
+from utnet.predict.drawing import LINE_COLORS
 from utnet.render.drawing import FINGER_COLORS, WRIST_COLOR
 
 _BONES = np.array([(PARENTS[i], i) for i in range(1, len(PARENTS))])
@@ -129,9 +130,9 @@ class RecordingScene:
             segments = segments[np.isfinite(segments).all((1, 2))]
             if not len(segments):
                 continue
-            color = _MESH_COLORS["left" if "left" in name else "right"]
+            color = LINE_COLORS["left" if "left" in name else "right"]
             self._paths[name] = self.server.scene.add_line_segments(
-                f"/tracks/{name}", segments.astype(np.float32), color, thickness=2.5
+                f"/tracks/{name}", segments.astype(np.float32), color, thickness=3, thickness_units="screen"
             )
 
     def _add_frustum(self, moment: Moment, rgb: np.ndarray) -> str:
@@ -158,7 +159,9 @@ class RecordingScene:
             visible=seen,
         )  # fmt: skip
         colors = np.repeat(_JOINT_COLORS[_BONES[:, 1], None], 2, 1)
-        scene.add_line_segments(f"{at}/bones", joints[_BONES], colors, thickness=3.0, visible=seen)
+        scene.add_line_segments(
+            f"{at}/bones", joints[_BONES], colors, thickness=4, thickness_units="screen", visible=seen
+        )
         drawn = {f"{at}/joints", f"{at}/bones"}
         if hand.vertices_cam_m is not None and hand.faces is not None:
             opacity = float(self._visible["mesh opacity"].value)

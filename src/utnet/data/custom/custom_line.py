@@ -158,10 +158,10 @@ class Line:
 
     def params(self, wanted: str) -> tuple[HandParams | None, str]:
         """Parameters and the name of their hand model: `wanted`, or the line's if that is "auto"."""
-        said = self._text("hand_model")
-        if said and said not in HAND_MODELS:
-            self.fail(f"'hand_model' is {shown(said)}, expected open or mano")
-        model = said if wanted == "auto" else wanted
+        hand_model = self._text("hand_model")
+        if hand_model and hand_model not in HAND_MODELS:
+            self.fail(f"'hand_model' is {shown(hand_model)}, expected open or mano")
+        model = hand_model if wanted == "auto" else wanted
         if "params" not in self.values:
             return None, model or "open"
         if not model:

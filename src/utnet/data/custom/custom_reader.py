@@ -115,7 +115,7 @@ class Custom:
         if not len(rows):
             which = "hand" if sides == "both" else f"{sides} hand"
             raise NoSuchHands(
-                f"{self.path}: split {split} has no {which}; it has {self._splits_said()}: choose another"
+                f"{self.path}: split {split} has no {which}; it has {self._describe_splits()}: choose another"
             )
         self._rows = rows[evenly_spaced(len(rows), limit)]
         num, num_split = len(in_split), int(in_split.sum())
@@ -191,20 +191,20 @@ class Custom:
 
     def _of_split(self, split: str) -> np.ndarray:
         """(N,) bool: the lines of a split."""
-        said = self._index["split"]
-        train, bad = said == LINE_SPLITS.index("train"), said == _BAD
+        labelled = self._index["split"]
+        train, bad = labelled == LINE_SPLITS.index("train"), labelled == _BAD
         if split == "train":
             return train | bad
         if split == "test":
-            return said == LINE_SPLITS.index(split)
-        if (said == LINE_SPLITS.index("val")).any():
-            return train | bad if split == "train_fit" else said == LINE_SPLITS.index("val")
+            return labelled == LINE_SPLITS.index(split)
+        if (labelled == LINE_SPLITS.index("val")).any():
+            return train | bad if split == "train_fit" else labelled == LINE_SPLITS.index("val")
         held_out = self._held_out(train)
         return train & held_out if split == "val" else (train & ~held_out) | bad
 
-    def _splits_said(self) -> str:
+    def _describe_splits(self) -> str:
         """The splits that have hands, and how many of either side."""
-        said = []
+        parts = []
         for split in SPLITS:
             try:
                 rows = self._of_split(split)
@@ -212,8 +212,8 @@ class Custom:
                 continue
             counts = [int((rows & (self._index["side"] == i)).sum()) for i in range(len(SIDES))]
             hands = " and ".join(f"{num} {side}" for num, side in zip(counts, SIDES, strict=True) if num)
-            said += [f"{split} ({hands})"] if hands else []
-        return ", ".join(said)
+            parts += [f"{split} ({hands})"] if hands else []
+        return ", ".join(parts)
 
     def _held_out(self, train: np.ndarray) -> np.ndarray:
         """(N,) bool: lines of the held-out recordings."""

@@ -204,13 +204,13 @@ def _order(labels: Labels) -> Iterator[Finding]:
 
 def _side(labels: Labels) -> Iterator[Finding]:
     bend = bends_as_right(labels.joints_m.astype(float))
-    tells = np.isfinite(bend)
-    wrong = tells & ((bend > 0) == labels.left)
-    part = share(wrong, tells)
+    decided = np.isfinite(bend)
+    wrong = decided & ((bend > 0) == labels.left)
+    part = share(wrong, decided)
     if wrong.sum() < _LEAST_SIDES or part <= 2 * FEW:
         return
     all_wrong = part > 0.9
-    text = f"side of {wrong.sum()} of {tells.sum()} hands with bent fingers is that of the other hand, by the bend"
+    text = f"side of {wrong.sum()} of {decided.sum()} hands with bent fingers is that of the other hand, by the bend"
     remedy = "swap right and left" if all_wrong else "give every hand its own side"
     remedy += ", or undo the mirroring of the 3D joints (x must point to the picture's right)"
     yield Finding(text, remedy, convert.other_side(labels.source) if all_wrong else "")

@@ -58,8 +58,8 @@ class Shards:
             path = self.root / shard["file"]
             size = path.stat().st_size if path.is_file() else None
             if size != shard["bytes"]:
-                says = "no such file" if size is None else f"{size} bytes, expected {shard['bytes']}"
-                raise InputError(f"{path}: {says}; {_REMEDY}")
+                fault = "no such file" if size is None else f"{size} bytes, expected {shard['bytes']}"
+                raise InputError(f"{path}: {fault}; {_REMEDY}")
         self._ids = evenly_spaced(num, limit)
         self.counts = {"samples": num, "skipped when written": about["num_skipped"], "shards": len(about["shards"])}
         self._open: dict[int, int] = {}
