@@ -27,9 +27,9 @@ _MOST_BETA = 2.0
 class CombinedMethod:
     """Fits a network's hands to the detector's landmarks and to depth, each weighted by its expected error.
 
-    Without depth the prior is the mean of the network's and the landmark lifter's pose, and the model's mean shape; with
-    depth it is the network's pose. Its shape is taken where it states its errors, as it was trained to measure hands by
-    depth; otherwise it is fitted. The network's distance is not used: in photographs its hands are too small.
+    Without depth the prior is the mean of the network's and the landmark lifter's pose, and the model's mean shape;
+    with depth it is the network's pose. Its shape is taken where it states its errors, as it was trained to measure
+    hands by depth; otherwise it is fitted. The network's distance is not used: in photographs its hands are too small.
 
     Args:
         network: a network whose hand model is available.
