@@ -16,10 +16,11 @@ from utnet.predict.methods.landmarks import decode_fits, lift_samples, observati
 from utnet.predict.methods.network import NetworkMethod
 from utnet.types import Sample
 
-_PRIOR_WIDTH = 0.5
+_PRIOR_WIDTH = {"rgb": 0.75, "rgbd": 0.35}
 """Standard deviation of the prior in units of the network's expected errors. These are of joints relative to the wrist,
 so they include the orientation and the size of the hand; and a network with prompts and the lifter have already used
-the landmarks, which would count twice. With 0.35 drawn hands are 0.2 mm better, with 1 photographs' outlines are."""
+the landmarks, which would count twice. Narrower ones are better on drawn hands (PA 8.2 mm at 0.35 from RGB), wider ones
+on outlines of photographed hands."""
 _MOST_BETA = 2.0
 """Bound of the network's betas, in standard deviations of the shape prior."""
 
@@ -55,7 +56,8 @@ class CombinedMethod:
         expected = average_hands(self._fitter.model, network.params, lifted, np.where(without_depth, 0.5, 0.0))
         seen, error_mm, betas = observations(samples), network.joint_error_mm, None
         if error_mm is not None:
-            error_mm = _PRIOR_WIDTH * error_mm * np.maximum(seen["deviation_scale"], 1.0)  # both may miss a finger
+            width = np.where(without_depth, _PRIOR_WIDTH["rgb"], _PRIOR_WIDTH["rgbd"])[:, None]
+            error_mm = width * error_mm * np.maximum(seen["deviation_scale"], 1.0)  # both may miss a finger
             usual = np.clip(network.params.betas, -_MOST_BETA, _MOST_BETA)
             betas = np.where(network.measured[:, None], usual, 0.0)
         fits = self._fitter.fit(expected=expected, expected_error_mm=error_mm, betas=betas, **seen)
