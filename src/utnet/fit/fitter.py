@@ -37,8 +37,9 @@ from utnet.hand import AnyHandModel, NumpyHandModel
 from utnet.placement import measure_distance
 from utnet.types import HandParams, check_shape
 
-_EXPECTED_BONE_RAD = np.array([0.2, 0.25])
-"""Standard deviations of bone directions, in x and y and in z, of an expected hand without expected errors."""
+_EXPECTED_BONE_RAD = np.array([0.16, 0.2])
+"""Standard deviations of bone directions, in x and y and in z, of an expected hand without expected errors. Narrower
+ones are better on drawn hands, wider ones on outlines of photographed hands (docs/results.md)."""
 _COARSE, _FINE = (30.0, 25), (3.0, 30)
 """Scale of Cauchy's loss in standard deviations and maximum number of steps: first with nearly all landmarks as
 inliers, then with outliers rejected."""
@@ -176,7 +177,7 @@ class HandFitter:
                 (averaged with the 3D landmarks'), joint angles and, with depth, betas (within two standard deviations
                 of the mean). Their translation is ignored.
             expected_error_mm: (B, 21) expected error of these joints relative to the wrist, the width of the prior.
-                None: 10 degrees of flexion, 6 of abduction and twist, 0.2 rad of bone direction (0.25 in depth).
+                None: 6 degrees of flexion, 4 of abduction and twist, 0.16 rad of bone direction (0.2 in depth).
             deviation_scale: (B, 21) deviation of each landmark in units of the detector's: more than 1 for one that is
                 less sure, below 1 for a model joint that a person placed. None: 1.
 

@@ -24,7 +24,7 @@ from utnet.hand.anatomy import JOINT_LIMITS_RAD
 PATH = Path(str(files("utnet"))) / "assets" / "fit" / "pose_prior.npz"
 _SOFT_DEG = 5.0
 _HINGE_SOFT_DEG = 3.0
-USUAL_ERROR_RAD = float(np.deg2rad(10.0))
+USUAL_ERROR_RAD = float(np.deg2rad(6.0))
 """Standard deviation of flexion about an expected pose of unknown accuracy."""
 _AXIS_SHARE = np.array([1.0, 0.6, 0.6])
 """Factors of that deviation for flexion, abduction and twist."""

@@ -16,21 +16,18 @@ from utnet.predict.methods.landmarks import decode_fits, lift_samples, observati
 from utnet.predict.methods.network import NetworkMethod
 from utnet.types import Sample
 
-_PRIOR_WIDTH = {"rgb": 0.75, "rgbd": 0.35}
-"""Standard deviation of the prior in units of the network's expected errors. These are of joints relative to the wrist,
-so they include the orientation and the size of the hand; and a network with prompts and the lifter have already used
-the landmarks, which would count twice. Narrower ones are better on drawn hands (PA 8.2 mm at 0.35 from RGB), wider ones
-on outlines of photographed hands."""
 _MOST_BETA = 2.0
 """Bound of the network's betas, in standard deviations of the shape prior."""
 
 
 class CombinedMethod:
-    """Fits a network's hands to the detector's landmarks and to depth, each weighted by its expected error.
+    """Fits a network's hands to the detector's landmarks and to depth.
 
     Without depth the prior is the mean of the network's and the landmark lifter's pose, and the model's mean shape;
-    with depth it is the network's pose. Its shape is taken where it states its errors, as it was trained to measure
-    hands by depth; otherwise it is fitted. The network's distance is not used: in photographs its hands are too small.
+    with depth it is the network's pose. Its width is the same for all hands: with the network's stated errors, which
+    include the orientation of the hand, drawn hands were 0.2 to 0.7 mm worse. With depth the shape is the network's
+    where it states its errors, as it was trained to measure hands by depth; otherwise it is fitted. The network's
+    distance is not used: in photographs its hands are too small. The stated errors are the network's.
 
     Args:
         network: a network whose hand model is available.
@@ -54,14 +51,12 @@ class CombinedMethod:
         lifted = lift_samples(self._lifter, self._fitter, samples).params[0]
         without_depth = np.array([sample.depth_m is None for sample in samples])
         expected = average_hands(self._fitter.model, network.params, lifted, np.where(without_depth, 0.5, 0.0))
-        seen, error_mm, betas = observations(samples), network.joint_error_mm, None
-        if error_mm is not None:
-            width = np.where(without_depth, _PRIOR_WIDTH["rgb"], _PRIOR_WIDTH["rgbd"])[:, None]
-            error_mm = width * error_mm * np.maximum(seen["deviation_scale"], 1.0)  # both may miss a finger
+        seen, betas = observations(samples), None
+        if network.joint_error_mm is not None:
             usual = np.clip(network.params.betas, -_MOST_BETA, _MOST_BETA)
             betas = np.where(network.measured[:, None], usual, 0.0)
-        fits = self._fitter.fit(expected=expected, expected_error_mm=error_mm, betas=betas, **seen)
+        fits = self._fitter.fit(expected=expected, betas=betas, **seen)
         hands = decode_fits(self.hand, fits)
         if betas is not None:
             hands = replace(hands, shape_source=["network" if measured else "mean" for measured in network.measured])
-        return replace(hands, network_joints_m=network.joints_cam_m)
+        return replace(hands, network_joints_m=network.joints_cam_m, joint_error_mm=network.joint_error_mm)
