@@ -104,9 +104,10 @@ class OnnxHand:
         A = crop_matrix((x0, y0, x1, y1), self.size, self.crop["expand"], self.crop["aspect"])
         crop = warp(np.ascontiguousarray(rgb), A, self.size)
         inputs = {"rgb": crop.transpose(2, 0, 1)[None].astype(np.float32) / 255}
-        if "depth_m" in self.about["inputs"]:
-            inputs["depth_m"] = np.zeros((1, self.size, self.size), np.float32)
-            inputs["K_px"] = np.full((1, 3, 3), np.nan, np.float32)
+        size = self.size
+        unused = {"depth_m": np.zeros((1, size, size), "f"), "K_px": np.full((1, 3, 3), np.nan, "f")}
+        unused["landmarks"] = np.zeros((1, 21, 6), "f")  # prompts of a detector or a person
+        inputs |= {name: array for name, array in unused.items() if name in self.about["inputs"]}
         if depth is not None:
             readings = np.ascontiguousarray(np.nan_to_num(depth), np.float32)
             inputs["depth_m"][0] = cv2.warpAffine(readings, A[:2], (self.size, self.size), flags=cv2.INTER_NEAREST)

@@ -40,7 +40,7 @@ def test_it_needs_three_packages_and_fits_150_lines():
 def test_it_equals_the_predictor(example, network, side, size_px):
     sample = SyntheticHands(seed=5, size_px=size_px)[3]
     given = {"boxes": [sample.box_px], "sides": [side], "K_px": sample.K_px}
-    predictor, hand = Predictor(network, method="network"), example.OnnxHand(str(network))
+    predictor, hand = Predictor(network, method="network", prompts=False), example.OnnxHand(str(network))
     for depth in (None, sample.depth_m):
         (expected,) = predictor(sample.rgb, depth, **given)
         joints, vertices, faces = hand(sample.rgb, sample.box_px, side, sample.K_px, depth)

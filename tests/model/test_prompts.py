@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from support.networks import FIELDS, assert_same, inputs
-from utnet.checkpoint import load_checkpoint
+from utnet.checkpoint import save_checkpoint
 from utnet.config import Config, ModelConfig, PromptConfig
 from utnet.data.collate import collate
 from utnet.data.loader import make_loader
@@ -277,23 +277,27 @@ def test_the_loader_draws_the_same_extras_again_and_keeps_the_rest(samples):
     assert torch.equal(first.landmarks.nan_to_num(), again.landmarks.nan_to_num())
 
 
-def test_a_run_goes_on_from_the_shipped_weights_with_new_parts_and_learns():
+def test_a_run_goes_on_from_earlier_weights_with_new_parts_and_learns(tmp_path):
+    """Weights without prompts, masks and stated errors, as those of version 0.1."""
     config = Config()
-    tree = {"size_px": 96, "stem": "lite0", "prompts": True, "evidence": True, "uncertainty": True}
+    earlier = replace(config, model=replace(config.model, size_px=96, stem="lite0"))
+    torch.manual_seed(0)
+    before = UTNet(earlier.model).eval()
+    save_checkpoint(tmp_path / "best", before, earlier, step=1)
+    tree = {"prompts": True, "evidence": True, "uncertainty": True}
     loss = replace(config.loss, w_uncertainty=0.002, w_mask=0.3, w_side=0.1)
     config = replace(
         config,
-        model=replace(config.model, **tree),
+        model=replace(earlier.model, **tree),
         loss=loss,
-        train=replace(config.train, init_from="ti", batch_size=4, num_workers=0),
+        train=replace(config.train, init_from=str(tmp_path / "best"), batch_size=4, num_workers=0),
     )
     model, about = make_model(config)
-    shipped, _ = load_checkpoint("ti")
     batch = next(
         iter(make_loader(SyntheticHands(seed=5, size_px=96), config, train=True, extras=PromptsAndMasks.of(config)))
     )
     with torch.inference_mode():
-        old, new = shipped.forward_batch(replace(batch, landmarks=None)), model.eval().forward_batch(batch)
+        old, new = before.forward_batch(replace(batch, landmarks=None)), model.eval().forward_batch(batch)
     assert torch.equal(old.joints_m, new.joints_m)
     assert "start without effect" in about
     terms = UTNetLoss.from_config(loss)(model.train().forward_batch(batch), batch)

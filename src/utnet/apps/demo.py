@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from utnet.checkpoint import load_checkpoint, name_checkpoint, shipped_weights
-from utnet.config import Config, ModelConfig
+from utnet.config import Config
 from utnet.data import open_source
 from utnet.data.source import Source
 from utnet.errors import InputError
@@ -139,7 +139,7 @@ def resolve_init_config(config: Config, *, from_nothing: bool) -> tuple[Config, 
 
     The initial weights are `train.init_from`, else the bundled network's if the config describes the same network, else
     none. The bundled network is fine-tuned with its own crop settings and a tenth of the config's learning rate. Fields
-    of `model` that are null (the config demo sets a preset and a size only) take its values.
+    of `model` that are null or off (the config demo sets a preset and a size only) take its values.
     """
     train, where = config.train, shipped_weights()
     if from_nothing or (where is None and not train.init_from):
@@ -149,7 +149,7 @@ def resolve_init_config(config: Config, *, from_nothing: bool) -> tuple[Config, 
         return config, f"Started from {train.init_from} (train.init_from)."
     shipped = load_checkpoint(where)[1]
     name = name_checkpoint(where)
-    model, differing = _as_shipped(config, shipped)
+    same, differing = _as_shipped(config, shipped)
     if differing:
         why = f"the config's network differs from the bundled one ({name}): {differing}"
         return config, f"Trained from scratch: {why}."
@@ -165,19 +165,25 @@ def resolve_init_config(config: Config, *, from_nothing: bool) -> tuple[Config, 
         f"Fine-tuned from the bundled network ({name}), with its own crop settings; also evaluated before fine-tuning."
     )
     text += " --from-nothing trains from scratch."
-    return replace(config, model=model, crop=shipped.crop, train=fine), text
+    return replace(same, crop=shipped.crop, train=fine), text
 
 
-def _as_shipped(config: Config, shipped: Config) -> tuple[ModelConfig, str]:
-    """The config's network with null fields filled from the bundled one, and the remaining differences, or ""."""
+_PARTS, _PART_LOSSES = ("prompts", "evidence", "uncertainty"), ("w_mask", "w_side", "w_uncertainty")
+"""Parts of the network that a config may leave out to have the bundled network's, and the weights of their losses."""
+
+
+def _as_shipped(config: Config, shipped: Config) -> tuple[Config, str]:
+    """The config with null fields and parts of the bundled network, and the remaining differences, or ""."""
     if config.model.preset != shipped.model.preset:
-        return config.model, f"model.preset is {config.model.preset} instead of {shipped.model.preset}"
+        return config, f"model.preset is {config.model.preset} instead of {shipped.model.preset}"
     given = {name: value for name, value in asdict(config.model).items() if value is not None}
-    model = replace(shipped.model, **given)
-    differing = differences(replace(config, model=model), shipped)
+    model = replace(shipped.model, **{name: value for name, value in given.items() if value or name not in _PARTS})
+    loss = replace(config.loss, **{w: getattr(config.loss, w) or getattr(shipped.loss, w) for w in _PART_LOSSES})
+    same = replace(config, model=model, loss=loss)
+    differing = differences(same, shipped)
     if model.mano:
         differing.append("model.mano is set instead of the open hand")
-    return model, "; ".join(differing)
+    return same, "; ".join(differing)
 
 
 def _too_few(frames: int) -> list[str]:

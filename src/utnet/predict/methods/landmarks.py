@@ -19,7 +19,7 @@ from utnet.types import Sample
 
 _PLACED = 0.4
 """Deviation of a joint that a person placed, in units of the detector's: 1 to 2 mm."""
-_PRIOR_WIDTH = 2.0
+_PRIOR_WIDTH = 2.5
 """Standard deviation of the prior in units of the lifter's expected errors, which are of the hand in its own frame."""
 _MOST_DEVIATION = 20.0
 
