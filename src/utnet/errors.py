@@ -36,8 +36,8 @@ def worker_errors() -> Iterator[None]:
         text = str(error)
         if "DataLoader timed out" in text:
             raise WorkerTimeoutError(
-                "a process that reads samples hangs: no sample within train.worker_timeout_s; look at the disk "
-                "or network that the data are on, or raise that limit"
+                "a process that reads samples hangs: nothing within the time limit; look at the disk or network that "
+                "the data are on, or raise train.worker_timeout_s"
             ) from error
         if "DataLoader worker" in text and ("killed by signal" in text or "exited unexpectedly" in text):
             raise WorkerError(LOST_WORKER) from error

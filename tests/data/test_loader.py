@@ -11,18 +11,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from torch.utils.data import DataLoader
 
 from support.samples import sample_at, with_everything
 from support.trees import copy_of, dexycb_tree, ho3d_tree
 from utnet.config import AugmentConfig, Config, ModelConfig, TrainConfig
 from utnet.data import loader as loader_module
 from utnet.data import open_source
-from utnet.data.loader import _Crops, _next, collate, make_loader
+from utnet.data.loader import _Crops, collate, make_loader
 from utnet.data.source import BadSample
 from utnet.data.transforms import crop, right_crop, to_right
-from utnet.data.workers import init_worker, iterate, worker_context
-from utnet.errors import InputError, WorkerError
+from utnet.errors import InputError
 from utnet.geometry import project, px_to_crop
 from utnet.losses import UTNetLoss
 from utnet.model import UTNet
@@ -428,24 +426,3 @@ def test_a_stream_that_gives_nothing_ends_with_an_error_of_one_line(num_workers)
     few = replace(config, train=replace(config.train, max_bad_samples=2))
     with pytest.raises(InputError, match=r"^3 samples cannot be read \(train.max_bad_samples is 2\)"):
         batches(Stream(), 9, few)
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="torch sets its handler where workers are forked")
-def test_loaders_leave_the_handler_of_sigchld_alone():
-    """torch's own raises in whatever the main thread is doing when a worker ends."""
-    loader = DataLoader([1, 2], num_workers=1, multiprocessing_context=worker_context(1), worker_init_fn=init_worker)
-    before = signal.getsignal(signal.SIGCHLD)
-    assert [int(batch) for batch in iterate(loader)] == [1, 2]
-    assert signal.getsignal(signal.SIGCHLD) is before
-
-
-@pytest.mark.parametrize("error", [ConnectionResetError(104, "reset by peer"), EOFError()])
-def test_a_worker_that_is_killed_while_it_hands_over_a_batch_is_named(error):
-    def batches():
-        yield 1
-        raise error
-
-    given = batches()
-    assert _next(given, 1.0) == 1
-    with pytest.raises(WorkerError, match="killed"):
-        _next(given, 1.0)

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from support.tiff_files import tiff
 from utnet.config import Config
 from utnet.data import open_source
 from utnet.errors import InputError
@@ -38,6 +39,11 @@ def _png(path: Path, width: int, height: int, color: int, channels: int) -> Path
     head = width.to_bytes(4, "big") + height.to_bytes(4, "big") + bytes([8, color, 0, 0, 0])
     path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", packed) + chunk(b"IEND", b""))
     return path
+
+
+def make_tiff(rng: Rng, folder: Path) -> Path:
+    (folder / "a.tif").write_bytes(tiff(20_000, 20_000))
+    return folder / "a.tif"
 
 
 def _read_both(path: Path) -> None:
@@ -123,6 +129,7 @@ _ANCHORS = "a: &a [1,1,1,1,1,1,1,1,1]\n" + "".join(
 KINDS = {
     "bomb_png": (lambda rng, folder: _png(folder / "a.png", 30_000, 30_000, 2, 3), _read_both),
     "bomb_alpha": (lambda rng, folder: _png(folder / "a.png", 11_900, 9_900, 6, 4), _read_both),
+    "bomb_tiff": (make_tiff, _read_both),
     "bomb_tar": (make_tar, _stream),
     "bomb_tar_many": (make_tar_of_many, _stream),
     "bomb_tar_name": (make_tar_of_a_long_name, _stream),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from copy import deepcopy
 from typing import Any
 
 import numpy as np
@@ -69,7 +70,7 @@ def tree_of(rng: np.random.Generator, tree: Any) -> Any:
         elif kind == 2:
             node[place] = _nested(int(rng.choice([3, 50, 400])))
         else:
-            node[place] = UNLIKELY[int(rng.integers(len(UNLIKELY)))]
+            node[place] = deepcopy(UNLIKELY[int(rng.integers(len(UNLIKELY)))])
     return tree
 
 

@@ -6,7 +6,6 @@ The augmentation of a sample depends only on (seed, epoch, index), or in a strea
 from __future__ import annotations
 
 import os
-import time
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -23,14 +22,11 @@ from utnet.data.prompts_and_masks import PromptsAndMasks
 from utnet.data.source import BadSample, Source, StreamSource, bad_sample, epoch_order, is_stream, read_sample
 from utnet.data.transforms import right_crop
 from utnet.data.workers import init_worker, iterate, worker_context
-from utnet.errors import LOST_WORKER, InputError, WorkerError, WorkerTimeoutError, as_input_error, worker_errors
+from utnet.errors import InputError, as_input_error
 from utnet.types import Batch, Sample
 
 _PREFETCH = 2
 """Batches prefetched per worker."""
-
-_POLL_S = 2.0
-"""How often torch looks for workers that were killed while no batch comes."""
 
 
 class _Crops:
@@ -239,18 +235,14 @@ class Loader:
             InputError: evaluation: a sample that cannot be read. Training: more than `max_bad` of them, or all.
             WorkerError: a worker was killed, or hangs.
         """
-        batches, num_empty = iterate(self._loader), 0
-        try:
-            while (item := _next(batches, self._timeout_s)) is not None:
-                batch, bad, num, place = item
-                self._move(num, place)
-                num_empty = num_empty + len(bad) if batch is None else 0
-                for sample in bad:
-                    self._count(sample, num_empty)
-                if batch is not None:
-                    yield batch
-        finally:
-            del batches  # ends the workers now: left to the garbage collector, they are waited for, 5 s each
+        num_empty = 0
+        for batch, bad, num, place in iterate(self._loader, self._timeout_s):
+            self._move(num, place)
+            num_empty = num_empty + len(bad) if batch is None else 0
+            for sample in bad:
+                self._count(sample, num_empty)
+            if batch is not None:
+                yield batch
         if self._train:
             last = f"; the last: {next(reversed(self.bad.values()))}" if self.bad else ""
             raise InputError(f"{self.source.name}: no sample can be read{last}")
@@ -279,25 +271,6 @@ class Loader:
                 f"{len(self.bad)}{of} samples cannot be read (train.max_bad_samples is "
                 f"{self._max_bad}); the last: {sample.message}"
             )
-
-
-def _next(batches: Iterator[Any], timeout_s: float) -> Any:
-    """The next batch, or None at the end; WorkerError where none comes within `timeout_s`.
-
-    torch's own limit is `_POLL_S`: when it is over, torch looks for killed workers.
-    """
-    end = time.monotonic() + timeout_s
-    while True:
-        try:
-            with worker_errors():
-                return next(batches, None)
-        except WorkerTimeoutError:
-            if time.monotonic() >= end:
-                raise
-        except (ConnectionError, EOFError) as error:  # killed while it handed over a batch
-            if "DataLoader worker" in str(error):  # raised in a worker, by the source
-                raise
-            raise WorkerError(LOST_WORKER) from error
 
 
 class _Collate:
@@ -372,7 +345,6 @@ def make_loader(
         multiprocessing_context=worker_context(num_workers),
         generator=torch.Generator(),  # reading must not move the random state of whoever trains
         prefetch_factor=_PREFETCH if num_workers else None,
-        timeout=min(_POLL_S, limit) if num_workers else 0,
         pin_memory=pin_memory,
     )
     max_bad = config.train.max_bad_samples

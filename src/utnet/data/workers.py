@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from functools import cache
 from multiprocessing.context import BaseContext
@@ -18,6 +19,11 @@ import cv2
 import torch
 from torch.utils.data import DataLoader
 
+from utnet.config import TrainConfig
+from utnet.errors import LOST_WORKER, WorkerError, WorkerTimeoutError, worker_errors
+
+_POLL_S = 2.0
+_END = object()
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3  # malloc.h
 
 if sys.platform == "linux":
@@ -75,19 +81,47 @@ def worker_context(num_workers: int) -> BaseContext | None:
     return _WorkerContext()
 
 
-def iterate(loader: DataLoader) -> Iterator[Any]:
-    """Returns `iter(loader)`, with the process's handler of SIGCHLD left as it is.
+def iterate(loader: DataLoader, timeout_s: float = TrainConfig.worker_timeout_s) -> Iterator[Any]:
+    """Yields what a loader gives; its workers end with this generator.
 
-    The first loader with workers would set torch's handler, which raises wherever the main thread happens to be, and
-    which later loaders do not set again. Without it torch finds a killed worker when it looks for the next batch.
+    The process's handler of SIGCHLD is left as it is: the first loader with workers would set torch's, which raises
+    wherever the main thread happens to be, and which later loaders do not set again. Instead torch looks for killed
+    workers every `_POLL_S` in which nothing comes.
+
+    Args:
+        loader: its `timeout` is set here.
+        timeout_s: seconds without anything after which a worker is taken for stuck.
+
+    Raises:
+        WorkerError: a worker was killed, or hangs.
     """
-    if threading.current_thread() is not threading.main_thread() or sys.platform != "linux":
-        return iter(loader)
-    handler = signal.getsignal(signal.SIGCHLD)
+    loader.timeout = min(_POLL_S, timeout_s) if loader.num_workers else 0
+    handled = threading.current_thread() is threading.main_thread() and sys.platform == "linux"
+    handler = signal.getsignal(signal.SIGCHLD) if handled else None
     batches = iter(loader)
-    if signal.getsignal(signal.SIGCHLD) is not handler:
+    if handled and signal.getsignal(signal.SIGCHLD) is not handler:
         signal.signal(signal.SIGCHLD, handler)
-    return batches
+    try:
+        while (batch := _next(batches, timeout_s)) is not _END:
+            yield batch
+    finally:
+        del batches  # ends the workers now: left to the garbage collector, they are waited for, 5 s each
+
+
+def _next(batches: Iterator[Any], timeout_s: float) -> Any:
+    """The next batch, or `_END`."""
+    end = time.monotonic() + timeout_s
+    while True:
+        try:
+            with worker_errors():
+                return next(batches, _END)
+        except WorkerTimeoutError:
+            if time.monotonic() >= end:
+                raise
+        except (ConnectionError, EOFError) as error:  # killed while it handed over a batch
+            if "DataLoader worker" in str(error):  # raised in a worker, by the source
+                raise
+            raise WorkerError(LOST_WORKER) from error
 
 
 def init_worker(_: int = 0) -> None:

@@ -120,11 +120,7 @@ def crop_batches(crops: CropDataset, config: Config, *, rank: int = 0, world_siz
         multiprocessing_context=worker_context(workers),
         generator=torch.Generator(),  # keeps the caller's random state
     )
-    batches = iterate(loader)
-    try:
-        yield from batches
-    finally:
-        del batches
+    yield from iterate(loader, config.train.worker_timeout_s)
 
 
 def _part(items: Sequence[Crop | tuple[int, BadSample]]) -> CropBatch:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 from utnet.errors import InputError
+from utnet.io.limits import check_megapixels
 
 _BITS = (8, 10, 12, 14, 16)
 """Bit depths that cameras and programs store in 16 bits."""
+
+_WIDTH, _HEIGHT, _BITS_PER_SAMPLE = 256, 257, 258  # tags of TIFF
 
 
 def to_8_bits(path: Path, numbers: np.ndarray) -> np.ndarray:
@@ -37,7 +41,12 @@ def to_8_bits(path: Path, numbers: np.ndarray) -> np.ndarray:
 
 
 def read_deep(path: Path) -> np.ndarray:
-    """Reads a picture for which `is_deep` is True: (H, W, 3) uint8 as stored. InputError if it is damaged."""
+    """Reads a picture for which `is_deep` is True: (H, W, 3) uint8 as stored.
+
+    Raises:
+        InputError: it is damaged, or has more than `MAX_MEGAPIXELS`.
+    """
+    check_megapixels(path, *_size(path))
     image = cv2.imdecode(
         np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED | cv2.IMREAD_IGNORE_ORIENTATION | cv2.IMREAD_ANYDEPTH
     )
@@ -56,13 +65,30 @@ def is_deep(path: Path) -> bool:
         head = file.read(33)
     if head.startswith(b"\x89PNG"):
         return len(head) == 33 and head[24] == 16 and head[25] in (2, 6)
-    if head[:4] not in (b"II*\0", b"MM\0*"):
-        return False
+    bits = _tiff_tags(path).get(_BITS_PER_SAMPLE, (8,))
+    return isinstance(bits, tuple) and len(bits) >= 3 and max(bits) > 8
+
+
+def _size(path: Path) -> tuple[int, int]:
+    """(width, height) by the header. Pillow's own reader has no modes for colours of floats."""
+    with open(path, "rb") as file:
+        head = file.read(24)
+    if head.startswith(b"\x89PNG"):
+        return int.from_bytes(head[16:20], "big"), int.from_bytes(head[20:24], "big")
+    tags = _tiff_tags(path)
+    return tags.get(_WIDTH, 0), tags.get(_HEIGHT, 0)
+
+
+def _tiff_tags(path: Path) -> dict[int, Any]:
+    """Tags of a TIFF's first picture; {} of other and damaged files."""
     try:
-        with Image.open(path, formats=("TIFF",)) as image:
-            bits = getattr(image, "tag_v2", {}).get(258, (8,))  # BitsPerSample
-            return len(bits) >= 3 and max(bits) > 8
-    except UnidentifiedImageError:  # a mode not supported by Pillow: floats per channel
-        return True
-    except (OSError, SyntaxError, ValueError, TypeError):  # damaged: decoding raises the error
-        return False
+        with open(path, "rb") as file:
+            head = file.read(8)
+            if head[:4] not in (b"II*\0", b"MM\0*"):
+                return {}
+            tags = ImageFileDirectory_v2(head)
+            file.seek(tags.next)
+            tags.load(file)
+            return {tag: tags[tag] for tag in (_WIDTH, _HEIGHT, _BITS_PER_SAMPLE) if tag in tags}
+    except Exception:  # damaged: decoding raises the error
+        return {}

@@ -78,10 +78,14 @@ def _read_exr(path: Path) -> np.ndarray:
     """The first channel: R or Y (Record3D and others repeat depth in R, G and B)."""
     try:
         with av.open(str(path)) as container:
-            frame = next(container.decode(video=0))
+            stream = container.streams.video[0]
+            check_megapixels(path, stream.width, stream.height)
+            frame = next(container.decode(stream))
             check_megapixels(path, frame.width, frame.height)
             if frame.format.name.startswith("gray"):
                 return frame.to_ndarray(format="grayf32le").astype(np.float32)
             return np.ascontiguousarray(frame.to_ndarray(format="gbrpf32le")[..., 0], np.float32)
-    except (FFmpegError, StopIteration, ValueError) as error:
+    except InputError:
+        raise
+    except (FFmpegError, StopIteration, IndexError, AttributeError, ValueError) as error:
         raise InputError(f"{path}: not an EXR image that can be read ({error})") from error

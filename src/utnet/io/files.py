@@ -49,7 +49,7 @@ def decode_image(data: bytes, *, where: str, flags: int = cv2.IMREAD_COLOR) -> n
         complete = True
     if not complete:
         raise InputError(f"{where}: the image is truncated ({len(data)} bytes); extract or download the file again")
-    _check_pixels(data, where)
+    check_pixels(data, where)
     try:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), flags | cv2.IMREAD_IGNORE_ORIENTATION) if data else None
     except cv2.error as error:
@@ -59,20 +59,20 @@ def decode_image(data: bytes, *, where: str, flags: int = cv2.IMREAD_COLOR) -> n
     return image
 
 
-def _check_pixels(data: bytes, where: str) -> None:
+def check_pixels(data: bytes, where: str) -> None:
     """InputError for more than `limits.MAX_MEGAPIXELS`, by the header: a megabyte may hold a billion pixels."""
     width = height = 0
     if data[:4] == b"\x89PNG":
         width, height = (int.from_bytes(data[at : at + 4], "big") for at in (16, 20))
     elif data[:2] == b"\xff\xd8":
-        width, height = _jpeg_size(data)
+        width, height = _jpeg_size(data) or _other_size(data, where)
     elif data:
         width, height = _other_size(data, where)
     check_megapixels(where, width, height)
 
 
 def _other_size(data: bytes, where: str) -> tuple[int, int]:
-    """(width, height) of a picture that is neither JPEG nor PNG, which data sets hardly have."""
+    """(width, height) by Pillow, which is slower."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
@@ -82,8 +82,8 @@ def _other_size(data: bytes, where: str) -> tuple[int, int]:
         raise InputError(f"{where}: not an image ({first_line(error)}); extract or download the file again") from error
 
 
-def _jpeg_size(data: bytes) -> tuple[int, int]:
-    """(width, height) by the frame header, (0, 0) where there is none."""
+def _jpeg_size(data: bytes) -> tuple[int, int] | None:
+    """(width, height) by the frame header, None where it is not plain which one libjpeg takes."""
     place = 2
     while place + 9 < len(data) and data[place] == 0xFF:
         marker = data[place + 1]
@@ -91,11 +91,13 @@ def _jpeg_size(data: bytes) -> tuple[int, int]:
             return int.from_bytes(data[place + 7 : place + 9], "big"), int.from_bytes(
                 data[place + 5 : place + 7], "big"
             )
+        if marker == 0:  # libjpeg looks for the next marker
+            return None
         if marker in (0xFF, 0x01) or 0xD0 <= marker <= 0xD7:  # padding, or without a length
             place += 1 if marker == 0xFF else 2
         else:
             place += 2 + int.from_bytes(data[place + 2 : place + 4], "big")
-    return 0, 0
+    return None
 
 
 def decode_rgb(data: bytes, *, where: str) -> np.ndarray:

@@ -168,7 +168,7 @@ def open_image(path: Path) -> Iterator[Image.Image]:
         raise InputError(f"{path}: may not be read; change its permissions") from error
     except InputError:
         raise
-    except (OSError, SyntaxError, ValueError, EOFError) as error:  # what Pillow raises for damaged content
+    except (OSError, SyntaxError, ValueError, EOFError, RuntimeError) as error:  # Pillow's for damaged content
         raise InputError(f"{path}: damaged or cut short ({error}); copy it again") from error
 
 
@@ -200,6 +200,8 @@ def _open(path: Path, *, must: bool = True) -> Image.Image:
             f"{path}: {str(error).split(' exceeds')[0].lower()}, the most are {MAX_MEGAPIXELS} megapixels; "
             "make it smaller first"
         ) from error
+    except RuntimeError as error:  # of the AVIF decoder
+        raise InputError(f"{path}: a damaged {kind} picture; copy it again") from error
     except UnidentifiedImageError as error:
         if not must:
             raise

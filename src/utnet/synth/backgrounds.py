@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 
 from utnet.errors import InputError
+from utnet.io.files import check_pixels, read_bytes
 from utnet.synth.skin import sample_skin, skin_albedo
 from utnet.synth.surfaces import SRGB_TO_LINEAR
 from utnet.synth.textures import KINDS, textures, tiling_clouds
@@ -107,7 +108,9 @@ def read_photo(path: Path) -> np.ndarray:
     Raises:
         InputError: the file is not a picture.
     """
-    bgr = cv2.imread(str(path), cv2.IMREAD_REDUCED_COLOR_2)
+    data = read_bytes(path)
+    check_pixels(data, str(path))
+    bgr = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_REDUCED_COLOR_2)
     if bgr is None:
         raise InputError(f"{path}: not a readable picture; replace or remove it (synth.backgrounds)")
     scale = _PHOTO_PX / min(bgr.shape[:2])

@@ -139,7 +139,7 @@ class Custom:
         try:
             with Image.open(self._line(index).file("image", self.root)) as image:
                 return int(image.getexif().get(Base.Orientation, 1))
-        except (InputError, OSError, SyntaxError, ValueError, TypeError):  # reported when the sample is read
+        except Exception:  # reported when the sample is read
             return 1
 
     def __getitem__(self, index: int) -> Sample:

@@ -59,6 +59,9 @@ def scan(source: Any, measure: Measure, *, workers: int = 0, progress: bool = Fa
         measure: must be picklable.
         workers: processes; 0 reads in this one.
         progress: show a bar.
+
+    Raises:
+        WorkerError: a worker was killed, or hangs.
     """
     stream = is_stream(source)
     dataset: Any = _Stream(source, measure) if stream else _Chunks(source, measure)
@@ -130,11 +133,14 @@ class _Stream(IterableDataset):
         info = torch.utils.data.get_worker_info()
         part, num_parts = (0, 1) if info is None else (info.id, info.num_workers)
         items: list[Sample | BadSample] = []
-        for item in self._source.stream(seed=0, epoch=0, part=part, num_parts=num_parts):
-            items.append(item)
-            if len(items) == _CHUNK:
-                yield _part(items, self._measure)
-                items = []
+        try:
+            for item in self._source.stream(seed=0, epoch=0, part=part, num_parts=num_parts):
+                items.append(item)
+                if len(items) == _CHUNK:
+                    yield _part(items, self._measure)
+                    items = []
+        except Exception as error:  # it would reach the main process wrapped in a traceback
+            items.append(bad_sample(self._source.name, error))
         if items:
             yield _part(items, self._measure)
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from utnet.compiled import njit
 from utnet.errors import InputError, install_line
+from utnet.io.files import check_pixels
 
 _PNG = b"\x89PNG"
 _HEADER = struct.Struct("<iff")
@@ -85,6 +86,7 @@ def decode_compressed_depth(data: bytes, encoding: str, kind: str) -> np.ndarray
             raise InputError(f"compressed depth is damaged ({width}x{height} pixels)")
         depth = decode_rvl(data[start + 8 :], (width, height))
     else:
+        check_pixels(data[start:], "compressed depth")
         image = cv2.imdecode(np.frombuffer(data, np.uint8, offset=start), cv2.IMREAD_UNCHANGED)
         if image is None or image.ndim != 2:
             raise InputError("compressed depth is damaged")

@@ -14,6 +14,7 @@ import numpy as np
 
 from utnet.errors import InputError
 from utnet.io.depth import DEPTH_SUFFIXES, read_stored_depth
+from utnet.io.files import read_image
 from utnet.io.pictures import PICTURE_SUFFIXES, read_picture
 from utnet.io.recordings.cameras import Camera, read_camera
 from utnet.io.recordings.frames import Frames, Options, RawFrame
@@ -98,8 +99,8 @@ def read_confidence(path: Path) -> np.ndarray:
     """(H, W) uint8 levels of a PNG or .npy."""
     if path.suffix.lower() == ".npy":
         return read_stored_depth(path).astype(np.uint8)
-    image = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
-    if image is None or image.ndim != 2:
+    image = read_image(path, flags=cv2.IMREAD_UNCHANGED)
+    if image.ndim != 2:
         raise InputError(f"{path}: not an image of confidence levels; copy it again")
     return image
 

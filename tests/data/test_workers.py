@@ -1,0 +1,103 @@
+"""Worker processes that are killed or hang end their loader in one line, whoever uses it."""
+
+import os
+import signal
+import sys
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from torch.utils.data import DataLoader
+
+from utnet.config import Config, ModelConfig, TrainConfig
+from utnet.data.inspection.scan import scan
+from utnet.data.loader import make_loader
+from utnet.data.workers import init_worker, iterate, worker_context
+from utnet.errors import InputError, WorkerError
+from utnet.evaluation.crops import CropDataset, crop_batches
+from utnet.synth.source import SyntheticHands
+
+CONFIG = Config(model=ModelConfig(size_px=64), train=TrainConfig(batch_size=2, num_workers=1, worker_timeout_s=4.0))
+
+
+class Signalled(SyntheticHands):
+    """Hands whose reader gets a signal at the fourth."""
+
+    def __init__(self, number: int):
+        super().__init__(seed=1, size_px=64, num=8)
+        self.number = number
+
+    def __getitem__(self, index):
+        if index == 3:
+            os.kill(os.getpid(), self.number)
+        return super().__getitem__(index)
+
+
+def num_measured(samples):
+    return {"n": np.ones(len(samples))}
+
+
+USERS = {
+    "data check": lambda source: scan(source, num_measured, workers=1),
+    "eval": lambda source: list(crop_batches(CropDataset(source, CONFIG), CONFIG)),
+    "train": lambda source: list(make_loader(source, CONFIG, train=False)),
+}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="workers are forked on Linux")
+@pytest.mark.parametrize("user", USERS)
+def test_a_killed_worker_is_named(user):
+    with pytest.raises(WorkerError, match="killed") as caught:
+        USERS[user](Signalled(signal.SIGKILL))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="workers are forked on Linux")
+def test_a_stuck_worker_is_named():
+    with pytest.raises(WorkerError, match=r"hangs.*train\.worker_timeout_s") as caught:
+        USERS["eval"](Signalled(signal.SIGSTOP))
+    assert "\n" not in str(caught.value)
+
+
+class Given:
+    """A loader that gives two batches and then raises."""
+
+    def __init__(self, error: Exception):
+        self.error, self.num_workers, self.timeout = error, 1, 0.0
+
+    def __iter__(self):
+        yield from (1, 2)
+        raise self.error
+
+
+@pytest.mark.parametrize("error", [ConnectionResetError(104, "reset by peer"), EOFError()])
+def test_a_worker_that_is_killed_while_it_hands_over_a_batch_is_named(error):
+    batches = iterate(Given(error))
+    assert [next(batches), next(batches)] == [1, 2]
+    with pytest.raises(WorkerError, match="killed"):
+        next(batches)
+
+
+def test_an_error_of_the_source_stays_what_it_is():
+    with pytest.raises(ConnectionResetError, match="in DataLoader worker process 0"):
+        list(iterate(Given(ConnectionResetError("Caught ConnectionResetError in DataLoader worker process 0."))))
+
+
+def test_a_stream_that_fails_is_a_sample_that_cannot_be_read():
+    def stream(**_):
+        yield SyntheticHands(seed=1, size_px=64, num=1)[0]
+        raise InputError("a.tar: no such file")
+
+    for num in (0, 1):
+        found = scan(SimpleNamespace(name="tars", stream=stream), num_measured, workers=num)
+        assert len(found) == 1
+        assert [failure.message for failure in found.failures] == ["a.tar: no such file"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="torch sets its handler where workers are forked")
+def test_loaders_leave_the_handler_of_sigchld_alone():
+    """torch's own raises in whatever the main thread is doing when a worker ends."""
+    loader = DataLoader([1, 2], num_workers=1, multiprocessing_context=worker_context(1), worker_init_fn=init_worker)
+    before = signal.getsignal(signal.SIGCHLD)
+    assert [int(batch) for batch in iterate(loader)] == [1, 2]
+    assert signal.getsignal(signal.SIGCHLD) is before
