@@ -1,8 +1,11 @@
 """Worker processes that are killed or hang end their loader in one line, whoever uses it."""
 
+import multiprocessing
 import os
 import signal
 import sys
+import tempfile
+from multiprocessing.util import get_temp_dir
 from types import SimpleNamespace
 
 import numpy as np
@@ -101,3 +104,12 @@ def test_loaders_leave_the_handler_of_sigchld_alone():
     before = signal.getsignal(signal.SIGCHLD)
     assert [int(batch) for batch in iterate(loader)] == [1, 2]
     assert signal.getsignal(signal.SIGCHLD) is before
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="workers are forked on Linux")
+def test_a_killed_worker_leaves_no_directory(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.delitem(multiprocessing.current_process()._config, "tempdir", raising=False)
+    with pytest.raises(WorkerError, match="killed"):
+        USERS["train"](Signalled(signal.SIGKILL))
+    assert [str(path) for path in tmp_path.iterdir()] == [get_temp_dir()]  # removed at the end of this process

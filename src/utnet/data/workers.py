@@ -10,9 +10,10 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import cache
 from multiprocessing.context import BaseContext
-from multiprocessing.util import Finalize
+from multiprocessing.util import Finalize, get_temp_dir
 from typing import Any
 
 import cv2
@@ -78,7 +79,15 @@ def worker_context(num_workers: int) -> BaseContext | None:
     if not num_workers or sys.platform != "linux":
         return None
     _end_workers_at_exit(os.getpid())
+    get_temp_dir()  # workers inherit it; one of their own would stay when they are killed
     return _WorkerContext()
+
+
+def _remove_temp_dir(path: str, parent: int) -> None:
+    """Where the parent was killed: the last worker to end removes the directory of sockets."""
+    if os.getppid() != parent:
+        with suppress(OSError):
+            os.rmdir(path)
 
 
 def iterate(loader: DataLoader, timeout_s: float = TrainConfig.worker_timeout_s) -> Iterator[Any]:
@@ -132,6 +141,7 @@ def init_worker(_: int = 0) -> None:
             # when it no longer needs them.
             for number in _STOP_SIGNALS:
                 signal.signal(number, signal.SIG_IGN)
+            Finalize(None, _remove_temp_dir, (get_temp_dir(), os.getppid()), exitpriority=-100)
             signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOP_SIGNALS)  # blocked by `_Worker.start`
         # By default glibc returns the memory of a freed picture to the kernel; page faults of the next picture then
         # cost half as much as decoding it.
