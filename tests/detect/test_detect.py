@@ -1,6 +1,7 @@
 """The hand detector: its arithmetic against naive twins, and what it says of turned, mirrored and empty pictures."""
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -258,6 +259,17 @@ def test_the_mirror_image_has_the_other_side(detector, pair):
     flipped = np.ascontiguousarray(pair[0][:, ::-1])
     mirrored = Region(pair[0].shape[1] - 1 - region.x, region.y, region.side_px, -region.angle_rad)
     assert network.mirrored_right(pair[0], region) == pytest.approx(1 - network(flipped, mirrored).right, abs=0.02)
+
+
+@pytest.mark.parametrize(("presence", "found"), [(0.55, False), (0.65, True)])
+def test_a_hand_is_one_in_its_second_pass_too(detector, pair, monkeypatch, presence, found):
+    """A round flower in a photograph had 0.58 there."""
+    picture, joints = pair
+    network, region = LandmarkNetwork(), region_of_landmarks(joints[0])
+    hand = network(picture, region)
+    passes = iter([replace(hand, presence=0.9), replace(hand, presence=presence)])
+    monkeypatch.setattr(LandmarkNetwork, "__call__", lambda *_: next(passes))
+    assert (detector.in_region(picture, region) is not None) == found
 
 
 def test_boxes_are_answered_in_order(detector, pair):

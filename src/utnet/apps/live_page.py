@@ -37,8 +37,8 @@ img { width: 100%; height: 100%; object-fit: contain; display: block }</style>
 class LivePage:
     """Serves the newest tracked frame on a port of this machine; use it in `with`.
 
-    Frames are drawn in a thread of their own, only while somebody looks, and those that come meanwhile are left out:
-    tracking does not wait for the page.
+    Frames are drawn in a thread of their own, only while a browser shows the page. Those that arrive during drawing are
+    skipped: tracking does not wait for the page.
 
     Args:
         host: address to listen on.
