@@ -24,7 +24,7 @@ from utnet.geometry import box_of
 _PRESENT = 0.5
 """Lowest presence of a hand; none of 600 random regions of pictures without hands reaches it."""
 _CONFIRMED = 0.6
-"""Lowest presence of a found hand, in each of its passes: with 0.5, palms of a blurred flower led to a hand, and none of
+"""Lowest presence of a found hand, in each of its passes: with 0.5, palms of a blurred flower led to a hand. None of
 123 hands of photographs and 170 drawn ones needs less."""
 _SURE_PALM = 0.5
 """Palms above this score are separate hands even where they overlap another hand; weaker candidates are hints."""
