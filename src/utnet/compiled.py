@@ -8,6 +8,8 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any
 
+from utnet.signals import delay_signals
+
 _LOCK = threading.Lock()
 
 
@@ -30,11 +32,17 @@ class _Kernel:
         with _LOCK:
             own = [key for key, value in names.items() if isinstance(value, _Kernel) and value._is_of(names)]
             njit = _load_numba()
-            names.update({key: njit(**names[key].options)(names[key].function) for key in own})
+            names.update({key: _uninterrupted(njit(**names[key].options)(names[key].function)) for key in own})
         return names[self.function.__name__]
 
     def _is_of(self, names: dict[str, Any]) -> bool:
         return self.function.__globals__ is names
+
+
+def _uninterrupted(dispatcher: Any) -> Any:
+    """numba's dispatcher with a `compile` during which signals wait."""
+    dispatcher.compile = delay_signals()(dispatcher.compile)
+    return dispatcher
 
 
 def njit(**options: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:

@@ -50,6 +50,28 @@ def sigterm_raises() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
+@contextmanager
+def delay_signals() -> Iterator[None]:
+    """Ctrl-C and SIGTERM that arrive within `with` are handled after it. Around calls of native code that calls back
+    into Python: an exception raised in such a callback is lost."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    arrived: list[int] = []
+    before = {number: signal.getsignal(number) for number in (int(signal.SIGINT), int(signal.SIGTERM))}
+    for number, handler in before.items():
+        if callable(handler):
+            signal.signal(number, lambda number, _: arrived.append(number))
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            if callable(handler):
+                signal.signal(number, handler)
+        for number in arrived:
+            signal.raise_signal(number)
+
+
 def follow_parent() -> None:
     """In a worker process: leaves signals to the parent, and exits when the parent has been killed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
