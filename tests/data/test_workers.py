@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 import tempfile
+from dataclasses import replace
 from multiprocessing.util import get_temp_dir
 from types import SimpleNamespace
 
@@ -20,7 +21,7 @@ from utnet.errors import InputError, WorkerError
 from utnet.evaluation.crops import CropDataset, crop_batches
 from utnet.synth.source import SyntheticHands
 
-CONFIG = Config(model=ModelConfig(size_px=64), train=TrainConfig(batch_size=2, num_workers=1, worker_timeout_s=4.0))
+CONFIG = Config(model=ModelConfig(size_px=64), train=TrainConfig(batch_size=2, num_workers=1, worker_timeout_s=120.0))
 
 
 class Signalled(SyntheticHands):
@@ -57,8 +58,9 @@ def test_a_killed_worker_is_named(user):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="workers are forked on Linux")
 def test_a_stuck_worker_is_named():
+    config = replace(CONFIG, train=replace(CONFIG.train, worker_timeout_s=4.0))
     with pytest.raises(WorkerError, match=r"hangs.*train\.worker_timeout_s") as caught:
-        USERS["eval"](Signalled(signal.SIGSTOP))
+        list(crop_batches(CropDataset(Signalled(signal.SIGSTOP), config), config))
     assert "\n" not in str(caught.value)
 
 

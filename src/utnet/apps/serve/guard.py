@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
+from contextlib import suppress
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -15,6 +16,7 @@ MAX_UPLOAD_BYTES = 64 * 10**6
 MAX_MESSAGE_BYTES = 20_000
 """Of every other request."""
 UPLOAD_PATH = "/api/files"
+_SHORT_BYTES, _SHORT_S = 10**6, 2.0
 REQUEST_S = 60.0
 """Time limit of a request, body and response."""
 
@@ -67,6 +69,7 @@ class Guard:
             await send(message)
 
         if refusal := self._refusal(scope):
+            await _discard(scope, receive)
             return await _refuse(send_with_headers, *refusal)
         try:
             async with asyncio.timeout(self._request_s):
@@ -114,6 +117,18 @@ def _wrong_length(headers: dict[str, str], most: int) -> tuple[int, str] | None:
     if len(length) > 15 or int(length) > most:
         return 413, f"too large; at most {most / 1e6:g} MB"
     return None
+
+
+async def _discard(scope: _Scope, receive: _Receive) -> None:
+    """Reads a short body that is refused: a connection that is closed with unread data is reset, and the response can
+    be lost with it."""
+    length = dict(scope["headers"]).get(b"content-length", b"")
+    if not length.isdigit() or len(length) > 15 or int(length) > _SHORT_BYTES:
+        return
+    with suppress(TimeoutError):
+        async with asyncio.timeout(_SHORT_S):
+            while (await receive()).get("more_body"):
+                pass
 
 
 async def _refuse(send: _Send, status: int, reason: str) -> None:
