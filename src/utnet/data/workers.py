@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 from functools import cache
+from multiprocessing.connection import Connection, wait
 from multiprocessing.context import BaseContext
 from multiprocessing.util import Finalize, get_temp_dir
 from typing import Any
@@ -21,7 +22,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from utnet.config import TrainConfig
-from utnet.errors import LOST_WORKER, WorkerError, WorkerTimeoutError, worker_errors
+from utnet.errors import LOST_WORKER, STUCK_WORKER, WorkerError, WorkerTimeoutError, worker_errors
 
 _POLL_S = 2.0
 _END = object()
@@ -49,8 +50,53 @@ if sys.platform == "linux":
         def terminate(self) -> None:
             self.kill()
 
+    class _Reader(Connection):
+        """The reading end of a queue's pipe.
+
+        A message longer than the pipe holds is read in parts, and where its sender was killed or stopped in between,
+        reading would wait for the rest forever, whatever timeout the queue is given.
+        """
+
+        context: _WorkerContext
+
+        def _recv(self, size: int, read: Any = None) -> Any:
+            return super()._recv(size, self._read_in_time)  # type: ignore[misc]
+
+        def _read_in_time(self, handle: int, size: int) -> bytes:
+            end = time.monotonic() + self.context.timeout_s
+            while not wait([handle], _POLL_S):
+                if any(worker.exitcode for worker in self.context.workers):
+                    raise WorkerError(LOST_WORKER)
+                if time.monotonic() >= end:
+                    raise WorkerTimeoutError(STUCK_WORKER)
+            return os.read(handle, size)
+
     class _WorkerContext(ForkContext):
-        Process = _Worker
+        """Starts the workers of one loader.
+
+        Attributes:
+            workers: all that were started.
+            timeout_s: seconds after which one that sends a part of a message only is taken for stuck.
+        """
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.workers: list[_Worker] = []
+            self.timeout_s = TrainConfig.worker_timeout_s
+
+        def Process(self, *args: Any, **kwargs: Any) -> _Worker:  # type: ignore[override]
+            self.workers = [*(worker for worker in self.workers if worker.is_alive()), _Worker(*args, **kwargs)]
+            return self.workers[-1]
+
+        def kill_workers(self) -> None:
+            for worker in self.workers:
+                worker.kill()
+
+        def Queue(self, maxsize: int = 0) -> Any:
+            queue: Any = super().Queue(maxsize)
+            queue._reader.__class__ = _Reader
+            queue._reader.context = self
+            return queue
 
     @cache
     def _end_workers_at_exit(pid: int) -> None:
@@ -104,7 +150,10 @@ def iterate(loader: DataLoader, timeout_s: float = TrainConfig.worker_timeout_s)
     Raises:
         WorkerError: a worker was killed, or hangs.
     """
+    context = loader.multiprocessing_context
     loader.timeout = min(_POLL_S, timeout_s) if loader.num_workers else 0
+    if context is not None:
+        context.timeout_s = timeout_s
     handled = threading.current_thread() is threading.main_thread() and sys.platform == "linux"
     handler = signal.getsignal(signal.SIGCHLD) if handled else None
     batches = iter(loader)
@@ -113,6 +162,10 @@ def iterate(loader: DataLoader, timeout_s: float = TrainConfig.worker_timeout_s)
     try:
         while (batch := _next(batches, timeout_s)) is not _END:
             yield batch
+    except WorkerError:
+        if context is not None:
+            context.kill_workers()  # torch would wait for those that hang
+        raise
     finally:
         del batches  # ends the workers now: left to the garbage collector, they are waited for, 5 s each
 
