@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from functools import cache
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import BaseContext
@@ -53,8 +53,8 @@ if sys.platform == "linux":
     class _Reader(Connection):
         """The reading end of a queue's pipe.
 
-        A message longer than the pipe holds is read in parts, and where its sender was killed or stopped in between,
-        reading would wait for the rest forever, whatever timeout the queue is given.
+        A message longer than the pipe holds is read in parts, and where its sender was killed in between, reading would
+        wait for the rest forever, whatever timeout the queue is given.
         """
 
         context: _WorkerContext
@@ -63,12 +63,9 @@ if sys.platform == "linux":
             return super()._recv(size, self._read_in_time)  # type: ignore[misc]
 
         def _read_in_time(self, handle: int, size: int) -> bytes:
-            end = time.monotonic() + self.context.timeout_s
             while not wait([handle], _POLL_S):
-                if any(worker.exitcode for worker in self.context.workers):
+                if self.context.has_lost_one(within_s=0):
                     raise WorkerError(LOST_WORKER)
-                if time.monotonic() >= end:
-                    raise WorkerTimeoutError(STUCK_WORKER)
             return os.read(handle, size)
 
     class _WorkerContext(ForkContext):
@@ -76,17 +73,24 @@ if sys.platform == "linux":
 
         Attributes:
             workers: all that were started.
-            timeout_s: seconds after which one that sends a part of a message only is taken for stuck.
         """
 
         def __init__(self) -> None:
             super().__init__()
             self.workers: list[_Worker] = []
-            self.timeout_s = TrainConfig.worker_timeout_s
 
         def Process(self, *args: Any, **kwargs: Any) -> _Worker:  # type: ignore[override]
             self.workers = [*(worker for worker in self.workers if worker.is_alive()), _Worker(*args, **kwargs)]
             return self.workers[-1]
+
+        def has_lost_one(self, within_s: float = 1.0) -> bool:
+            """Whether a worker was killed, or is found to be soon: its files are closed before it has ended."""
+            end = time.monotonic() + within_s
+            while not any(worker.exitcode for worker in self.workers):
+                if time.monotonic() >= end:
+                    return False
+                time.sleep(0.05)
+            return True
 
         def kill_workers(self) -> None:
             for worker in self.workers:
@@ -152,15 +156,13 @@ def iterate(loader: DataLoader, timeout_s: float = TrainConfig.worker_timeout_s)
     """
     context = loader.multiprocessing_context
     loader.timeout = min(_POLL_S, timeout_s) if loader.num_workers else 0
-    if context is not None:
-        context.timeout_s = timeout_s
     handled = threading.current_thread() is threading.main_thread() and sys.platform == "linux"
     handler = signal.getsignal(signal.SIGCHLD) if handled else None
     batches = iter(loader)
     if handled and signal.getsignal(signal.SIGCHLD) is not handler:
         signal.signal(signal.SIGCHLD, handler)
     try:
-        while (batch := _next(batches, timeout_s)) is not _END:
+        while (batch := _next(batches, timeout_s, context)) is not _END:
             yield batch
     except WorkerError:
         if context is not None:
@@ -170,20 +172,38 @@ def iterate(loader: DataLoader, timeout_s: float = TrainConfig.worker_timeout_s)
         del batches  # ends the workers now: left to the garbage collector, they are waited for, 5 s each
 
 
-def _next(batches: Iterator[Any], timeout_s: float) -> Any:
+def _next(batches: Iterator[Any], timeout_s: float, context: Any) -> Any:
     """The next batch, or `_END`."""
     end = time.monotonic() + timeout_s
-    while True:
-        try:
-            with worker_errors():
-                return next(batches, _END)
-        except WorkerTimeoutError:
-            if time.monotonic() >= end:
-                raise
-        except (ConnectionError, EOFError) as error:  # killed while it handed over a batch
-            if "DataLoader worker" in str(error):  # raised in a worker, by the source
-                raise
-            raise WorkerError(LOST_WORKER) from error
+    with _killing(context, timeout_s + 2 * _POLL_S):
+        while True:
+            try:
+                with worker_errors():
+                    return next(batches, _END)
+            except Exception as error:
+                if "DataLoader worker" in str(error):  # raised in a worker, by the source
+                    raise
+                of_workers = isinstance(error, WorkerError | ConnectionError | EOFError)
+                if not of_workers and not (context is not None and context.has_lost_one()):
+                    raise
+                if time.monotonic() >= end:
+                    raise WorkerTimeoutError(STUCK_WORKER) from error
+                if not isinstance(error, WorkerTimeoutError):  # killed, maybe while it handed over a batch
+                    raise WorkerError(LOST_WORKER) from error
+
+
+@contextmanager
+def _killing(context: Any, after_s: float) -> Iterator[None]:
+    """Kills the workers if the block takes too long: reading from a stopped one has no time limit, but then fails."""
+    timer = threading.Timer(after_s, context.kill_workers) if context is not None else None
+    if timer is not None:
+        timer.daemon = True
+        timer.start()
+    try:
+        yield
+    finally:
+        if timer is not None:
+            timer.cancel()
 
 
 def init_worker(_: int = 0) -> None:
