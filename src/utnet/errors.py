@@ -26,6 +26,11 @@ LOST_WORKER = (
     "(train.num_workers, --workers) or a smaller train.batch_size"
 )
 
+STUCK_WORKER = (
+    "a process that reads samples hangs: nothing within the time limit; look at the disk or network that the data are "
+    "on, or raise train.worker_timeout_s"
+)
+
 
 @contextmanager
 def worker_errors() -> Iterator[None]:
@@ -35,10 +40,7 @@ def worker_errors() -> Iterator[None]:
     except RuntimeError as error:
         text = str(error)
         if "DataLoader timed out" in text:
-            raise WorkerTimeoutError(
-                "a process that reads samples hangs: nothing within the time limit; look at the disk or network that "
-                "the data are on, or raise train.worker_timeout_s"
-            ) from error
+            raise WorkerTimeoutError(STUCK_WORKER) from error
         if "DataLoader worker" in text and ("killed by signal" in text or "exited unexpectedly" in text):
             raise WorkerError(LOST_WORKER) from error
         raise

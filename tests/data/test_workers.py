@@ -3,9 +3,11 @@
 import multiprocessing
 import os
 import signal
+import struct
 import sys
 import tempfile
 from dataclasses import replace
+from multiprocessing.connection import Connection
 from multiprocessing.util import get_temp_dir
 from types import SimpleNamespace
 
@@ -37,6 +39,24 @@ class Signalled(SyntheticHands):
         return super().__getitem__(index)
 
 
+class SignalledWhileSending(SyntheticHands):
+    """Hands whose reader gets a signal when it has sent a part of the message that holds the fourth."""
+
+    def __init__(self, number: int):
+        super().__init__(seed=1, size_px=64, num=8)
+        self.number = number
+
+    def __getitem__(self, index):
+        if index == 3:
+
+            def send_a_part(connection, data):
+                os.write(connection.fileno(), struct.pack("!i", len(data)) + bytes(data[:9]))
+                os.kill(os.getpid(), self.number)
+
+            Connection._send_bytes = send_a_part  # in this process, which ends
+        return super().__getitem__(index)
+
+
 def num_measured(samples):
     return {"n": np.ones(len(samples))}
 
@@ -49,18 +69,20 @@ USERS = {
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="workers are forked on Linux")
+@pytest.mark.parametrize("source", [Signalled, SignalledWhileSending])
 @pytest.mark.parametrize("user", USERS)
-def test_a_killed_worker_is_named(user):
+def test_a_killed_worker_is_named(user, source):
     with pytest.raises(WorkerError, match="killed") as caught:
-        USERS[user](Signalled(signal.SIGKILL))
+        USERS[user](source(signal.SIGKILL))
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="workers are forked on Linux")
-def test_a_stuck_worker_is_named():
+@pytest.mark.parametrize("source", [Signalled, SignalledWhileSending])
+def test_a_stuck_worker_is_named(source):
     config = replace(CONFIG, train=replace(CONFIG.train, worker_timeout_s=4.0))
     with pytest.raises(WorkerError, match=r"hangs.*train\.worker_timeout_s") as caught:
-        list(crop_batches(CropDataset(Signalled(signal.SIGSTOP), config), config))
+        list(crop_batches(CropDataset(source(signal.SIGSTOP), config), config))
     assert "\n" not in str(caught.value)
 
 
@@ -69,6 +91,7 @@ class Given:
 
     def __init__(self, error: Exception):
         self.error, self.num_workers, self.timeout = error, 1, 0.0
+        self.multiprocessing_context = worker_context(1)
 
     def __iter__(self):
         yield from (1, 2)

@@ -7,10 +7,12 @@ import json
 import multiprocessing
 import os
 import signal
+import struct
 import subprocess
 import sys
 import time
 from dataclasses import replace
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import pytest
@@ -137,9 +139,20 @@ class Dies(SyntheticHands):
         return super().__getitem__(index)
 
 
-def test_a_killed_encoder_of_shards_ends_in_one_line(tmp_path):
+class DiesWhileSending(SyntheticHands):
+    def __getitem__(self, index):
+        def send_a_part(connection, data):
+            os.write(connection.fileno(), struct.pack("!i", len(data)) + bytes(data[:9]))
+            os.kill(os.getpid(), signal.SIGKILL)
+
+        Connection._send_bytes = send_a_part  # in this process, which ends
+        return super().__getitem__(index)
+
+
+@pytest.mark.parametrize("source", [Dies, DiesWhileSending])
+def test_a_killed_encoder_of_shards_ends_in_one_line(source, tmp_path):
     with pytest.raises(WorkerError, match="killed"):
-        write_shards.write_shards(Dies(seed=1, size_px=64, num=8), tmp_path / "set", workers=2, progress=False)
+        write_shards.write_shards(source(seed=1, size_px=64, num=8), tmp_path / "set", workers=2, progress=False)
     assert not list(tmp_path.iterdir())
 
 

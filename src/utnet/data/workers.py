@@ -10,8 +10,9 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from functools import cache
+from multiprocessing.connection import Connection, wait
 from multiprocessing.context import BaseContext
 from multiprocessing.util import Finalize, get_temp_dir
 from typing import Any
@@ -21,7 +22,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from utnet.config import TrainConfig
-from utnet.errors import LOST_WORKER, WorkerError, WorkerTimeoutError, worker_errors
+from utnet.errors import LOST_WORKER, STUCK_WORKER, WorkerError, WorkerTimeoutError, worker_errors
 
 _POLL_S = 2.0
 _END = object()
@@ -49,8 +50,57 @@ if sys.platform == "linux":
         def terminate(self) -> None:
             self.kill()
 
+    class _Reader(Connection):
+        """The reading end of a queue's pipe.
+
+        A message longer than the pipe holds is read in parts, and where its sender was killed in between, reading would
+        wait for the rest forever, whatever timeout the queue is given.
+        """
+
+        context: _WorkerContext
+
+        def _recv(self, size: int, read: Any = None) -> Any:
+            return super()._recv(size, self._read_in_time)  # type: ignore[misc]
+
+        def _read_in_time(self, handle: int, size: int) -> bytes:
+            while not wait([handle], _POLL_S):
+                if self.context.has_lost_one(within_s=0):
+                    raise WorkerError(LOST_WORKER)
+            return os.read(handle, size)
+
     class _WorkerContext(ForkContext):
-        Process = _Worker
+        """Starts the workers of one loader.
+
+        Attributes:
+            workers: all that were started.
+        """
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.workers: list[_Worker] = []
+
+        def Process(self, *args: Any, **kwargs: Any) -> _Worker:  # type: ignore[override]
+            self.workers = [*(worker for worker in self.workers if worker.is_alive()), _Worker(*args, **kwargs)]
+            return self.workers[-1]
+
+        def has_lost_one(self, within_s: float = 1.0) -> bool:
+            """Whether a worker was killed, or is found to be soon: its files are closed before it has ended."""
+            end = time.monotonic() + within_s
+            while not any(worker.exitcode for worker in self.workers):
+                if time.monotonic() >= end:
+                    return False
+                time.sleep(0.05)
+            return True
+
+        def kill_workers(self) -> None:
+            for worker in self.workers:
+                worker.kill()
+
+        def Queue(self, maxsize: int = 0) -> Any:
+            queue: Any = super().Queue(maxsize)
+            queue._reader.__class__ = _Reader
+            queue._reader.context = self
+            return queue
 
     @cache
     def _end_workers_at_exit(pid: int) -> None:
@@ -104,6 +154,7 @@ def iterate(loader: DataLoader, timeout_s: float = TrainConfig.worker_timeout_s)
     Raises:
         WorkerError: a worker was killed, or hangs.
     """
+    context = loader.multiprocessing_context
     loader.timeout = min(_POLL_S, timeout_s) if loader.num_workers else 0
     handled = threading.current_thread() is threading.main_thread() and sys.platform == "linux"
     handler = signal.getsignal(signal.SIGCHLD) if handled else None
@@ -111,26 +162,48 @@ def iterate(loader: DataLoader, timeout_s: float = TrainConfig.worker_timeout_s)
     if handled and signal.getsignal(signal.SIGCHLD) is not handler:
         signal.signal(signal.SIGCHLD, handler)
     try:
-        while (batch := _next(batches, timeout_s)) is not _END:
+        while (batch := _next(batches, timeout_s, context)) is not _END:
             yield batch
+    except WorkerError:
+        if context is not None:
+            context.kill_workers()  # torch would wait for those that hang
+        raise
     finally:
         del batches  # ends the workers now: left to the garbage collector, they are waited for, 5 s each
 
 
-def _next(batches: Iterator[Any], timeout_s: float) -> Any:
+def _next(batches: Iterator[Any], timeout_s: float, context: Any) -> Any:
     """The next batch, or `_END`."""
     end = time.monotonic() + timeout_s
-    while True:
-        try:
-            with worker_errors():
-                return next(batches, _END)
-        except WorkerTimeoutError:
-            if time.monotonic() >= end:
-                raise
-        except (ConnectionError, EOFError) as error:  # killed while it handed over a batch
-            if "DataLoader worker" in str(error):  # raised in a worker, by the source
-                raise
-            raise WorkerError(LOST_WORKER) from error
+    with _killing(context, timeout_s + 2 * _POLL_S):
+        while True:
+            try:
+                with worker_errors():
+                    return next(batches, _END)
+            except Exception as error:
+                if "DataLoader worker" in str(error):  # raised in a worker, by the source
+                    raise
+                of_workers = isinstance(error, WorkerError | ConnectionError | EOFError)
+                if not of_workers and not (context is not None and context.has_lost_one()):
+                    raise
+                if time.monotonic() >= end:
+                    raise WorkerTimeoutError(STUCK_WORKER) from error
+                if not isinstance(error, WorkerTimeoutError):  # killed, maybe while it handed over a batch
+                    raise WorkerError(LOST_WORKER) from error
+
+
+@contextmanager
+def _killing(context: Any, after_s: float) -> Iterator[None]:
+    """Kills the workers if the block takes too long: reading from a stopped one has no time limit, but then fails."""
+    timer = threading.Timer(after_s, context.kill_workers) if context is not None else None
+    if timer is not None:
+        timer.daemon = True
+        timer.start()
+    try:
+        yield
+    finally:
+        if timer is not None:
+            timer.cancel()
 
 
 def init_worker(_: int = 0) -> None:

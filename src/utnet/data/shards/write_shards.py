@@ -16,6 +16,7 @@ from __future__ import annotations
 import hashlib
 import multiprocessing
 import tarfile
+import time
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -47,7 +48,7 @@ INDEX, KEYS, SEQUENCES = "index.npy", "keys.npy", "sequences.npy"
 
 _BLOCK = 512  # of a tar
 _CHUNK = 8  # samples that a process encodes at once
-_CHUNK_TIMEOUT_S = 600.0
+_CHUNK_TIMEOUT_S, _POLL_S = 600.0, 2.0
 _LISTED = 100  # skipped samples that the description names
 
 
@@ -236,9 +237,9 @@ def _encoded(source: Any, options: ShardOptions, workers: int) -> Iterator[_Enco
         for first in range(0, len(source), _CHUNK):
             waiting.append(pool.submit(_encode_chunk, range(first, min(first + _CHUNK, len(source)))))
             if len(waiting) > 4 * workers:
-                yield from waiting.popleft().result(_CHUNK_TIMEOUT_S)
+                yield from _result(pool, waiting.popleft())
         while waiting:
-            yield from waiting.popleft().result(_CHUNK_TIMEOUT_S)
+            yield from _result(pool, waiting.popleft())
     except BrokenProcessPool as error:
         raise WorkerError("a process that encodes samples was killed; give fewer --workers") from error
     except TimeoutError as error:
@@ -246,7 +247,21 @@ def _encoded(source: Any, options: ShardOptions, workers: int) -> Iterator[_Enco
     finally:
         for process in list((pool._processes or {}).values()):  # also one that hangs
             process.kill()
+        pool._result_queue._writer.close()  # type: ignore[attr-defined]  # its reader may be within a message
         pool.shutdown(cancel_futures=True)
+
+
+def _result(pool: ProcessPoolExecutor, chunk: Future) -> list[_Encoded | BadSample]:
+    """A chunk, encoded. The pool does not notice a process that was killed while it sent one, so they are looked at."""
+    end = time.monotonic() + _CHUNK_TIMEOUT_S
+    while True:
+        try:
+            return chunk.result(_POLL_S)
+        except TimeoutError:
+            if any(process.exitcode for process in list((pool._processes or {}).values())):
+                raise BrokenProcessPool from None
+            if time.monotonic() >= end:
+                raise
 
 
 def _encode_chunk(indices: range) -> list[_Encoded | BadSample]:
