@@ -36,6 +36,7 @@ from utnet.detect.palm import PalmDetector
 from utnet.detect.regions import region_of_landmarks
 from utnet.detect.ssd import SSDHandDetector
 from utnet.geometry import normalized_distance_percent
+from utnet.predict import Hand, Predictor
 from utnet.synth import SyntheticHands
 
 
@@ -104,7 +105,19 @@ def count(name: str, pictures: Iterable[Picture], detector: HandDetector) -> Non
     )
 
 
-def count_boxes(pictures: list[Picture], detector: HandDetector, num_angles: int) -> None:
+InBox = Callable[[np.ndarray, list[float]], Detection | Hand]
+
+
+def by_detector(detector: HandDetector) -> InBox:
+    return lambda rgb, box: detector.in_boxes(rgb, [box])[0]
+
+
+def by_network() -> InBox:
+    predictor = Predictor(method="network")
+    return lambda rgb, box: predictor(rgb, boxes=[box])[0]
+
+
+def count_boxes(name: str, pictures: list[Picture], detector: HandDetector, in_box: InBox, num_angles: int) -> None:
     """Sides of hands in boxes, of pictures turned to `num_angles` angles, of those that are found unboxed; and how
     often a side is right by its stated probability."""
     rows = []
@@ -115,13 +128,12 @@ def count_boxes(pictures: list[Picture], detector: HandDetector, num_angles: int
             continue
         for k in range(num_angles):
             view = turned(picture, k * 360 / num_angles)
-            (detection,) = detector.in_boxes(view.rgb, [view.hands[0].box_px.tolist()])
-            ok = detection.side == truth.side
-            rows.append((k, ok, unboxed[0].side == truth.side, detection.side_probability))
+            hand = in_box(view.rgb, view.hands[0].box_px.tolist())
+            rows.append((k, hand.side == truth.side, unboxed[0].side == truth.side, hand.side_probability))
     angle, ok, before, probability = np.array(rows, float).T
     by_angle = [ok[angle == k].mean() for k in range(num_angles)]
     print(
-        f"boxes at {num_angles} angles: side right {ok.mean():.3f} (worst angle {min(by_angle):.3f}; unboxed "
+        f"{name}, boxes at {num_angles} angles: side right {ok.mean():.3f} (worst angle {min(by_angle):.3f}; unboxed "
         f"{before.mean():.3f}; without doubt {ok[probability >= SIDE_DOUBT_BELOW].mean():.3f}), {len(rows)} boxes"
     )
     for low, high in ((0.5, 0.7), (0.7, 0.8), (0.8, 0.9), (0.9, 0.95), (0.95, 1.0)):
@@ -161,7 +173,8 @@ def main() -> None:
     rng = np.random.default_rng(args.seed)
     for hand_px in (30, 50, 90):
         count(f"small, {hand_px} px", [small(picture, hand_px, rng) for picture in drawn[:20]], detector)
-    count_boxes(drawn, detector, args.angles)
+    for name, in_box in (("detector", by_detector(detector)), ("with the network", by_network())):
+        count_boxes(name, drawn, detector, in_box, args.angles)
 
 
 if __name__ == "__main__":

@@ -2,9 +2,8 @@
 
     python tools/build_landmark_model.py FOLDER
 
-FOLDER holds chunks of drawn hands with what the detector said of them (arrays global_orient, hand_pose, joints_cam_m,
-K_px, landmarks_px, landmarks_m, right, percent; N hands each, right hands). Hands of which the mean distance is over a
-fifth of the box or the side is wrong do not count.
+FOLDER holds the chunks of `tools/build_residuals.py collect`: drawn right hands and what the detector found of them.
+Hands of which the mean distance is over a fifth of the box or the side is wrong do not count.
 
 For each of three views (the palm, the side, the back of the hand towards the camera) it measures, by joint: the offset
 from the model's joint to the landmark in that joint's frame (least squares with Cauchy weights, on hands scaled to the
@@ -40,7 +39,8 @@ def load(folder: Path) -> dict[str, np.ndarray]:
     hands = {name: np.concatenate([chunk[name] for chunk in chunks]).astype(float) for name in chunks[0]}
     good = np.isfinite(hands["landmarks_px"]).all((1, 2))
     good &= (hands["right"] >= 0.5) & (hands["percent"] < _NEAR_PERCENT)
-    return {name: values[good] for name, values in hands.items()}
+    times = hands["weight"][good].astype(int)
+    return {name: np.repeat(values[good], times, 0) for name, values in hands.items()}
 
 
 def rotations(hands: dict[str, np.ndarray]) -> np.ndarray:

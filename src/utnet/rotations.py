@@ -34,7 +34,9 @@ def rotation_to_z(direction: np.ndarray) -> np.ndarray:
 
 
 def axis_angle_to_matrix(axis_angle: Any) -> Any:
-    """(..., 3) rotation vectors in radians, of less than 1e100 -> (..., 3, 3). Numpy in, numpy out.
+    """(..., 3) rotation vectors in radians -> (..., 3, 3). Numpy in, numpy out.
+
+    Longer than 1e18 (float32) or 1e150 (float64) they give NaN, which labels and losses refuse.
 
     The numpy version (used for every label read) is ten times faster than roma for one hand.
     """

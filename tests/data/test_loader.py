@@ -17,6 +17,7 @@ from support.trees import copy_of, dexycb_tree, ho3d_tree
 from utnet.config import AugmentConfig, Config, ModelConfig, TrainConfig
 from utnet.data import loader as loader_module
 from utnet.data import open_source
+from utnet.data.collate import label_fault
 from utnet.data.loader import _Crops, collate, make_loader
 from utnet.data.source import BadSample
 from utnet.data.transforms import crop, right_crop, to_right
@@ -24,6 +25,7 @@ from utnet.errors import InputError
 from utnet.geometry import project, px_to_crop
 from utnet.losses import UTNetLoss
 from utnet.model import UTNet
+from utnet.rotations import axis_angle_to_matrix
 from utnet.synth.source import SyntheticHands
 
 CONFIG = Config(model=ModelConfig(size_px=64), train=TrainConfig(batch_size=4, num_workers=0))
@@ -246,6 +248,15 @@ def test_absent_labels_put_no_nan_into_losses_or_gradients():
     assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
     alone = model.eval().forward_batch(batch).joints_m
     assert alone.isfinite().all()  # depth of a sample without a camera is used all the same
+
+
+def test_a_rotation_of_too_many_turns_is_a_bad_sample():
+    sample = sample_at(0)
+    for angle in (1e17, 1e300):
+        with np.errstate(over="ignore", invalid="ignore"):
+            R = axis_angle_to_matrix(np.array([[angle, 0.0, 0.0]]))
+        turned = replace(sample, params=replace(sample.params, global_orient=R))
+        assert ("a rotation is not finite" in label_fault(turned)) == (angle == 1e300)
 
 
 def test_a_label_that_is_not_a_number_is_a_bad_sample():

@@ -422,10 +422,25 @@ def test_a_missing_or_cut_off_file_of_the_set_is_named(folder, tmp_path):
                 Shards(copy)
     with pytest.raises(InputError, match="utnet data shard"):
         Shards(tmp_path)
+    copy = shutil.copytree(folder, tmp_path / "objects")
+    np.save(copy / "sequences.npy", np.array([["a"], {}], object), allow_pickle=True)
+    with pytest.raises(InputError, match=r"sequences\.npy: "):
+        Shards(copy)
     copy = shutil.copytree(folder, tmp_path / "swapped")
     keys = np.load(copy / "keys.npy")
     np.save(copy / "keys.npy", keys[::-1])
     assert [line.split(": ")[0] for line in Shards(copy).verify()] == [str(copy / "keys.npy")]
+
+
+def test_keys_that_are_no_text_are_shown_all_the_same(folder, tmp_path):
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    for name in ("keys.npy", "sequences.npy"):
+        table = np.load(copy / name)
+        table[4] = b"\xff\xe4"
+        np.save(copy / name, table)
+    shards = Shards(copy)
+    assert (shards.key(4), shards.sequence(4)) == ("\\xff\\xe4", "\\xff\\xe4")
+    np.testing.assert_array_equal(shards[4].rgb, Shards(folder)[4].rgb)
 
 
 def set_at(path, value):

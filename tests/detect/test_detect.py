@@ -272,6 +272,16 @@ def test_a_hand_is_one_in_its_second_pass_too(detector, pair, monkeypatch, prese
     assert (detector.in_region(picture, region) is not None) == found
 
 
+@pytest.mark.parametrize(("size_px", "found"), [(12, False), (20, True)])
+def test_details_are_no_hands(detector, pair, monkeypatch, size_px, found):
+    """Next to hands in photographs of 100 pixels there were hands of 9 and 11."""
+    picture, joints = pair
+    hand = LandmarkNetwork()(picture, region_of_landmarks(joints[0]))
+    small = hand.resized(*[size_px / np.ptp(hand.joints_px, axis=0).max()] * 2)
+    monkeypatch.setattr(LandmarkNetwork, "__call__", lambda *_: small)
+    assert (detector.in_region(picture, region_of_landmarks(small.joints_px)) is not None) == found
+
+
 def test_boxes_are_answered_in_order(detector, pair):
     picture, joints = pair
     boxes = [[*j.min(0), *j.max(0)] for j in joints[::-1]]

@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image
 
 from fuzz.mutate import bytes_of
+from support.tiff_files import tiff
 from utnet.errors import InputError
 from utnet.io.depth import read_depth
 from utnet.io.files import read_image
@@ -66,6 +67,25 @@ def make_picture(rng: Rng, folder: Path) -> Path:
         data = b"\0\0\0\x18ftypheic" + data
     path = folder / f"a.{suffix}"
     path.write_bytes(bytes_of(rng, data) if rng.random() < 0.8 else data)
+    return path
+
+
+def make_tiff(rng: Rng, folder: Path) -> Path:
+    """TIFFs of one page or several, of up to 1.6e9 pixels, whose strips may be others than the header states."""
+    path = folder / "a.tif"
+    if rng.random() < 0.3:
+        pages = [Image.fromarray(_pixels(rng)).convert(str(rng.choice(["RGB", "L", "I;16"]))) for _ in range(4)]
+        pages[0].save(path, save_all=True, append_images=pages[1:], compression=str(rng.choice(["raw", "tiff_lzw"])))
+    else:
+        width, height = np.exp(rng.uniform(0, np.log(40_000), 2)).astype(int).tolist()
+        rows = int(min(rng.choice([1, 7, 10, 64, height]), 1 + 10**7 // width))
+        stated = int(rng.choice([rows, rows, 0, 1, rows + 1, height, 2**31, 2**32 - 1]))
+        bits, channels = int(rng.choice([8, 16, 32])), int(rng.choice([1, 3]))
+        page = int(rng.choice([0, 0, 8, 9, 2**32 - 1]))
+        data = tiff(width, height, bits=bits, channels=channels, rows=rows, stated_rows=stated, next_page=page)
+        path.write_bytes(data)
+    if rng.random() < 0.4:
+        path.write_bytes(bytes_of(rng, path.read_bytes()))
     return path
 
 
@@ -190,6 +210,7 @@ def read_folder(folders: tuple[Path, Path]) -> None:
 
 KINDS = {
     "picture": (make_picture, read_any_picture),
+    "tiff": (make_tiff, read_any_picture),
     "depth": (make_depth, read_depth),
     "video": (make_video, read_video),
     "folder": (make_folder, read_folder),

@@ -48,6 +48,13 @@ def test_the_size_of_a_tiff_is_checked_before_it_is_decoded(bits, channels, tmp_
     assert "\n" not in str(caught.value)
 
 
+def test_a_tall_picture_with_alpha_is_blended_in_parts_as_in_one(tmp_path):
+    rgba = np.random.default_rng(0).integers(0, 256, (600, 5, 4), dtype=np.uint8)
+    Image.fromarray(rgba).save(tmp_path / "a.png")
+    alpha = rgba[..., 3:] / 255
+    np.testing.assert_allclose(read_picture(tmp_path / "a.png").rgb, rgba[..., :3] * alpha + 255 * (1 - alpha), atol=1)
+
+
 @pytest.mark.parametrize("read", [read_confidence, read_photo])
 def test_other_pictures_are_checked_too(read, tmp_path):
     (tmp_path / "a.png").write_bytes(png(SIDE, SIDE))

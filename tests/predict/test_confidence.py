@@ -67,10 +67,10 @@ def test_what_speaks_for_a_mesh_never_lowers_its_score():
 
 
 def test_features_grow_with_what_speaks_for_a_mesh():
-    good = Evidence(0.9, 0.9, 2.0, 2.0, 5.0, 3.0, 20.0, 150.0, 1.0, 0.9, 0.8, 5.0, 2.0, 0.9)
-    bad = Evidence(0.5, 0.6, 9.0, 9.0, 15.0, 30.0, 200.0, 30.0, 0.5, 0.5, -0.8, 20.0, 20.0, 0.2)
+    good = Evidence(0.9, 0.9, 2.0, 2.0, 5.0, 3.0, 20.0, 150.0, 1.0, 0.9, 0.8, 5.0, 0.8, 2.0, 0.9)
+    bad = Evidence(0.5, 0.6, 9.0, 9.0, 15.0, 30.0, 200.0, 30.0, 0.5, 0.5, -0.8, 20.0, 0.4, 20.0, 0.2)
     assert (good.features() > bad.features()).all()
-    certain = Evidence(1.0, 1.0, *[np.nan] * 12).features()
+    certain = Evidence(1.0, 1.0, *[np.nan] * 13).features()
     assert np.isfinite(certain[:2]).all()
     assert np.isnan(certain[2:7]).all()
 

@@ -19,13 +19,15 @@ from utnet.detect.second_pass import run_second_pass
 from utnet.detect.ssd import SSDHandDetector
 from utnet.detect.tiles import farther, hidden, tiles
 from utnet.errors import InputError
-from utnet.geometry import box_of
+from utnet.geometry import box_of, longer_side
 
 _PRESENT = 0.5
 """Lowest presence of a hand; none of 600 random regions of pictures without hands reaches it."""
 _CONFIRMED = 0.6
 """Lowest presence of a found hand, in each of its passes: with 0.5, palms of a blurred flower led to a hand. None of
 123 hands of photographs and 170 drawn ones needs less."""
+_SMALLEST_PX = 14.0
+"""Smallest longer side of a found hand: details of a hand, next to it when it is hidden, led to hands of 9 and 11."""
 _SURE_PALM = 0.5
 """Palms above this score are separate hands even where they overlap another hand; weaker candidates are hints."""
 _SURE_HINT = 0.85
@@ -192,7 +194,7 @@ class HandDetector:
             return None
         for _ in range(2):
             hand = run_second_pass(self._landmarks, picture, first)
-            if hand.presence < _CONFIRMED:
+            if hand.presence < _CONFIRMED or longer_side(hand.joints_px) < _SMALLEST_PX:
                 return None
             if hand.agreement is not None and hand.agreement <= _APART:
                 return hand

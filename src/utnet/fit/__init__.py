@@ -1,5 +1,6 @@
 """A hand model fitted to landmarks and depth; no training needed."""
 
-from utnet.fit.fitter import Fits, HandFitter
+from utnet.fit.fitted_hand import Fits
+from utnet.fit.fitter import HandFitter
 
 __all__ = ["Fits", "HandFitter"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ import numpy as np
 from utnet.conventions import MANO_PARENTS, NUM_BETAS, NUM_JOINTS
 from utnet.fit.angles import pose_to_angles
 from utnet.fit.checks import check_betas, check_deviation_scale, check_inputs, check_params, finite_depth
+from utnet.fit.fitted_hand import Fits, FittedHand
 from utnet.fit.landmarks import (
     View,
     disbelief,
@@ -22,16 +23,16 @@ from utnet.fit.landmarks import (
     weighted_points,
 )
 from utnet.fit.model import FitModel
+from utnet.fit.outline import HandMask, read_outline
 from utnet.fit.priors import (
     USUAL_ERROR_RAD,
-    PosePrior,
     angle_limits,
     betas_precision,
     expected_errors_rad,
     expected_prior,
     rest_prior,
 )
-from utnet.fit.solver import NUM_UNKNOWNS, pose_joints, solve_hand
+from utnet.fit.solver import NUM_UNKNOWNS, solve_hand
 from utnet.fit.surface import Surface, no_surface, read_surface
 from utnet.hand import AnyHandModel, NumpyHandModel
 from utnet.placement import measure_distance
@@ -40,11 +41,15 @@ from utnet.types import HandParams, check_shape
 _EXPECTED_BONE_RAD = np.array([0.16, 0.2])
 """Standard deviations of bone directions, in x and y and in z, of an expected hand without expected errors. Narrower
 ones are better on drawn hands, wider ones on outlines of photographed hands (docs/results.md)."""
+_WITH_MASK = 0.6
+"""Factor of these deviations for a hand with a mask, whose outline corrects the expected hand where it is off."""
 _COARSE, _FINE = (30.0, 25), (3.0, 30)
 """Scale of Cauchy's loss in standard deviations and maximum number of steps: first with nearly all landmarks as
 inliers, then with outliers rejected."""
 _DEPTH_ROUNDS = 3
 """Iterations of selecting the hand's depth readings and fitting the hand to them."""
+_OUTLINE_ROUNDS = 2
+"""Iterations of selecting points on the outline and fitting the hand to them."""
 _MOST_BETA = 2.0
 """Bound of expected betas, in standard deviations of the shape prior."""
 _MOST_FRAMES = 10.0
@@ -53,84 +58,16 @@ _BONES_OF_JOINTS = np.array([*range(5, 8), *range(9, 12), *range(17, 20), *range
 """(15,) index of the bone, of the 20, that each of MANO's joints rotates."""
 
 
-@dataclass(frozen=True)
-class Fits:
-    """B fitted hands, numpy float64.
-
-    Attributes:
-        params: input of `HandModel`, with `transl_m`.
-        measured: (B,) bool, the distance comes from depth; otherwise from the hand's size.
-        cost: (B,) half the sum of squared residuals in standard deviations, outliers bounded: without depth 10 to 60
-            for plausible hands, more for other landmarks; depth readings add to it.
-        shape_source: (B,) str, source of the betas: "mean" (the model's mean; one picture without depth does not
-            determine them), "depth" (fitted to depth), "frames" (`shared_betas`) or "given" (by the caller).
-    """
-
-    params: HandParams
-    measured: np.ndarray
-    cost: np.ndarray
-    shape_source: np.ndarray
-
-
-@dataclass
-class _Hand:
-    """State of the fit of one hand, in its view.
-
-    Attributes:
-        view: its landmarks and the camera turned towards it, the frame of all other fields.
-        wrist: (3,) metres.
-        root: (3, 3) hand to view.
-        angles: (15, 3) flexion, abduction, twist in radians.
-        betas: (10,).
-        prior: Gaussian of the angles.
-        shape: (10,) expected betas.
-        bones: (20, 5) directions of an expected hand's bones, `weighted_directions`; None without one.
-        tips: (21, 3) offset of a blended fingertip from where its last joint alone would put it, rest frame, metres.
-        free_betas: the betas are fitted, too.
-        measured: the distance is from depth.
-        shape_source: as in `Fits`.
-        cost: of the last step.
-        normal: (61, 61) normal matrix at the last step, lower triangle.
-    """
-
-    view: View
-    wrist: np.ndarray
-    root: np.ndarray
-    angles: np.ndarray
-    betas: np.ndarray
-    prior: PosePrior
-    shape: np.ndarray
-    bones: np.ndarray | None = None
-    tips: np.ndarray = field(default_factory=lambda: np.zeros((NUM_JOINTS, 3)))
-    free_betas: bool = False
-    measured: bool = False
-    shape_source: str = "mean"
-    cost: float = np.inf
-    normal: np.ndarray = field(default_factory=lambda: np.zeros((NUM_UNKNOWNS, NUM_UNKNOWNS)))
-
-    @property
-    def facing(self) -> float:
-        """Cosine between the palm's normal and the line to the camera."""
-        return float(self.root[2, 1])
-
-    def posed(self, model: FitModel) -> tuple[np.ndarray, np.ndarray]:
-        """(16, 3) positions and (16, 3, 3) rotations of the joints."""
-        arrays = model.arrays
-        rest = (arrays.J_template, arrays.J_shapedirs, model.axes)
-        places, R, *_ = pose_joints(self.wrist, self.root, self.angles, self.betas, *rest)
-        return places, R
-
-
 class HandFitter:
     """Fits a right hand model to landmarks. Left hands come mirrored (x -> W - 1 - x, `geometry.mirror_camera`).
 
     Least squares over the wrist's position, orientation, 45 joint angles and 10 betas. Residuals: landmarks in the
     picture and bone directions of the relative 3D landmarks, weighted by measured errors per joint and view
     (`LandmarkModel`, Cauchy's loss); soft anatomical limits; a Gaussian of joint angles; betas of unit variance; with
-    depth the readings under the mesh. One picture without depth does not determine the betas (fitted freely, those of
-    drawn hands correlate with the true ones by 0.0 to 0.2), so they stay at the model's mean and the distance comes
-    from the mean hand's size: a hand 10 % larger is placed 10 % too near, a focal length 10 % too long places it
-    10 % too far.
+    depth the readings under the mesh; with a mask its outline. One picture without depth does not determine the betas
+    (fitted freely, those of drawn hands correlate with the true ones by 0.0 to 0.2), so they stay at the model's mean
+    and the distance comes from the mean hand's size: a hand 10 % larger is placed 10 % too near, a focal length 10 %
+    too long places it 10 % too far.
 
     Args:
         hand: a right `HandModel` or `NumpyHandModel`, open or MANO (default: the open hand).
@@ -161,6 +98,7 @@ class HandFitter:
         expected: HandParams | None = None,
         expected_error_mm: np.ndarray | None = None,
         deviation_scale: np.ndarray | None = None,
+        masks: Sequence[HandMask | None] | None = None,
     ) -> Fits:
         """Fits B hands independently.
 
@@ -177,9 +115,11 @@ class HandFitter:
                 (averaged with the 3D landmarks'), joint angles and, with depth, betas (within two standard deviations
                 of the mean). Their translation is ignored.
             expected_error_mm: (B, 21) expected error of these joints relative to the wrist, the width of the prior.
-                None: 6 degrees of flexion, 4 of abduction and twist, 0.16 rad of bone direction (0.2 in depth).
+                None: 6 degrees of flexion, 4 of abduction and twist, 0.16 rad of bone direction (0.2 in depth); with
+                a mask 0.6 of these.
             deviation_scale: (B, 21) deviation of each landmark in units of the detector's: more than 1 for one that is
                 less sure, below 1 for a model joint that a person placed. None: 1.
+            masks: for each hand a mask of its visible part, whose outline the mesh's outline is fitted to, or None.
 
         Raises:
             ValueError: wrong shapes, numbers that are not finite, K with a focal length of less than a pixel, or fewer
@@ -187,7 +127,7 @@ class HandFitter:
         """
         hands = self._solved(
             joints_px, joints_m, K_px, depth_m, betas=betas, start=start, expected=expected,
-            expected_error_mm=expected_error_mm, deviation_scale=deviation_scale,
+            expected_error_mm=expected_error_mm, deviation_scale=deviation_scale, masks=masks,
         )  # fmt: skip
         parts = [self._params(hand) for hand in hands]
         params = HandParams(*(np.stack([getattr(p, name) for p in parts]) for name in _PARAMS))
@@ -218,8 +158,8 @@ class HandFitter:
 
     def _solved(
         self, joints_px, joints_m, K_px, depth_m, *, betas=None, start=None, expected=None, expected_error_mm=None,
-        deviation_scale=None, free_betas=False,
-    ) -> list[_Hand]:  # fmt: skip
+        deviation_scale=None, masks=None, free_betas=False,
+    ) -> list[FittedHand]:  # fmt: skip
         num = len(joints_px)
         check_inputs(joints_px, joints_m, K_px, depth_m)
         for name, params in (("start", start), ("expected", expected)):
@@ -238,6 +178,7 @@ class HandFitter:
             view = look_at(*landmarks, spread=self.model.landmarks.spread, scale=scale[i])
             hand = self._begin(view, None if betas is None else betas[i])
             hand.free_betas = free_betas and betas is None
+            hand.mask = None if masks is None else masks[i]
             starts = [hand]
             if expected is not None:
                 error = None if expected_error_mm is None else expected_error_mm[i]
@@ -247,6 +188,7 @@ class HandFitter:
             if start is not None:
                 starts.append(self._resume(hand, _ith(start, i)))
             hand = self._cheapest(starts)
+            self._fit_outline(hand)
             if depth_m is not None and depth_m[i] is not None:
                 self._fit_depth(hand, finite_depth(depth_m[i]), np.asarray(K_px[i], float))
             hands.append(hand)
@@ -254,13 +196,13 @@ class HandFitter:
 
     # ---------------------------------------------------------------------------------------------------- one hand
 
-    def _begin(self, view: View, betas: np.ndarray | None) -> _Hand:
+    def _begin(self, view: View, betas: np.ndarray | None) -> FittedHand:
         known = np.zeros(NUM_BETAS) if betas is None else betas.copy()
         place = first_pose(view, self._landmarks_at_rest(), self._limits, self._rest.mean.reshape(15, 3))
         source = "mean" if betas is None else "given"
-        return _Hand(view, *place, known, self._rest, known, shape_source=source)
+        return FittedHand(view, *place, known, self._rest, known, shape_source=source)
 
-    def _mirrored(self, hand: _Hand) -> _Hand:
+    def _mirrored(self, hand: FittedHand) -> FittedHand:
         """The same hand with mirrored depths as its start: under weak perspective the two project alike."""
         view = replace(hand.view, joints_m=hand.view.joints_m * [1.0, 1.0, -1.0])
         rest = self._landmarks_at_rest()
@@ -271,7 +213,7 @@ class HandFitter:
         """(21, 3), as seen from the side."""
         return self.model.joints_rest + self.model.landmarks.at(0.0).offsets_m
 
-    def _resume(self, hand: _Hand, params: HandParams) -> _Hand:
+    def _resume(self, hand: FittedHand, params: HandParams) -> FittedHand:
         """The same hand with given initial parameters (one hand, camera frame)."""
         look = hand.view.look
         betas = params.betas.copy() if hand.free_betas else hand.betas
@@ -279,7 +221,7 @@ class HandFitter:
         angles = pose_to_angles(self.model.with_mean(params.hand_pose, 1.0), self.model.axes)
         return replace(hand, wrist=wrist, root=look @ params.global_orient[0], angles=angles, betas=betas)
 
-    def _expecting(self, hand: _Hand, params: HandParams, error_mm: np.ndarray | None) -> _Hand:
+    def _expecting(self, hand: FittedHand, params: HandParams, error_mm: np.ndarray | None) -> FittedHand:
         """The same hand started from another method's, whose pose, bones and shape become the prior of both starts."""
         other, view = self._resume(hand, params), hand.view
         shape = hand.shape if hand.shape_source == "given" else np.clip(params.betas, -_MOST_BETA, _MOST_BETA)
@@ -289,6 +231,7 @@ class HandFitter:
         other.wrist = put_at(points, view.points, view.seen)
         share = disbelief(points, view)
         if error_mm is None:
+            share = share * (1.0 if hand.mask is None else _WITH_MASK)
             turned = USUAL_ERROR_RAD * share[_BONES_OF_JOINTS]
             deviation = share[:, None] * _EXPECTED_BONE_RAD
         else:
@@ -300,7 +243,7 @@ class HandFitter:
             one.prior, one.shape = prior, shape
         return other
 
-    def _cheapest(self, starts: list[_Hand]) -> _Hand:
+    def _cheapest(self, starts: list[FittedHand]) -> FittedHand:
         """The start with the lowest final cost. Landmarks have the same weights for all; a hand behind the camera (cost
         NaN) is never chosen."""
         z_m = starts[0].wrist[2]
@@ -313,7 +256,25 @@ class HandFitter:
         self._solve(hand, no_surface(), _FINE)
         return hand
 
-    def _fit_depth(self, hand: _Hand, depth_m: np.ndarray, K_px: np.ndarray) -> None:
+    def _fit_outline(self, hand: FittedHand) -> None:
+        """Fits the hand to the outline of its mask, too."""
+        for _ in range(_OUTLINE_ROUNDS if hand.mask is not None else 0):
+            vertices = self._mesh(hand)
+            self._solve(hand, self._outline(hand, vertices), _FINE)
+
+    def _mesh(self, hand: FittedHand) -> np.ndarray:
+        """(V, 3) in the camera."""
+        params = self._params(hand)
+        return self.model.decode(params)[1] + params.transl_m
+
+    def _outline(self, hand: FittedHand, vertices: np.ndarray) -> Surface:
+        """Readings of the outline of the hand's mask; none without a mask."""
+        if hand.mask is None:
+            return no_surface()
+        posed = hand.posed(self.model)
+        return read_outline(vertices, self.model.arrays, hand.mask, look=hand.view.look, posed=posed, betas=hand.betas)
+
+    def _fit_depth(self, hand: FittedHand, depth_m: np.ndarray, K_px: np.ndarray) -> None:
         """Measures the distance, then fits the hand to the readings under the mesh."""
         params = self._params(hand)
         joints, vertices = self.model.decode(params)
@@ -326,17 +287,16 @@ class HandFitter:
             hand.shape_source, hand.free_betas = "depth", True
         hand.wrist = hand.view.look @ (transl + self.model.rest_wrist(hand.betas))
         for _ in range(_DEPTH_ROUNDS):
-            params = self._params(hand)
-            vertices = self.model.decode(params)[1] + params.transl_m
+            vertices = self._mesh(hand)
             posed = hand.posed(self.model)
             surface = read_surface(
                 vertices, self.model.arrays, depth_m, K_px, look=hand.view.look, posed=posed, betas=hand.betas
             )
             if len(surface.joint) == 0:  # the landmarks alone would move it back to the distance of its size
                 return
-            self._solve(hand, surface, _FINE)
+            self._solve(hand, surface.joined(self._outline(hand, vertices)), _FINE)
 
-    def _solve(self, hand: _Hand, surface: Surface, stage: tuple[float, int], *, z_m: float | None = None) -> None:
+    def _solve(self, hand: FittedHand, surface: Surface, stage: tuple[float, int], *, z_m: float | None = None) -> None:
         """Runs the solver. `z_m`: distance at which landmark deviations are projected (default: the hand's)."""
         outlier, steps = stage
         seen = self.model.landmarks.at(hand.facing)
@@ -367,7 +327,7 @@ class HandFitter:
         )
         hand.wrist, hand.root, hand.angles, hand.betas = found
 
-    def _move_tips(self, hand: _Hand) -> None:
+    def _move_tips(self, hand: FittedHand) -> None:
         """Updates the fingertips for this pose: MANO's are vertices with blended skinning and pose correctives."""
         joints, _ = self.model.decode(self._params(hand))
         places, R = hand.posed(self.model)
@@ -381,7 +341,7 @@ class HandFitter:
 
     # ------------------------------------------------------------------------------------------------- in and out
 
-    def _params(self, hand: _Hand) -> HandParams:
+    def _params(self, hand: FittedHand) -> HandParams:
         """One hand in the camera frame."""
         look, R = hand.view.look, hand.posed(self.model)[1]
         pose = R[list(MANO_PARENTS[1:])].transpose(0, 2, 1) @ R[1:]

@@ -41,6 +41,11 @@ class Surface:
     dirs: np.ndarray
     readings: np.ndarray
 
+    def joined(self, other: Surface) -> Surface:
+        """The points of both."""
+        names = ("joint", "offset", "dirs", "readings")
+        return Surface(*(np.concatenate([getattr(self, name), getattr(other, name)]) for name in names))
+
 
 def no_surface() -> Surface:
     """A surface without readings."""
@@ -88,7 +93,7 @@ def read_surface(
     x, y, rays, normal = x[kept], y[kept], rays[kept], normal[kept]
     corners, share = hand.faces[drawn.face[y, x]], drawn.weights[y, x]
     skin = rays * drawn.depth_m[y, x, None] @ look.T
-    joint, offset, dirs = _attach(hand, corners, share, skin, posed, betas)
+    joint, offset, dirs = attach(hand, corners, share, skin, posed, betas)
     deviation = _SIGMA_M * np.sqrt(max(1.0, len(kept) / _INDEPENDENT))
     readings = np.concatenate(
         [rays * depth[y, x, None] @ look.T, normal @ look.T, np.full((len(kept), 1), 1 / deviation)], 1
@@ -103,7 +108,7 @@ def _at_edges(depth_m: np.ndarray) -> np.ndarray:
     return cv2.dilate(depth_m, window) - nearest > _EDGE_M
 
 
-def _attach(hand: HandArrays, corners, share, skin, posed, betas):
+def attach(hand: HandArrays, corners, share, skin, posed, betas):
     """Joint, offset and blendshapes of skin points given by faces' corners (N, 3) and barycentric weights (N, 3)."""
     joint = np.einsum("nc,ncj->nj", share, hand.weights[corners]).argmax(1)
     dirs = np.einsum("nc,ncab->nab", share, hand.shapedirs[corners]) - hand.J_shapedirs[joint]

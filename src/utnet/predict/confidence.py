@@ -33,6 +33,7 @@ FEATURES = (
     "across_view",
     "palm_view",
     "stated",
+    "mask",
     "depth_near",
     "depth_share",
 )
@@ -58,6 +59,7 @@ class Evidence:
         across_view: mean sine of the angle between bones and the line of sight.
         palm_view: cosine of the angle between the palm's normal and the direction to the camera.
         stated_mm: mean of the network's expected joint errors.
+        mask_iou: intersection over union of the mesh and the network's mask of the visible hand.
         depth_mm: median distance of the readings from the mesh, at most 25 mm.
         depth_share: share of the mesh's pixels with a reading within 25 mm.
     """
@@ -74,6 +76,7 @@ class Evidence:
     across_view: float
     palm_view: float
     stated_mm: float
+    mask_iou: float
     depth_mm: float
     depth_share: float
 
@@ -94,6 +97,7 @@ class Evidence:
                     self.across_view,
                     self.palm_view,
                     -np.log(1 + self.stated_mm),
+                    self.mask_iou,
                     -np.log(1 + self.depth_mm),
                     self.depth_share,
                 ]

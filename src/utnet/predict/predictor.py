@@ -26,6 +26,7 @@ from utnet.predict.methods.combined import CombinedMethod
 from utnet.predict.methods.landmarks import LandmarkMethod
 from utnet.predict.methods.network import NetworkMethod
 from utnet.predict.methods.resolve import METHODS, Method, resolve_method
+from utnet.predict.sides import is_predicted, needs_other_side, other_side, with_likelier_side
 from utnet.predict.views import View, for_each, open_view
 from utnet.types import Sample
 from utnet.weights import shipped_weights
@@ -212,12 +213,7 @@ class Predictor:
             for view, detections in looks
             for detection, depth_m in zip(detections, view.depth_of(detections), strict=True)
         ]
-        hands: list[Hand] = []
-        if each:
-            rights = self._reconstruct(
-                [to_right(_sample(view.rgb, depth, view.K_px, one), copy=False) for view, one, depth in each]
-            )
-            hands = [self._hand(rights, i, one, depth, view.K_px) for i, (view, one, depth) in enumerate(each)]
+        hands = self._reconstructed(each) if each else []
         made_by = {"method": self.method, "weights": self.weights, "hand_model": self.hand_model}
         results = []
         for view, detections in looks:
@@ -227,6 +223,31 @@ class Predictor:
                 Hands(own, image=image, size_px=view.size_px, K_px=view.K_px, K_from=view.K_from, made_by=made_by)
             )
         return results
+
+    def _reconstructed(self, each: Sequence[tuple[View, Detection, np.ndarray | None]]) -> list[Hand]:
+        """A hand for each; with a network that predicts sides, on its likelier side."""
+        rights = self._rights(each)
+        placed = [(rights, i, detection) for i, (_, detection, _) in enumerate(each)]
+        if rights.side_logit is not None:
+            logits = rights.side_logit
+            doubted = [i for i, (_, _, one) in enumerate(placed) if needs_other_side(one, logits[i])]
+            placed = [(rights, i, with_likelier_side(one) if is_predicted(one) else one) for _, i, one in placed]
+            turned = [(view, other_side(one), depth) for view, one, depth in (each[i] for i in doubted)]
+            others = self._rights(turned) if turned else None
+            for k, i in enumerate(doubted):
+                assert others is not None
+                assert others.side_logit is not None
+                one = with_likelier_side(each[i][1], logits[i] - others.side_logit[k])
+                placed[i] = (rights, i, one) if one.side == each[i][1].side else (others, k, one)
+        return [
+            self._hand(batch, i, one, depth, view.K_px)
+            for (batch, i, one), (view, _, depth) in zip(placed, each, strict=True)
+        ]
+
+    def _rights(self, each: Sequence[tuple[View, Detection, np.ndarray | None]]) -> RightHandBatch:
+        return self._reconstruct(
+            [to_right(_sample(view.rgb, depth, view.K_px, one), copy=False) for view, one, depth in each]
+        )
 
     def _in_boxes(
         self, image_rgb: np.ndarray, boxes: Sequence[Sequence[float]] | np.ndarray, sides: Sequence[str] | None

@@ -21,7 +21,7 @@ _MOST_BETA = 2.0
 
 
 class CombinedMethod:
-    """Fits a network's hands to the detector's landmarks and to depth.
+    """Fits a network's hands to the detector's landmarks, to the outline of the network's mask and to depth.
 
     Without depth the prior is the mean of the network's and the landmark lifter's pose, and the model's mean shape;
     with depth it is the network's pose. Its width is the same for all hands: with the network's stated errors, which
@@ -55,8 +55,14 @@ class CombinedMethod:
         if network.joint_error_mm is not None:
             usual = np.clip(network.params.betas, -_MOST_BETA, _MOST_BETA)
             betas = np.where(network.measured[:, None], usual, 0.0)
-        fits = self._fitter.fit(expected=expected, betas=betas, **seen)
+        fits = self._fitter.fit(expected=expected, betas=betas, masks=network.masks, **seen)
         hands = decode_fits(self.hand, fits)
         if betas is not None:
             hands = replace(hands, shape_source=["network" if measured else "mean" for measured in network.measured])
-        return replace(hands, network_joints_m=network.joints_cam_m, joint_error_mm=network.joint_error_mm)
+        return replace(
+            hands,
+            network_joints_m=network.joints_cam_m,
+            joint_error_mm=network.joint_error_mm,
+            masks=network.masks,
+            side_logit=network.side_logit,
+        )

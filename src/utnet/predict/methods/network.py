@@ -15,6 +15,7 @@ from utnet.data.prompts import prompts_of_landmarks
 from utnet.data.transforms import crop
 from utnet.errors import InputError, install_line
 from utnet.export.runtime import SUFFIXES, ExportedNetwork
+from utnet.fit.outline import HandMask
 from utnet.geometry import crop_to_px
 from utnet.hand import NumpyHandModel
 from utnet.placement import measure_distance, solve_translation
@@ -76,6 +77,10 @@ class NetworkMethod:
             shape_source=["network"] * len(placed),
             network_joints_m=np.asarray(out.joints_m),
             joint_error_mm=None if out.joint_scale_mm is None else np.asarray(out.joint_scale_mm),
+            side_logit=None if out.side_logit is None else np.asarray(out.side_logit),
+            masks=None
+            if out.mask_logit is None
+            else [_mask(*pair) for pair in zip(out.mask_logit, crops, strict=True)],
         )
 
     def _place(self, out, i: int, cropped: Sample) -> tuple[np.ndarray, bool]:
@@ -98,6 +103,14 @@ def _open_checkpoint(weights: str | Path, device: str) -> CheckpointNetwork:
     from utnet.predict.methods.checkpoint_network import CheckpointNetwork
 
     return CheckpointNetwork(weights, device=device)
+
+
+def _mask(logit: np.ndarray, cropped: Sample) -> HandMask:
+    """The network's mask with the camera of its cells."""
+    share, assumed = logit.shape[0] / cropped.rgb.shape[0], cropped.K_px
+    assert assumed is not None
+    to_cells = np.array([[share, 0, (share - 1) / 2], [0, share, (share - 1) / 2], [0, 0, 1]])
+    return HandMask(logit, to_cells @ assumed)
 
 
 def _prompts(cropped: Sample) -> np.ndarray:
