@@ -10,8 +10,8 @@ import pytest
 
 from support.bulk_work import always_dies, bulk, contents, dies_once, in_turn, tar_of
 from support.label_clips import pictures, read
-from support.predict_command import FakeDetector, FakeTracker, picture, predict, video
-from utnet.apps.bulk.engine import run_here
+from support.predict_command import FakeDetector, FakeTracker, hand_at, picture, predict, video
+from utnet.apps.bulk.engine import lost, run_here
 from utnet.apps.bulk.job import run_on_items
 from utnet.apps.bulk.labelling import Label, common_folder
 from utnet.apps.bulk.predicting import predictor
@@ -24,7 +24,9 @@ from utnet.data import open_source
 from utnet.data.shards.shard_format import encode_sample
 from utnet.data.shards.shards_reader import Shards
 from utnet.data.shards.write_shards import ShardOptions, write_shards
+from utnet.detect.landmark import Landmarks
 from utnet.errors import InputError
+from utnet.io.videos import VideoWriter
 from utnet.predict.formats.table import read_table
 from utnet.predict.inputs import find_inputs
 from utnet.synth import SyntheticHands
@@ -107,6 +109,82 @@ def test_a_job_that_ends_early_goes_on_to_the_same_bytes(detector, source, tmp_p
     calls = detector.calls
     assert bulk([source], tmp_path / "place").earlier == 4
     assert detector.calls == calls
+
+
+class TwoHands:
+    """A detector for videos whose left and right halves are as bright as its two hands are far to the right; there is
+    no hand where a half is black."""
+
+    def find(self, image_rgb, *, quick=False):
+        means = (float(image_rgb[:, half].mean()) for half in (slice(None, 80), slice(80, None)))
+        places = [x_m + (mean - 128) / 2000 for x_m, mean in zip((-0.12, 0.12), means, strict=True) if mean > 40]
+        return [Landmarks(hand.joints_px, hand.joints_m, 0.9, 1.0) for hand in (hand_at(x_m=x_m) for x_m in places)]
+
+    def follow(self, image_rgb, joints_px):
+        near = [hand for hand in self.find(image_rgb) if np.abs(hand.joints_px - joints_px).mean() < 20]
+        return near[0] if near else None
+
+
+def two_hands(path, fps=10.0, seconds=9):
+    """Both hands move. The right one is lost for a frame at 4 seconds, the left one from 5 to 6, then another's."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with VideoWriter(path, fps) as writer:
+        for i in range(int(seconds * fps)):
+            pixels = np.full((120, 160, 3), 0 if 50 <= i < 60 else 128 + 30 * np.sin(0.1 * i), np.uint8)
+            pixels[:, 80:] = 0 if i == 40 else 128 - 30 * np.sin(0.13 * i)
+            writer.write(pixels, i / fps)
+    return path
+
+
+@pytest.fixture
+def moving(monkeypatch, tmp_path):
+    monkeypatch.setattr("utnet.predict.predictor.HandDetector", TwoHands)
+    predictor.cache_clear()
+    yield two_hands(tmp_path / "in" / "v.mp4")
+    predictor.cache_clear()
+
+
+def test_chunks_of_a_video_keep_its_tracks(moving, tmp_path):
+    bulk([moving], tmp_path / "whole", chunk_s=0.0)
+    summary = bulk([moving], tmp_path / "cut", chunk_s=4.0)
+    assert (summary.units, summary.problems) == (3, 0)
+    assert contents(tmp_path / "cut").keys() - contents(tmp_path / "whole").keys() == {
+        "units/part-000000-0000.json",
+        "units/part-000000-0001.json",
+    }
+    whole, cut = (read_table(tmp_path / place / "hands" / "part-000000.parquet") for place in ("whole", "cut"))
+    assert summary.counts == {"pictures": 0, "frames": 90, "hands": len(cut["track"])}
+    assert set(whole["track"]) == set(cut["track"]) == {1, 2, 3}
+    # A hand that comes is found when the detector runs, every ten frames; these are not the same ones in a chunk.
+    whole, cut = (
+        {name: rows[~np.isin(table["frame"], range(60, 75))] for name, rows in table.items()} for table in (whole, cut)
+    )
+    for name in ("file", "frame", "time_s", "track", "hand", "side", "valid", "unit"):
+        assert np.array_equal(cut[name], whole[name]), name
+    first = whole["frame"] < 40
+    for name, limit in (("joints_cam_m", 2e-3), ("joints_px", 0.25)):
+        assert np.array_equal(cut[name][first], whole[name][first])
+        np.testing.assert_allclose(cut[name], whole[name], atol=limit)
+
+
+def test_chunks_that_are_left_are_done_and_joined(moving, tmp_path):
+    bulk([moving], tmp_path / "undisturbed", chunk_s=4.0)
+
+    def stops(work, units):
+        yield work(units[1])
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        bulk([moving], tmp_path / "place", stops, chunk_s=4.0)
+
+    def loses(work, units):
+        yield from (lost(unit) if unit.name.endswith("-0000") else work(unit) for unit in units)
+
+    assert bulk([moving], tmp_path / "place", loses, chunk_s=4.0).problems == 1
+    assert len(read_table(tmp_path / "place" / "hands" / "part-000000.parquet")["track"]) > 0
+    (tmp_path / "place" / "units" / "part-000000-0000.json").unlink()
+    assert bulk([moving], tmp_path / "place", chunk_s=4.0).earlier == 1
+    assert contents(tmp_path / "place") == contents(tmp_path / "undisturbed")
 
 
 def test_a_place_is_one_job_s(detector, source, tmp_path):

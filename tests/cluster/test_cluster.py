@@ -8,16 +8,18 @@ import time
 from functools import partial
 
 import fsspec
+import numpy as np
 import pytest
 
 from support.bulk_work import NODE, always_dies, bulk, tar_of, work_of
-from support.label_clips import pictures
+from support.label_clips import pictures, seen
 from support.predict_command import video
 from utnet.apps.bulk.engine import run_here, run_on_ray
 from utnet.apps.bulk.predicting import predictor
 from utnet.apps.bulk.sources import find_items
 from utnet.apps.bulk.units import Unit
 from utnet.cli.main import main
+from utnet.io.videos import VideoWriter
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +55,21 @@ def test_ray_and_object_storage_give_the_bytes_of_one_process(sources, undisturb
     summary = bulk([sources], bucket + "/place", partial(run_on_ray, address=nodes.address), overlay=True)
     assert summary.earlier == 0
     assert in_place(bucket + "/place") == undisturbed
+
+
+def test_chunks_of_a_video(nodes, bucket, tmp_path):
+    predictor.cache_clear()
+    (tmp_path / "in").mkdir()
+    with VideoWriter(tmp_path / "in" / "v.mp4", 2.0) as writer:
+        for i in range(19):
+            writer.write(np.roll(seen()[0], 2 * i, 1), i / 2)
+    fsspec.filesystem("s3").put(str(tmp_path / "in"), f"{bucket}/in", recursive=True)
+    source = f"{bucket}/in/v.mp4"
+    summary = bulk([source], bucket + "/place", partial(run_on_ray, address=nodes.address), chunk_s=4.0)
+    assert (summary.units, summary.counts["frames"]) == (3, 19)
+    assert summary.counts["hands"] > 10
+    bulk([source], tmp_path / "place", chunk_s=4.0)
+    assert in_place(bucket + "/place") == in_place(f"file://{tmp_path}/place")
 
 
 def test_a_killed_worker(sources, undisturbed, nodes, bucket, s3, tmp_path):

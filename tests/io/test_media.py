@@ -319,6 +319,27 @@ def test_a_video_comes_back_with_its_times_and_colours(tmp_path):
         np.testing.assert_allclose(frame.rgb[flat].astype(int), picture[flat], atol=6)
 
 
+@pytest.mark.parametrize("start_s", [0.01, 0.52, 1.16])
+def test_a_video_is_read_from_its_middle(tmp_path, start_s):
+    """The frames from a time on are those of the complete video, to the bit."""
+    path, rng = tmp_path / "v.mp4", np.random.default_rng(0)
+    pictures = rng.integers(0, 255, (30, 8, 8, 3), np.uint8).repeat(8, 1).repeat(8, 2)
+    with VideoWriter(path, 25.0) as writer:
+        for i, rgb in enumerate(pictures):
+            writer.write(rgb, i / 25)
+    with VideoReader(path) as reader:
+        later = [frame for frame in reader if frame.time_s >= start_s]
+    with VideoReader(path, start_s) as reader:
+        found = list(reader)
+        assert reader.incomplete is None
+    assert [frame.index for frame in found] == list(range(len(later)))
+    for a, b in zip(found, later, strict=True):
+        assert a.time_s == b.time_s
+        assert np.array_equal(a.rgb, b.rgb)
+    with VideoReader(path, 2.0) as reader, pytest.raises(InputError, match="cut short"):
+        next(iter(reader))
+
+
 def test_what_is_written_plays_in_browsers(tmp_path):
     movie(tmp_path / "v.mp4", size=(63, 47))  # odd
     with av.open(str(tmp_path / "v.mp4")) as container:

@@ -19,10 +19,10 @@ def in_turn(work, units):
     return map(work, units)
 
 
-def bulk(words, place, engine=in_turn, *, pictures=2, **options):
+def bulk(words, place, engine=in_turn, *, pictures=2, chunk_s=120.0, **options):
     """A job as `utnet bulk` runs it, by the fit."""
-    task = Predict(**{"method": "fit", **options})
-    return run_on_items(find_items([str(word) for word in words]), str(place), task, engine, pictures=pictures)
+    task, items = Predict(**{"method": "fit", **options}), find_items([str(word) for word in words])
+    return run_on_items(items, str(place), task, engine, pictures=pictures, chunk_s=chunk_s)
 
 
 def contents(place):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from functools import partial
+from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -36,6 +37,7 @@ def bulk_predict(
     overlay: Flag = False,
     npz: Flag = False,
     unit: int = 64,
+    chunk: float = 120.0,
     ray: Address = None,
     workers: Number = None,
 ) -> None:
@@ -55,14 +57,19 @@ def bulk_predict(
         overlay: also write pictures with the hands drawn, in tars.
         npz: also write arrays, in tars.
         unit: pictures of a unit; a tar, video or recording is one.
+        chunk: seconds of the units into which longer videos are cut, with tracks joined; 0: videos are not cut, as with
+            --overlay and --npz.
         ray: a Ray cluster: HOST:PORT, auto (one that runs here) or local (started for this call).
         workers: processes of this machine without --ray (default: its cores).
     """
+    from utnet.apps.bulk.chunks import OVERLAP_S
     from utnet.apps.bulk.job import run_on_items
     from utnet.apps.bulk.predicting import Predict
     from utnet.apps.bulk.sources import find_items
 
     engine = _engine(ray, workers, unit)
+    if not (chunk == 0 or 2 * OVERLAP_S <= chunk < inf):
+        raise InputError(f"--chunk is {chunk:g}; expected at least {2 * OVERLAP_S:g} seconds, or 0 for whole videos")
     task = Predict(
         weights=None if weights is None else str(weights),
         method=resolve_method(method, weights, None),
@@ -71,7 +78,8 @@ def bulk_predict(
         overlay=overlay,
         npz=npz,
     )
-    _report(run_on_items(find_items(source, column=column), out, task, engine, pictures=unit), out)
+    items, chunk_s = find_items(source, column=column), 0.0 if overlay or npz else chunk
+    _report(run_on_items(items, out, task, engine, pictures=unit, chunk_s=chunk_s), out)
 
 
 def bulk_label(

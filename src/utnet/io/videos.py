@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -68,17 +69,20 @@ class VideoReader:
         notes: remarks, such as tracks that are not read; after the last frame all of it.
     """
 
-    def __init__(self, source: str | Path | int):
+    def __init__(self, source: str | Path | int, start_s: float = 0.0):
         """Opens it.
 
         Args:
             source: a file, or the number of a camera.
+            start_s: of a file: frames before this time are left out. The others keep their times; `index` counts from
+                the first that is given.
 
         Raises:
             InputError: no such file or camera, or nothing in it that can be decoded.
         """
         self.incomplete: str | None = None
         self._source: _File | _Camera
+        self._start_s = start_s
         if isinstance(source, int):
             self.name, self._source = f"camera {source}", _Camera(source)
         else:
@@ -94,10 +98,12 @@ class VideoReader:
 
     def __iter__(self) -> Iterator[Frame]:
         """Raises InputError where not even the first frame can be had."""
-        count, start, last_s, shape, resized = 0, 0.0, -_LEAST_STEP_S, (0, 0), False
-        for time_s, rgb in self._source.frames():
-            if count == 0:
+        count, start, last_s, shape, resized = 0, None, -_LEAST_STEP_S, (0, 0), False
+        for time_s, rgb in self._source.frames(self._start_s):
+            if start is None:
                 start, shape = time_s, rgb.shape[:2]
+                if self._start_s > 0:
+                    continue
             if rgb.shape[:2] != shape:
                 note = f"the frame size changes at frame {count}; later frames are scaled to the first size"
                 self.notes += [] if resized else [note]
@@ -106,9 +112,13 @@ class VideoReader:
             last_s = max(time_s - start, last_s + _LEAST_STEP_S)  # damaged files repeat times, or go back
             yield Frame(count, last_s, rgb)
             count += 1
-        if count == 0:
+        if start is None:
             raise InputError(f"{self.name}: no frame can be decoded; the video is damaged or of an unknown kind")
-        self.incomplete = self._source.incomplete(count, last_s)
+        if count == 0:
+            raise InputError(
+                f"{self.name}: no frame after {self._start_s:g} seconds; the video is cut short or damaged"
+            )
+        self.incomplete = self._source.incomplete(count, last_s, self._start_s)
 
 
 class _File:
@@ -150,12 +160,13 @@ class _File:
         self.num_frames = self._stream.frames or (round(self._seconds * self.fps) if self._seconds else None)
         self._error: str | None = None
 
-    def frames(self) -> Iterator[tuple[float, np.ndarray]]:
-        """Time in seconds and picture of every frame up to the end or to the first damage."""
+    def frames(self, start_s: float) -> Iterator[tuple[float, np.ndarray]]:
+        """Time in seconds and picture of every frame up to the end or to the first damage; where `start_s` is above 0,
+        of the first one and those that come so long after it."""
         time_s = -1.0 / self.fps
         matrix, size = None, (0, 0)
         try:
-            for frame in self._container.decode(self._stream):
+            for frame in self._decoded(start_s):
                 self._check_size(frame.width, frame.height)  # headers are untrusted
                 time_s = frame.time if frame.time is not None else time_s + 1.0 / self.fps
                 if frame.color_trc in (PQ, HLG):
@@ -171,16 +182,40 @@ class _File:
         except FFmpegError as error:
             self._error = str(error.strerror)
 
-    def incomplete(self, count: int, last_s: float) -> str | None:
+    def _decoded(self, start_s: float) -> Iterator[Any]:
+        """Decodes from the keyframe before `start_s` on, or all of it where the file has no index that leads there."""
+        frames = self._container.decode(self._stream)
+        first = next(frames, None)
+        if first is None:
+            return
+        yield first
+        if start_s > 0:
+            if first.time is None:
+                raise InputError(
+                    f"{self._path}: has no times, so that it cannot be read from its middle; read all of it"
+                )
+            wanted_s = first.time + start_s
+            for to_s in (wanted_s, first.time):
+                self._container.seek(round(to_s / self._stream.time_base), stream=self._stream)
+                frames = self._container.decode(self._stream)
+                frame = next(frames, None)
+                if frame is not None and frame.time is not None and frame.time <= wanted_s:
+                    break
+            found = chain([] if frame is None else [frame], frames)
+            frames = (frame for frame in found if frame.time is not None and frame.time >= wanted_s)
+        yield from frames
+
+    def incomplete(self, count: int, last_s: float, start_s: float) -> str | None:
         """Files round their length and count frames that are never shown: one in a hundred, or two, may be missing."""
         if self._error is not None:
-            return f"damaged after frame {count - 1} ({self._error})"
-        stated = self._stream.frames
+            where = f"{last_s:.1f} seconds" if start_s else f"frame {count - 1}"
+            return f"damaged after {where} ({self._error})"
+        stated = 0 if start_s else self._stream.frames
         if stated:
             missing = count < stated - max(2, 0.01 * stated)
             return f"cut short: {count} of {stated} frames are there" if missing else None
         # Without a count the rate may be wrong, too, but the time at which it ends is not.
-        if self._seconds and last_s + 2 * last_s / max(1, count - 1) < 0.99 * self._seconds - 0.1:
+        if self._seconds and last_s + 2 * (last_s - start_s) / max(1, count - 1) < 0.99 * self._seconds - 0.1:
             return f"cut short: {last_s:.1f} of {self._seconds:.1f} seconds are there"
         return None
 
@@ -234,7 +269,7 @@ class _Camera:
             raise InputError(f"camera {number}: cannot be opened; is it plugged in, free, and permitted?")
         self.fps = self._capture.get(cv2.CAP_PROP_FPS) or 30.0
 
-    def frames(self) -> Iterator[tuple[float, np.ndarray]]:
+    def frames(self, start_s: float) -> Iterator[tuple[float, np.ndarray]]:
         """Frames as they come, with the times at which they came."""
         while True:
             ok, bgr = self._capture.read()
@@ -242,7 +277,7 @@ class _Camera:
                 return
             yield time.monotonic(), np.ascontiguousarray(bgr[..., ::-1])
 
-    def incomplete(self, count: int, last_s: float) -> str | None:
+    def incomplete(self, count: int, last_s: float, start_s: float) -> str | None:
         """A camera has no end of its own."""
         return f"gave no more frames after frame {count - 1}"
 

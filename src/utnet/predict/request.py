@@ -40,6 +40,7 @@ class Request:
         mano: the user's MANO_RIGHT, to which open hands are fitted for "hamer".
         also: names of `formats.FORMATS`: files that hold all hands of the call.
         raw: do not smooth videos.
+        start_s: leave out the frames of a video before this time.
         seconds: stop a video or camera after this time; None: at its end.
         jobs: number of pictures processed in parallel.
         recording: what is given for recordings.
@@ -64,6 +65,7 @@ class Request:
     mano: HandArrays | None = None
     also: Sequence[FormatName] = ()
     raw: bool = False
+    start_s: float = 0.0
     seconds: float | None = None
     jobs: int = 1
     recording: Options = field(default_factory=Options)

@@ -60,7 +60,7 @@ def predict_video(
             that were predicted while an overlay's frame was written.
     """
     num_frames = num_hands = 0
-    with VideoReader(item.source) as reader, ExitStack() as stack:
+    with VideoReader(item.source, request.start_s) as reader, ExitStack() as stack:
         # A camera's frames are taken when they are needed, so that none is late.
         frames = iter(reader) if item.kind == "camera" else stack.enter_context(read_ahead(reader))
         first = next(frames)

@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 import utnet
 from utnet.apps.bulk import storage
+from utnet.apps.bulk.chunks import CHUNKS, cut_videos, join_chunks
 from utnet.apps.bulk.engine import Work
 from utnet.apps.bulk.sources import Item
 from utnet.apps.bulk.units import Task, Unit, items_sha256, units_of
@@ -45,7 +46,9 @@ class Summary:
     earlier: int
 
 
-def run_on_items(items: Sequence[Item], place: str, task: Task, engine: Engine, *, pictures: int = 64) -> Summary:
+def run_on_items(
+    items: Sequence[Item], place: str, task: Task, engine: Engine, *, pictures: int = 64, chunk_s: float = 0.0
+) -> Summary:
     """Does what is left of a job on pictures, tars, videos and recordings.
 
     Args:
@@ -54,6 +57,7 @@ def run_on_items(items: Sequence[Item], place: str, task: Task, engine: Engine, 
         task: what is done.
         engine: gives units to workers.
         pictures: of a unit.
+        chunk_s: seconds of the chunks into which longer videos are cut; 0: videos are not cut.
 
     Raises:
         InputError: as of `run_job`, or the place contains an item.
@@ -62,8 +66,9 @@ def run_on_items(items: Sequence[Item], place: str, task: Task, engine: Engine, 
     inside = next((item.url for item in items if item.url.startswith(f"{place}/")), None)
     if inside is not None:
         raise InputError(f"--out {place}: contains the input {inside}; give a place without inputs")
-    source = {"sha256": items_sha256(items), "inputs": len(items), "pictures_a_unit": pictures}
-    return run_job(units_of(items, pictures), source, place, task, engine)
+    source = {"sha256": items_sha256(items), "inputs": len(items), "pictures_a_unit": pictures, "chunk_s": chunk_s}
+    units = units_of(items, pictures)
+    return run_job(cut_videos(units, chunk_s) if chunk_s else units, source, place, task, engine)
 
 
 def run_job(
@@ -92,16 +97,22 @@ def run_job(
     about = {"command": task.command, "utnet": utnet.__version__, "source": source, "options": task.identity()}
     _claim(place, {"format": FORMAT, "job": about, "units": len(units)})
     done = {name.removesuffix(".json") for name in storage.names_in(f"{place}/{RECORDS}")}
-    left = [unit for unit in units if unit.name not in done]
+    left = [unit for unit in units if any(part.name not in done for part in (unit, *unit.chunks))]
     seen = 0
+    joined = [unit for unit in left if unit.chunks]
+    rest = [unit for unit in left if not unit.chunks]
     with tqdm(total=len(units), initial=len(units) - len(left), unit="unit", disable=None) as bar:
-        for record in engine(partial(do_unit, task, place), left):
-            if record.get("lost"):
-                storage.write(f"{place}/{RECORDS}/{record['unit']}.json", json.dumps(record, indent=1).encode() + b"\n")
-            seen += sum(record["counts"].get(name, 0) for name in ("pictures", "frames", "samples"))
-            bar.set_postfix_str(f"{seen / max(bar.format_dict['elapsed'], 1e-3):.1f} pictures/s", refresh=False)
-            bar.update()
+        for do, some in ((task.do, rest), (partial(join_chunks, place), joined)):
+            for record in engine(partial(do_unit, do, place), some) if some else ():
+                if record.get("lost"):
+                    path = f"{place}/{RECORDS}/{record['unit']}.json"
+                    storage.write(path, json.dumps(record, indent=1).encode() + b"\n")
+                seen += sum(record["counts"].get(name, 0) for name in ("pictures", "frames", "samples"))
+                bar.set_postfix_str(f"{seen / max(bar.format_dict['elapsed'], 1e-3):.1f} pictures/s", refresh=False)
+                bar.update()
     records = _records(place, units)
+    if not any(record.get("lost") for record in records):  # else they are joined again with those
+        storage.remove(f"{place}/{CHUNKS}")
     if finish is not None:
         finish(place, records)
     return _finish(place, records, earlier=len(units) - len(left))

@@ -5,11 +5,13 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
+from math import inf
 from pathlib import Path
 from typing import Any, Literal
 
+from utnet.apps.bulk.chunks import CHUNKS, OVERLAP_S, OwnFrames
 from utnet.apps.bulk.units import Unit
 from utnet.apps.bulk.work import Result, Source, local_inputs, packed
 from utnet.errors import InputError, WorkerError
@@ -75,6 +77,10 @@ class Predict:
             arrays=self.npz,
             raw=self.raw,
         )
+        start_s, end_s = unit.span_s or (0.0, inf)
+        if unit.span_s is not None:
+            seconds = None if end_s == inf else end_s
+            request = replace(request, start_s=max(0.0, start_s - OVERLAP_S), seconds=seconds)
         extra = (pa.field("source", pa.string()), pa.field("member", pa.string()), pa.field("unit", pa.string()))
 
         def columns(file: str) -> dict[str, Any]:
@@ -83,9 +89,13 @@ class Predict:
 
         result.counts |= {"pictures": 0, "frames": 0, "hands": 0}
         with open_writer(table, extra, columns) as writer:
+            own = OwnFrames(writer, start_s)
             if inputs:
-                self._run([item for item, _ in inputs], request, writer, by_file, result)
-        result.files[f"hands/{unit.name}.parquet"] = table
+                self._run([item for item, _ in inputs], request, own, by_file, result)
+        if unit.span_s is not None:
+            result.counts |= {"frames": own.num_frames, "hands": own.num_hands}
+            result.index["frames_before"] = own.num_before
+        result.files[f"{'hands' if unit.span_s is None else CHUNKS}/{unit.name}.parquet"] = table
         for kind, endings in (("overlays", ("_overlay.jpg", "_overlay.png", "_overlay.mp4")), ("arrays", (".npz",))):
             files = sorted(file for file in out.glob("*") if file.name.endswith(endings))
             if files:

@@ -6,6 +6,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -111,6 +112,13 @@ def write(url: str, content: bytes | Path) -> None:
             retried(url, lambda: fs.put_file(str(content), path))
     except FileNotFoundError as error:
         raise StorageError(f"{url}: no such bucket; make it first") from error
+
+
+def remove(url: str) -> None:
+    """Removes a folder, if it is there, with all that it holds; errors as of `retried`."""
+    fs, path = open_fs(url)
+    with suppress(FileNotFoundError):
+        retried(url, lambda: fs.rm(path, recursive=True))
 
 
 def names_in(url: str) -> list[str]:

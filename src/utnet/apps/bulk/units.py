@@ -20,11 +20,15 @@ class Unit:
         name: of its result files, such as part-000012.
         urls: of the inputs, sorted: some pictures, a tar, a video or a recording.
         samples: first one and end, in a data set; without urls.
+        span_s: of a chunk of a video: start and end in seconds; the last one's end is infinite.
+        chunks: of a video: units whose results are joined in this one (`chunks.join_chunks`).
     """
 
     name: str
     urls: tuple[str, ...] = ()
     samples: tuple[int, int] = (0, 0)
+    span_s: tuple[float, float] | None = None
+    chunks: tuple[Unit, ...] = ()
 
 
 class Task(Protocol):
@@ -44,10 +48,7 @@ class Task(Protocol):
 
 
 def units_of(items: Sequence[Item], pictures: int) -> list[Unit]:
-    """Returns the units of items: `pictures` pictures in each, everything else by itself.
-
-    Videos are not cut: a unit follows each from its start to its end, as `utnet predict` does, so tracks are whole.
-    """
+    """Returns the units of items: `pictures` pictures in each, everything else by itself."""
     return [Unit(f"part-{number:06d}", urls) for number, urls in enumerate(_groups(sorted(items), pictures))]
 
 

@@ -9,14 +9,14 @@ import re
 import shutil
 import tarfile
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from utnet.apps.bulk import storage
-from utnet.apps.bulk.units import Task, Unit
+from utnet.apps.bulk.units import Unit
 from utnet.errors import InputError, first_line
 from utnet.io.pictures import PICTURE_SUFFIXES
 from utnet.predict.inputs import Input, find_inputs
@@ -66,16 +66,21 @@ class Result:
         self.problems.append({"file": source.file, "why": why.removeprefix(f"{source.file}: ")})
 
 
-def do_unit(task: Task, place: str, unit: Unit) -> dict[str, Any]:
+def do_unit(do: Callable[[Unit, Path], Result], place: str, unit: Unit) -> dict[str, Any]:
     """Processes a unit and writes its results, and last its record, which is returned.
 
     Equal arguments write equal bytes.
+
+    Args:
+        do: `Task.do`, or another function of the unit and a temporary folder.
+        place: folder or URL of the results.
+        unit: to process.
 
     Raises:
         InputError: the results cannot be written, or storage keeps failing.
     """
     with _temporary_folder() as folder, redirect_stderr(io.StringIO()):
-        result = task.do(unit, folder)
+        result = do(unit, folder)
         record = {"unit": unit.name, "counts": result.counts, "problems": result.problems}
         record |= {"files": sorted(result.files), **result.index}
         for name, file in result.files.items():
