@@ -70,6 +70,8 @@ def _expanded(word: str) -> Iterator[str]:
             yield from _walked(str(local))
             return
         else:
+            if local is not None and not local.exists():
+                raise FileNotFoundError(word)
             names = retried(word, lambda: fs.find(path))
             if list(names) == [path]:  # a file that is named is taken whatever its suffix
                 yield absolute(word)
