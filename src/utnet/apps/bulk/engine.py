@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import socket
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -13,6 +14,7 @@ from itertools import islice
 from typing import Any
 
 import cv2
+from tqdm import tqdm
 
 from utnet.apps.bulk.units import Unit
 from utnet.errors import InputError, WorkerError, first_line, install_line
@@ -182,6 +184,7 @@ def _results(done: Iterable[Future[dict[str, Any]]]) -> Iterator[dict[str, Any]]
 def _start() -> None:
     follow_parent()
     cv2.setNumThreads(1)
+    tqdm.set_lock(threading.RLock())  # its own is a semaphore, which killed workers leave behind
 
 
 @contextmanager
