@@ -5,6 +5,7 @@ FRAMES ?= 400
 OUT ?= runs/demo
 SEED ?= 0
 NUM ?= 1000
+EXTRAS ?= all
 PYTHONS ?= 3.11 3.12 3.13
 BIN := .venv/bin
 export OMP_WAIT_POLICY := PASSIVE
@@ -102,7 +103,7 @@ print-checks:
 	@echo $(CHECKS)
 
 licences: env
-	$(BIN)/python tools/licences.py --sbom runs/sbom.json
+	$(BIN)/python tools/licences.py --extras $(EXTRAS) --sbom runs/sbom.json
 
 # Five CPU minutes: 200 drawn hands of a new appearance, before and after fine-tuning (docs/howto/own_data.md).
 test-finetune: env

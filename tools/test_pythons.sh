@@ -5,7 +5,10 @@ set -e
 failed=""
 tested=""
 for version in "$@"; do
-    python=$(command -v "python$version" || ls -d "$HOME"/.pyenv/versions/"$version".*/bin/python 2>/dev/null | tail -1)
+    python=""
+    for found in "python$version" "$HOME"/.pyenv/versions/"$version".*/bin/python; do
+        if "$found" -c '' 2>/dev/null; then python=$found; fi # pyenv's shims of other versions are there and do not run
+    done
     if [ -z "$python" ]; then
         echo "Python $version: not installed, not tested"
         continue

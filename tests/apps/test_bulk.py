@@ -247,7 +247,7 @@ def test_units_depend_on_the_source_alone():
 
 
 def test_a_killed_worker_is_replaced(monkeypatch, tmp_path):
-    monkeypatch.setattr("utnet.apps.bulk.engine._RETRIES", 1)
+    monkeypatch.setattr("utnet.apps.bulk.engine.RETRIES", 1)
     units = [Unit(f"part-{i:06d}", ()) for i in range(5)]
     records = list(run_here(partial(dies_once, tmp_path), units, 2))
     assert sorted(record["unit"] for record in records) == [unit.name for unit in units]
@@ -255,7 +255,7 @@ def test_a_killed_worker_is_replaced(monkeypatch, tmp_path):
 
 
 def test_a_unit_that_kills_its_workers_is_a_problem(monkeypatch, tmp_path):
-    monkeypatch.setattr("utnet.apps.bulk.engine._RETRIES", 1)
+    monkeypatch.setattr("utnet.apps.bulk.engine.RETRIES", 1)
 
     def engine(work, units):
         yield from run_here(always_dies, units, 1)

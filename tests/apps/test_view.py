@@ -1,5 +1,6 @@
 """`utnet view`: predictions with their recording, in viser's scene."""
 
+import importlib.metadata
 import importlib.util
 import json
 from dataclasses import replace
@@ -94,6 +95,29 @@ def test_the_scene_follows_the_slider(predicted):
             scene.slider.value = NUM
             scene.show(NUM)
             assert scene.drawn == {"/camera/picture"}
+        finally:
+            scene.close()
+
+
+def test_pages_of_other_sites_cannot_read_the_scene(predicted):
+    pytest.importorskip("viser")
+    from websockets.exceptions import InvalidStatus
+    from websockets.sync.client import connect
+
+    from utnet.apps.view.scene import RecordingScene
+
+    with Moments() as moments:
+        reading.fill(moments, predicted, None, Options())
+        scene = RecordingScene(moments)
+        try:
+            address, port = scene.address.replace("http", "ws"), scene.server.get_port()
+            own = {"subprotocols": [f"viser-v{importlib.metadata.version('viser')}"], "max_size": None}
+            for origin in (f"http://127.0.0.1:{port}", f"http://localhost:{port}"):
+                with connect(address, origin=origin, **own) as socket:
+                    assert socket.recv()
+            for origin in ("http://elsewhere.example", f"http://elsewhere.example:{port}", "null", "http://127.0.0.1"):
+                with pytest.raises(InvalidStatus, match="403"):
+                    connect(address, origin=origin, **own)
         finally:
             scene.close()
 

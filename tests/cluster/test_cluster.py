@@ -84,7 +84,7 @@ def test_a_killed_worker(sources, undisturbed, nodes, bucket, s3, tmp_path):
 
 
 def test_a_unit_that_kills_its_workers(nodes, monkeypatch):
-    monkeypatch.setattr("utnet.apps.bulk.engine._RETRIES", 1)
+    monkeypatch.setattr("utnet.apps.bulk.engine.RETRIES", 1)
     units = [Unit("part-000000", ("a.jpg", "b.jpg"))]
     (record,) = run_on_ray(always_dies, units, nodes.address)
     assert record["lost"]
@@ -178,7 +178,7 @@ def test_bad_input_is_one_line(sources, bucket, s3, monkeypatch, capsys, tmp_pat
         assert source in fails(capsys, source, "--out", tmp_path / "place")
     fsspec.filesystem("s3").pipe_file(f"{bucket}/other/data.bin", b"x")
     assert "data.bin" in fails(capsys, sources, "--out", f"{bucket}/other")
-    monkeypatch.setattr("utnet.apps.bulk.storage._FIRST_WAIT_S", 0.0)
+    monkeypatch.setattr("utnet.apps.bulk.storage.FIRST_WAIT_S", 0.0)
     with s3.failing(lambda method, path, before: True):
         assert "keeps failing" in fails(capsys, sources, "--out", tmp_path / "place")
 

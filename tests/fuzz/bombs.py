@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import gzip
 import io
 import pickle
 import tarfile
 import zipfile
 import zlib
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -52,30 +52,41 @@ def _read_both(path: Path) -> None:
     read_image(path)
 
 
+def _packed(data: bytes) -> bytes:
+    """A part of a deflate stream that refers to nothing before it, so that it may be repeated."""
+    packer = zlib.compressobj(9, wbits=-15)
+    return packer.compress(data) + packer.flush(zlib.Z_FULL_FLUSH)
+
+
+def _write_gzip(path: Path, parts: Iterable[bytes]) -> None:
+    """One gzip stream of `_packed` parts; its checksum is wrong, and comes last."""
+    end = zlib.compressobj(wbits=-15).flush()
+    path.write_bytes(b"\x1f\x8b\x08" + bytes(6) + b"\xff" + b"".join(parts) + _packed(bytes(1024)) + end + bytes(8))
+
+
 def make_tar(rng: Rng, folder: Path) -> Path:
-    """2 GB of zeros in 2 MB: parts of a gzip file may be repeated."""
-    info, block = tarfile.TarInfo("000.jpg"), 10 * 2**20
-    info.size = 200 * block
-    packed = gzip.compress(bytes(block))
-    (folder / "a.tar").write_bytes(gzip.compress(info.tobuf()) + 200 * packed + gzip.compress(bytes(2 * 512)))
+    """2 GB of zeros in 2 MB."""
+    info, block = tarfile.TarInfo("000.jpg"), bytes(10 * 2**20)
+    info.size = 200 * len(block)
+    _write_gzip(folder / "a.tar", [_packed(info.tobuf()), *200 * [_packed(block)]])
     return folder
 
 
 def make_tar_of_many(rng: Rng, folder: Path) -> Path:
-    block, parts = 5 * 2**20, []
-    packed = gzip.compress(bytes(block))
+    block, parts = bytes(5 * 2**20), []
+    packed = _packed(block)
     for number in range(400):
         info = tarfile.TarInfo(f"{number:04}.jpg")
-        info.size = block
-        parts += [gzip.compress(info.tobuf()), packed]
-    (folder / "a.tar").write_bytes(b"".join(parts))
+        info.size = len(block)
+        parts += [_packed(info.tobuf()), packed]
+    _write_gzip(folder / "a.tar", parts)
     return folder
 
 
 def make_tar_of_a_long_name(rng: Rng, folder: Path) -> Path:
-    info, block = tarfile.TarInfo("././@LongLink"), 10 * 2**20
-    info.type, info.size = tarfile.GNUTYPE_LONGNAME, 200 * block
-    (folder / "a.tar").write_bytes(gzip.compress(info.tobuf()) + 200 * gzip.compress(bytes(block)))
+    info, block = tarfile.TarInfo("././@LongLink"), bytes(10 * 2**20)
+    info.type, info.size = tarfile.GNUTYPE_LONGNAME, 200 * len(block)
+    _write_gzip(folder / "a.tar", [_packed(info.tobuf()), *200 * [_packed(block)]])
     return folder
 
 

@@ -148,6 +148,8 @@ def bulk_shard(
     from utnet.data.shards.write_shards import ShardOptions
 
     engine = _engine(ray, workers, unit)
+    if data.root is not None and ":/" in str(data.root):
+        raise InputError(f"--root {data.root}: a data set is read from a folder; copy or mount it on every node")
     opens = open_to_shard(data, vertices=vertices, masks=masks)
     task = Shard(opens, repr((data, vertices, masks)), ShardOptions(size_px=size_px))
     _report(shard_in_bulk(task, out, engine, samples=unit), out)

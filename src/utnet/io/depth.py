@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import av
 import numpy as np
-from av.error import FFmpegError
 
 from utnet.errors import InputError
 from utnet.io.limits import check_megapixels
@@ -76,6 +74,9 @@ def _read_image(path: Path) -> np.ndarray:
 
 def _read_exr(path: Path) -> np.ndarray:
     """The first channel: R or Y (Record3D and others repeat depth in R, G and B)."""
+    import av  # most calls read no EXR
+    from av.error import FFmpegError
+
     try:
         with av.open(str(path)) as container:
             stream = container.streams.video[0]

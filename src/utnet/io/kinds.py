@@ -4,6 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+VIDEO_SUFFIXES = (
+    ".mp4", ".mov", ".m4v", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".3gp", ".3g2", ".ts", ".mts", ".m2ts", ".flv",
+    ".wmv", ".asf", ".ogv",
+)  # fmt: skip
+"""Names by which videos are known."""
+
 _RAW_SUFFIXES = (".dng", ".nef", ".cr2", ".arw", ".orf", ".rw2", ".pef", ".srw")
 """Suffixes of camera raw files, which look like TIFF but contain only a small readable preview."""
 

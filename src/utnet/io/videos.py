@@ -22,14 +22,9 @@ from av.video.reformatter import Colorspace, VideoReformatter
 from utnet.errors import InputError
 from utnet.io.atomic import atomic_file, check_stand_in
 from utnet.io.hdr import HLG, PQ, hdr_to_srgb
+from utnet.io.kinds import VIDEO_SUFFIXES
 from utnet.io.limits import check_megapixels
 from utnet.io.shown import as_shown, display_matrix, fitted_into, square_pixels
-
-VIDEO_SUFFIXES = (
-    ".mp4", ".mov", ".m4v", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".3gp", ".3g2", ".ts", ".mts", ".m2ts", ".flv",
-    ".wmv", ".asf", ".ogv",
-)  # fmt: skip
-"""Names by which videos are known."""
 
 MAX_MEGAPIXELS = 40
 """8K has 33. A decoder holds several frames at once, so this is less than a picture may have."""

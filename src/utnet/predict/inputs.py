@@ -12,10 +12,9 @@ from pathlib import Path
 
 from utnet.errors import InputError
 from utnet.io.depth import DEPTH_SUFFIXES
-from utnet.io.kinds import is_video, picture_format
+from utnet.io.kinds import VIDEO_SUFFIXES, is_video, picture_format
 from utnet.io.pictures import PICTURE_SUFFIXES, is_animation, is_depth_image
 from utnet.io.recordings.opening import RECORDING_SUFFIXES, is_recording
-from utnet.io.videos import VIDEO_SUFFIXES
 
 _NUMBER = re.compile(r"(\d+)\D*$")
 _TIME = re.compile(r"\d{9,}[._]\d+$")

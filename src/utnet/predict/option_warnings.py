@@ -8,7 +8,6 @@ import numpy as np
 
 from utnet.detect import HandDetector
 from utnet.io.pictures import picture_size, read_picture
-from utnet.io.videos import VideoReader
 from utnet.predict.inputs import Input
 
 _WIDE, _NARROW = 0.3, 20.0
@@ -55,6 +54,8 @@ def _size(item: Input) -> tuple[int, int]:
     """Width and height, upright."""
     if item.kind == "picture":
         return picture_size(str(item.source))
+    from utnet.io.videos import VideoReader
+
     with VideoReader(item.source) as reader:
         height, width = next(iter(reader)).rgb.shape[:2]
     return width, height

@@ -23,9 +23,7 @@ from utnet.predict.inputs import Input, check_out
 from utnet.predict.overwrite import previous_files, remove_stale
 from utnet.predict.picture import predict_picture
 from utnet.predict.predictor import Predictor
-from utnet.predict.recording import predict_recording
 from utnet.predict.request import Request
-from utnet.predict.video import predict_video
 from utnet.signals import InterruptHandler
 
 _NO_MORE_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
@@ -194,6 +192,11 @@ class _Call:
 
     def _videos(self, items: Sequence[Input]) -> None:
         """Processes videos one after the other."""
+        if not items:
+            return
+        from utnet.predict.recording import predict_recording  # not for pictures: these load a third more modules
+        from utnet.predict.video import predict_video
+
         summary = self.summary
         for item in items:
             if self._ends:

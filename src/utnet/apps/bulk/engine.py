@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import socket
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -13,6 +14,7 @@ from itertools import islice
 from typing import Any
 
 import cv2
+from tqdm import tqdm
 
 from utnet.apps.bulk.units import Unit
 from utnet.errors import InputError, WorkerError, first_line, install_line
@@ -29,7 +31,7 @@ ONE_THREAD = {
     "OMP_WAIT_POLICY": "PASSIVE",
 }
 """Environment of every worker: sums are of one order whatever the number of cores."""
-_RETRIES = 5
+RETRIES = 5
 """How often work is given out again after a worker was lost."""
 _CONNECT_S = 10.0
 _AHEAD = 2
@@ -57,14 +59,14 @@ def run_here(work: Work, units: Sequence[Unit], workers: int) -> Iterator[dict[s
                 yield record
         except BrokenProcessPool:
             losses += 1
-            if losses > _RETRIES:  # one of those that were given out is the cause
+            if losses > RETRIES:  # one of those that were given out is the cause
                 for unit in list(islice(left.values(), _AHEAD * workers)):
                     del left[unit.name]
                     yield _alone(work, unit)
 
 
 def _alone(work: Work, unit: Unit) -> dict[str, Any]:
-    for _ in range(_RETRIES):
+    for _ in range(RETRIES):
         with suppress(BrokenProcessPool):
             return next(_pooled(work, [unit], 1))
     return lost(unit)
@@ -73,7 +75,7 @@ def _alone(work: Work, unit: Unit) -> dict[str, Any]:
 def lost(unit: Unit) -> dict[str, Any]:
     """Returns the record of a unit whose workers were lost whenever they did it: its inputs are problems."""
     why = (
-        f"the workers of its unit were lost {_RETRIES} times, most often because memory ran out; to try it again "
+        f"the workers of its unit were lost {RETRIES} times, most often because memory ran out; to try it again "
         f"delete units/{unit.name}.json"
     )
     problems = [{"file": url, "why": why} for url in unit.urls or (unit.name,)]
@@ -103,7 +105,7 @@ def run_on_ray(work: Work, units: Sequence[Unit], address: str) -> Iterator[dict
         raise InputError(f"--ray needs the package ray; {install_line('cluster')}") from error
     _connect(ray, address)
     try:
-        task = ray.remote(_in_task).options(num_cpus=1, max_retries=_RETRIES, scheduling_strategy="SPREAD")
+        task = ray.remote(_in_task).options(num_cpus=1, max_retries=RETRIES, scheduling_strategy="SPREAD")
         left, waiting = iter(units), dict[Any, Unit]()
         while True:
             num = _AHEAD * int(ray.cluster_resources().get("CPU", 1)) - len(waiting)
@@ -182,6 +184,7 @@ def _results(done: Iterable[Future[dict[str, Any]]]) -> Iterator[dict[str, Any]]
 def _start() -> None:
     follow_parent()
     cv2.setNumThreads(1)
+    tqdm.set_lock(threading.RLock())  # its own is a semaphore, which killed workers leave behind
 
 
 @contextmanager

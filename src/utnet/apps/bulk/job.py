@@ -134,6 +134,8 @@ def _claim(place: str, manifest: dict[str, Any]) -> None:
             raise InputError(f"--out {place}: holds {others[0]}, and is no bulk job's; give a new place") from None
         storage.write(path, json.dumps(manifest, indent=1).encode() + b"\n")
         return
+    except storage.StorageError:
+        raise
     except BAD_TREE as error:
         raise InputError(f"{path}: damaged, or not of utnet bulk; give a new place") from error
     job = json.loads(json.dumps(manifest["job"]))

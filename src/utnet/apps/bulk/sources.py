@@ -13,9 +13,9 @@ from typing import Any
 
 from utnet.apps.bulk.storage import absolute, local_path, open_fs, read, retried
 from utnet.errors import InputError, first_line
+from utnet.io.kinds import VIDEO_SUFFIXES
 from utnet.io.pictures import PICTURE_SUFFIXES
 from utnet.io.recordings.opening import RECORDING_SUFFIXES, is_recording
-from utnet.io.videos import VIDEO_SUFFIXES
 
 _LISTS = (".txt", ".csv", ".parquet")
 _LONG = (*VIDEO_SUFFIXES, *RECORDING_SUFFIXES, ".gif")
@@ -70,6 +70,8 @@ def _expanded(word: str) -> Iterator[str]:
             yield from _walked(str(local))
             return
         else:
+            if local is not None and not local.exists():
+                raise FileNotFoundError(word)
             names = retried(word, lambda: fs.find(path))
             if list(names) == [path]:  # a file that is named is taken whatever its suffix
                 yield absolute(word)

@@ -14,7 +14,7 @@ from utnet.errors import InputError, first_line, install_line
 from utnet.io.atomic import atomic_file
 
 T = TypeVar("T")
-_TRIES, _FIRST_WAIT_S = 7, 0.25
+_TRIES, FIRST_WAIT_S = 7, 0.25
 """Attempts of a request, with waits that double: 16 s in all, beside the retries of the storage's own client."""
 _S3 = {"config_kwargs": {"retries": {"max_attempts": 1}}}
 """The client's own retries, with waits of up to 20 s each, would multiply with ours."""
@@ -71,13 +71,14 @@ def retried(url: str, call: Callable[[], T]) -> T:
         except Exception as error:  # clients pass on errors of several libraries
             if isinstance(error, PermissionError) or type(error).__name__ in _REFUSED:
                 raise StorageError(
-                    f"{url}: access is refused ({first_line(error)}); check the credentials and permissions"
+                    f"{url}: access is refused ({first_line(error)}); check the credentials (of S3: "
+                    "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE) and permissions"
                 ) from error
             if attempt == _TRIES - 1:
                 raise StorageError(
                     f"{url}: the storage keeps failing ({first_line(error)}); check its address, and start it again"
                 ) from error
-            time.sleep(_FIRST_WAIT_S * 2**attempt)
+            time.sleep(FIRST_WAIT_S * 2**attempt)
     raise AssertionError
 
 

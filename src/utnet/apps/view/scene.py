@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import threading
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import viser
+import websockets.asyncio.server
 from viser.transforms import SO3
 
+from utnet.apps.serve.server import hosts_of
 from utnet.apps.view.moments import Moment, Moments, ShownHand
 from utnet.conventions import PARENTS
 from utnet.predict.drawing import LINE_COLORS
@@ -23,6 +27,23 @@ _MESH_COLORS = {"right": (158, 194, 242), "left": (168, 235, 184)}
 _BRIDGED_COLOR = (190, 190, 190)
 _FRUSTUM_M = 0.03
 _SHORTEST_S, _LONGEST_S = 0.005, 0.5
+
+
+@contextlib.contextmanager
+def _checked_origins(host: str) -> Iterator[list[str | None]]:
+    """Accepted Origin headers of the viser server that is made in this block; to be filled when its port is known.
+
+    viser accepts any, so that every page in the user's browser could read the scene. Where other machines are let in,
+    under names that are not known here, it stays so.
+    """
+    origins: list[str | None] = []
+    serve = websockets.asyncio.server.serve
+    if hosts_of(host) is not None:
+        websockets.asyncio.server.serve = functools.partial(serve, origins=origins)  # type: ignore[arg-type, assignment, misc]
+    try:
+        yield origins
+    finally:
+        websockets.asyncio.server.serve = serve  # type: ignore[misc]
 
 
 class RecordingScene:
@@ -43,8 +64,10 @@ class RecordingScene:
     def __init__(self, moments: Moments, *, host: str = "127.0.0.1", port: int = 8643):
         self._moments, self._lock = moments, threading.Lock()
         self.drawn: set[str] = set()
-        with contextlib.redirect_stdout(io.StringIO()):  # its banner
+        with contextlib.redirect_stdout(io.StringIO()), _checked_origins(host) as origins:  # its banner
             self.server = viser.ViserServer(host=host, port=port, label="utnet", verbose=False)
+        if names := hosts_of(host):
+            origins += [None, *(f"http://{name}:{self.server.get_port()}" for name in names)]
         self.address = f"http://{'localhost' if host == '0.0.0.0' else host}:{self.server.get_port()}/"
         self.server.scene.set_up_direction("-y")
         self._add_controls()

@@ -58,9 +58,9 @@ def open_recording(path: str | Path, options: Options | None = None) -> Frames:
 
 
 def _kind(path: Path) -> str | None:
-    from utnet.io.recordings import folders, kinect
-
     if path.is_dir():
+        from utnet.io.recordings import folders
+
         if folders.is_stray(path):
             return "stray"
         if (path / "metadata.yaml").is_file() and any(f.suffix in _BAGS for f in path.iterdir()):
@@ -70,4 +70,8 @@ def _kind(path: Path) -> str | None:
         return "bag"
     if path.suffix.lower() == ".r3d":
         return "r3d"
+    if path.suffix.lower() != ".mkv":
+        return None
+    from utnet.io.recordings import kinect  # loads FFmpeg
+
     return "kinect" if kinect.is_kinect(path) else None
