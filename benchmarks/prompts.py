@@ -1,6 +1,6 @@
-"""What prompts do to a network: `python benchmarks/prompts.py RUN/best [--seed N] [--num N]`.
+"""What prompts do to a network: `python benchmarks/prompts.py RUN/best [--appearance plain]`.
 
-Drawn hands in full appearance that no training saw, cut round their true boxes. RGB and RGB-D, each with
+Drawn hands, by default in full appearance, that no training saw, cut round their true boxes. RGB and RGB-D, each with
 
     none       no landmarks
     detector   21 landmarks with the detector's measured errors (utnet.detect.residuals)
@@ -42,9 +42,9 @@ _BATCH = 32
 _PLAIN = PromptConfig(drop_p=0, clicks_p=0, wrong_p=0, flat_p=0, drop_joint_p=0)
 
 
-def batches(config: Config, seed: int, num: int) -> list[Batch]:
+def batches(config: Config, seed: int, num: int, appearance: str) -> list[Batch]:
     """Held-out hands; `landmarks` are the detector's."""
-    synth = SynthConfig(appearance="full")
+    synth = SynthConfig(appearance=appearance)
     source = SyntheticHands(seed=seed, size_px=config.model.size_px, synth=synth, crop=config.crop, jitter=False)
     noise = PromptNoise(_PLAIN, DetectorResiduals.load().observe)
     result = []
@@ -139,10 +139,11 @@ def main() -> None:
     parser.add_argument("weights", type=Path)
     parser.add_argument("--seed", type=int, default=4_100_003)
     parser.add_argument("--num", type=int, default=512)
+    parser.add_argument("--appearance", choices=("full", "plain"), default="full")
     args = parser.parse_args()
     torch.set_num_threads(1)
     model, config = load_checkpoint(args.weights)
-    held_out = batches(config, args.seed, args.num)
+    held_out = batches(config, args.seed, args.num, args.appearance)
     result = {}
     print(
         f"{args.num} hands       MPJPE   PA [mm]  picture [%]  worst quarter [mm] [%]   within 50 %, 90 %, correlation"
@@ -154,7 +155,17 @@ def main() -> None:
             doubts = [f"{row[key]:8.2f}" for key in ("in_50", "in_90", "correlation") if key in row]
             print(line + "      " + "".join(doubts))
             result[f"{kind} {name}"] = row
-    print(json.dumps({"benchmark": "prompts", "weights": str(args.weights), "num": args.num, "rows": result}))
+    print(
+        json.dumps(
+            {
+                "benchmark": "prompts",
+                "weights": str(args.weights),
+                "num": args.num,
+                "appearance": args.appearance,
+                "rows": result,
+            }
+        )
+    )
 
 
 if __name__ == "__main__":

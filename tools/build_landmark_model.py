@@ -39,8 +39,7 @@ def load(folder: Path) -> dict[str, np.ndarray]:
     hands = {name: np.concatenate([chunk[name] for chunk in chunks]).astype(float) for name in chunks[0]}
     good = np.isfinite(hands["landmarks_px"]).all((1, 2))
     good &= (hands["right"] >= 0.5) & (hands["percent"] < _NEAR_PERCENT)
-    times = hands["weight"][good].astype(int)
-    return {name: np.repeat(values[good], times, 0) for name, values in hands.items()}
+    return {name: values[good] for name, values in hands.items()}
 
 
 def rotations(hands: dict[str, np.ndarray]) -> np.ndarray:

@@ -1,5 +1,6 @@
 """The method `both`: what a network says and what landmarks say, in one hand."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -7,9 +8,10 @@ import pytest
 import torch
 
 from support.fitting import SIZE_WH, K, decode, error_mm, landmarks_of, make_hands, scene
-from utnet.checkpoint import DEFAULT_NETWORK, save_checkpoint
+from utnet.checkpoint import DEFAULT_NETWORK, save_checkpoint, shipped_networks
 from utnet.config import Config, ModelConfig
 from utnet.conventions import PARENTS
+from utnet.data.transforms import to_right
 from utnet.detect import Detection
 from utnet.errors import InputError
 from utnet.fit import HandFitter
@@ -23,9 +25,11 @@ from utnet.model import UTNet
 from utnet.predict import Predictor
 from utnet.predict.methods.base import RightHandBatch
 from utnet.predict.methods.combined import CombinedMethod
+from utnet.predict.methods.network import NetworkMethod
 from utnet.predict.methods.resolve import resolve_method
 from utnet.render.raster import rasterize
 from utnet.rotations import axis_angle_to_matrix
+from utnet.synth import SyntheticHands
 from utnet.synth.poses import AXES
 from utnet.types import HandParams
 
@@ -325,3 +329,19 @@ def test_what_auto_stands_for(monkeypatch, ships, weights, mano, way):
     assert resolve_method("auto", weights, mano) == (way or ("both" if ships else "fit"))
     for method in ("both", "network", "fit"):
         assert resolve_method(method, weights, mano) == method
+
+
+def test_a_mask_that_contradicts_the_network_does_not_count(monkeypatch):
+    """Photographs on a floor in the hand's colours: the mask of the network is of the floor."""
+    if not shipped_networks():
+        pytest.skip("no weights ship")
+    method = CombinedMethod(NetworkMethod(DEFAULT_NETWORK))
+    sample = to_right(SyntheticHands(seed=5, size_px=256, jitter=False)[0])
+    sample = replace(sample, joints_px=project(sample.joints_cam_m, sample.K_px), landmarks_m=sample.joints_cam_m)
+    network = method.network([sample])
+    (mask,) = network.masks
+    for logit, counts in ((mask.logit, True), (-mask.logit, False)):
+        monkeypatch.setattr(method, "network", lambda _, g=logit: replace(network, masks=[replace(mask, logit=g)]))
+        with_mask = method([sample]).joints_cam_m
+        monkeypatch.setattr(method, "network", lambda _: replace(network, masks=None))
+        assert np.array_equal(with_mask, method([sample]).joints_cam_m) != counts

@@ -1,6 +1,7 @@
 """`utnet predict` as a user meets it: what they type and what they find in the folder."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -192,6 +193,15 @@ def test_a_network_s_box_and_side(tmp_path, capsys):
     assert (hand["side"], hand["method"], hand["box_px"]) == ("left", "network", [40, 30, 100, 90])
     assert tree["images"][0]["depth"] == str(tmp_path / "depth.npy")
     assert hand["presence"] < 0.5
+
+
+def test_an_uncertain_side_is_named(tmp_path, capsys, monkeypatch, detector):
+    sure = detector.__call__
+    for probability, named in ((0.9, False), (0.7, True)):
+        seen = lambda self, rgb, p=probability: [replace(hand, side_probability=p) for hand in sure(self, rgb)]  # noqa: E731
+        monkeypatch.setattr(detector, "__call__", seen)
+        assert predict(picture(tmp_path / "photo.png"), "--out", tmp_path / str(probability), "--method", "fit") == 0
+        assert ("hand 1: probably a right hand" in capsys.readouterr().err) == named
 
 
 def test_write_hands_is_the_same_for_one_picture(tmp_path):

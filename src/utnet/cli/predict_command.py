@@ -182,6 +182,7 @@ def predict(
         )
     summary = run(predictor, found, request)
     doubts = [*(_doubts(summary.hands) if box else ()), *_contradictions(summary.hands)]
+    doubts += _uncertain_sides(summary.hands) if len(found) == 1 else []
     if request.boxes and side and not summary.problems:
         doubts += side_warnings(predictor.detector, found[0], request.boxes, side)
     for line in doubts:
@@ -279,6 +280,18 @@ def _doubts(hands: Sequence[Hand]) -> list[str]:
         if z_m > REACH_M[1]:
             lines.append(f"box {number}: its hand would be {z_m:.0f} m away; is it tight round the hand, in pixels?")
     return lines
+
+
+def _uncertain_sides(hands: Sequence[Hand]) -> list[str]:
+    """Warnings about hands whose side is uncertain."""
+    from utnet.detect.detection import SIDE_DOUBT_BELOW
+
+    return [
+        f"hand {number}: probably a {hand.side} hand, but uncertain ({hand.side_probability:.2f}); if it is not, give "
+        "--box and --side"
+        for number, hand in enumerate(hands, start=1)
+        if hand.side_probability < SIDE_DOUBT_BELOW
+    ]
 
 
 def _contradictions(hands: Sequence[Hand]) -> list[str]:

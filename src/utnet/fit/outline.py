@@ -22,6 +22,8 @@ _INDEPENDENT = 60
 _SEARCH = 1.25
 """Distance in cells within which the mask's outline is searched, along the normal of the mesh's outline."""
 _STEPS = 21
+_SAMPLES = 2
+"""Samples of the mesh per cell and axis for `mask_iou`."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +88,16 @@ def read_outline(
     deviation = _SIGMA_M * np.sqrt(max(1.0, len(points) / _INDEPENDENT))
     readings = np.concatenate([np.zeros((len(points), 3)), plane @ look.T, np.full((len(points), 1), 1 / deviation)], 1)
     return Surface(joint, offset, dirs, readings)
+
+
+def mask_iou(vertices_cam_m: np.ndarray, faces: np.ndarray, mask: HandMask) -> float:
+    """Intersection over union of a mesh and a mask: of the shares of their cells, by minimum and maximum."""
+    cells, fine = mask.logit.shape[0], _SAMPLES * mask.logit.shape[0]
+    to_fine = np.array([[_SAMPLES, 0, (_SAMPLES - 1) / 2], [0, _SAMPLES, (_SAMPLES - 1) / 2], [0, 0, 1]])
+    drawn = rasterize(vertices_cam_m, faces, to_fine @ mask.K_px, (fine, fine)).mask
+    mesh = drawn.reshape(cells, _SAMPLES, cells, _SAMPLES).mean((1, 3))
+    hand = 1 / (1 + np.exp(-np.asarray(mask.logit, float)))
+    return float(np.minimum(mesh, hand).sum() / max(np.maximum(mesh, hand).sum(), 1e-6))
 
 
 def _outline(inside: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

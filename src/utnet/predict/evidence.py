@@ -6,7 +6,7 @@ import numpy as np
 
 from utnet.conventions import PARENTS
 from utnet.detect import Detection
-from utnet.fit.outline import HandMask
+from utnet.fit.outline import mask_iou
 from utnet.geometry import longer_side, mirror_points
 from utnet.metrics import pa_mpjpe_mm
 from utnet.placement import depth_around
@@ -19,8 +19,6 @@ _PART_PX = 64
 _HIDDEN_M = 0.015
 """Depth behind the mesh's nearest skin above which a joint is hidden (larger than a finger's radius)."""
 _NEAR_M = 0.025
-_SAMPLES = 2
-"""Of the mesh per cell of a mask and axis."""
 
 
 def evidence_of(
@@ -31,6 +29,7 @@ def evidence_of(
     marks = mirror_points(detection.joints_m) if hand.side == "left" else detection.joints_m
     right = rights.joints_cam_m[i]
     network = rights.network_joints_m
+    mask = None if rights.masks is None else rights.masks[i]
     mesh = (hand.vertices_cam_m, hand.faces)
     visible, across = view_evidence(hand.joints_cam_m, *mesh, hand.K_px)
     near, share = (np.nan, np.nan) if depth_m is None else depth_evidence(*mesh, depth_m, hand.K_px)
@@ -47,7 +46,7 @@ def evidence_of(
         across_view=across,
         palm_view=palm_view(hand),
         stated_mm=np.nan if hand.joint_error_mm is None else float(hand.joint_error_mm[1:].mean()),
-        mask_iou=np.nan if rights.masks is None else mask_iou(rights.vertices_cam_m[i], hand.faces, rights.masks[i]),
+        mask_iou=np.nan if mask is None else mask_iou(rights.vertices_cam_m[i], hand.faces, mask),
         depth_mm=near,
         depth_share=share,
     )
@@ -73,16 +72,6 @@ def view_evidence(
     x, y = np.clip(np.rint(at[:, :2] / at[:, 2:]), 0, _PART_PX - 1).astype(int).T
     skin = drawn[y, x]
     return float(1 - ((skin > 0) & (joints_cam_m[:, 2] > skin + _HIDDEN_M)).mean()), across
-
-
-def mask_iou(vertices_cam_m: np.ndarray, faces: np.ndarray, mask: HandMask) -> float:
-    """`mask_iou` of a right hand's mesh; shares of cells are intersected by the minimum and united by the maximum."""
-    cells, fine = mask.logit.shape[0], _SAMPLES * mask.logit.shape[0]
-    to_fine = np.array([[_SAMPLES, 0, (_SAMPLES - 1) / 2], [0, _SAMPLES, (_SAMPLES - 1) / 2], [0, 0, 1]])
-    drawn = rasterize(vertices_cam_m, faces, to_fine @ mask.K_px, (fine, fine)).mask
-    mesh = drawn.reshape(cells, _SAMPLES, cells, _SAMPLES).mean((1, 3))
-    hand = 1 / (1 + np.exp(-np.asarray(mask.logit, float)))
-    return float(np.minimum(mesh, hand).sum() / max(np.maximum(mesh, hand).sum(), 1e-6))
 
 
 def palm_view(hand: Hand) -> float:

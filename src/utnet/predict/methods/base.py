@@ -26,7 +26,7 @@ class RightHandBatch:
         fit_cost: (B,) as in `utnet.fit.Fits`; None without a fit.
         network_joints_m: (B, 21, 3) joints of the network's own hands, any origin; None without a network.
         joint_error_mm: (B, 21) expected error of each joint relative to the wrist; None if not available.
-        masks: of the visible hands, by a network; None if not available.
+        masks: of the visible hands, by a network; None if not available, or of a hand, if not trusted.
         side_logit: (B,) a network's, above 0 where the crop looks like a right hand's; None if not available.
     """
 
@@ -38,7 +38,7 @@ class RightHandBatch:
     fit_cost: np.ndarray | None = None
     network_joints_m: np.ndarray | None = None
     joint_error_mm: np.ndarray | None = None
-    masks: Sequence[HandMask] | None = None
+    masks: Sequence[HandMask | None] | None = None
     side_logit: np.ndarray | None = None
 
 

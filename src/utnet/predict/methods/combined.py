@@ -11,11 +11,14 @@ from utnet.errors import InputError
 from utnet.fit import HandFitter
 from utnet.fit.hypotheses import average_hands
 from utnet.fit.lifter import LandmarkLifter
+from utnet.fit.outline import HandMask, mask_iou
 from utnet.predict.methods.base import RightHandBatch
 from utnet.predict.methods.landmarks import decode_fits, lift_samples, observations
 from utnet.predict.methods.network import NetworkMethod
 from utnet.types import Sample
 
+_AGREES = 0.6
+"""Lowest intersection over union of the network's hand and its mask for the mask to count in the fit."""
 _MOST_BETA = 2.0
 """Bound of the network's betas, in standard deviations of the shape prior."""
 
@@ -55,7 +58,8 @@ class CombinedMethod:
         if network.joint_error_mm is not None:
             usual = np.clip(network.params.betas, -_MOST_BETA, _MOST_BETA)
             betas = np.where(network.measured[:, None], usual, 0.0)
-        fits = self._fitter.fit(expected=expected, betas=betas, masks=network.masks, **seen)
+        masks = self._trusted(network)
+        fits = self._fitter.fit(expected=expected, betas=betas, masks=masks, **seen)
         hands = decode_fits(self.hand, fits)
         if betas is not None:
             hands = replace(hands, shape_source=["network" if measured else "mean" for measured in network.measured])
@@ -63,6 +67,13 @@ class CombinedMethod:
             hands,
             network_joints_m=network.joints_cam_m,
             joint_error_mm=network.joint_error_mm,
-            masks=network.masks,
+            masks=masks,
             side_logit=network.side_logit,
         )
+
+    def _trusted(self, network: RightHandBatch) -> list[HandMask | None] | None:
+        """The masks that agree with the network's own hands; a background in the hand's colours deceives them."""
+        if network.masks is None:
+            return None
+        pairs = zip(network.vertices_cam_m, network.masks, strict=True)
+        return [mask if mask and mask_iou(vertices, self.faces, mask) > _AGREES else None for vertices, mask in pairs]
