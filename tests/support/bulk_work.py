@@ -22,6 +22,7 @@ def in_turn(work, units):
 def bulk(words, place, engine=in_turn, *, pictures=2, chunk_s=120.0, **options):
     """A job as `utnet bulk` runs it, by the fit."""
     task, items = Predict(**{"method": "fit", **options}), find_items([str(word) for word in words])
+    chunk_s = 0.0 if task.overlay or task.npz else chunk_s
     return run_on_items(items, str(place), task, engine, pictures=pictures, chunk_s=chunk_s)
 
 
