@@ -9,9 +9,9 @@ import torch
 
 from support.fitting import SIZE_WH, K, decode, error_mm, landmarks_of, make_hands, scene
 from utnet.checkpoint import DEFAULT_NETWORK, save_checkpoint, shipped_networks
-from utnet.config import Config, ModelConfig
+from utnet.config import Config, ModelConfig, override
 from utnet.conventions import PARENTS
-from utnet.data.transforms import to_right
+from utnet.data.transforms import crop, mirror, to_right
 from utnet.detect import Detection
 from utnet.errors import InputError
 from utnet.fit import HandFitter
@@ -25,7 +25,7 @@ from utnet.model import UTNet
 from utnet.predict import Predictor
 from utnet.predict.methods.base import RightHandBatch
 from utnet.predict.methods.combined import CombinedMethod
-from utnet.predict.methods.network import NetworkMethod
+from utnet.predict.methods.network import NetworkMethod, mask_of_crop
 from utnet.predict.methods.resolve import resolve_method
 from utnet.render.raster import rasterize
 from utnet.rotations import axis_angle_to_matrix
@@ -345,3 +345,36 @@ def test_a_mask_that_contradicts_the_network_does_not_count(monkeypatch):
         with_mask = method([sample]).joints_cam_m
         monkeypatch.setattr(method, "network", lambda _: replace(network, masks=None))
         assert np.array_equal(with_mask, method([sample]).joints_cam_m) != counts
+
+
+@pytest.mark.parametrize("columns", [24, 18])
+def test_a_mask_has_the_camera_of_its_crop(columns):
+    """The true joints are in the mask's cells where they are in the crop's pixels; bounds are the picture's."""
+    sample = SyntheticHands(seed=5, size_px=256, jitter=False)[1]
+    px = project(sample.joints_cam_m, sample.K_px)
+    cropped = crop(replace(sample, box_px=box_of(px), joints_px=px), 96, Config().crop)
+    mask = mask_of_crop(np.zeros((24, columns)), cropped, sample)
+    in_crop = (project(sample.joints_cam_m, cropped.K_px) + 0.5) / 4 - 0.5
+    np.testing.assert_allclose(project(sample.joints_cam_m, mask.K_px), in_crop - [(24 - columns) / 2, 0], atol=1e-6)
+    corners = np.array([[-0.5, -0.5], [255.5, 255.5]])
+    rays = np.column_stack([corners, np.ones(2)]) @ np.linalg.inv(sample.K_px).T
+    np.testing.assert_allclose(mask.known.reshape(2, 2), project(rays, mask.K_px), atol=1e-6)
+
+
+@pytest.mark.parametrize("side", ["right", "left"])
+def test_the_bundled_network_s_mask_is_where_the_hand_is(side):
+    """The middles of mask and drawn mesh agree within a fifth of a cell on average over bare hands."""
+    if not shipped_networks():
+        pytest.skip("no weights ship")
+    bare = [f"synth.factors.{name}=0" for name in ("held", "occluder", "second_hand", "sleeve")]
+    synth = override(Config(), ["synth.appearance=full", *bare]).synth
+    method, source = NetworkMethod(DEFAULT_NETWORK), SyntheticHands(seed=5, size_px=256, synth=synth, jitter=False)
+    apart = []
+    for i in range(8):
+        sample = source[i]
+        sample = replace(sample, joints_px=project(sample.joints_cam_m, sample.K_px), landmarks_m=sample.joints_cam_m)
+        (mask,) = method([sample if side == "right" else to_right(mirror(sample))]).masks
+        mesh = method.hand.decode(sample.params.map(lambda array: array[None])).vertices_m[0] + sample.params.transl_m
+        drawn = rasterize(mesh, method.faces, mask.K_px, (24, 24)).mask
+        apart.append(np.argwhere(drawn).mean(0) - np.argwhere(mask.logit > 0).mean(0))
+    assert np.abs(np.mean(apart, axis=0)).max() < 0.2

@@ -8,7 +8,7 @@ from utnet.config import Config, override
 from utnet.detect import Detection
 from utnet.geometry import box_of, mirror_camera, mirror_points, project
 from utnet.predict import Predictor
-from utnet.predict.sides import is_predicted, needs_other_side, other_side, with_likelier_side
+from utnet.predict.sides import is_predicted, needs_other_side, with_likelier_side
 from utnet.synth import SyntheticHands
 
 
@@ -36,11 +36,9 @@ def test_the_network_decides_where_the_detector_is_unsure():
 @pytest.mark.parametrize("probability", [0.5, 0.7, 0.99])
 def test_which_side_comes_first_does_not_matter(difference, probability):
     one = with_likelier_side(detection("right", probability), difference)
-    # The same hand with the other side as the first guess: its odds and the network's difference are reversed.
-    odds = np.log(probability / (1 - probability)) + np.clip(difference, -3, 3)
-    right = one.side_probability if one.side == "right" else 1 - one.side_probability
-    assert right == pytest.approx(1 / (1 + np.exp(-odds)))
-    assert other_side(other_side(one)).side == one.side
+    other = with_likelier_side(detection("left", 1 - probability), -difference)
+    assert one.side == other.side
+    assert one.side_probability == pytest.approx(other.side_probability)
 
 
 def test_given_sides_and_tracks_stay():

@@ -182,7 +182,7 @@ def predict(
         )
     summary = run(predictor, found, request)
     doubts = [*(_doubts(summary.hands) if box else ()), *_contradictions(summary.hands)]
-    doubts += _uncertain_sides(summary.hands) if len(found) == 1 else []
+    doubts += _uncertain_sides(summary.hands, boxed=bool(box)) if len(found) == 1 else []
     if request.boxes and side and not summary.problems:
         doubts += side_warnings(predictor.detector, found[0], request.boxes, side)
     for line in doubts:
@@ -282,13 +282,13 @@ def _doubts(hands: Sequence[Hand]) -> list[str]:
     return lines
 
 
-def _uncertain_sides(hands: Sequence[Hand]) -> list[str]:
+def _uncertain_sides(hands: Sequence[Hand], *, boxed: bool) -> list[str]:
     """Warnings about hands whose side is uncertain."""
     from utnet.detect.detection import SIDE_DOUBT_BELOW
 
     return [
-        f"hand {number}: probably a {hand.side} hand, but uncertain ({hand.side_probability:.2f}); if it is not, give "
-        "--box and --side"
+        f"{'box' if boxed else 'hand'} {number}: probably a {hand.side} hand, but uncertain "
+        f"({hand.side_probability:.2f}); if it is not, give {'--side' if boxed else '--box and --side'}"
         for number, hand in enumerate(hands, start=1)
         if hand.side_probability < SIDE_DOUBT_BELOW
     ]

@@ -27,7 +27,8 @@ _CONFIRMED = 0.6
 """Lowest presence of a found hand, in each of its passes: with 0.5, palms of a blurred flower led to a hand. None of
 123 hands of photographs and 170 drawn ones needs less."""
 _SMALLEST_PX = 14.0
-"""Smallest longer side of a found hand: details of a hand, next to it when it is hidden, led to hands of 9 and 11."""
+"""Smallest longer side of a found hand, in pixels of the searched picture (at most `_LARGEST_PX`). Beside hands that
+were masked out, parts of fingers led to hands of 9 and 11 pixels."""
 _SURE_PALM = 0.5
 """Palms above this score are separate hands even where they overlap another hand; weaker candidates are hints."""
 _SURE_HINT = 0.85

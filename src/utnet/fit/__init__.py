@@ -2,5 +2,6 @@
 
 from utnet.fit.fitted_hand import Fits
 from utnet.fit.fitter import HandFitter
+from utnet.fit.outline import HandMask
 
-__all__ = ["Fits", "HandFitter"]
+__all__ = ["Fits", "HandFitter", "HandMask"]

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from utnet.conventions import NUM_BETAS, NUM_JOINTS
+from utnet.fit.outline import HandMask
 from utnet.types import HandParams, check_shape
 
 _MIN_FOCAL_PX = 1.0
@@ -76,6 +77,22 @@ def check_deviation_scale(scale: np.ndarray | None, num: int) -> np.ndarray:
     if not (np.isfinite(scale) & (scale > 0)).all():
         raise ValueError("deviation_scale: expected finite numbers above 0")
     return scale
+
+
+def check_masks(masks: Sequence[HandMask | None] | None, num: int) -> list[HandMask | None]:
+    """`num` masks of `HandFitter.fit`; None for hands without one, and for empty ones.
+
+    Raises:
+        ValueError: another number, shape, or numbers that are not finite.
+    """
+    if masks is None:
+        return [None] * num
+    if len(masks) != num:
+        raise ValueError(f"{len(masks)} masks for {num} hands; give one for each, or None")
+    for mask in masks:
+        if mask is not None and (np.ndim(mask.logit) != 2 or not np.isfinite(mask.logit).all()):
+            raise ValueError("masks: expected logits (h, w) that are finite")
+    return [mask if mask is not None and (mask.logit > 0).any() else None for mask in masks]
 
 
 def check_params(name: str, params: HandParams, num: int) -> None:

@@ -23,7 +23,7 @@ class Fits:
         params: input of `HandModel`, with `transl_m`.
         measured: (B,) bool, the distance comes from depth; otherwise from the hand's size.
         cost: (B,) half the sum of squared residuals in standard deviations, outliers bounded: without depth 10 to 60
-            for plausible hands, more for other landmarks; depth readings add to it.
+            for plausible hands, more for other landmarks; readings of depth and of a mask's outline add to it.
         shape_source: (B,) str, source of the betas: "mean" (the model's mean; one picture without depth does not
             determine them), "depth" (fitted to depth), "frames" (`shared_betas`) or "given" (by the caller).
     """

@@ -10,7 +10,14 @@ import numpy as np
 
 from utnet.conventions import MANO_PARENTS, NUM_BETAS, NUM_JOINTS
 from utnet.fit.angles import pose_to_angles
-from utnet.fit.checks import check_betas, check_deviation_scale, check_inputs, check_params, finite_depth
+from utnet.fit.checks import (
+    check_betas,
+    check_deviation_scale,
+    check_inputs,
+    check_masks,
+    check_params,
+    finite_depth,
+)
 from utnet.fit.fitted_hand import Fits, FittedHand
 from utnet.fit.landmarks import (
     View,
@@ -171,14 +178,14 @@ class HandFitter:
             if not (np.isfinite(expected_error_mm) & (expected_error_mm >= 0)).all():
                 raise ValueError("expected_error_mm: expected finite millimetres, 0 or more")
         scale = check_deviation_scale(deviation_scale, num)
-        betas = check_betas(betas, num)
+        betas, masks = check_betas(betas, num), check_masks(masks, num)
         hands = []
         for i in range(num):
             landmarks = (np.asarray(array[i], float) for array in (joints_px, joints_m, K_px))
             view = look_at(*landmarks, spread=self.model.landmarks.spread, scale=scale[i])
             hand = self._begin(view, None if betas is None else betas[i])
             hand.free_betas = free_betas and betas is None
-            hand.mask = None if masks is None else masks[i]
+            hand.mask = masks[i]
             starts = [hand]
             if expected is not None:
                 error = None if expected_error_mm is None else expected_error_mm[i]

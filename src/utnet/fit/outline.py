@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import cv2
 import numpy as np
@@ -22,6 +22,8 @@ _INDEPENDENT = 60
 _SEARCH = 1.25
 """Distance in cells within which the mask's outline is searched, along the normal of the mesh's outline."""
 _STEPS = 21
+_BORDER = 1.5
+"""Distance in cells from the picture's border within which the mask has no outline."""
 _SAMPLES = 2
 """Samples of the mesh per cell and axis for `mask_iou`."""
 
@@ -31,12 +33,19 @@ class HandMask:
     """A mask of the visible hand.
 
     Attributes:
-        logit: (h, w), above 0 on the hand.
+        logit: (h, w) finite, above 0 on the hand.
         K_px: (3, 3) intrinsics of a camera whose pixels are the mask's cells, in the axes of the picture's.
+        known: (4,) x0, y0, x1, y1 of the picture in cells. Outside of it the mask is not known, and on its border a
+            hand that leaves the picture has no outline. Default: everything is known.
     """
 
     logit: np.ndarray
     K_px: np.ndarray
+    known: np.ndarray = field(default_factory=lambda: np.array([-np.inf, -np.inf, np.inf, np.inf]))
+
+    def is_known(self, points: np.ndarray, margin: float = 0.0) -> np.ndarray:
+        """(...,) bool: whether points (..., 2) in cells lie in the picture, at least `margin` from its border."""
+        return np.all((points > self.known[:2] + margin) & (points < self.known[2:] - margin), axis=-1)
 
 
 def read_outline(
@@ -72,6 +81,7 @@ def read_outline(
     fine = cv2.resize(np.asarray(mask.logit, np.float32), (width, height), interpolation=cv2.INTER_CUBIC)
     along = np.linspace(-_SEARCH * _FINE, _SEARCH * _FINE, _STEPS)
     off, found = _nearest_edge(fine, points, normals, along)
+    found &= mask.is_known((points - middle) / _FINE, _BORDER)
     points, normals, off = points[found], normals[found], off[found]
     if len(points) == 0:
         return no_surface()
@@ -92,11 +102,12 @@ def read_outline(
 
 def mask_iou(vertices_cam_m: np.ndarray, faces: np.ndarray, mask: HandMask) -> float:
     """Intersection over union of a mesh and a mask: of the shares of their cells, by minimum and maximum."""
-    cells, fine = mask.logit.shape[0], _SAMPLES * mask.logit.shape[0]
+    height, width = mask.logit.shape
     to_fine = np.array([[_SAMPLES, 0, (_SAMPLES - 1) / 2], [0, _SAMPLES, (_SAMPLES - 1) / 2], [0, 0, 1]])
-    drawn = rasterize(vertices_cam_m, faces, to_fine @ mask.K_px, (fine, fine)).mask
-    mesh = drawn.reshape(cells, _SAMPLES, cells, _SAMPLES).mean((1, 3))
-    hand = 1 / (1 + np.exp(-np.asarray(mask.logit, float)))
+    drawn = rasterize(vertices_cam_m, faces, to_fine @ mask.K_px, (_SAMPLES * width, _SAMPLES * height)).mask
+    known = mask.is_known(np.stack(np.meshgrid(np.arange(width), np.arange(height)), -1))
+    mesh = known * drawn.reshape(height, _SAMPLES, width, _SAMPLES).mean((1, 3))
+    hand = known / (1 + np.exp(-np.asarray(mask.logit, float)))
     return float(np.minimum(mesh, hand).sum() / max(np.maximum(mesh, hand).sum(), 1e-6))
 
 

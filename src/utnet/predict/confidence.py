@@ -59,7 +59,8 @@ class Evidence:
         across_view: mean sine of the angle between bones and the line of sight.
         palm_view: cosine of the angle between the palm's normal and the direction to the camera.
         stated_mm: mean of the network's expected joint errors.
-        mask_iou: intersection over union of the mesh and the network's mask of the visible hand, if that is trusted.
+        mask_iou: intersection over union of the mesh and the network's mask of the visible hand; NaN if `both`
+            rejects it.
         depth_mm: median distance of the readings from the mesh, at most 25 mm.
         depth_share: share of the mesh's pixels with a reading within 25 mm.
     """

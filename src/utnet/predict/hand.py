@@ -36,7 +36,8 @@ class Hand:
             hand's size.
         method: method that made the mesh: "both", "network" or "fit".
         presence: in [0, 1], the detector's probability of a hand.
-        side_probability: in [0, 1], the detector's probability that `side` is correct; 1 if given by the user.
+        side_probability: in [0, 1], probability that `side` is correct, of the detector and, if it predicts sides, the
+            network; 1 if given by the user.
         shape_source: source of the size and proportions (`betas`): "network", "landmarks", "depth", "frames" (of a
             track), "given" or "mean" (the model's average hand).
         joint_error_mm: (21,) expected error of each joint relative to the wrist, or None if not available.

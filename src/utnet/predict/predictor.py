@@ -172,8 +172,9 @@ class Predictor:
     ) -> Hands:
         """Returns one hand for each detection of `detector` or of a tracker, in their order.
 
-        Image, depth and camera are as in `__call__`. If the depth of some of several detections is implausible for a
-        hand, these are reconstructed without it.
+        Image, depth and camera are as in `__call__`. With a network that predicts sides, a hand may have another side
+        than its detection, unless that has a track or a `side_probability` of 1. If the depth of some of several
+        detections is implausible for a hand, these are reconstructed without it.
         """
         return self._predict([(open_view(image, K_px, depth_m), detections)])[0]
 
@@ -213,7 +214,7 @@ class Predictor:
             for view, detections in looks
             for detection, depth_m in zip(detections, view.depth_of(detections), strict=True)
         ]
-        hands = self._reconstructed(each) if each else []
+        hands = self._reconstruct_hands(each) if each else []
         made_by = {"method": self.method, "weights": self.weights, "hand_model": self.hand_model}
         results = []
         for view, detections in looks:
@@ -224,16 +225,16 @@ class Predictor:
             )
         return results
 
-    def _reconstructed(self, each: Sequence[tuple[View, Detection, np.ndarray | None]]) -> list[Hand]:
+    def _reconstruct_hands(self, each: Sequence[tuple[View, Detection, np.ndarray | None]]) -> list[Hand]:
         """A hand for each; with a network that predicts sides, on its likelier side."""
-        rights = self._rights(each)
+        rights = self._run_method(each)
         placed = [(rights, i, detection) for i, (_, detection, _) in enumerate(each)]
         if rights.side_logit is not None:
             logits = rights.side_logit
             doubted = [i for i, (_, _, one) in enumerate(placed) if needs_other_side(one, logits[i])]
             placed = [(rights, i, with_likelier_side(one) if is_predicted(one) else one) for _, i, one in placed]
             turned = [(view, other_side(one), depth) for view, one, depth in (each[i] for i in doubted)]
-            others = self._rights(turned) if turned else None
+            others = self._run_method(turned) if turned else None
             for k, i in enumerate(doubted):
                 assert others is not None
                 assert others.side_logit is not None
@@ -244,7 +245,8 @@ class Predictor:
             for (batch, i, one), (view, _, depth) in zip(placed, each, strict=True)
         ]
 
-    def _rights(self, each: Sequence[tuple[View, Detection, np.ndarray | None]]) -> RightHandBatch:
+    def _run_method(self, each: Sequence[tuple[View, Detection, np.ndarray | None]]) -> RightHandBatch:
+        """The method's right hands, of views with a detection and depth or None each."""
         return self._reconstruct(
             [to_right(_sample(view.rgb, depth, view.K_px, one), copy=False) for view, one, depth in each]
         )

@@ -10,10 +10,10 @@ from utnet.conventions import SIDES
 from utnet.detect import Detection
 
 _SURE = 4.0
-"""Logit of the network above which a crop is taken for the detected side's without a look at its mirror image."""
+"""Logit of the network above which the crop of the other side is not evaluated."""
 _MOST = 3.0
-"""Bound of the network's difference of logits between the two: it never outweighs a detector that is surer than 0.95,
-since it has learnt from few photographs of backs of hands."""
+"""Bound of the difference of the network's logits for the two sides: the side of a detector with a probability above
+0.95 stays, since the network fails on some backs of hands (it was trained with few photographs of them)."""
 
 
 def is_predicted(detection: Detection) -> bool:
@@ -41,8 +41,8 @@ def with_likelier_side(detection: Detection, difference: float = np.inf) -> Dete
 
     Args:
         detection: of a hand whose side `is_predicted`.
-        difference: the network's logit of the crop less that of the crop of the other side; infinite where that was
-            not tried.
+        difference: the network's logit of the crop less that of the crop of the other side; infinite where that
+            was not evaluated.
     """
     probability = detection.side_probability
     odds = np.log(probability) - np.log1p(-probability) + np.clip(difference, -_MOST, _MOST)

@@ -18,7 +18,7 @@ from utnet.predict.methods.network import NetworkMethod
 from utnet.types import Sample
 
 _AGREES = 0.6
-"""Lowest intersection over union of the network's hand and its mask for the mask to count in the fit."""
+"""Intersection over union of the network's hand and its mask above which the mask counts."""
 _MOST_BETA = 2.0
 """Bound of the network's betas, in standard deviations of the shape prior."""
 
@@ -72,7 +72,7 @@ class CombinedMethod:
         )
 
     def _trusted(self, network: RightHandBatch) -> list[HandMask | None] | None:
-        """The masks that agree with the network's own hands; a background in the hand's colours deceives them."""
+        """The masks that agree with the network's own hands; on a background in the hand's colours they fail."""
         if network.masks is None:
             return None
         pairs = zip(network.vertices_cam_m, network.masks, strict=True)

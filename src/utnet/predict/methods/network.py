@@ -80,7 +80,7 @@ class NetworkMethod:
             side_logit=None if out.side_logit is None else np.asarray(out.side_logit),
             masks=None
             if out.mask_logit is None
-            else [_mask(*pair) for pair in zip(out.mask_logit, crops, strict=True)],
+            else [mask_of_crop(*row) for row in zip(out.mask_logit, crops, samples, strict=True)],
         )
 
     def _place(self, out, i: int, cropped: Sample) -> tuple[np.ndarray, bool]:
@@ -105,12 +105,18 @@ def _open_checkpoint(weights: str | Path, device: str) -> CheckpointNetwork:
     return CheckpointNetwork(weights, device=device)
 
 
-def _mask(logit: np.ndarray, cropped: Sample) -> HandMask:
-    """The network's mask with the camera of its cells."""
-    share, assumed = logit.shape[0] / cropped.rgb.shape[0], cropped.K_px
-    assert assumed is not None
-    to_cells = np.array([[share, 0, (share - 1) / 2], [0, share, (share - 1) / 2], [0, 0, 1]])
-    return HandMask(logit, to_cells @ assumed)
+def mask_of_crop(logit: np.ndarray, cropped: Sample, sample: Sample) -> HandMask:
+    """The network's mask of a crop's central columns, with the camera of its cells and the bounds of the picture."""
+    assert cropped.K_px is not None
+    assert sample.K_px is not None
+    (rows, columns), size = logit.shape, cropped.rgb.shape[0]
+    share = rows / size
+    beside = (size - columns / share) / 2  # columns of the crop that the network does not use, on each side
+    to_cells = np.array([[share, 0, (share - 1) / 2 - share * beside], [0, share, (share - 1) / 2], [0, 0, 1]])
+    K_cells = to_cells @ cropped.K_px
+    height, width = sample.rgb.shape[:2]
+    corners = np.array([[-0.5, -0.5, 1], [width - 0.5, height - 0.5, 1]]) @ (K_cells @ np.linalg.inv(sample.K_px)).T
+    return HandMask(logit, K_cells, known=corners[:, :2].ravel())
 
 
 def _prompts(cropped: Sample) -> np.ndarray:

@@ -1,5 +1,7 @@
 """The outline of a mask in the fit."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -94,7 +96,37 @@ def test_an_object_in_front_does_not_pull_what_it_hides(fitter):
 
 def test_an_empty_mask_changes_nothing(fitter):
     params, _, (px, xyz, K_px) = scene(2)
+    other = scene(2, seed=9)[0]
+    given = {"expected": HandParams(params.global_orient, other.hand_pose, params.betas, params.transl_m)}
     nothing = [HandMask(np.full((CELLS, CELLS), -9.0), mask_of(fitter, params, i).K_px) for i in range(2)]
-    without, empty = (fitter(px, xyz, K_px, masks=m) for m in (None, nothing))
+    without, empty = (fitter(px, xyz, K_px, masks=m, **given) for m in (None, nothing))
     for name in HandParams.__dataclass_fields__:
-        np.testing.assert_allclose(getattr(without, name), getattr(empty, name), atol=1e-3)
+        np.testing.assert_allclose(getattr(without, name), getattr(empty, name), atol=1e-9)
+
+
+def test_the_picture_s_border_is_no_outline(fitter):
+    """Outside of the picture crops are black, so masks end at its border."""
+    params = scene(6)[0]
+    for i, column in ((0, 8), (2, 10), (5, 12)):
+        mask = mask_of(fitter, params, i, hidden=slice(0, column))
+        cut = replace(mask, known=np.array([column - 0.5, -np.inf, np.inf, np.inf]))
+        outside = []
+        for each in (mask, cut):
+            surface = readings_of(fitter, params, i, each)[0]
+            cells = project(surface.offset + params.transl_m[i], mask.K_px)[:, 0]
+            outside.append((cells < column - 0.25).sum())
+        assert outside[0] > 0
+        assert outside[1] == 0
+
+
+@pytest.mark.parametrize("wrong", ["count", "shape", "inf"])
+def test_bad_masks_are_refused(fitter, wrong):
+    params, _, landmarks = scene(2)
+    masks = [mask_of(fitter, params, i) for i in range(2)]
+    if wrong == "count":
+        masks = masks[:1]
+    else:
+        logit = masks[0].logit.ravel() if wrong == "shape" else np.where(masks[0].logit > 0, np.inf, -np.inf)
+        masks[0] = replace(masks[0], logit=logit)
+    with pytest.raises(ValueError, match="masks"):
+        fitter(*landmarks, masks=masks)
