@@ -101,3 +101,12 @@ def test_depth_files_that_cannot_be_meant(tmp_path):
         DepthFiles(str(tmp_path / "d" / "a_1.png"), 3)
     with pytest.raises(InputError, match="no depth image"):
         DepthFiles(str(tmp_path / "*.none"), 3)
+
+
+def test_depth_without_a_camera_is_named(detector, tmp_path, capsys):
+    photo = picture(tmp_path / "photo.png")
+    np.save(tmp_path / "depth.npy", np.full((HEIGHT, WIDTH), 0.5, np.float32))
+    options = ["--method", "fit", "--depth", tmp_path / "depth.npy"]
+    for name, camera, named in (("a", (), True), ("b", ("--K", "150,150,80,60"), False)):
+        assert predict(photo, "--out", tmp_path / name, *options, *camera) == 0
+        assert ("guessed focal length" in capsys.readouterr().err) == named

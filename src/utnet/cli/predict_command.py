@@ -182,6 +182,11 @@ def predict(
         )
     summary = run(predictor, found, request)
     doubts = [*(_doubts(summary.hands) if box else ()), *_contradictions(summary.hands)]
+    if summary.guessed_cameras:
+        doubts.append(
+            f"{summary.guessed_cameras[0]}: depth without a camera: sizes and places follow from a guessed focal "
+            f"length (in {_count(len(summary.guessed_cameras), 'picture')}); give --K"
+        )
     doubts += _uncertain_sides(summary.hands, boxed=bool(box)) if len(found) == 1 else []
     if request.boxes and side and not summary.problems:
         doubts += side_warnings(predictor.detector, found[0], request.boxes, side)
@@ -258,6 +263,8 @@ def _lines(summary: Summary, found: Sequence[Input], request: Request) -> list[s
     beside += [file for file in also if file not in dict(summary.problems)]
     named = " and ".join(word for word in (", ".join(beside[:-1]), *beside[-1:]) if word)
     where = f"{request.out / 'predictions.json'}{f', {named} beside it' if named else ''}"
+    if summary.num_doubtful and len(found) > 1:
+        lines.append(f"{_count(summary.num_doubtful, 'hand')} probably wrong (score below 0.5): look at the overlays")
     lines.append(f"{text}, {_count(summary.num_hands, 'hand')}: {where}")
     if summary.problems:
         lines.append(f"{len(summary.problems)} could not be read, or not to the end: see above, or predictions.json")

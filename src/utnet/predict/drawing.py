@@ -95,5 +95,9 @@ def _name_side(out: np.ndarray, hand: Hand) -> None:
     place = joints[0] + away / max(float(np.linalg.norm(away)), 1.0) * 1.5 * height - [width / 2, -height / 3]
     limits = np.array([out.shape[1] - width - 2, out.shape[0] - 4])
     x, y = np.rint(np.clip(place, [2, height], np.maximum(limits, [2, height]))).astype(int).tolist()
-    for color, extra in (((20, 20, 20), 2), (LINE_COLORS[hand.side], 0)):
-        cv2.putText(out, hand.side, (x, y), cv2.FONT_HERSHEY_SIMPLEX, scale, color, thickness + extra, cv2.LINE_AA)
+    # An outline of the same letters moved by a pixel: OpenCV 5 makes letters of another thickness wider.
+    around = [(dx, dy) for dx in (-1, 0, 1) for dy in (-1, 0, 1) if (dx, dy) != (0, 0)]
+    for dx, dy in [*around, (0, 0)]:
+        color = LINE_COLORS[hand.side] if (dx, dy) == (0, 0) else (20, 20, 20)
+        place_px = (x + dx, y + dy)
+        cv2.putText(out, hand.side, place_px, cv2.FONT_HERSHEY_SIMPLEX, scale, color, thickness, cv2.LINE_AA)

@@ -26,6 +26,8 @@ from utnet.predict.predictor import Predictor
 from utnet.predict.request import Request
 from utnet.signals import InterruptHandler
 
+_DOUBTFUL = 0.5
+"""Score below which a hand is counted as probably wrong."""
 _NO_MORE_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 """Write errors that end the call, as every further input would raise them, too."""
 
@@ -44,6 +46,8 @@ class Summary:
         stopped_by: number of the signal that ended the call before all was done, 0 if none did.
         hands: hands of the last picture.
         without_hand: processed pictures without a hand.
+        num_doubtful: hands of pictures with a score below 0.5.
+        guessed_cameras: pictures with hands that were measured by depth with a guessed focal length.
     """
 
     num_pictures: int = 0
@@ -55,6 +59,8 @@ class Summary:
     stopped_by: int = 0
     hands: Sequence[Hand] = ()
     without_hand: list[str] = field(default_factory=list)
+    num_doubtful: int = 0
+    guessed_cameras: list[str] = field(default_factory=list)
 
 
 def run(
@@ -186,6 +192,9 @@ class _Call:
                     summary.hands = hands
                     summary.num_pictures += 1
                     summary.num_hands += len(hands)
+                    summary.num_doubtful += sum(hand.score < _DOUBTFUL for hand in hands)
+                    if record["K_from"] == "default" and any(hand.distance_source == "sensor" for hand in hands):
+                        summary.guessed_cameras.append(item.label)
                     summary.without_hand += [] if hands else [item.label]
                 del self._left[item]
                 bar.update()

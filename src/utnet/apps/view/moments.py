@@ -103,10 +103,12 @@ class Moments(Sequence[Moment]):
         return [self._decoded(name, record) for name, record in self._moments[i][0].hands.items()]
 
     def wrists(self) -> dict[str, np.ndarray]:
-        """Returns each hand's wrist over all moments in the world, (T, 3) metres, NaN where it has no mesh; by name."""
+        """Returns each track's wrist over all moments in the world, (T, 3) metres, NaN where it is not; by name."""
         paths: dict[str, np.ndarray] = {}
         for i, (moment, _, _) in enumerate(self._moments):
             for name, record in moment.hands.items():
+                if record["track"] is None:  # of another picture, maybe of another person
+                    continue
                 path = paths.setdefault(name, np.full((len(self), 3), np.nan))
                 R, t = moment.T_world_cam[:3, :3], moment.T_world_cam[:3, 3]
                 path[i] = R @ np.asarray(record["joints_cam_m"][0], float) + t
