@@ -65,6 +65,21 @@ def test_moments_hold_hands_depth_and_paths_in_the_world(predicted):
         np.testing.assert_allclose(np.diff(moments.wrists()["right_1"][:, 0]), 0.11, atol=1e-6)
 
 
+def test_pictures_are_joined_by_no_path_and_missing_ones_are_named(predicted, tmp_path):
+    tree = json.loads((predicted / "predictions.json").read_text())
+    (video,) = tree["videos"]
+    camera = {"width": video["width"], "height": video["height"], "K_px": video["K_px"], "K_from": "given"}
+    files = {"depth": None, "overlay": None, "arrays": None}
+    hands = [[{**one, "track": None} for one in frame["hands"]] for frame in video["frames"]]
+    pictures = [{"file": f"{i}.jpg", **camera, **files, "hands": own} for i, own in enumerate(hands)]
+    (tmp_path / "predictions.json").write_text(json.dumps({**tree, "images": pictures, "videos": []}))
+    with Moments() as moments:
+        (remark,) = reading.fill(moments, tmp_path, None, Options())
+        assert f"0.jpg: not found ({NUM} of {NUM})" in remark
+        assert len(moments.hands(0)) == 1
+        assert moments.wrists() == {}
+
+
 def test_hands_are_shown_without_their_recording_and_long_ones_thinned(predicted, tmp_path, monkeypatch):
     text = (predicted / "predictions.json").read_text().replace(str(predicted / "clip"), "gone")
     (tmp_path / "predictions.json").write_text(text)

@@ -104,9 +104,21 @@ def test_depth_files_that_cannot_be_meant(tmp_path):
 
 
 def test_depth_without_a_camera_is_named(detector, tmp_path, capsys):
-    photo = picture(tmp_path / "photo.png")
-    np.save(tmp_path / "depth.npy", np.full((HEIGHT, WIDTH), 0.5, np.float32))
-    options = ["--method", "fit", "--depth", tmp_path / "depth.npy"]
-    for name, camera, named in (("a", (), True), ("b", ("--K", "150,150,80,60"), False)):
-        assert predict(photo, "--out", tmp_path / name, *options, *camera) == 0
-        assert ("guessed focal length" in capsys.readouterr().err) == named
+    """For every picture, with its name where there are several."""
+    folder, depth = tmp_path / "photos", tmp_path / "depth"
+    depth.mkdir()
+    for name in "ab":
+        picture(folder / f"{name}.png")
+        np.save(depth / f"{name}.npy", np.full((HEIGHT, WIDTH), 0.5, np.float32))
+    known = ("--K", "150,150,80,60")
+    for i, (photos, depths, camera, named) in enumerate(
+        [
+            (folder / "a.png", depth / "a.npy", (), ["depth without"]),
+            (folder, depth, (), ["a.png: depth without", "b.png: depth without"]),
+            (folder, depth, known, []),
+        ]
+    ):
+        assert predict(photos, "--out", tmp_path / str(i), "--method", "fit", "--depth", depths, *camera) == 0
+        said = capsys.readouterr().err
+        assert said.count("guessed focal length") == len(named)
+        assert all(words in said for words in named)

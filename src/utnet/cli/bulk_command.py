@@ -12,8 +12,8 @@ import tyro
 
 from utnet.apps.label.agreement import Limits
 from utnet.cli.data_commands import Choice, open_to_shard
-from utnet.cli.options import Name, Number
-from utnet.cli.predict_command import Flag, read_camera_option
+from utnet.cli.options import Flag, Name, Number, optional
+from utnet.cli.predict_command import read_camera_option
 from utnet.errors import InputError
 from utnet.predict.methods.resolve import Method, resolve_method
 
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from utnet.apps.bulk.job import Engine, Summary
 
 _LIMITS = Limits()
-Words = Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="SOURCE...", help_behavior_hint="")]
-Address = Annotated[str | None, tyro.conf.arg(metavar="ADDRESS", help_behavior_hint="")]
+Words = Annotated[tuple[str, ...], tyro.conf.Positional, optional("SOURCE...")]
+Address = Annotated[str | None, optional("ADDRESS")]
 Place = Annotated[str, tyro.conf.arg(metavar="PLACE")]
 
 
@@ -30,9 +30,9 @@ def bulk_predict(
     source: Words,
     out: Place,
     column: Name = None,
-    weights: Annotated[Path | None, tyro.conf.arg(metavar="PATH", help_behavior_hint="")] = None,
+    weights: Annotated[Path | None, optional("PATH")] = None,
     method: Method = "auto",
-    K: Annotated[str | None, tyro.conf.arg(metavar="FX,FY,CX,CY|FILE", help_behavior_hint="")] = None,
+    K: Annotated[str | None, optional("FX,FY,CX,CY|FILE")] = None,
     raw: Flag = False,
     overlay: Flag = False,
     npz: Flag = False,
@@ -86,7 +86,7 @@ def bulk_label(
     source: Words,
     out: Place,
     column: Name = None,
-    sequence_by: Annotated[str | None, tyro.conf.arg(metavar="REGEX", help_behavior_hint="")] = None,
+    sequence_by: Annotated[str | None, optional("REGEX")] = None,
     val_share: float = 0.1,
     every: int = 5,
     limits: Limits = _LIMITS,

@@ -7,13 +7,15 @@ from typing import Annotated
 
 import tyro
 
+from utnet.cli.options import Flag, optional
+
 
 def demo(
     config: Annotated[Path, tyro.conf.Positional] = Path("demo"),
     out: Path = Path("runs/demo"),
-    minutes: Annotated[float | None, tyro.conf.arg(metavar="MINUTES", help_behavior_hint="")] = None,
+    minutes: Annotated[float | None, optional("MINUTES")] = None,
     frames: int = 400,
-    from_nothing: Annotated[bool, tyro.conf.FlagCreatePairsOff, tyro.conf.arg(help_behavior_hint="")] = False,
+    from_nothing: Flag = False,
 ) -> None:
     """Fine-tunes the bundled network in minutes, evaluates it before and after, and writes report.html.
 

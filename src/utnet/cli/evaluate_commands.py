@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from utnet.cli.options import File, Folder, Name, Number, Root
+from utnet.cli.options import File, Folder, Name, Number, Root, optional
 from utnet.errors import InputError
 
 if TYPE_CHECKING:
@@ -89,9 +89,9 @@ def evaluate(
 
 def compare(
     run_a: Annotated[Path, tyro.conf.arg(metavar="RUN_A"), tyro.conf.Positional],
-    run_b: Annotated[Path | None, tyro.conf.arg(metavar="[RUN_B]", help_behavior_hint=""), tyro.conf.Positional] = None,
+    run_b: Annotated[Path | None, optional("[RUN_B]"), tyro.conf.Positional] = None,
     published: bool = False,
-    rows: Annotated[tuple[int, int] | None, tyro.conf.arg(metavar="A B", help_behavior_hint="")] = None,
+    rows: Annotated[tuple[int, int] | None, optional("A B")] = None,
     predictions: File = None,
     json: File = None,
 ) -> None:

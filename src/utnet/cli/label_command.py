@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from utnet.apps.label.agreement import Limits
+from utnet.cli.options import Flag, optional
 
 if TYPE_CHECKING:
     from utnet.apps.label.dataset import Summary
@@ -17,15 +18,15 @@ _LIMITS = Limits()
 
 
 def label(
-    inputs: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="INPUT...", help_behavior_hint="")],
+    inputs: Annotated[tuple[str, ...], tyro.conf.Positional, optional("INPUT...")],
     out: Annotated[Path, tyro.conf.arg(metavar="FOLDER")],
-    sequence_by: Annotated[str | None, tyro.conf.arg(metavar="REGEX", help_behavior_hint="")] = None,
+    sequence_by: Annotated[str | None, optional("REGEX")] = None,
     val_share: float = 0.1,
     every: int = 5,
     limits: Limits = _LIMITS,
     copies: int = 0,
-    backgrounds: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER", help_behavior_hint="")] = None,
-    coco: Annotated[bool, tyro.conf.FlagCreatePairsOff, tyro.conf.arg(help_behavior_hint="")] = False,
+    backgrounds: Annotated[Path | None, optional("FOLDER")] = None,
+    coco: Flag = False,
 ) -> None:
     """Labels hands in pictures and videos, and writes those on which several estimates agree as a data set for training
     (`data.name: custom`).

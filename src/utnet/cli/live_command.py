@@ -11,29 +11,28 @@ from typing import Annotated, Literal
 
 import tyro
 
+from utnet.cli.options import Flag, counted, optional
 from utnet.errors import InputError, install_line
 from utnet.predict.methods.resolve import Method
 
-Optional = tyro.conf.arg(help_behavior_hint="")
-
 
 def live(
-    source: Annotated[str, tyro.conf.Positional] = "0",
+    source: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="[CAMERA|realsense|FILE]")] = "0",
     to: Literal["udp", "jsonl"] = "jsonl",
     address: str = "127.0.0.1:9870",
-    out: Annotated[Path | None, Optional] = None,
-    weights: Annotated[Path | None, Optional] = None,
+    out: Annotated[Path | None, optional("FILE")] = None,
+    weights: Annotated[Path | None, optional("PATH")] = None,
     method: Method = "auto",
     device: str = "auto",
-    K: Annotated[str | None, Optional] = None,
-    depth_scale: Annotated[float | None, Optional] = None,
+    K: Annotated[str | None, optional("FX,FY,CX,CY|FILE")] = None,
+    depth_scale: Annotated[float | None, optional("METRES")] = None,
     fps: float = 30.0,
-    raw: Annotated[bool, tyro.conf.FlagCreatePairsOff, Optional] = False,
-    seconds: Annotated[float | None, Optional] = None,
-    page: Annotated[bool, tyro.conf.FlagCreatePairsOff, Optional] = False,
+    raw: Flag = False,
+    seconds: Annotated[float | None, optional("SECONDS")] = None,
+    page: Flag = False,
     host: str = "127.0.0.1",
     port: int = 8644,
-    open_browser: Annotated[bool, tyro.conf.FlagCreatePairsOff, Optional] = False,
+    open_browser: Flag = False,
 ) -> None:
     """Follows the hands of a camera, a RealSense or a recording, and sends wrist poses and joints as they come.
 
@@ -112,5 +111,6 @@ def _summary(latencies: list[float], dropped: int) -> str:
         return "utnet: no frame"
     ordered = sorted(latencies[-1000:])
     median, late = ordered[len(ordered) // 2], ordered[int(0.95 * (len(ordered) - 1))]
-    text = f"utnet: {len(latencies):,} frames, latency {1000 * median:.0f} ms (median), {1000 * late:.0f} ms (95 %)"
-    return f"{text}, {dropped:,} frames dropped" if dropped else text
+    frames = counted(len(latencies), "frame")
+    text = f"utnet: {frames}, latency {1000 * median:.0f} ms (median), {1000 * late:.0f} ms (95 %)"
+    return f"{text}, {counted(dropped, 'frame')} dropped" if dropped else text

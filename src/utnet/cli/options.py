@@ -1,21 +1,29 @@
-"""Types of optional arguments whose help is `--out FOLDER`, without tyro's `{None}|PATH` and `(default: None)`."""
+"""Optional arguments whose help is `--out FOLDER`, without tyro's `{None}|PATH` and `(default: None)`; other texts."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 
-File = Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")]
-Folder = Annotated[Path | None, tyro.conf.arg(metavar="FOLDER", help_behavior_hint="")]
-Root = Annotated[str, tyro.conf.arg(metavar="FOLDER", help_behavior_hint="")]
+
+def optional(metavar: str) -> Any:
+    """An optional argument's annotation with the word for its value."""
+    return tyro.conf.arg(metavar=metavar, help_behavior_hint="")
+
+
+Flag = Annotated[bool, tyro.conf.FlagCreatePairsOff, tyro.conf.arg(help_behavior_hint="")]
+"""A switch."""
+File = Annotated[Path | None, optional("FILE")]
+Folder = Annotated[Path | None, optional("FOLDER")]
+Root = Annotated[str, optional("FOLDER")]
 """A data set's folder, or for tars a URL; "" if not given."""
-Number = Annotated[int | None, tyro.conf.arg(metavar="N", help_behavior_hint="")]
-Name = Annotated[str | None, tyro.conf.arg(metavar="NAME", help_behavior_hint="")]
-Changes = Annotated[tuple[str, ...], tyro.conf.arg(metavar="KEY=VALUE [KEY=VALUE ...]", help_behavior_hint="")]
+Number = Annotated[int | None, optional("N")]
+Name = Annotated[str | None, optional("NAME")]
+Changes = Annotated[tuple[str, ...], optional("KEY=VALUE [KEY=VALUE ...]")]
 """Changed config values: `--set train.lr=1e-4 model.size_px=96`."""
 
 
@@ -52,3 +60,8 @@ def gathered(words: Sequence[str]) -> list[str]:
     for name, given in values.items():
         rest += [name, *given] if name == "--set" or not given else [f"{name}={value}" for value in given]
     return rest
+
+
+def counted(number: int, what: str) -> str:
+    """For example "1 frame" or "1,200 frames"."""
+    return f"{number:,} {what}{'' if number == 1 else 's'}"

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
+from utnet.cli.options import Flag, counted, optional
 from utnet.errors import InputError
 from utnet.predict.formats import FORMATS, FormatName, Style
 from utnet.predict.methods.resolve import Method, resolve_method
@@ -18,7 +19,6 @@ from utnet.predict.methods.resolve import Method, resolve_method
 if TYPE_CHECKING:
     from utnet.hand.arrays import HandArrays
     from utnet.io.recordings import Camera
-    from utnet.predict.hand import Hand
     from utnet.predict.inputs import Input
     from utnet.predict.request import Request
     from utnet.predict.run import Summary
@@ -27,51 +27,40 @@ if TYPE_CHECKING:
 MeshKind = Literal["glb", "obj", "ply", "scene", "animated", "none"]
 
 _SHOWN = 20
-"""Number of pictures without a hand that are listed."""
-_LEAST_PRESENCE = 0.5
+"""Number of pictures without a hand, and of warnings, that are printed."""
 _DISTANCE_WORDS = {"sensor": "depth", "hand_size": "the hand's size"}
-_PALMS_M = (0.045, 0.15)
-"""Plausible distances from the wrist to the middle knuckle."""
-
-Flag = Annotated[bool, tyro.conf.FlagCreatePairsOff, tyro.conf.arg(help_behavior_hint="")]
-"""A switch."""
-
-
-def _left_out(metavar: str):
-    """An optional argument, without tyro's hint on its default."""
-    return tyro.conf.arg(metavar=metavar, help_behavior_hint="")
 
 
 def predict(
-    inputs: Annotated[tuple[str, ...], tyro.conf.Positional, _left_out("INPUT...")],
+    inputs: Annotated[tuple[str, ...], tyro.conf.Positional, optional("INPUT...")],
     out: Path = Path("predictions"),
     overwrite: Flag = False,
-    weights: Annotated[Path | None, _left_out("PATH")] = None,
+    weights: Annotated[Path | None, optional("PATH")] = None,
     method: Method = "auto",
     device: str = "auto",
-    mano: Annotated[Path | None, _left_out("FOLDER")] = None,
-    K: Annotated[str | None, _left_out("FX,FY,CX,CY|FILE")] = None,
-    depth: Annotated[str | None, _left_out("FILE|FOLDER|GLOB")] = None,
-    depth_scale: Annotated[float | None, _left_out("METRES")] = None,
+    mano: Annotated[Path | None, optional("FOLDER")] = None,
+    K: Annotated[str | None, optional("FX,FY,CX,CY|FILE")] = None,
+    depth: Annotated[str | None, optional("FILE|FOLDER|GLOB")] = None,
+    depth_scale: Annotated[float | None, optional("METRES")] = None,
     sequence: Flag = False,
     fps: float = 30.0,
     tolerance: float = 0.02,
-    confidence: Annotated[int | None, _left_out("LEVEL")] = None,
+    confidence: Annotated[int | None, optional("LEVEL")] = None,
     show_depth: Flag = False,
-    poses: Annotated[Path | None, _left_out("FILE")] = None,
+    poses: Annotated[Path | None, optional("FILE")] = None,
     poses_axes: Literal["opencv", "arkit"] = "opencv",
-    box: Annotated[tuple[str, ...], tyro.conf.UseAppendAction, _left_out("X0,Y0,X1,Y1")] = (),
-    side: Annotated[tuple[Literal["right", "left"], ...], tyro.conf.UseAppendAction, _left_out("right|left")] = (),
-    landmarks: Annotated[Path | None, _left_out("FILE")] = None,
-    mesh: Annotated[MeshKind | None, _left_out("glb|obj|ply|scene|animated|none")] = None,
+    box: Annotated[tuple[str, ...], tyro.conf.UseAppendAction, optional("X0,Y0,X1,Y1")] = (),
+    side: Annotated[tuple[Literal["right", "left"], ...], tyro.conf.UseAppendAction, optional("right|left")] = (),
+    landmarks: Annotated[Path | None, optional("FILE")] = None,
+    mesh: Annotated[MeshKind | None, optional("glb|obj|ply|scene|animated|none")] = None,
     npz: Flag = False,
-    npz_style: Annotated[Literal["utnet", "hamer"] | None, _left_out("utnet|hamer")] = None,
-    also: Annotated[tuple[FormatName, ...], tyro.conf.UseAppendAction, _left_out("FORMAT")] = (),
+    npz_style: Annotated[Literal["utnet", "hamer"] | None, optional("utnet|hamer")] = None,
+    also: Annotated[tuple[FormatName, ...], tyro.conf.UseAppendAction, optional("FORMAT")] = (),
     no_overlay: Flag = False,
     style: Style = "mesh",
     angles: Flag = False,
     raw: Flag = False,
-    seconds: Annotated[float | None, _left_out("SECONDS")] = None,
+    seconds: Annotated[float | None, optional("SECONDS")] = None,
     jobs: int = 1,
 ) -> None:
     """Detects and reconstructs hands in pictures, videos or a camera's view; writes predictions.json, overlays, meshes.
@@ -181,13 +170,9 @@ def predict(
             "--npz-style hamer: the open hand has no MANO parameters; name your MANO folder: UTNET_MANO_DIR"
         )
     summary = run(predictor, found, request)
-    doubts = [*(_doubts(summary.hands) if box else ()), *_contradictions(summary.hands)]
-    if summary.guessed_cameras:
-        doubts.append(
-            f"{summary.guessed_cameras[0]}: depth without a camera: sizes and places follow from a guessed focal "
-            f"length (in {_count(len(summary.guessed_cameras), 'picture')}); give --K"
-        )
-    doubts += _uncertain_sides(summary.hands, boxed=bool(box)) if len(found) == 1 else []
+    doubts = summary.warnings[:_SHOWN]
+    if len(summary.warnings) > _SHOWN:
+        doubts.append(f"{len(summary.warnings) - _SHOWN} more warnings of this kind")
     if request.boxes and side and not summary.problems:
         doubts += side_warnings(predictor.detector, found[0], request.boxes, side)
     for line in doubts:
@@ -251,8 +236,8 @@ def _lines(summary: Summary, found: Sequence[Input], request: Request) -> list[s
     if len(summary.without_hand) > _SHOWN:
         lines.append(f"no hand in {len(summary.without_hand) - _SHOWN} more pictures (predictions.json names them)")
     done = [
-        _count(summary.num_pictures, "picture"),
-        _count(summary.num_videos, "video") + f" ({_count(summary.num_frames, 'frame')})",
+        counted(summary.num_pictures, "picture"),
+        counted(summary.num_videos, "video") + f" ({counted(summary.num_frames, 'frame')})",
     ]
     asked = [any(item.kind == "picture" for item in found), any(item.kind != "picture" for item in found)]
     text = ", ".join(part for part, wanted in zip(done, asked, strict=True) if wanted)
@@ -264,62 +249,13 @@ def _lines(summary: Summary, found: Sequence[Input], request: Request) -> list[s
     named = " and ".join(word for word in (", ".join(beside[:-1]), *beside[-1:]) if word)
     where = f"{request.out / 'predictions.json'}{f', {named} beside it' if named else ''}"
     if summary.num_doubtful and len(found) > 1:
-        lines.append(f"{_count(summary.num_doubtful, 'hand')} probably wrong (score below 0.5): look at the overlays")
-    lines.append(f"{text}, {_count(summary.num_hands, 'hand')}: {where}")
+        lines.append(f"{counted(summary.num_doubtful, 'hand')} probably wrong (score below 0.5): look at the overlays")
+    lines.append(f"{text}, {counted(summary.num_hands, 'hand')}: {where}")
     if summary.problems:
         lines.append(f"{len(summary.problems)} could not be read, or not to the end: see above, or predictions.json")
     if summary.num_left:
         lines.append(f"stopped early: {summary.num_left} of {len(found)} inputs were not started")
     return lines
-
-
-def _doubts(hands: Sequence[Hand]) -> list[str]:
-    """Warnings about the user's boxes that probably contain no hand."""
-    from utnet.predict.checks import REACH_M
-
-    lines = []
-    for number, hand in enumerate(hands, start=1):
-        z_m = float(hand.joints_cam_m[:, 2].mean())
-        if hand.presence < _LEAST_PRESENCE:
-            lines.append(
-                f"box {number}: probably no hand (presence {hand.presence:.2f}); look at the overlay before you use it"
-            )
-        if z_m > REACH_M[1]:
-            lines.append(f"box {number}: its hand would be {z_m:.0f} m away; is it tight round the hand, in pixels?")
-    return lines
-
-
-def _uncertain_sides(hands: Sequence[Hand], *, boxed: bool) -> list[str]:
-    """Warnings about hands whose side is uncertain."""
-    from utnet.detect.detection import SIDE_DOUBT_BELOW
-
-    return [
-        f"{'box' if boxed else 'hand'} {number}: probably a {hand.side} hand, but uncertain "
-        f"({hand.side_probability:.2f}); if it is not, give {'--side' if boxed else '--box and --side'}"
-        for number, hand in enumerate(hands, start=1)
-        if hand.side_probability < SIDE_DOUBT_BELOW
-    ]
-
-
-def _contradictions(hands: Sequence[Hand]) -> list[str]:
-    """Warnings about hands of implausible size at the distance measured by depth."""
-    import numpy as np
-
-    lines = []
-    for number, hand in enumerate(hands, start=1):
-        seen_px, drawn_px = np.ptp(hand.box_px.reshape(2, 2), axis=0).max(), np.ptp(hand.joints_px, axis=0).max()
-        palm_m = float(np.linalg.norm(hand.joints_cam_m[9] - hand.joints_cam_m[0])) * seen_px / drawn_px
-        if hand.distance_source == "sensor" and not _PALMS_M[0] < palm_m < _PALMS_M[1]:
-            z_m = float(hand.joints_cam_m[:, 2].mean())
-            lines.append(
-                f"hand {number}: at a distance of {z_m:.2f} m by depth, its palm would be {100 * palm_m:.0f} cm long; "
-                "check --depth-scale and --K"
-            )
-    return lines
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
 def read_camera_option(text: str) -> Camera:

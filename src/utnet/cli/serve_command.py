@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import sys
-from typing import Annotated
 
-import tyro
-
-from utnet.cli.options import File
+from utnet.cli.options import File, Flag
 from utnet.errors import InputError, install_line
 
 
@@ -16,7 +13,7 @@ def serve(
     host: str = "127.0.0.1",
     port: int = 8642,
     weights: File = None,
-    open_browser: Annotated[bool, tyro.conf.FlagCreatePairsOff, tyro.conf.arg(help_behavior_hint="")] = False,
+    open_browser: Flag = False,
 ) -> None:
     """A local web page: drop a picture, see its hands in 3D, download GLB and JSON (needs the extra "serve").
 

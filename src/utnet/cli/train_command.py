@@ -9,18 +9,16 @@ from typing import Annotated
 
 import tyro
 
-from utnet.cli.options import Changes, Folder
+from utnet.cli.options import Changes, Folder, optional
 from utnet.errors import InputError
 
 
 def train(
-    config: Annotated[
-        Path | None, tyro.conf.arg(metavar="[CONFIG]", help_behavior_hint=""), tyro.conf.Positional
-    ] = None,
+    config: Annotated[Path | None, optional("[CONFIG]"), tyro.conf.Positional] = None,
     out: Folder = None,
     from_: Annotated[str, tyro.conf.arg(name="from", metavar="NETWORK", help_behavior_hint="")] = "",
     set: Changes = (),
-    resume: Annotated[Path | None, tyro.conf.arg(metavar="RUN", help_behavior_hint="")] = None,
+    resume: Annotated[Path | None, optional("RUN")] = None,
 ) -> None:
     """Trains a network by a config; several processes: torchrun --nproc-per-node=N -m utnet train ...
 

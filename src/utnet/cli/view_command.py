@@ -10,20 +10,19 @@ from typing import Annotated
 
 import tyro
 
+from utnet.cli.options import Flag, counted, optional
 from utnet.errors import InputError, install_line
-
-Optional = tyro.conf.arg(help_behavior_hint="")
 
 
 def view(
     path: Annotated[Path, tyro.conf.Positional],
-    recording: Annotated[Path | None, tyro.conf.Positional, Optional] = None,
-    depth: Annotated[str | None, Optional] = None,
-    depth_scale: Annotated[float | None, Optional] = None,
-    K: Annotated[str | None, Optional] = None,
+    recording: Annotated[Path | None, tyro.conf.Positional, optional("[RECORDING]")] = None,
+    depth: Annotated[str | None, optional("FILE|FOLDER|GLOB")] = None,
+    depth_scale: Annotated[float | None, optional("METRES")] = None,
+    K: Annotated[str | None, optional("FX,FY,CX,CY|FILE")] = None,
     host: str = "127.0.0.1",
     port: int = 8643,
-    open_browser: Annotated[bool, tyro.conf.FlagCreatePairsOff, Optional] = False,
+    open_browser: Flag = False,
 ) -> None:
     """Shows hands in 3D in the browser: picture, depth as points, meshes, joints and tracks over time (extra "viewer").
 
@@ -53,7 +52,7 @@ def view(
             print(f"utnet: {line}", file=sys.stderr)
         scene = RecordingScene(moments, host=host, port=port)
         try:
-            print(f"{scene.address}  ({len(moments):,} frames; Ctrl-C ends it)", flush=True)
+            print(f"{scene.address}  ({counted(len(moments), 'frame')}; Ctrl-C ends it)", flush=True)
             if open_browser:
                 webbrowser.open(scene.address)
             scene.play()

@@ -22,9 +22,8 @@ class Detection:
         joints_m: (21, 3) landmarks in metres relative to the hand's middle, axes as the picture's (x right, y down,
             z forward), turned back from the detector's own region.
         track: number of the hand in a video, None in a single picture.
-        side_probability: in [0.5, 1], that `side` is correct; 1.0 if given by the user (only then
-            it is kept for certain by `Predictor.from_detections`). For a track the mean over its
-            frames.
+        side_probability: in [0.5, 1], that `side` is correct; 1.0 if given by the user: a lower one lets a network that
+            predicts sides turn it (`Predictor.from_detections`). For a track the mean over its frames.
         agreement: mean distance between the landmarks of two passes (in the first region and in the tighter one of its
             landmarks) in percent of the box, 2 to 5 for clearly visible hands; None for tracked hands with a single
             pass.

@@ -109,7 +109,16 @@ def _at_edges(depth_m: np.ndarray) -> np.ndarray:
 
 
 def attach(hand: HandArrays, corners, share, skin, posed, betas):
-    """Joint, offset and blendshapes of skin points given by faces' corners (N, 3) and barycentric weights (N, 3)."""
+    """`Surface.joint`, `offset` and `dirs` of N points of the skin.
+
+    Args:
+        hand: the model's arrays.
+        corners: (N, 3) vertices of the face of each point.
+        share: (N, 3) barycentric weights of these.
+        skin: (N, 3) the points in the view, metres.
+        posed: the joints' positions (16, 3) and rotations (16, 3, 3) in the view.
+        betas: (10,).
+    """
     joint = np.einsum("nc,ncj->nj", share, hand.weights[corners]).argmax(1)
     dirs = np.einsum("nc,ncab->nab", share, hand.shapedirs[corners]) - hand.J_shapedirs[joint]
     places, R = posed

@@ -32,6 +32,8 @@ from utnet.types import Sample
 from utnet.weights import shipped_weights
 
 _Look: TypeAlias = tuple[View, Sequence[Detection]]
+_Seen: TypeAlias = tuple[View, Detection, np.ndarray | None]
+"""A detection in its picture, with the depth image that is used for it."""
 _AT_ONCE = 16
 """Pictures of a list that are in memory together."""
 
@@ -225,30 +227,32 @@ class Predictor:
             )
         return results
 
-    def _reconstruct_hands(self, each: Sequence[tuple[View, Detection, np.ndarray | None]]) -> list[Hand]:
+    def _reconstruct_hands(self, seen: Sequence[_Seen]) -> list[Hand]:
         """A hand for each; with a network that predicts sides, on its likelier side."""
-        rights = self._run_method(each)
-        placed = [(rights, i, detection) for i, (_, detection, _) in enumerate(each)]
-        if rights.side_logit is not None:
-            logits = rights.side_logit
-            doubted = [i for i, (_, _, one) in enumerate(placed) if needs_other_side(one, logits[i])]
-            placed = [(rights, i, with_likelier_side(one) if is_predicted(one) else one) for _, i, one in placed]
-            turned = [(view, other_side(one), depth) for view, one, depth in (each[i] for i in doubted)]
-            others = self._run_method(turned) if turned else None
-            for k, i in enumerate(doubted):
-                assert others is not None
-                assert others.side_logit is not None
-                one = with_likelier_side(each[i][1], logits[i] - others.side_logit[k])
-                placed[i] = (rights, i, one) if one.side == each[i][1].side else (others, k, one)
-        return [
-            self._hand(batch, i, one, depth, view.K_px)
-            for (batch, i, one), (view, _, depth) in zip(placed, each, strict=True)
-        ]
+        rights = self._run_method(seen)
+        logits = rights.side_logit
+        doubtful = [] if logits is None else [i for i, one in enumerate(seen) if needs_other_side(one[1], logits[i])]
+        turned = [(view, other_side(detection), depth_m) for view, detection, depth_m in (seen[i] for i in doubtful)]
+        others = self._run_method(turned) if turned else None
+        row = {i: k for k, i in enumerate(doubtful)}
+        hands = []
+        for i, (view, detection, depth_m) in enumerate(seen):
+            batch, at, found = rights, i, detection
+            if logits is not None and is_predicted(detection):
+                found = with_likelier_side(detection)
+                if others is not None and others.side_logit is not None and i in row:
+                    found = with_likelier_side(detection, logits[i] - others.side_logit[row[i]])
+                    if found.side != detection.side:
+                        batch, at = others, row[i]
+            hands.append(self._hand(batch, at, found, depth_m, view.K_px))
+        return hands
 
-    def _run_method(self, each: Sequence[tuple[View, Detection, np.ndarray | None]]) -> RightHandBatch:
-        """The method's right hands, of views with a detection and depth or None each."""
+    def _run_method(self, seen: Sequence[_Seen]) -> RightHandBatch:
         return self._reconstruct(
-            [to_right(_sample(view.rgb, depth, view.K_px, one), copy=False) for view, one, depth in each]
+            [
+                to_right(_sample(view.rgb, depth_m, view.K_px, detection), copy=False)
+                for view, detection, depth_m in seen
+            ]
         )
 
     def _in_boxes(

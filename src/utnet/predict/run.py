@@ -18,6 +18,7 @@ from utnet.io.atomic import output_folder
 from utnet.predict.files import PREDICTIONS, PredictionsFile
 from utnet.predict.formats import FORMATS, FormatName, FrameWriter, PredictedFrame
 from utnet.predict.hand import Hand
+from utnet.predict.hand_warnings import hand_warnings
 from utnet.predict.hands import Hands
 from utnet.predict.inputs import Input, check_out
 from utnet.predict.overwrite import previous_files, remove_stale
@@ -47,7 +48,7 @@ class Summary:
         hands: hands of the last picture.
         without_hand: processed pictures without a hand.
         num_doubtful: hands of pictures with a score below 0.5.
-        guessed_cameras: pictures with hands that were measured by depth with a guessed focal length.
+        warnings: of `hand_warnings`, with the picture's name where there are several inputs.
     """
 
     num_pictures: int = 0
@@ -60,7 +61,7 @@ class Summary:
     hands: Sequence[Hand] = ()
     without_hand: list[str] = field(default_factory=list)
     num_doubtful: int = 0
-    guessed_cameras: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
 
 
 def run(
@@ -193,11 +194,14 @@ class _Call:
                     summary.num_pictures += 1
                     summary.num_hands += len(hands)
                     summary.num_doubtful += sum(hand.score < _DOUBTFUL for hand in hands)
-                    if record["K_from"] == "default" and any(hand.distance_source == "sensor" for hand in hands):
-                        summary.guessed_cameras.append(item.label)
+                    summary.warnings += self._warnings(item, hands, camera_guessed=record["K_from"] == "default")
                     summary.without_hand += [] if hands else [item.label]
                 del self._left[item]
                 bar.update()
+
+    def _warnings(self, item: Input, hands: Hands, *, camera_guessed: bool) -> list[str]:
+        lines = hand_warnings(hands, boxed=bool(self._request.boxes), camera_guessed=camera_guessed)
+        return lines if self._is_only else [f"{item.label}: {line}" for line in lines]
 
     def _videos(self, items: Sequence[Input]) -> None:
         """Processes videos one after the other."""

@@ -17,6 +17,7 @@ MAX_MESSAGE_BYTES = 20_000
 """Of every other request."""
 UPLOAD_PATH = "/api/files"
 _SHORT_BYTES, _SHORT_S = 10**6, 2.0
+"""Refused bodies up to this size are read, for at most this time."""
 REQUEST_S = 60.0
 """Time limit of a request, body and response."""
 

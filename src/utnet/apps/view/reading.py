@@ -55,6 +55,9 @@ def fill(moments: Moments, path: Path, recording: Path | None, options: Options)
         raise InputError(f"{path}: has {len(videos)} videos; a recording can be given for one")
     for record in tree["images"]:
         moments.add(_of_picture(record, options))
+    missing = [record["file"] for record in tree["images"] if not Path(record["file"]).is_file()]
+    if missing:
+        remarks.append(f"{missing[0]}: not found ({len(missing)} of {len(tree['images'])}), so hands are shown alone")
     for number, record in enumerate(videos):
         source = Path(record["file"]) if recording is None else recording
         prefix = f"{number + 1}_" if len(videos) > 1 else ""
