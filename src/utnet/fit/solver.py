@@ -26,7 +26,7 @@ _TOLERANCE = 1e-4
 # All in one file: numba's cache does not notice changes in other modules that compiled code calls.
 # Plain loops over scalars: array expressions, products and slices take three times as long to compile on the first run.
 # The iteration is Python's, since numba optimises what a kernel calls once more with it; kernels that only kernels call
-# are compiled without Python's entry. Together the first run compiles for 7 s instead of 10, at the same time a fit.
+# are compiled without Python's entry. Together the first call compiles for 6 s instead of 9; a fit takes as long.
 _INNER = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 
 
