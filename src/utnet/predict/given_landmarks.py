@@ -22,6 +22,7 @@ from utnet.conventions import NUM_JOINTS, SIDES
 from utnet.data.prompts import DETECTOR_CONFIDENCE, LEAST_PRESENCE
 from utnet.detect import Detection
 from utnet.errors import BAD_TREE, InputError, first_line, shown
+from utnet.io.recordings import Camera
 
 _REMEDY = "expected landmarks as docs/predictions.md describes them"
 _WHOLE_BODY = 133
@@ -45,6 +46,12 @@ class GivenHand:
     landmarks_px: np.ndarray
     side: str | None = None
     box_px: np.ndarray | None = None
+
+    def rectified(self, lens: Camera) -> GivenHand:
+        """Returns the hand in the picture without the lens distortion."""
+        points = np.column_stack([lens.rectified_px(self.landmarks_px[:, :2]), self.landmarks_px[:, 2]])
+        box = None if self.box_px is None else lens.rectified_box(self.box_px)
+        return replace(self, landmarks_px=points, box_px=box)
 
 
 def read_landmarks(path: str | Path, size_wh: tuple[int, int], picture: Path | None = None) -> list[GivenHand]:
