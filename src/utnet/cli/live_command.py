@@ -65,7 +65,7 @@ def live(
         raise InputError(f"--port is {port}; expected 1 to 65535")
     from utnet.cli.predict_command import read_camera_option
     from utnet.io.recordings import Options
-    from utnet.predict.live import HandTracker, NewestFrames, Sender, open_live
+    from utnet.predict.live import HandTracker, NewestFrames, Sender, open_live, side_notes
     from utnet.predict.predictor import Predictor
 
     to_host, colon, to_port = address.rpartition(":")
@@ -77,6 +77,7 @@ def live(
     predictor = Predictor(weights, method=method, device=device)
     tracker = HandTracker(predictor, fps=rate, smooth=not raw)
     latencies: list[float] = []
+    num_changes = 0
     taken = NewestFrames(frames) if comes_by_itself else frames
     with ExitStack() as stack:
         file = None
@@ -96,6 +97,9 @@ def live(
                 if seconds is not None and tracked.frame.time_s >= seconds:
                     break
                 sender.send(tracked.message())
+                for line in side_notes(tracker.side_changes[num_changes:]):
+                    print(f"utnet: {line}", file=sys.stderr)
+                num_changes = len(tracker.side_changes)
                 if shown is not None:
                     shown.show(tracked)
                 latencies.append(tracked.latency_s)

@@ -16,7 +16,7 @@ from utnet.predict.files import PredictionsFile, image_record, image_size
 from utnet.predict.formats import FrameWriter
 from utnet.predict.hand import Hand
 from utnet.predict.inputs import Input
-from utnet.predict.live import HandTracker
+from utnet.predict.live import HandTracker, side_notes
 from utnet.predict.predictor import Predictor
 from utnet.predict.request import Request
 from utnet.predict.video_files import VideoFiles
@@ -87,7 +87,8 @@ def predict_video(
         stopped = bool(stop.signal_number) and item.kind == "video" and next(frames, None) is not None
         of_all = f" of {reader.num_frames}" if reader.num_frames else ""
         incomplete = f"stopped after {num_frames}{of_all} frames" if stopped else reader.incomplete
-        return VideoResult(num_frames, num_hands, incomplete, stopped, tuple(reader.notes))
+        notes = [*reader.notes, *side_notes(tracker.side_changes)]
+        return VideoResult(num_frames, num_hands, incomplete, stopped, tuple(notes))
 
 
 def _drawing(writer: VideoWriter, request: Request) -> Callable[[Frame, Sequence[Hand]], None]:
