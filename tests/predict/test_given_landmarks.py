@@ -22,6 +22,9 @@ from utnet.synth import SyntheticHands
 SIZE_WH = (200, 100)
 POINTS = np.random.default_rng(0).uniform(20, 80, (21, 2))
 BOX = (10.0, 10.0, 90.0, 90.0)
+FOUND = Detection(
+    box_px=np.array(BOX), side="right", score=1.0, joints_px=POINTS, joints_m=np.zeros((21, 3)), side_probability=1.0
+)
 
 
 def written(tmp_path, tree):
@@ -79,25 +82,23 @@ def test_files_of_another_kind_are_refused(tmp_path, tree, word):
 
 
 def test_a_moved_joint_casts_doubt_on_its_finger():
-    detection = Detection(
-        box_px=np.array(BOX),
-        side="right",
-        score=1.0,
-        joints_px=POINTS,
-        joints_m=np.zeros((21, 3)),
-        side_probability=1.0,
-    )
     given = np.full((21, 2), np.nan)
     given[8] = POINTS[8]
-    same = with_landmarks(detection, checked_landmarks(given))
+    same = with_landmarks(FOUND, checked_landmarks(given))
     assert (same.joints_px == POINTS).all()
     assert same.joint_confidence[8] == 1
     assert len(set(np.delete(same.joint_confidence, 8))) == 1  # it was where the detector had it
     given[8] += 20
-    moved = with_landmarks(detection, checked_landmarks(given)).joint_confidence
+    moved = with_landmarks(FOUND, checked_landmarks(given)).joint_confidence
     assert (moved[[6, 7]] < 0.2 * same.joint_confidence[7]).all()
     rest = [*range(6), *range(9, 21)]
     assert (moved[rest] == same.joint_confidence[rest]).all()
+
+
+@pytest.mark.parametrize(("place", "word"), [(1e300, "away"), (-1e9, "away"), (120.0, "one point")])
+def test_landmarks_of_no_hand_are_refused(place, word):
+    with pytest.raises(InputError, match=word):
+        with_landmarks(FOUND, checked_landmarks(np.full((21, 2), place)))
 
 
 def test_few_landmarks_need_a_box():

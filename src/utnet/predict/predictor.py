@@ -27,7 +27,7 @@ from utnet.predict.methods.landmarks import LandmarkMethod
 from utnet.predict.methods.network import NetworkMethod
 from utnet.predict.methods.resolve import METHODS, Method, resolve_method
 from utnet.predict.sides import TrackSides, is_predicted, needs_other_side, other_side, with_likelier_side
-from utnet.predict.views import View, for_each, open_view
+from utnet.predict.views import View, for_each, for_hands, open_view
 from utnet.types import Sample
 from utnet.weights import shipped_weights
 
@@ -202,11 +202,13 @@ class Predictor:
 
     def _detect(self, view: View, boxes: Any, sides: Sequence[str] | None, landmarks_px: Any) -> list[Detection]:
         """The detector's hands, or those in the boxes, with the given landmarks."""
-        given = None if landmarks_px is None else [checked_landmarks(points) for points in landmarks_px]
+        given = (
+            None if landmarks_px is None else [checked_landmarks(p) for p in for_hands("landmarks_px", landmarks_px)]
+        )
         if given is not None and not self._reconstruct.needs_landmarks:
             raise InputError(f"{self.weights}: takes no landmarks; use the method both, or weights with prompts")
         if given is not None and boxes is None:
-            boxes = np.stack([box_of_landmarks(points) for points in given])
+            boxes = [box_of_landmarks(points) for points in given]
         if boxes is None:
             if sides is not None:
                 raise InputError("sides are given without boxes; give a box for each, or neither")
@@ -279,9 +281,9 @@ class Predictor:
     ) -> list[Detection]:
         """Returns detections with landmarks in the user's boxes; every method needs them for `presence`."""
         height, width = image_rgb.shape[:2]
-        for box in boxes:
+        for box in for_hands("boxes", boxes):
             check_box(box, width, height)
-        if sides is not None and (len(sides) != len(boxes) or not set(sides) <= set(SIDES)):
+        if sides is not None and (len(sides) != len(boxes) or any(side not in SIDES for side in sides)):
             raise InputError(f"{len(sides)} sides for {len(boxes)} boxes: {list(sides)}; give right or left for each")
         corners = np.asarray(boxes, float).reshape(-1, 4)
         found = self.detector.in_boxes(image_rgb, corners.tolist(), sides)
