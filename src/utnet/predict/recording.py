@@ -13,8 +13,8 @@ from tqdm import tqdm
 
 from utnet.detect import Detection, LandmarkTracker
 from utnet.errors import InputError
-from utnet.io.recordings import Frames, RGBDFrame, open_recording
 from utnet.io.overlap import read_ahead
+from utnet.io.recordings import Frames, RGBDFrame, open_recording
 from utnet.io.videos import VideoWriter
 from utnet.predict.drawing import draw_hands
 from utnet.predict.files import PredictionsFile, image_record, image_size
