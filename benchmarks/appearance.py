@@ -69,7 +69,7 @@ def measure(group: str, cpu_minutes: float, lite0: str, source: Source, work: Pa
     data = replace(config.data, root=str(training_hands(group, work)))
     config = override(replace(config, data=data), ["crop.rotation_jitter_deg=180"])
     model, _, about = fit(config, work)
-    scores, real = evaluate(model.eval(), source, config), distances(model, config, work)
+    scores, real = evaluate(model.eval(), source, config.crop, config.train), distances(model, config, work)
     shown = {name: [round(scores[name][key], 1) for key in ("mpjpe_mm", "pa_mpjpe_mm")] for name in INPUTS}
     return {
         "benchmark": "appearance",

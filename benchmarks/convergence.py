@@ -29,6 +29,7 @@ from short_training import HELD_OUT_SEED
 
 from utnet.checkpoint import save_checkpoint
 from utnet.config import Config, CropConfig, override
+from utnet.data.crop_datasets import CropMaker
 from utnet.data.loader import make_loader
 from utnet.data.shards.shards_reader import Shards
 from utnet.data.shards.write_shards import write_shards
@@ -42,6 +43,7 @@ from utnet.metrics import pa_mpjpe_mm
 from utnet.model import UTNet
 from utnet.synth import SyntheticHands
 from utnet.training.ema import EMA
+from utnet.training.loop import training_loader
 from utnet.training.optimizer import learning_rate, make_optimizer, progress_of
 from utnet.training.state import make_model
 from utnet.training.step import train_step
@@ -180,16 +182,16 @@ def fit(config: Config, work: Path) -> tuple[UTNet, EMA | None, dict]:
     backward pass.
     """
     torch.manual_seed(config.seed)
-    loader = iter(make_loader(open_data(config.data, config, train=True), config, train=True))
-    model, _ = make_model(config)
-    engine = Engine(model.train(), UTNetLoss.from_config(config.loss), config)
-    optimizer = make_optimizer(model, config)
+    loader = iter(training_loader(open_data(config.data, config, train=True), config))
+    model, _ = make_model(config.model, config.train)
+    engine = Engine(model.train(), UTNetLoss.from_config(config.loss), config.train, config.loss)
+    optimizer = make_optimizer(model, config.train)
     ema = EMA(model, config.train.ema) if config.train.ema else None
     engine.backward([next(loader)])
     start, step, share, reading = time.process_time(), 0, 0.0, 0.0
     while share < 1:
         for group in optimizer.param_groups:
-            group["lr"] = group["lr_scale"] * learning_rate(share, step, config)
+            group["lr"] = group["lr_scale"] * learning_rate(share, step, config.train)
         began = time.process_time()
         batch = next(loader)
         reading += time.process_time() - began
@@ -197,7 +199,7 @@ def fit(config: Config, work: Path) -> tuple[UTNet, EMA | None, dict]:
         step += 1
         if ema is not None:
             ema.update(step)
-        share = progress_of(step, time.process_time() - start, config)
+        share = progress_of(step, time.process_time() - start, config.train)
     seconds = time.process_time() - start
     rate = step * config.train.batch_size / seconds
     return model, ema, {"steps": step, "samples_per_cpu_s": round(rate, 1), "reading": round(reading / seconds, 2)}
@@ -209,7 +211,7 @@ def map_errors(model: UTNet, source: Source, config: Config) -> dict[str, list[f
     the maps have them the mean 2D error in percent of the crop at expand 2.0, and PA-MPJPE in mm at the wrist's true
     distance."""
     errors: dict[str, list[list[float]]] = {name: [] for name in INPUTS}
-    for batch in make_loader(source, config, train=False):
+    for batch in make_loader(source, CropMaker(config.model.size_px, config.crop), config.train, endless=False):
         truth = batch.joints_3d[..., :3].double()
         for name in INPUTS:
             joints = model.forward_batch(batch, use_depth=name == "rgbd", with_vertices=False).joint_map.double()
@@ -229,8 +231,8 @@ def measure(variant: str, seed: int, cpu_minutes: float, sources: dict[str, Sour
     model, ema, about = fit(config, work)
     model.eval()
     with ema.applied() if ema is not None else nullcontext():
-        scores = evaluate(model, source, config)
-        other = evaluate(model, sources["other"], config)
+        scores = evaluate(model, source, config.crop, config.train)
+        other = evaluate(model, sources["other"], config.crop, config.train)
         real = distances(model, config, work) if (work / "scored").exists() else None
         maps = map_errors(model, source, config) if model.joint_maps is not None else None
         save_checkpoint(work / "networks" / f"{variant}-{seed}-{cpu_minutes:g}", model, config)

@@ -35,8 +35,8 @@ def decode_and_sample(root: Path, shards: Path, size_px: int, rounds: int) -> di
     from utnet.data import open_source
     from utnet.data.augment import augment
     from utnet.data.collate import collate
-    from utnet.data.loader import init_worker
     from utnet.data.transforms import right_crop
+    from utnet.data.workers import init_worker
 
     init_worker()
     source, config = open_source("dexycb", root), Config(model=ModelConfig(size_px=size_px))
@@ -74,11 +74,11 @@ def loader_rate(name: str, root: Path, size_px: int, num_workers: int, num: int)
     """Samples a second that reach the main process, once every worker has started."""
     from utnet.config import Config, ModelConfig, TrainConfig
     from utnet.data import open_source
-    from utnet.data.loader import make_loader
+    from utnet.training.loop import training_loader
 
     train = TrainConfig(batch_size=BLOCK, num_workers=num_workers)
     config = Config(model=ModelConfig(size_px=size_px), train=train)
-    batches = iter(make_loader(open_source(name, root), config, train=True))
+    batches = iter(training_loader(open_source(name, root), config))
     for _ in range(3 * num_workers):
         next(batches)
     start = time.perf_counter()
@@ -91,12 +91,12 @@ def memory(root: Path, num: int) -> None:
     """Reads `num` samples with two workers; prints the private (USS) and shared-out (PSS) megabytes of each process."""
     from utnet.config import Config, ModelConfig, TrainConfig
     from utnet.data import open_source
-    from utnet.data.loader import make_loader
+    from utnet.training.loop import training_loader
 
     config = Config(model=ModelConfig(size_px=64), train=TrainConfig(batch_size=BLOCK, num_workers=2))
     rows, seen, start = [], 0, time.perf_counter()
     print(f"{'samples':>9s}{'seconds':>9s}   USS and PSS [MB]: main, worker 0, worker 1")
-    for batch in make_loader(open_source("dexycb", root), config, train=True):
+    for batch in training_loader(open_source("dexycb", root), config):
         seen += len(batch)
         if seen // BLOCK % (num // BLOCK // 20) == 0 or seen >= num:
             sizes = [_megabytes(pid) for pid in ("self", *_children())]

@@ -54,7 +54,8 @@ def scores(network: str, folder: Path, split: str) -> dict[str, float]:
     """RGB scores of a network on a split."""
     model, config = load_checkpoint(network)
     config = replace(config, train=replace(config.train, num_workers=0, batch_size=32))
-    return evaluate(model, open_source("custom", folder, split=split), config, inputs=("rgb",))["rgb"]
+    source = open_source("custom", folder, split=split)
+    return evaluate(model, source, config.crop, config.train, inputs=("rgb",))["rgb"]
 
 
 def run(out: Path, *, num: int, seed: int, changes: list[str]) -> list[dict]:

@@ -113,12 +113,12 @@ def main() -> None:
     steps = {"rgb_steps": fit(rgb_model, config)}
     model, apart = imported(rgb_model, held_out)
     print(f"step 0: outputs equal for any depth, joints within {apart:.1e} mm of the RGB network's", flush=True)
-    before = evaluate(model, held_out, config)
+    before = evaluate(model, held_out, config.crop, config.train)
     changes = ["model.p_drop=0.4", f"train.minutes={args.minutes}", _FRESH_SEED]
     tuned = UTNet(override(config, changes).model, model.hand)
     tuned.load_state_dict(model.state_dict())
     steps["tuning_steps"] = fit(tuned, override(config, changes))
-    after = evaluate(tuned, held_out, config)
+    after = evaluate(tuned, held_out, config.crop, config.train)
     print(f"{args.num} held-out hands; MPJPE / PA-MPJPE in mm")
     print(f"{'best constant hand':36s}{before['constant']['mpjpe_mm']:8.1f} /{before['constant']['pa_mpjpe_mm']:6.1f}")
     result = {}

@@ -223,7 +223,7 @@ def memory_section(arguments: argparse.Namespace) -> dict:
     num, config = arguments.batch, Config(model=ModelConfig(preset="h", size_px=256, checkpoint_blocks=True))
     config = replace(config, model=replace(config.model, num_blocks=arguments.num_blocks))
     model = UTNet(config.model).train()
-    optimizer, loss = make_optimizer(model, config), UTNetLoss.from_config(LossConfig())
+    optimizer, loss = make_optimizer(model, config.train), UTNetLoss.from_config(LossConfig())
     eye = torch.eye(3)
     batch = Batch(
         rgb=torch.randint(0, 256, (num, 3, 256, 256), dtype=torch.uint8),

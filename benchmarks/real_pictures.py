@@ -41,6 +41,7 @@ from utnet.apps.label.measure import observe
 from utnet.checkpoint import load_checkpoint
 from utnet.config import Config
 from utnet.conventions import NUM_JOINTS
+from utnet.data.crop_datasets import CropMaker
 from utnet.data.loader import make_loader
 from utnet.data.prompts import DETECTOR_CONFIDENCE
 from utnet.data.shards.shards_reader import Shards
@@ -230,7 +231,7 @@ def network_answers(model: UTNet, config: Config, source: Shards) -> Answers:
     model.eval()
     device = next(model.parameters()).device
     with torch.inference_mode():
-        for batch in make_loader(source, config, train=False):
+        for batch in make_loader(source, CropMaker(config.model.size_px, config.crop), config.train, endless=False):
             out = model.forward_batch(batch.to(device), use_depth=False, with_vertices=False)
             crops = (out.joints_crop.double().cpu().numpy(), batch.joints_2d[..., :2].double().numpy())
             pred, truth = (_rays(crop_to_px(joints, size), batch.K_px.double().numpy()) for joints in crops)

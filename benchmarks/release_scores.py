@@ -197,7 +197,9 @@ def scores(weights: str, source: Shards, factors: dict[str, np.ndarray]) -> dict
 def _scores(model: nn.Module, config: Config, source: Shards, factors: dict[str, np.ndarray]) -> dict:
     """Scores over all hands and over parts of them."""
     config = replace(config, train=replace(config.train, num_workers=0, batch_size=32))
-    run = score_source(model, source, config, protocols=[Protocol(depth=name == "rgbd") for name in INPUTS])
+    run = score_source(
+        model, source, config.crop, config.train, protocols=[Protocol(depth=name == "rgbd") for name in INPUTS]
+    )
     rows, truth = dict(zip(INPUTS, run.rows, strict=True)), torch.from_numpy(run.gt_m)
 
     def of(which: np.ndarray) -> dict:

@@ -13,11 +13,12 @@ from torch import Tensor
 
 from utnet.checkpoint import load_checkpoint, save_checkpoint
 from utnet.config import Config, override
+from utnet.data.crop_datasets import CropMaker
 from utnet.data.loader import make_loader
 from utnet.data.sources import open_data
 from utnet.losses import UTNetLoss
 from utnet.model import UTNet
-from utnet.training.loop import train
+from utnet.training.loop import train, training_loader
 from utnet.training.optimizer import learning_rate, make_optimizer, progress_of
 from utnet.types import Batch, Prediction
 
@@ -70,18 +71,18 @@ def calibrate(model: UTNet, config: Config, *, minutes: float) -> int:
 
 def fit(model: UTNet, config: Config) -> int:
     """Trains a network that is there already, for `config.train.minutes`; returns the steps. It ends in eval mode."""
-    loader = make_loader(open_data(config.data, config, train=True), config, train=True)
-    loss_function, optimizer = UTNetLoss.from_config(config.loss), make_optimizer(model.train(), config)
+    loader = training_loader(open_data(config.data, config, train=True), config)
+    loss_function, optimizer = UTNetLoss.from_config(config.loss), make_optimizer(model.train(), config.train)
     start, step, share = time.monotonic(), 0, 0.0
     for batch in loader:
         for group in optimizer.param_groups:
-            group["lr"] = group["lr_scale"] * learning_rate(share, step, config)
+            group["lr"] = group["lr_scale"] * learning_rate(share, step, config.train)
         optimizer.zero_grad(set_to_none=True)
         loss_function(model.forward_batch(batch, with_vertices=False), batch)["total_loss"].backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), config.train.clip_grad * len(batch))
         optimizer.step()
         step += 1
-        share = progress_of(step, time.monotonic() - start, config)
+        share = progress_of(step, time.monotonic() - start, config.train)
         if share >= 1:
             break
     model.eval()
@@ -90,7 +91,7 @@ def fit(model: UTNet, config: Config) -> int:
 
 def predictions(model: UTNet, source, config: Config, *, use_depth: bool) -> Iterator[tuple[Batch, Prediction]]:
     """Every batch of a held-out source and what the network says of it."""
-    for batch in make_loader(source, config, train=False):
+    for batch in make_loader(source, CropMaker(config.model.size_px, config.crop), config.train, endless=False):
         with torch.inference_mode():
             yield batch, model.forward_batch(batch, use_depth=use_depth)
 

@@ -71,6 +71,24 @@ def test_torch_is_imported_where_the_table_lists_it():
     assert not idle, "nothing here imports torch"
 
 
+def takes_whole_config(path):
+    nodes = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.ImportFrom)]
+    return any(
+        alias.name == "Config" for node in nodes if (node.module or "").startswith("utnet") for alias in node.names
+    )
+
+
+def test_the_whole_config_is_used_only_where_the_design_lists_it():
+    (text,) = re.findall(
+        r"^- The whole `Config`.*?: (`.+?)\. ", (ROOT / "docs/design.md").read_text(), flags=re.M | re.S
+    )
+    listed = re.findall(r"`([\w.]+)`", text)
+    found = {dotted(path) for path in PACKAGE.rglob("*.py") if takes_whole_config(path)} - {"config"}
+    unlisted = {name for name in found if not any(f"{name}.".startswith(f"{entry}.") for entry in listed)}
+    assert not unlisted, "take sections of the config instead"
+    assert not {entry for entry in listed if not any(f"{name}.".startswith(f"{entry}.") for name in found)}
+
+
 def test_no_test_imports_a_test():
     for path in (ROOT / "tests").rglob("*.py"):
         names = [name for node in ast.walk(ast.parse(path.read_text())) for name in names_in(node)]

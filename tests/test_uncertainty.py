@@ -8,9 +8,9 @@ import pytest
 import torch
 from scipy import integrate, stats
 
+from support.loaders import loader_of
 from utnet.checkpoint import load_checkpoint, save_checkpoint
 from utnet.config import Config, DataConfig, LossConfig, ModelConfig, TrainConfig
-from utnet.data.loader import make_loader
 from utnet.data.sources import open_data
 from utnet.errors import InputError
 from utnet.losses import UTNetLoss
@@ -30,7 +30,7 @@ CONFIG = Config(
 
 @pytest.fixture(scope="module")
 def batch():
-    return next(iter(make_loader(open_data(CONFIG.data, CONFIG, train=False), CONFIG, train=False)))
+    return next(iter(loader_of(open_data(CONFIG.data, CONFIG, train=False), CONFIG, train=False)))
 
 
 def built(config=MODEL, *, perturbed=True):

@@ -31,7 +31,7 @@ def average(after: str | Path, before: str | Path, share: float, out: Path) -> N
     require_new(out)
     model, config = load_checkpoint(after)
     other, of = load_checkpoint(before)
-    differing = differences(config, of)
+    differing = differences(config.model, of.model)
     if differing:
         raise InputError(f"{before}: is of another network: {'; '.join(differing)}")
     theirs = other.state_dict()

@@ -19,7 +19,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from utnet.config import Config
+from utnet.config import LossConfig, TrainConfig
 from utnet.errors import InputError
 from utnet.model import UTNet
 from utnet.signals import TrainingInterrupted
@@ -146,11 +146,13 @@ class LossModule(nn.Module):
     batches.
     """
 
-    def __init__(self, model: UTNet, loss_function: LossFunction, config: Config, world: ProcessInfo):
+    def __init__(
+        self, model: UTNet, loss_function: LossFunction, train: TrainConfig, loss: LossConfig, world: ProcessInfo
+    ):
         super().__init__()
         self.model, self._loss_function = model, loss_function
-        self._bf16, self._wants_vertices = config.train.precision == "bf16", config.loss.use_vertex_loss
-        self._num_processes, self._num_batches = world.size, config.train.accumulate
+        self._bf16, self._wants_vertices = train.precision == "bf16", loss.use_vertex_loss
+        self._num_processes, self._num_batches = world.size, train.accumulate
 
     def forward(self, batch: Batch, of_step: dict[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
         """`of_step`: further arguments of the loss function."""
@@ -189,16 +191,23 @@ class Engine:
         max_norm: largest norm of the gradient of a step, 0 without clipping.
     """
 
-    def __init__(self, model: UTNet, loss_function: LossFunction, config: Config, world: ProcessInfo | None = None):
+    def __init__(
+        self,
+        model: UTNet,
+        loss_function: LossFunction,
+        train: TrainConfig,
+        loss: LossConfig,
+        world: ProcessInfo | None = None,
+    ):
         self.model, self.world = model, world or ProcessInfo()
         self.loss_function = loss_function
-        self._num_batches = config.train.accumulate
+        self._num_batches = train.accumulate
         # Summed losses, and with them ordinary norms, grow with the number of samples.
-        num = config.train.batch_size * config.train.accumulate * self.world.size
-        self.max_norm = config.train.clip_grad * (num if config.loss.reduction == "sum" else 1)
-        self.kind = "alone" if self.world.size == 1 else _kind(model, config)
-        self._objective: nn.Module = LossModule(model, loss_function, config, self.world)
-        if config.train.compile:
+        num = train.batch_size * train.accumulate * self.world.size
+        self.max_norm = train.clip_grad * (num if loss.reduction == "sum" else 1)
+        self.kind = "alone" if self.world.size == 1 else _kind(model, train)
+        self._objective: nn.Module = LossModule(model, loss_function, train, loss, self.world)
+        if train.compile:
             model.compile()
         if self.kind == "fsdp":
             _shard(model)
@@ -248,9 +257,9 @@ class Engine:
         return nullcontext()
 
 
-def _kind(model: UTNet, config: Config) -> str:
-    if config.train.parallel != "auto":
-        return config.train.parallel
+def _kind(model: UTNet, train: TrainConfig) -> str:
+    if train.parallel != "auto":
+        return train.parallel
     return "fsdp" if sum(p.numel() for p in model.parameters()) > _FSDP_FROM else "ddp"
 
 

@@ -70,13 +70,11 @@ def matrix_to_quaternion(R: np.ndarray) -> np.ndarray:
     The four products of a component with all are read off the matrix, and the longest row is taken (Shepperd 1978).
     """
     (a, b, c), (d, e, f), (g, h, i) = np.moveaxis(R, (-2, -1), (0, 1))
-    rows = (
-        (1 + a - e - i, b + d, c + g, h - f),
-        (b + d, 1 - a + e - i, f + h, c - g),
-        (c + g, f + h, 1 - a - e + i, d - b),
-        (h - f, c - g, d - b, 1 + a + e + i),
-    )
-    products = np.stack([np.stack(row, -1) for row in rows], -2)
+    products = np.empty((*R.shape[:-2], 4, 4), R.dtype)
+    for k, value in enumerate((1 + a - e - i, 1 - a + e - i, 1 - a - e + i, 1 + a + e + i)):
+        products[..., k, k] = value
+    for k, m, value in ((0, 1, b + d), (0, 2, c + g), (1, 2, f + h), (0, 3, h - f), (1, 3, c - g), (2, 3, d - b)):
+        products[..., k, m] = products[..., m, k] = value
     largest = np.argmax(np.diagonal(products, axis1=-2, axis2=-1), -1)
     q = np.take_along_axis(products, largest[..., None, None], -2)[..., 0, :]
     return q / np.linalg.norm(q, axis=-1, keepdims=True)

@@ -66,7 +66,7 @@ def test_what_ships_is_scored_untouched_and_fine_tuned(made, tmp_path, monkeypat
     assert "Fine-tuned" in page
     assert "RGB-D, after fine-tuning" in page
     source = open_source("ho3d", tmp_path / "out" / "trees" / "ho3d", split="evaluation")
-    assert scores["before"]["HO3D layout"] == evaluate(load_checkpoint("ti")[0], source, shipped)
+    assert scores["before"]["HO3D layout"] == evaluate(load_checkpoint("ti")[0], source, shipped.crop, shipped.train)
     tuned, run = load_checkpoint(tmp_path / "out" / "run" / "best")
     assert (run.model, run.crop) == (shipped.model, shipped.crop)
     start, now = load_checkpoint("ti")[0].state_dict(), tuned.state_dict()
@@ -96,7 +96,7 @@ def test_a_config_of_the_network_that_ships_is_fine_tuned(changes, ships):
     assert "Fine-tuned from the bundled network (ti)" in said
     assert begun.train.init_from == "ti"
     assert begun.model == replace(config.model, stem="lite0")
-    start, theirs = make_model(begun)[0].state_dict(), load_checkpoint("ti")[0].state_dict()
+    start, theirs = make_model(begun.model, begun.train)[0].state_dict(), load_checkpoint("ti")[0].state_dict()
     assert all(torch.equal(start[name], theirs[name]) for name in theirs)
 
 

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from support.laws import assert_labels_agree
+from support.loaders import loader_of
 from support.mano_files import random_mano, write_mano
 from support.trees import NUM_HO3D, copy_of, ho3d_tree
 from utnet.config import Config, CropConfig, ModelConfig, TrainConfig
@@ -18,7 +19,6 @@ from utnet.conventions import MANO21_NAMES, MANO21_TO_OPENPOSE, SIDES
 from utnet.data import open_source
 from utnet.data.ho3d import ho3d_index
 from utnet.data.ho3d.ho3d_index import held_out
-from utnet.data.loader import make_loader
 from utnet.data.source import hold_out
 from utnet.data.transforms import crop, to_right
 from utnet.errors import InputError
@@ -241,7 +241,7 @@ def test_evaluation_without_truth_is_read_whole_and_not_scored(version, tmp_path
         x0, y0, x1, y1 = sample.box_px
         assert x0 <= x <= x1
         assert y0 <= y <= y1
-    seen = list(make_loader(source, CONFIG, train=False))
+    seen = list(loader_of(source, CONFIG, train=False))
     assert [key for batch in seen for key in batch.keys] == [source.key(i) for i in range(len(source))]
     assert all(batch.rgb.any() and batch.depth_ok.all() and batch.K_px.isfinite().all() for batch in seen)
     assert all((batch.joints_3d[..., 3].sum(1) == 1).all() for batch in seen)

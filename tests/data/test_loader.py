@@ -12,13 +12,14 @@ import numpy as np
 import pytest
 import torch
 
+from support.loaders import loader_of
 from support.samples import sample_at, with_everything
 from support.trees import copy_of, dexycb_tree, ho3d_tree
 from utnet.config import AugmentConfig, Config, ModelConfig, TrainConfig
 from utnet.data import loader as loader_module
 from utnet.data import open_source
-from utnet.data.collate import label_fault
-from utnet.data.loader import _Crops, collate, make_loader
+from utnet.data.collate import collate, label_fault
+from utnet.data.crop_datasets import CropMaker
 from utnet.data.source import BadSample
 from utnet.data.transforms import crop, right_crop, to_right
 from utnet.errors import InputError
@@ -46,7 +47,7 @@ def ho3d():
 
 
 def batches(source, num, config=CONFIG, **options):
-    loader = make_loader(source, config, train=True, **options)
+    loader = loader_of(source, config, train=True, **options)
     return [batch for batch, _ in zip(loader, range(num), strict=False)], loader
 
 
@@ -102,14 +103,14 @@ def test_training_sees_every_sample_once_an_epoch_differently_each_time(ho3d):
 
 
 def test_evaluation_sees_every_sample_once_in_order_and_unchanged(ho3d):
-    loader = make_loader(ho3d, CONFIG, train=False)
+    loader = loader_of(ho3d, CONFIG, train=False)
     first_pass, second_pass = list(loader), list(loader)
     assert [key for batch in first_pass for key in batch.keys] == [ho3d.key(i) for i in range(6)]
     assert len(loader) == len(first_pass) == 2
     for a, b in zip(first_pass, second_pass, strict=True):
         assert torch.equal(a.rgb, b.rgb)
     np.testing.assert_array_equal(first_pass[0].rgb[1].permute(1, 2, 0), crop(ho3d[1], 64, CONFIG.crop).rgb)
-    shares = [make_loader(ho3d, CONFIG, train=False, rank=rank, world_size=4) for rank in range(4)]
+    shares = [loader_of(ho3d, CONFIG, train=False, rank=rank, world_size=4) for rank in range(4)]
     keys = [[key for batch in share for key in batch.keys] for share in shares]
     assert keys == [[ho3d.key(i) for i in range(rank, 6, 4)] for rank in range(4)]
     assert [len(share) for share in shares] == [1, 1, 1, 1]
@@ -129,7 +130,7 @@ def test_unreadable_samples_are_named_and_skipped_in_training_only(num_workers, 
     with pytest.raises(InputError, match=r"2 of 6 samples cannot be read .* is 1.*truncated"):
         batches(source, 5, replace(config, train=replace(config.train, max_bad_samples=1)))
     with pytest.raises(InputError, match="truncated") as caught:
-        list(make_loader(source, config, train=False))
+        list(loader_of(source, config, train=False))
     assert "\n" not in str(caught.value)
 
 
@@ -192,7 +193,7 @@ def test_losing_its_depth_changes_nothing_else_of_a_sample(dexycb):
 
 
 def test_the_share_without_depth_is_p_drop_and_differs_from_epoch_to_epoch():
-    crops = _Crops(64, CONFIG.crop, None, 0, 0.4)
+    crops = CropMaker(64, CONFIG.crop, None, 0, 0.4)
     lost = np.array([[crops._drops(epoch, number) for number in range(500)] for epoch in range(4)])
     assert np.abs(lost.mean(1) - 0.4).max() < 0.07
     assert 0.42 < (lost[0] != lost[1]).mean() < 0.54  # 2 * 0.4 * 0.6 where they are independent
@@ -201,7 +202,7 @@ def test_the_share_without_depth_is_p_drop_and_differs_from_epoch_to_epoch():
 def test_ready_crops_lose_their_depth_too_and_evaluation_keeps_it():
     source = SyntheticHands(seed=2, size_px=64, num=8)
     assert not any(ok for _, ok in depth_of(batches(source, 2, dropping(1.0))[0]))
-    assert all(ok for _, ok in depth_of(make_loader(source, dropping(1.0), train=False)))
+    assert all(ok for _, ok in depth_of(loader_of(source, dropping(1.0), train=False)))
 
 
 # ----------------------------------------------------------------------------------------------- labels that are absent
@@ -313,7 +314,7 @@ KEPT = []
 
 def signal_workers(source, config):
     """For a process of its own: its workers get SIGTERM, go on all the same, and end with it."""
-    loader = make_loader(source, config, train=True)
+    loader = loader_of(source, config, train=True)
     seen = iter(loader)
     next(seen)
     workers = multiprocessing.active_children()
@@ -346,11 +347,11 @@ def start_workers_under_sigterm(source, config):
 
     init_worker, loader_module.init_worker = loader_module.init_worker, interrupted_init
     os.register_at_fork(after_in_child=lambda: os.kill(os.getpid(), signal.SIGTERM))
-    seen = iter(make_loader(source, config, train=True))
+    seen = iter(loader_of(source, config, train=True))
     for _ in range(4):
         next(seen)
     assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == set()
-    again = iter(make_loader(source, config, train=True))  # as after every validation
+    again = iter(loader_of(source, config, train=True))  # as after every validation
     next(again)
     assert len(multiprocessing.active_children()) == 4
 
@@ -398,17 +399,17 @@ def by_key(batches_seen) -> dict[str, list[torch.Tensor]]:
 
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_a_stream_is_read_once_for_evaluation(num_workers):
-    loader = make_loader(Stream(bad=()), workers(num_workers), train=False)
+    loader = loader_of(Stream(bad=()), workers(num_workers), train=False)
     for _ in range(2):
         keys = [key for batch in loader for key in batch.keys]
         assert sorted(keys) == sorted(f"stream/{i}" for i in range(14))
     with pytest.raises(TypeError, match="stream is read in passing: its length is not known"):
         len(loader)
-    shares = [make_loader(Stream(bad=()), workers(num_workers), train=False, rank=r, world_size=3) for r in range(3)]
+    shares = [loader_of(Stream(bad=()), workers(num_workers), train=False, rank=r, world_size=3) for r in range(3)]
     keys = [key for share in shares for batch in share for key in batch.keys]
     assert sorted(keys) == sorted(f"stream/{i}" for i in range(14))
     with pytest.raises(InputError, match=r"stream/\d+: cut off \(evaluation counts") as caught:
-        list(make_loader(Stream(), workers(num_workers), train=False))
+        list(loader_of(Stream(), workers(num_workers), train=False))
     assert "\n" not in str(caught.value)
 
 

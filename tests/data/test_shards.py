@@ -13,10 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from support.laws import assert_labels_agree
+from support.loaders import loader_of
 from utnet.cli.main import main
 from utnet.config import Config, CropConfig, ModelConfig, TrainConfig
 from utnet.data import open_source
-from utnet.data.loader import make_loader
 from utnet.data.shards.shard_format import MEMBERS, decode_depth, decode_sample, encode_depth, encode_sample
 from utnet.data.shards.shards_reader import Shards
 from utnet.data.shards.write_shards import EXPAND, SIZE_PX, ShardOptions, cut, write_shards
@@ -520,7 +520,7 @@ def test_null_labels_never_reach_a_batch(name, folder, tmp_path):
     copy, _ = damaged(folder, tmp_path, 0, "json", nulled)
     shards = Shards(copy)
     config = Config(model=ModelConfig(size_px=64), train=TrainConfig(batch_size=NUM, num_workers=0))
-    loader = make_loader(shards, config, train=True)
+    loader = loader_of(shards, config, train=True)
     (batch, _) = next(iter(zip(loader, range(1), strict=False)))
     bad = {key: message for key, message in loader.bad.items() if key != shards.key(2)}  # it lacks a labelled joint
     if NULLS[name] is None:
@@ -531,7 +531,7 @@ def test_null_labels_never_reach_a_batch(name, folder, tmp_path):
     for tensor in (batch.joints_2d, batch.joints_3d, batch.params.hand_pose, batch.params.betas):
         assert tensor.isfinite().all()
     with pytest.raises(InputError, match=NULLS[name]):
-        list(make_loader(shards, config, train=False))
+        list(loader_of(shards, config, train=False))
 
 
 def test_a_stream_does_not_lose_a_member_in_silence(folder):

@@ -18,9 +18,9 @@ import numpy as np
 import pytest
 
 from support.laws import assert_labels_agree
+from support.loaders import loader_of
 from utnet.config import Config, CropConfig, DataConfig, ModelConfig, TrainConfig
 from utnet.data import open_source
-from utnet.data.loader import make_loader
 from utnet.data.mixture import Mixture
 from utnet.data.source import BadSample
 from utnet.data.sources import fingerprint, open_data, open_validation
@@ -481,7 +481,7 @@ def test_a_sample_of_a_stream_looks_different_each_time_it_comes(what, tree, sam
         source = both_ways(tree, sample)[what]
         config = Config(model=ModelConfig(size_px=64), train=TrainConfig(batch_size=8, num_workers=num_workers))
         seen: dict[str, list[bytes]] = {}
-        for batch, _ in zip(make_loader(source, config, train=True), range(14), strict=False):
+        for batch, _ in zip(loader_of(source, config, train=True), range(14), strict=False):
             for key, rgb in zip(batch.keys, batch.rgb, strict=True):
                 seen.setdefault(key, []).append(rgb.numpy().tobytes())
         return seen

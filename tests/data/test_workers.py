@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 from torch.utils.data import DataLoader
 
+from support.loaders import loader_of
 from utnet.config import Config, ModelConfig, TrainConfig
 from utnet.data.inspection.scan import scan
-from utnet.data.loader import make_loader
 from utnet.data.workers import init_worker, iterate, worker_context
 from utnet.errors import InputError, WorkerError
 from utnet.evaluation.crops import CropDataset, crop_batches
@@ -63,8 +63,8 @@ def num_measured(samples):
 
 USERS = {
     "data check": lambda source: scan(source, num_measured, workers=1),
-    "eval": lambda source: list(crop_batches(CropDataset(source, CONFIG), CONFIG)),
-    "train": lambda source: list(make_loader(source, CONFIG, train=False)),
+    "eval": lambda source: list(crop_batches(CropDataset(source, CONFIG.model.size_px, CONFIG.crop), CONFIG.train)),
+    "train": lambda source: list(loader_of(source, CONFIG, train=False)),
 }
 
 
@@ -82,7 +82,7 @@ def test_a_killed_worker_is_named(user, source):
 def test_a_stuck_worker_is_named(source):
     config = replace(CONFIG, train=replace(CONFIG.train, worker_timeout_s=4.0))
     with pytest.raises(WorkerError, match=r"hangs.*train\.worker_timeout_s") as caught:
-        list(crop_batches(CropDataset(source(signal.SIGSTOP), config), config))
+        list(crop_batches(CropDataset(source(signal.SIGSTOP), config.model.size_px, config.crop), config.train))
     assert "\n" not in str(caught.value)
 
 

@@ -67,7 +67,7 @@ def test_parts_of_dexycb_compare_with_no_paper():
 
 
 def test_the_command_takes_a_run_or_the_papers(tmp_path):
-    from utnet.cli.evaluate_commands import compare
+    from utnet.cli.compare_command import compare
 
     for options in ({}, {"run_b": tmp_path, "published": True}):
         with pytest.raises(InputError, match="--published"):

@@ -13,7 +13,7 @@ from support.evaluations import CONFIG, Truth
 from support.mano_files import random_mano, write_mano
 from support.trees import copy_of, dexycb_tree, ho3d_tree
 from utnet.checkpoint import save_checkpoint
-from utnet.cli import evaluate_commands as commands
+from utnet.cli import evaluate_command as commands
 from utnet.config import DataConfig
 from utnet.conventions import MANO_TIP_VERTICES, SIDES, TIPS
 from utnet.data import open_source
@@ -21,7 +21,8 @@ from utnet.distributed import ProcessInfo
 from utnet.errors import InputError
 from utnet.evaluation.compare import compare_lines, compare_runs
 from utnet.evaluation.crops import VISIBILITY, CropDataset, crop_batches, visibility
-from utnet.evaluation.placing import benchmark_tips, forward, place
+from utnet.evaluation.passes import forward
+from utnet.evaluation.placing import benchmark_tips, place
 from utnet.evaluation.protocol import Protocol, read_boxes
 from utnet.evaluation.rows import METRICS, sample_auc
 from utnet.evaluation.saved_scores import load_run
@@ -50,13 +51,13 @@ def source():
 
 @pytest.fixture(scope="module")
 def run(network, source):
-    return score_source(network, source, CONFIG, protocols=[RGB, RGBD])
+    return score_source(network, source, CONFIG.crop, CONFIG.train, protocols=[RGB, RGBD])
 
 
 def test_scores_are_those_of_the_metrics_on_gathered_arrays(network, source, run):
     for row in run.rows:
         joints, gt, vertices, gt_vertices = [], [], [], []
-        for part in crop_batches(CropDataset(source, CONFIG), CONFIG):
+        for part in crop_batches(CropDataset(source, CONFIG.model.size_px, CONFIG.crop), CONFIG.train):
             placed = place(
                 forward(network, part, use_depth=row.protocol.depth),
                 part,
@@ -88,7 +89,7 @@ def test_scores_are_those_of_the_metrics_on_gathered_arrays(network, source, run
 
 
 def test_scores_are_those_of_the_training_loops_evaluation(network, source, run):
-    theirs = predict_joints(network, source, CONFIG)
+    theirs = predict_joints(network, source, CONFIG.crop, CONFIG.train)
     for row in run.rows:
         for name, value in score(theirs[row.protocol.input]).items():
             assert row.metrics[name].mean() == pytest.approx(value, rel=1e-5)
@@ -114,13 +115,17 @@ def test_shares_of_several_processes_are_the_whole(network, source, run, size):
 
     for rank in range(size):
         with pytest.raises(InputError, match="not reported"):
-            score_source(network, source, CONFIG, protocols=[RGB, RGBD], world=Rank(rank=rank, size=size))
+            score_source(
+                network, source, CONFIG.crop, CONFIG.train, protocols=[RGB, RGBD], world=Rank(rank=rank, size=size)
+            )
 
     class Last(ProcessInfo):
         def gather(self, value):
             return gathered
 
-    whole = score_source(network, source, CONFIG, protocols=[RGB, RGBD], world=Last(rank=size - 1, size=size))
+    whole = score_source(
+        network, source, CONFIG.crop, CONFIG.train, protocols=[RGB, RGBD], world=Last(rank=size - 1, size=size)
+    )
     for ours, theirs in zip(whole.rows, run.rows, strict=True):
         assert (ours.keys == theirs.keys).all()
         assert (ours.visibility == theirs.visibility).all()
@@ -131,7 +136,7 @@ def test_shares_of_several_processes_are_the_whole(network, source, run, size):
 
 
 def test_the_truth_scores_zero(source):
-    found = score_source(Truth(HandModel.open()), source, CONFIG, protocols=[RGB])
+    found = score_source(Truth(HandModel.open()), source, CONFIG.crop, CONFIG.train, protocols=[RGB])
     row = found.rows[0]
     for name in METRICS:
         expected, slack = (1.0, 0.0051) if METRICS[name].higher_is_better else (0.0, 0.05)
@@ -212,7 +217,12 @@ def test_detected_boxes_are_a_row_of_their_own(network, source):
     same = replace(RGB, boxes="same.json")
     exact = {source.key(i): source[i].box_px for i in range(len(source))}
     rows = score_source(
-        network, source, CONFIG, protocols=[RGB, other, same], boxes={"det.json": boxes, "same.json": exact}
+        network,
+        source,
+        CONFIG.crop,
+        CONFIG.train,
+        protocols=[RGB, other, same],
+        boxes={"det.json": boxes, "same.json": exact},
     ).rows
     assert [row.protocol for row in rows] == [RGB, other, same]
     assert "boxes: detected (det.json)" in rows[1].label
@@ -224,8 +234,8 @@ def test_a_hand_that_no_box_was_found_for_is_missing(network, source):
     boxes = {source.key(i): source[i].box_px for i in range(1, len(source))}
     options = {"protocols": [replace(RGB, boxes="det.json")], "boxes": {"det.json": boxes}}
     with pytest.raises(InputError, match=r"1 of 18.*no hand"):
-        score_source(network, source, CONFIG, **options)
-    row = score_source(network, source, CONFIG, allow_missing=True, **options).rows[0]
+        score_source(network, source, CONFIG.crop, CONFIG.train, **options)
+    row = score_source(network, source, CONFIG.crop, CONFIG.train, allow_missing=True, **options).rows[0]
     assert row.label.endswith("1 of 18 samples missing")
     assert list(row.missing) == [source.key(0)]
     assert len(row) == 17
@@ -236,8 +246,8 @@ def test_an_unreadable_sample_is_missing(network, tmp_path):
     source = open_source("dexycb", tree, split="train", limit=6)
     (tree / source.key(3).rsplit("/", 1)[0] / f"color_{source.key(3)[-6:]}.jpg").write_bytes(b"no picture")
     with pytest.raises(InputError, match=r"1 of 6.*color_"):
-        score_source(network, source, CONFIG, protocols=[RGB])
-    row = score_source(network, source, CONFIG, protocols=[RGB], allow_missing=True).rows[0]
+        score_source(network, source, CONFIG.crop, CONFIG.train, protocols=[RGB])
+    row = score_source(network, source, CONFIG.crop, CONFIG.train, protocols=[RGB], allow_missing=True).rows[0]
     assert list(row.missing) == [source.key(3)]
     assert "1 of 6 samples missing" in summarise(row)["label"]
 
@@ -268,12 +278,14 @@ def test_a_row_with_depth_leaves_out_samples_without(network, source):
             return replace(source[index], depth_m=None) if index % 3 else source[index]
 
     with pytest.raises(InputError, match=r"6 of 9.*no depth image"):
-        score_source(network, Partly(), CONFIG, protocols=[RGB, RGBD])
-    rgb, rgbd = score_source(network, Partly(), CONFIG, protocols=[RGB, RGBD], allow_missing=True).rows
+        score_source(network, Partly(), CONFIG.crop, CONFIG.train, protocols=[RGB, RGBD])
+    rgb, rgbd = score_source(
+        network, Partly(), CONFIG.crop, CONFIG.train, protocols=[RGB, RGBD], allow_missing=True
+    ).rows
     assert (len(rgb), rgb.label) == (9, RGB.label)
     assert rgbd.label.endswith("6 of 9 samples missing")
     assert list(rgbd.keys) == [source.key(i) for i in (0, 3, 6)]
-    (alone,) = score_source(network, Partly(), CONFIG, protocols=[RGBD], allow_missing=True).rows
+    (alone,) = score_source(network, Partly(), CONFIG.crop, CONFIG.train, protocols=[RGBD], allow_missing=True).rows
     np.testing.assert_array_equal(alone.metrics["mpjpe_mm"], rgbd.metrics["mpjpe_mm"])
 
 
@@ -292,7 +304,7 @@ def test_ready_crops_take_no_other_boxes(network):
     hands = SyntheticHands(size_px=64, num=2, jitter=False)
     options = {"protocols": [replace(RGB, boxes="det.json")], "boxes": {"det.json": {}}}
     with pytest.raises(InputError, match=r"2 of 2.*already a crop"):
-        score_source(network, hands, CONFIG, **options)
+        score_source(network, hands, CONFIG.crop, CONFIG.train, **options)
 
 
 def test_a_row_holds_no_mesh(run):
@@ -306,15 +318,15 @@ def test_samples_without_labels_or_depth_are_refused(network, tmp_path):
     (tree / "evaluation_xyz.json").unlink()
     source = open_source("ho3d", tree, split="evaluation")
     with pytest.raises(InputError, match="3D label"):
-        score_source(network, source, CONFIG, protocols=[RGB])
+        score_source(network, source, CONFIG.crop, CONFIG.train, protocols=[RGB])
     blind = open_source("ho3d", ho3d_tree(), split="evaluation", with_depth=False)
     with pytest.raises(InputError, match="no depth image"):
-        score_source(network, blind, CONFIG, protocols=[RGBD])
+        score_source(network, blind, CONFIG.crop, CONFIG.train, protocols=[RGBD])
 
 
 def test_benchmark_tips_need_mano(network, source):
     with pytest.raises(InputError, match="MANO"):
-        score_source(network, source, CONFIG, protocols=[replace(RGB, joints="benchmark")])
+        score_source(network, source, CONFIG.crop, CONFIG.train, protocols=[replace(RGB, joints="benchmark")])
     rng = np.random.default_rng(0)
     joints, vertices = rng.normal(size=(2, 21, 3)), rng.normal(size=(2, 778, 3))
     tips = benchmark_tips(joints, vertices, "manopth", ["right", "left"])
@@ -328,7 +340,9 @@ def test_a_mano_network_has_a_row_for_either_kind_of_joints(source, tmp_path):
     torch.manual_seed(0)
     hand = HandModel.from_mano(write_mano(tmp_path / "MANO_RIGHT.pkl", random_mano()))
     model = UTNet(CONFIG.model, hand).eval()
-    own, tips = score_source(model, source, CONFIG, protocols=[RGB, replace(RGB, joints="benchmark")]).rows
+    own, tips = score_source(
+        model, source, CONFIG.crop, CONFIG.train, protocols=[RGB, replace(RGB, joints="benchmark")]
+    ).rows
     others = [j for j in range(21) if j not in TIPS]
     np.testing.assert_array_equal(own.joints_mm["root"][:, others], tips.joints_mm["root"][:, others])
     assert (own.joints_mm["root"][:, list(TIPS)] != tips.joints_mm["root"][:, list(TIPS)]).all()
@@ -339,7 +353,7 @@ def test_a_mano_network_has_a_row_for_either_kind_of_joints(source, tmp_path):
 
 
 def test_meshes_of_another_hand_are_not_scored(network, source):
-    crops = next(iter(crop_batches(CropDataset(source, CONFIG), CONFIG))).crops
+    crops = next(iter(crop_batches(CropDataset(source, CONFIG.model.size_px, CONFIG.crop), CONFIG.train))).crops
     assert all(mesh is not None for mesh in _meshes(network, crops))
     other = [replace(c, sample=replace(c.sample, hand_model="mano")) for c in crops]
     assert all(mesh is None for mesh in _meshes(network, other))

@@ -11,7 +11,7 @@ from support.evaluations import CONFIG, Truth
 from support.mano_files import random_mano, write_mano
 from support.trees import copy_of, dexycb_tree, ho3d_tree
 from utnet.checkpoint import save_checkpoint
-from utnet.cli import evaluate_commands as commands
+from utnet.cli.submit_command import submit
 from utnet.conventions import FINGERS, MANO21_NAMES, MANO_TIP_VERTICES, MM_PER_M
 from utnet.data import open_source
 from utnet.errors import InputError
@@ -66,7 +66,7 @@ def weights(tmp_path_factory):
 def test_the_truth_is_ho3ds_truth(tmp_path):
     root = ho3d_tree()
     source = open_source("ho3d", root, split="evaluation")
-    written = write_submission(Truth(HandModel.open()), source, CONFIG, tmp_path / "pred.zip", **JOINTS)
+    written = write_submission(Truth(HandModel.open()), source, CONFIG.crop, tmp_path / "pred.zip", **JOINTS)
     found = check_ho3d_submission(tmp_path / "pred.zip", num=len(source))
     truth = np.array(json.loads((root / layouts.HO3D_XYZ).read_text()))
     scores = official_scores(found.joints_m, truth, scale_joint=4)  # HO3D's own order
@@ -88,7 +88,7 @@ def test_a_mano_network_brings_its_mesh_and_the_benchmarks_tips(tmp_path):
     source = open_source("ho3d", root, split="evaluation")
     meshes = {source.key(i): (vertices[i] @ layouts.OPENGL_TO_OPENCV).astype(np.float32) for i in range(len(source))}
     hand = HandModel.from_mano(write_mano(tmp_path / "MANO_RIGHT.pkl", random_mano()))
-    written = write_submission(TruthWithMesh(hand, meshes), source, CONFIG, tmp_path / "pred.zip", use_depth=False)
+    written = write_submission(TruthWithMesh(hand, meshes), source, CONFIG.crop, tmp_path / "pred.zip", use_depth=False)
     found = check_ho3d_submission(tmp_path / "pred.zip", num=len(source))
     for score in official_scores(found.joints_m, truth, found.vertices_m, vertices, scale_joint=4).values():
         assert score["epe_mean_m"] * MM_PER_M < TOLERANCE_MM
@@ -99,7 +99,7 @@ def test_a_mano_network_brings_its_mesh_and_the_benchmarks_tips(tmp_path):
 
 def test_the_truth_is_freihands_truth(tmp_path, freihand_tree):
     source = open_source("freihand", freihand_tree, split="evaluation")
-    write_submission(Truth(HandModel.open()), source, CONFIG, tmp_path / "pred.zip", **JOINTS)
+    write_submission(Truth(HandModel.open()), source, CONFIG.crop, tmp_path / "pred.zip", **JOINTS)
     found = check_freihand_submission(tmp_path / "pred.zip", num=4)
     truth = np.array(json.loads((freihand_tree / layouts.freihand_json("evaluation", "xyz")).read_text()))
     assert official_scores(found.joints_m, truth)["joints/absolute"]["epe_mean_m"] * MM_PER_M < TOLERANCE_MM
@@ -108,7 +108,7 @@ def test_the_truth_is_freihands_truth(tmp_path, freihand_tree):
 def test_the_truth_is_dexycbs_truth_of_both_hands(tmp_path):
     source = open_source("dexycb", dexycb_tree(), split="train")
     path = tmp_path / "results.txt"
-    written = write_submission(Truth(HandModel.open()), source, CONFIG, path, use_depth=False)
+    written = write_submission(Truth(HandModel.open()), source, CONFIG.crop, path, use_depth=False)
     truth = {source.official_index(i): 1000 * source[i].joints_cam_m for i in range(len(source))}
     assert {source[i].side for i in range(len(source))} == {"right", "left"}
     results = check_dexycb_results(path, truth)
@@ -129,7 +129,7 @@ def test_depth_measures_the_distance_of_a_hand_of_the_wrong_size(tmp_path):
     true_z = np.array([source[i].joints_cam_m[:, 2].mean() for i in range(len(source))])
     errors = []
     for use_depth in (False, True):
-        write_submission(TooLarge(HandModel.open()), source, CONFIG, tmp_path / "r.txt", use_depth=use_depth)
+        write_submission(TooLarge(HandModel.open()), source, CONFIG.crop, tmp_path / "r.txt", use_depth=use_depth)
         z = [hand[:, 2].mean() / MM_PER_M for hand in check_dexycb_results(tmp_path / "r.txt").values()]
         errors.append(np.median(np.abs(z - true_z)))
     assert errors[0] == pytest.approx(0.1 * np.median(true_z), rel=0.3)
@@ -148,36 +148,36 @@ def test_every_picture_is_wanted(tmp_path, damage):
         source = open_source("ho3d", root, split="evaluation", limit=len(source) - 1)
         message = f"1 of {source.num_official} pictures have no box or were left out"
     with pytest.raises(InputError, match=message):
-        write_submission(Truth(HandModel.open()), source, CONFIG, tmp_path / "pred.zip", **JOINTS)
+        write_submission(Truth(HandModel.open()), source, CONFIG.crop, tmp_path / "pred.zip", **JOINTS)
     assert not (tmp_path / "pred.zip").exists()
 
 
 def test_what_is_no_official_split_is_refused(tmp_path):
     model = Truth(HandModel.open())
     with pytest.raises(InputError, match="only the split evaluation"):
-        write_submission(model, open_source("ho3d", ho3d_tree()), CONFIG, tmp_path / "x", **JOINTS)
+        write_submission(model, open_source("ho3d", ho3d_tree()), CONFIG.crop, tmp_path / "x", **JOINTS)
     with pytest.raises(InputError, match="H2O3D"):
         write_submission(
-            model, open_source("ho3d", ho3d_tree("h2o3d"), split="evaluation"), CONFIG, tmp_path / "x", **JOINTS
+            model, open_source("ho3d", ho3d_tree("h2o3d"), split="evaluation"), CONFIG.crop, tmp_path / "x", **JOINTS
         )
     for choice in ({"limit": 5}, {"sides": "left"}):
         part = open_source("dexycb", dexycb_tree(), split="train", **choice)
         with pytest.raises(InputError, match="frames with a hand"):
-            write_submission(model, part, CONFIG, tmp_path / "x", **JOINTS)
+            write_submission(model, part, CONFIG.crop, tmp_path / "x", **JOINTS)
     assert not list(tmp_path.iterdir())
 
 
 def test_the_command_submits_and_says_how(tmp_path, weights, freihand_tree, capsys):
     with pytest.raises(InputError, match="zeros"):
-        commands.submit(weights, "freihand", str(freihand_tree), tmp_path / "pred.zip")
+        submit(weights, "freihand", str(freihand_tree), tmp_path / "pred.zip")
     assert not list(tmp_path.iterdir())
-    commands.submit(weights, "freihand", str(freihand_tree), tmp_path / "pred.zip", joints_only=True)
+    submit(weights, "freihand", str(freihand_tree), tmp_path / "pred.zip", joints_only=True)
     said = capsys.readouterr().out
     for words in ("4 hands", "boxes: ground-truth; joints: own 21; depth: without; flips: none", "checked", "3960"):
         assert words in said
     with pytest.raises(InputError, match="no depth"):
-        commands.submit(weights, "freihand", str(freihand_tree), tmp_path / "pred.zip", depth="with")
-    commands.submit(weights, "dexycb", str(dexycb_tree()), tmp_path / "results.txt")
+        submit(weights, "freihand", str(freihand_tree), tmp_path / "pred.zip", depth="with")
+    submit(weights, "dexycb", str(dexycb_tree()), tmp_path / "results.txt")
     said = capsys.readouterr().out
     assert "depth: with;" in said
     assert "s0 test" in said
@@ -187,6 +187,6 @@ def test_unlabelled_freihand_says_that_its_boxes_are_the_middle(tmp_path, freiha
     root = copy_of(freihand_tree, tmp_path)
     for name in ("xyz", "verts", "mano"):
         (root / layouts.freihand_json("evaluation", name)).unlink()
-    commands.submit(weights, "freihand", str(root), tmp_path / "pred.zip", joints_only=True)
+    submit(weights, "freihand", str(root), tmp_path / "pred.zip", joints_only=True)
     assert f"boxes: {MIDDLE}; " in capsys.readouterr().out
     assert len(check_freihand_submission(tmp_path / "pred.zip", num=4).joints_m) == 4

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from support.fitting import scene
 from utnet.fit import HandFitter
 from utnet.geometry import intrinsics
 
@@ -32,6 +33,9 @@ REFUSED = {
     "K_px": {"K_px": with_K(K00=np.nan)},
     "K_px: ": {"K_px": with_K(K00=1e-6, K11=1e-6)},
     "K_px: expected": {"K_px": with_K(K22=0.0)},
+    "K_px: expected finite": {"K_px": with_K(K01=-1e9)},
+    "joints_px holds numbers": {"joints_px": np.full((1, 21, 2), 1e30)},
+    "joints_m holds numbers": {"joints_m": np.full((1, 21, 3), 1e30)},
     "betas": {"betas": np.full(10, np.nan)},
     "betas: ": {"betas": np.zeros(9)},
     "metres": {"depth_m": [np.full((120, 160), 500, np.uint16)]},
@@ -45,6 +49,14 @@ REFUSED = {
 def test_what_cannot_be_fitted_is_refused(word):
     with pytest.raises(ValueError, match=word):
         HandFitter().fit(**given(**REFUSED[word]))
+
+
+def test_no_hand_is_behind_the_camera():
+    """A landmark far beside the others turns the view away from them."""
+    joints_px, joints_m, K_px = (array[:1] for array in scene(3)[2])
+    joints_px[0, 0, 0] += 9e5
+    with pytest.raises(ValueError, match="in front of the camera"):
+        HandFitter(landmarks="joints").fit(joints_px, joints_m, K_px)
 
 
 @pytest.mark.parametrize("depth_m", [np.nan, np.inf, -1.0, 500.0, 1e-3])

@@ -119,14 +119,29 @@ def test_the_picture_s_border_is_no_outline(fitter):
         assert outside[1] == 0
 
 
-@pytest.mark.parametrize("wrong", ["count", "shape", "inf"])
+BAD_MASKS = {
+    "count": None,
+    "another type": {},
+    "shape": {"logit": np.ones(CELLS)},
+    "inf": {"logit": np.full((CELLS, CELLS), np.inf)},
+    "bool": {"logit": np.ones((CELLS, CELLS), bool)},
+    "list": {"logit": [[1.0]]},
+    "too many cells": {"logit": np.ones((1, 2000))},
+    "no camera": {"K_px": np.full((3, 3), np.nan)},
+    "a camera of another shape": {"K_px": np.eye(4)},
+    "known": {"known": np.full(4, np.nan)},
+}
+
+
+@pytest.mark.parametrize("wrong", BAD_MASKS)
 def test_bad_masks_are_refused(fitter, wrong):
     params, _, landmarks = scene(2)
     masks = [mask_of(fitter, params, i) for i in range(2)]
     if wrong == "count":
         masks = masks[:1]
+    elif wrong == "another type":
+        masks[0] = masks[0].logit
     else:
-        logit = masks[0].logit.ravel() if wrong == "shape" else np.where(masks[0].logit > 0, np.inf, -np.inf)
-        masks[0] = replace(masks[0], logit=logit)
+        masks[0] = replace(masks[0], **BAD_MASKS[wrong])
     with pytest.raises(ValueError, match="masks"):
         fitter(*landmarks, masks=masks)

@@ -117,6 +117,25 @@ def test_lenses_are_taken_out(model, coeffs):
         assert np.abs(np.subtract(peak, 5)).max() <= 1
 
 
+@pytest.mark.parametrize(("model", "coeffs"), LENSES)
+def test_points_through_the_lens_and_back(model, coeffs):
+    camera = Camera(K, (160, 120), model, coeffs)
+    points = np.array([[20.0, 30.0], [np.nan, 3.0], [80.0, 60.0], [-6.0, 118.0]])
+    np.testing.assert_allclose(
+        camera.rectified_px(camera.distorted_px(points)), points * [[1], [np.nan], [1], [1]], atol=1e-3
+    )
+    box = camera.rectified_box([20.0, 10.0, 100.0, 90.0])
+    inside = np.stack(np.meshgrid(np.linspace(20, 100, 9), np.linspace(10, 90, 9)), -1).reshape(-1, 2)
+    flat = camera.rectified_px(inside)
+    np.testing.assert_allclose(box, [*flat.min(0), *flat.max(0)], atol=0.05)
+    assert np.abs(box - [20.0, 10.0, 100.0, 90.0]).max() > 0.1
+
+
+def test_points_that_no_lens_shows_are_refused():
+    with pytest.raises(InputError, match="lens"):
+        Camera(K, (160, 120), "plumb_bob", (-0.6, 0.0, 0.0, 0.0)).rectified_px(np.array([[2000.0, 60.0]]))
+
+
 def test_realsenses_inverse_model_is_its_deprojection():
     k1, k2, p1, p2, k3 = coeffs = (0.05, -0.02, 0.001, 0.002, 0.01)
     camera = Camera(K, (160, 120), "Inverse Brown Conrady", coeffs)

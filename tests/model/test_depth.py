@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 import torch
 
+from support.loaders import loader_of
 from utnet.config import Config, DataConfig, LossConfig, ModelConfig
-from utnet.data.loader import make_loader
 from utnet.data.sources import open_data
 from utnet.geometry import hand_distance
 from utnet.losses import UTNetLoss
@@ -47,7 +47,7 @@ def scene(distance_m, *, num=2, background_m=2.0):
 def batch():
     config = Config(model=ModelConfig(size_px=SIZE), data=DataConfig(limit=8))
     config = replace(config, train=replace(config.train, num_workers=0, batch_size=8))
-    return next(iter(make_loader(open_data(config.data, config, train=False), config, train=False)))
+    return next(iter(loader_of(open_data(config.data, config, train=False), config, train=False)))
 
 
 @pytest.mark.parametrize("kind", KINDS)

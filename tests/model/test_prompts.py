@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
+from support.loaders import loader_of
 from support.networks import FIELDS, assert_same, inputs
 from utnet.checkpoint import save_checkpoint
 from utnet.config import Config, ModelConfig, PromptConfig
 from utnet.data.collate import collate
-from utnet.data.loader import make_loader
 from utnet.data.masks import MaskLabels
 from utnet.data.prompts import PromptNoise, prompts_of_landmarks
 from utnet.data.prompts_and_masks import PromptsAndMasks
@@ -269,7 +269,7 @@ def test_the_loader_draws_the_same_extras_again_and_keeps_the_rest(samples):
 
     extras = PromptsAndMasks(PromptNoise(PromptConfig(), exact), None, 0.0)
     plain, first, again = (
-        next(iter(make_loader(Listed(), config, train=True, extras=e))) for e in (None, extras, extras)
+        next(iter(loader_of(Listed(), config, train=True, extras=e))) for e in (None, extras, extras)
     )
     assert plain.landmarks is None
     assert torch.equal(plain.rgb, first.rgb)
@@ -292,9 +292,16 @@ def test_a_run_goes_on_from_earlier_weights_with_new_parts_and_learns(tmp_path):
         loss=loss,
         train=replace(config.train, init_from=str(tmp_path / "best"), batch_size=4, num_workers=0),
     )
-    model, about = make_model(config)
+    model, about = make_model(config.model, config.train)
     batch = next(
-        iter(make_loader(SyntheticHands(seed=5, size_px=96), config, train=True, extras=PromptsAndMasks.of(config)))
+        iter(
+            loader_of(
+                SyntheticHands(seed=5, size_px=96),
+                config,
+                train=True,
+                extras=PromptsAndMasks.of(config.model, config.prompts),
+            )
+        )
     )
     with torch.inference_mode():
         old, new = before.forward_batch(replace(batch, landmarks=None)), model.eval().forward_batch(batch)

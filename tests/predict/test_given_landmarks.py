@@ -13,6 +13,7 @@ from utnet.config import Config, ModelConfig
 from utnet.detect import Detection
 from utnet.errors import InputError
 from utnet.geometry import mirror_points, normalized_distance_percent, project
+from utnet.io.recordings import read_camera
 from utnet.model import UTNet
 from utnet.predict import Predictor
 from utnet.predict.given_landmarks import box_of_landmarks, checked_landmarks, read_landmarks, with_landmarks
@@ -21,6 +22,9 @@ from utnet.synth import SyntheticHands
 SIZE_WH = (200, 100)
 POINTS = np.random.default_rng(0).uniform(20, 80, (21, 2))
 BOX = (10.0, 10.0, 90.0, 90.0)
+FOUND = Detection(
+    box_px=np.array(BOX), side="right", score=1.0, joints_px=POINTS, joints_m=np.zeros((21, 3)), side_probability=1.0
+)
 
 
 def written(tmp_path, tree):
@@ -78,25 +82,23 @@ def test_files_of_another_kind_are_refused(tmp_path, tree, word):
 
 
 def test_a_moved_joint_casts_doubt_on_its_finger():
-    detection = Detection(
-        box_px=np.array(BOX),
-        side="right",
-        score=1.0,
-        joints_px=POINTS,
-        joints_m=np.zeros((21, 3)),
-        side_probability=1.0,
-    )
     given = np.full((21, 2), np.nan)
     given[8] = POINTS[8]
-    same = with_landmarks(detection, checked_landmarks(given))
+    same = with_landmarks(FOUND, checked_landmarks(given))
     assert (same.joints_px == POINTS).all()
     assert same.joint_confidence[8] == 1
     assert len(set(np.delete(same.joint_confidence, 8))) == 1  # it was where the detector had it
     given[8] += 20
-    moved = with_landmarks(detection, checked_landmarks(given)).joint_confidence
+    moved = with_landmarks(FOUND, checked_landmarks(given)).joint_confidence
     assert (moved[[6, 7]] < 0.2 * same.joint_confidence[7]).all()
     rest = [*range(6), *range(9, 21)]
     assert (moved[rest] == same.joint_confidence[rest]).all()
+
+
+@pytest.mark.parametrize(("place", "word"), [(1e300, "away"), (-1e9, "away"), (120.0, "one point")])
+def test_landmarks_of_no_hand_are_refused(place, word):
+    with pytest.raises(InputError, match=word):
+        with_landmarks(FOUND, checked_landmarks(np.full((21, 2), place)))
 
 
 def test_few_landmarks_need_a_box():
@@ -173,3 +175,35 @@ def test_the_command_line_follows_a_landmark_file(tmp_path, kind):
     (record,) = json.loads((tmp_path / "out" / "predictions.json").read_text())["images"]
     (hand,) = record["hands"]
     assert normalized_distance_percent(points, np.array(hand["joints_px"])).mean() < 12
+
+
+@pytest.mark.parametrize("as_landmarks", [False, True])
+def test_boxes_and_landmarks_are_those_of_the_picture_with_its_lens(tmp_path, as_landmarks):
+    """With a distorting camera they give the hand of the rectified picture with rectified box and landmarks."""
+    sample = SyntheticHands(seed=5, size_px=200, jitter=False)[0]
+    rgb, joints_px = sample.rgb, project(sample.joints_cam_m, sample.K_px)
+    side_px = rgb.shape[0]
+    tree = {"width": side_px, "height": side_px, "fx": 260.0, "fy": 260.0, "ppx": side_px / 2, "ppy": side_px / 2}
+    lens = {**tree, "model": "brown_conrady", "coeffs": [0.5, -0.1, 0.004, 0.003, 0]}
+    (tmp_path / "lens.json").write_text(json.dumps(lens))
+    (tmp_path / "flat.json").write_text(json.dumps({**tree, "coeffs": []}))
+    camera = read_camera(tmp_path / "lens.json")
+    box = np.concatenate([joints_px.min(0) - 9, joints_px.max(0) + 9])
+    Image.fromarray(rgb).save(tmp_path / "lens.png")
+    Image.fromarray(camera.rectified(rgb)).save(tmp_path / "flat.png")
+    seen = {"lens": (joints_px, box), "flat": (camera.rectified_px(joints_px), camera.rectified_box(box))}
+    assert np.abs(seen["lens"][0] - seen["flat"][0]).max() > 1
+    hands = {}
+    for name, (points, box) in seen.items():
+        words = ["predict", str(tmp_path / f"{name}.png"), "--K", str(tmp_path / f"{name}.json"), "--method", "fit"]
+        words += ["--out", str(tmp_path / name), "--mesh", "none", "--no-overlay"]
+        if as_landmarks:
+            landmarks = {"hands": [{"side": "right", "landmarks_px": points.tolist(), "box_px": box.tolist()}]}
+            words += ["--landmarks", str(written(tmp_path, landmarks))]
+        else:
+            words += ["--box", ",".join(f"{x:.6f}" for x in box), "--side", "right"]
+        main(words)
+        record = json.loads((tmp_path / name / "predictions.json").read_text())
+        hands[name] = record["images"][0]["hands"][0]
+    np.testing.assert_allclose(hands["lens"]["joints_cam_m"], hands["flat"]["joints_cam_m"], atol=2e-4)
+    np.testing.assert_allclose(hands["lens"]["box_px"], hands["flat"]["box_px"], atol=0.02)

@@ -14,7 +14,7 @@ class Truth(nn.Module):
 
     def __init__(self, hand):
         super().__init__()
-        self.hand, self.weight = hand, nn.Parameter(torch.zeros(1))
+        self.hand, self.config, self.weight = hand, CONFIG.model, nn.Parameter(torch.zeros(1))
 
     def forward_batch(self, batch, *, use_depth=True, with_vertices=True):
         params = batch.params

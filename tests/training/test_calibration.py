@@ -26,7 +26,7 @@ def test_intervals_hold_after_calibration_whatever_was_stated(factor):
     with torch.no_grad():
         model.scale_head.level.add_(torch.tensor(factor).log() / 10)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    calibrate(model, source, with_train(WITH_HEAD, batch_size=16))
+    calibrate(model, source, CONFIG.crop, CONFIG.prompts, replace(CONFIG.train, batch_size=16))
     changed = {name for name, tensor in model.state_dict().items() if not torch.equal(tensor, before[name])}
     assert changed == {"scale_head.level", "scale_head.log_shape"}
     batch = collate([source[i] for i in range(64)])

@@ -54,7 +54,7 @@ def my_hands(tmp_path_factory):
 @pytest.mark.parametrize("name", [name for name in bundled_configs() if name != "wilor_mix"])
 def test_any_config_starts_from_the_shipped_network(name):
     config, _ = load_config(name, init_from="ti")
-    assert differences(config, read_config("ti")) == []
+    assert differences(config.model, read_config("ti").model) == []
     assert config.train.init_from == "ti"
     assert config.data == Config.load(name).data
 
@@ -65,7 +65,7 @@ def test_what_the_config_leaves_open_is_the_networks(network, tmp_path):
     config, lines = load_config(path, init_from=str(network))
     assert (config.model, config.crop.expand, config.train.lr) == (SMALL.model, 1.7, 1e-4)
     assert [word for word in ("model.size_px 64", "crop.expand 1.7") if word not in lines[0]] == []
-    model, _ = make_model(config)
+    model, _ = make_model(config.model, config.train)
     saved = load_checkpoint(network)[0].state_dict()
     assert all(torch.equal(tensor, saved[name]) for name, tensor in model.state_dict().items())
 
@@ -77,7 +77,7 @@ def test_who_wins_where_the_config_contradicts(network, tmp_path):
     assert (config.model.size_px, config.crop.expand) == (96, 2.5)
     assert "model.size_px 96 (there 64)" in lines[-1]
     with pytest.raises(InputError, match="another network"):
-        make_model(config)
+        make_model(config.model, config.train)
     config, lines = load_config(path, init_from=str(network))  # the command line gives the network
     assert (config.model.size_px, config.crop.expand) == (64, 2.5)
     assert "model.size_px 64 (not 96)" in lines[0]
@@ -94,7 +94,7 @@ def test_heads_come_with_their_losses_and_can_be_added(network, tmp_path):
     assert (config.loss.w_uncertainty, config.loss.w_side) == (0.002, 0.1)
     config, _ = load_config("open_ti_prompts", init_from=str(network))
     assert config.model.prompts
-    assert differences(config, SMALL) == []
+    assert differences(config.model, SMALL.model) == []
 
 
 # ----------------------------------------------------------------------------------------------------------- the data

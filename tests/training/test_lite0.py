@@ -66,13 +66,13 @@ def test_frozen_weights_stay_and_slow_ones_have_their_own_rate(tmp_path):
     path = written(tmp_path, random_file())
     for share in (0.0, 0.3):
         config = Config(model=NETWORK, train=replace(TrainConfig(), init_from=str(path), backbone_lr=share))
-        model, about = make_model(config)
+        model, about = make_model(config.model, config.train)
         assert "EfficientNet-Lite0" in about
         loaded = set(backbone_parameters(model))
         assert loaded == {
             name for name, _ in model.named_parameters() if name.startswith(("stem.first", "stem.blocks"))
         }
-        optimizer = make_optimizer(model, config)
+        optimizer = make_optimizer(model, config.train)
         names = {parameter: name for name, parameter in model.named_parameters()}
         rates = {names[p]: group["lr_scale"] for group in optimizer.param_groups for p in group["params"]}
         assert {rates.get(name) for name in loaded} == ({share} if share else {None})
@@ -100,12 +100,12 @@ def test_weights_that_do_not_fit_are_named(tmp_path):
 def test_a_network_without_backbone_has_no_rate_for_it():
     config = Config(train=replace(TrainConfig(), backbone_lr=0.5))
     with pytest.raises(InputError, match=r"train\.backbone_lr.*lite0"):
-        make_model(config)
+        make_model(config.model, config.train)
 
 
 def test_the_first_blocks_stay_and_learning_ones_compute_in_float32(tmp_path):
     train = replace(TrainConfig(), init_from=str(written(tmp_path, random_file())), backbone_lr=0.5, frozen_blocks=3)
-    model, _ = make_model(Config(model=NETWORK, train=train))
+    model, _ = make_model(NETWORK, train)
     stays = {name for name, p in model.named_parameters() if not p.requires_grad}
     assert stays == {name for name, block in backbone_parameters(model).items() if block < 3}
     assert stays >= {"stem.first.weight", "stem.blocks.2.project.bias"}
@@ -139,10 +139,10 @@ def test_the_name_lite0_is_the_installed_package_s_file(tmp_path, monkeypatch):
     (package / "models").mkdir(parents=True)
     (package / "__init__.py").write_text("raise RuntimeError('this code must not run')")
     with pytest.raises(InputError, match=r"train"):
-        make_model(config)  # the package, but no file in it
+        make_model(config.model, config.train)  # the package, but no file in it
     state = random_file()
     torch.save(state, package / "models" / "efficientnet-lite0-1.pth")
-    model, about = make_model(config)
+    model, about = make_model(config.model, config.train)
     assert str(package) in about
     depthwise = "_blocks.4._depthwise_conv", "_blocks.4._bn1"
     gain = state[f"{depthwise[1]}.weight"] / (state[f"{depthwise[1]}.running_var"] + 1e-3).sqrt()

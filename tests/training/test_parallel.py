@@ -16,10 +16,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from support.loaders import loader_of
 from support.processes import finish, start_world
 from support.runs import CONFIG, TRAINING, WEIGHTS, assert_same, rows, with_train
 from utnet.config import Config, DataConfig, LossConfig, ModelConfig
-from utnet.data.loader import make_loader
 from utnet.data.sources import open_data
 from utnet.distributed import Engine, full_tensor, process_group, process_info
 from utnet.evaluation.validation import evaluate, predict_joints
@@ -48,9 +48,9 @@ def gradients(config: Config, change: Callable[[Batch], Batch] = lambda batch: b
     """Of the first step of a run, whole, and what was minimised, over this process's part of the samples."""
     torch.manual_seed(0)
     model, world = UTNet(config.model), process_info()
-    engine = Engine(model.train(), UTNetLoss.from_config(config.loss), config, world)
+    engine = Engine(model.train(), UTNetLoss.from_config(config.loss), config.train, config.loss, world)
     source = open_data(config.data, config, train=True)
-    loader = make_loader(source, config, train=True, rank=world.rank, world_size=world.size)
+    loader = loader_of(source, config, train=True, rank=world.rank, world_size=world.size)
     return gradients_of(engine, [change(batch) for batch in islice(loader, config.train.accumulate)])
 
 
@@ -67,10 +67,20 @@ def scores_of(config: Config, limit: int, *, parts: bool = False) -> dict:
     torch.manual_seed(0)
     model = UTNet(config.model)
     if parts:
-        Engine(model, UTNetLoss.from_config(config.loss), with_train(config, parallel="fsdp"), process_info())
+        Engine(
+            model,
+            UTNetLoss.from_config(config.loss),
+            replace(config.train, parallel="fsdp"),
+            config.loss,
+            process_info(),
+        )
     source = open_data(DataConfig(limit=limit), config, train=False)
-    joints = predict_joints(model, source, config)
-    return {"scores": evaluate(model, source, config), "joints": joints["rgbd"].pred_m, "keys": joints["rgb"].keys}
+    joints = predict_joints(model, source, config.crop, config.train)
+    return {
+        "scores": evaluate(model, source, config.crop, config.train),
+        "joints": joints["rgbd"].pred_m,
+        "keys": joints["rgb"].keys,
+    }
 
 
 def in_two(folder: str) -> None:
@@ -186,13 +196,16 @@ def test_accumulated_batches_are_one_large_batch(config, change):
 def test_a_batch_that_lost_samples_counts_for_less(config):
     """Five samples and three are eight."""
     batch = next(
-        iter(make_loader(open_data(config.data, config, train=True), with_train(config, batch_size=8), train=True))
+        iter(loader_of(open_data(config.data, config, train=True), with_train(config, batch_size=8), train=True))
     )
     found = []
     for sizes in ([8], [5, 3]):
         torch.manual_seed(0)
         engine = Engine(
-            UTNet(config.model).train(), UTNetLoss.from_config(config.loss), with_train(config, accumulate=len(sizes))
+            UTNet(config.model).train(),
+            UTNetLoss.from_config(config.loss),
+            replace(config.train, accumulate=len(sizes)),
+            config.loss,
         )
         ends = np.cumsum([0, *sizes]).tolist()
         parts = [

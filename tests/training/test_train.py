@@ -16,11 +16,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from support.loaders import loader_of
 from support.mano_files import random_mano, write_mano
 from utnet.checkpoint import load_checkpoint
 from utnet.config import Config, DataConfig, LossConfig, ModelConfig, TrainConfig, override
 from utnet.data import open_source
-from utnet.data.loader import make_loader
 from utnet.data.sources import open_data, open_validation
 from utnet.errors import InputError
 from utnet.evaluation.validation import constant_hand, evaluate, predict_joints, scorable_inputs
@@ -84,7 +84,7 @@ def test_run_folder_is_complete_and_its_checkpoint_scores_as_reported(run):
     assert Config.load(workdir / "config.yaml") == SMALL
     model, config = load_checkpoint(workdir / "best")
     assert config == SMALL
-    again = evaluate(model, open_validation(config), config)
+    again = evaluate(model, open_validation(config), config.crop, config.train)
     assert again == result["metrics"] == json.loads((workdir / "best" / "run.json").read_text())["metrics"]
     assert again["num"] == 16
 
@@ -127,7 +127,7 @@ def test_the_same_trainer_runs_with_another_loss(tmp_path):
 @pytest.mark.parametrize("name", ["w_2d", "w_3d_joint", "w_prior", "w_aux", "w_global_orient", "w_joint_map"])
 def test_a_changed_weight_in_the_yaml_changes_exactly_its_term(name, tmp_path):
     torch.manual_seed(0)
-    batch = next(iter(make_loader(open_data(SMALL.data, SMALL, train=True), SMALL, train=True)))
+    batch = next(iter(loader_of(open_data(SMALL.data, SMALL, train=True), SMALL, train=True)))
     prediction = UTNet(SMALL.model).eval().forward_batch(batch)
     losses = []
     for factor in (1, 3):
@@ -253,14 +253,14 @@ def test_validation_belongs_to_the_training_data(tree):
 def test_evaluation_refuses_a_part_of_a_split(tree, tmp_path):
     source = open_source("dexycb", tree, split="test")
     model = UTNet(SMALL.model)
-    scores = evaluate(model, source, SMALL)
+    scores = evaluate(model, source, SMALL.crop, SMALL.train)
     assert scores["num"] == len(source)
     broken = tmp_path / "broken"
     write_dexycb(broken, num=16, seed=6, split="test", progress=False)
     picture = next(iter(sorted(broken.glob("*/*/*/color_*.jpg"))))
     picture.write_bytes(picture.read_bytes()[:500])
     with pytest.raises(InputError, match=picture.name):
-        evaluate(model, open_source("dexycb", broken, split="test"), SMALL)
+        evaluate(model, open_source("dexycb", broken, split="test"), SMALL.crop, SMALL.train)
 
 
 class Partly:
@@ -289,16 +289,16 @@ class Partly:
 def test_scores_are_over_the_samples_that_can_be_scored():
     model = UTNet(SMALL.model)
     source = Partly(range(12))
-    scores = evaluate(model, source, SMALL, inputs=scorable_inputs(source))
+    scores = evaluate(model, source, SMALL.crop, SMALL.train, inputs=scorable_inputs(source))
     assert (scores["num"], scores["num_expected"], scores["rgb"]["num"], scores["rgbd"]["num"]) == (6, 12, 6, 3)
     for name, step in (("rgb", 2), ("rgbd", 4)):
-        alone = evaluate(model, Partly(range(0, 12, step)), SMALL, inputs=(name,))[name]
+        alone = evaluate(model, Partly(range(0, 12, step)), SMALL.crop, SMALL.train, inputs=(name,))[name]
         assert scores[name] == pytest.approx(alone, rel=1e-5)
     assert scorable_inputs(Partly([1, 3, 2])) == ("rgb",)
     with pytest.raises(InputError, match=r"none of the 2 samples"):
         scorable_inputs(Partly([1, 3]))
     with pytest.raises(InputError, match=r"none of 2 samples has a depth image and joints labelled in 3D"):
-        evaluate(model, Partly([2, 3]), SMALL, inputs=("rgb", "rgbd"))
+        evaluate(model, Partly([2, 3]), SMALL.crop, SMALL.train, inputs=("rgb", "rgbd"))
 
 
 def test_a_run_says_what_it_trains_on_and_what_it_skipped(tmp_path, capsys):
@@ -320,8 +320,8 @@ def test_a_run_says_what_it_trains_on_and_what_it_skipped(tmp_path, capsys):
 
 def test_scores_do_not_depend_on_the_batch_size():
     model, source = UTNet(SMALL.model), open_validation(SMALL)
-    whole = predict_joints(model, source, SMALL)
-    parts = predict_joints(model, source, with_train(SMALL, batch_size=3))
+    whole = predict_joints(model, source, SMALL.crop, SMALL.train)
+    parts = predict_joints(model, source, SMALL.crop, replace(SMALL.train, batch_size=3))
     for name in ("rgb", "rgbd"):
         torch.testing.assert_close(whole[name].pred_m, parts[name].pred_m, atol=1e-5, rtol=1e-4)
         assert whole[name].keys == parts[name].keys == tuple(source.key(i) for i in range(16))
@@ -340,13 +340,13 @@ def test_no_constant_beats_the_best_constant_hand():
 
 def test_schedule_warms_up_and_ends_low():
     config = Config(train=TrainConfig(steps=100, lr=1.0, min_lr=0.01, warmup_steps=10))
-    rates = [learning_rate(progress_of(step, 0.0, config), step, config) for step in range(100)]
+    rates = [learning_rate(progress_of(step, 0.0, config.train), step, config.train) for step in range(100)]
     assert rates[0] == pytest.approx(0.109, abs=0.001)
     assert max(rates) == rates[9]
     assert all(a >= b for a, b in pairwise(rates[9:]))
     assert rates[-1] < 0.012
     timed = replace(config, train=replace(config.train, minutes=1.0))
-    assert progress_of(10, 30.0, timed) == 0.5
+    assert progress_of(10, 30.0, timed.train) == 0.5
 
 
 def test_selection_is_the_mean_of_both_errors_over_both_inputs():
@@ -360,7 +360,7 @@ def test_a_running_mean_of_the_weights_is_what_is_scored_and_kept(tmp_path):
     best, _ = load_checkpoint(tmp_path / "mean" / "best")
     last, _ = load_checkpoint(tmp_path / "mean" / "last")
     kept = load_file(tmp_path / "mean" / "last" / "training.safetensors")
-    assert evaluate(best, open_validation(config), config) == result["metrics"]
+    assert evaluate(best, open_validation(config), config.crop, config.train) == result["metrics"]
     for name, parameter in best.named_parameters():
         assert torch.equal(parameter, kept[f"mean/{name}"])
     train(with_train(SMALL, steps=4), tmp_path / "plain", progress=False)
@@ -430,7 +430,7 @@ def test_a_degenerate_network_gets_numbers_or_a_named_error(collapse, monkeypatc
         monkeypatch.setattr(UTNet, "forward_batch", forward_batch)
 
     changed(collapse)
-    scores = evaluate(model, source, SMALL)
+    scores = evaluate(model, source, SMALL.crop, SMALL.train)
     for name in ("rgb", "rgbd"):
         row = scores[name]
         assert all(np.isfinite(value) for value in row.values())
@@ -439,7 +439,7 @@ def test_a_degenerate_network_gets_numbers_or_a_named_error(collapse, monkeypatc
     assert np.isfinite(selection_score(scores))
     changed(torch.nan)
     with pytest.raises(FloatingPointError, match=r"^synth/\d+/0: .*NaN"):
-        evaluate(model, source, SMALL)
+        evaluate(model, source, SMALL.crop, SMALL.train)
 
 
 def test_tensorboard_has_curves_and_pictures(run):

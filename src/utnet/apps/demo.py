@@ -72,7 +72,7 @@ def demo(
         config = replace(config, train=replace(config.train, minutes=minutes, steps=10**9))
     config, start = resolve_init_config(config, from_nothing=from_nothing)
     torch.manual_seed(config.seed)
-    untouched = make_model(config)[0]
+    untouched = make_model(config.model, config.train)[0]
     begins = config.train.init_from
     if begins and Path(begins).resolve().is_relative_to(workdir.resolve()):
         raise InputError(f"train.init_from {begins}: lies in {workdir}, which is replaced; give another --out")
@@ -80,14 +80,15 @@ def demo(
     print(start)
     started = time.monotonic()
     sources = _held_out(workdir / "trees", config, frames, progress=progress)
-    before = {name: evaluate(untouched, source, config, progress=progress) for name, source in sources.items()}
+    crop, loading = config.crop, config.train
+    before = {name: evaluate(untouched, source, crop, loading, progress=progress) for name, source in sources.items()}
     result = train(config, workdir / "run", progress=progress)
     model, _ = load_checkpoint(workdir / "run" / "best")
-    after = {name: evaluate(model, source, config, progress=progress) for name, source in sources.items()}
+    after = {name: evaluate(model, source, crop, loading, progress=progress) for name, source in sources.items()}
 
     training = "fine-tuning" if config.train.init_from else "training"
     rows = [row for name in sources for row in score_rows(name, before[name], after[name], training)]
-    sheets = {f"Predictions, {name}": prediction_sheet(model, source, config) for name, source in sources.items()}
+    sheets = {f"Predictions, {name}": prediction_sheet(model, source, crop) for name, source in sources.items()}
     links = _example(workdir, sources["DexYCB layout"])
     seconds = time.monotonic() - started
     tilt = min(config.synth.max_tilt_deg, 90.0)
@@ -180,7 +181,7 @@ def _as_shipped(config: Config, shipped: Config) -> tuple[Config, str]:
     model = replace(shipped.model, **{name: value for name, value in given.items() if value or name not in _PARTS})
     loss = replace(config.loss, **{w: getattr(config.loss, w) or getattr(shipped.loss, w) for w in _PART_LOSSES})
     same = replace(config, model=model, loss=loss)
-    differing = differences(same, shipped)
+    differing = differences(same.model, shipped.model)
     if model.mano:
         differing.append("model.mano is set instead of the open hand")
     return same, "; ".join(differing)

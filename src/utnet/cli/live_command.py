@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import sys
 import webbrowser
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -65,7 +65,7 @@ def live(
         raise InputError(f"--port is {port}; expected 1 to 65535")
     from utnet.cli.predict_command import read_camera_option
     from utnet.io.recordings import Options
-    from utnet.predict.live import HandTracker, NewestFrames, Sender, open_live
+    from utnet.predict.live import HandTracker, NewestFrames, Sender, open_live, side_notes
     from utnet.predict.predictor import Predictor
 
     to_host, colon, to_port = address.rpartition(":")
@@ -77,6 +77,7 @@ def live(
     predictor = Predictor(weights, method=method, device=device)
     tracker = HandTracker(predictor, fps=rate, smooth=not raw)
     latencies: list[float] = []
+    num_changes = 0
     taken = NewestFrames(frames) if comes_by_itself else frames
     with ExitStack() as stack:
         file = None
@@ -92,10 +93,13 @@ def live(
             if open_browser:
                 webbrowser.open(shown.address)
         try:
-            for tracked in tracker(taken, None if camera is None else camera.K_px):
+            for tracked in stack.enter_context(closing(tracker(taken, None if camera is None else camera.K_px))):
                 if seconds is not None and tracked.frame.time_s >= seconds:
                     break
                 sender.send(tracked.message())
+                for line in side_notes(tracker.side_changes[num_changes:]):
+                    print(f"utnet: {line}", file=sys.stderr)
+                num_changes = len(tracker.side_changes)
                 if shown is not None:
                     shown.show(tracked)
                 latencies.append(tracked.latency_s)

@@ -14,16 +14,18 @@ import tyro
 
 import utnet
 from utnet.cli import data_commands as inspection
-from utnet.cli import evaluate_commands as scoring
 from utnet.cli import label_command as labelling
 from utnet.cli import predict_command as prediction
 from utnet.cli import serve_command as serving
 from utnet.cli.bulk_command import bulk_label, bulk_predict, bulk_shard
+from utnet.cli.compare_command import compare
 from utnet.cli.demo_command import demo
+from utnet.cli.evaluate_command import evaluate
 from utnet.cli.export_command import export
 from utnet.cli.import_command import import_hamer, import_wilor
 from utnet.cli.live_command import live
 from utnet.cli.options import gathered
+from utnet.cli.submit_command import submit
 from utnet.cli.synth_command import synth
 from utnet.cli.train_command import train
 from utnet.cli.view_command import view
@@ -54,9 +56,9 @@ def doctor() -> None:
 _COMMANDS: dict[str, Callable[..., None]] = {
     "demo": demo,
     "train": train,
-    "eval": scoring.evaluate,
-    "compare": scoring.compare,
-    "submit": scoring.submit,
+    "eval": evaluate,
+    "compare": compare,
+    "submit": submit,
     "predict": prediction.predict,
     "live": live,
     "view": view,

@@ -9,6 +9,8 @@ from typing import Annotated, Any
 
 import tyro
 
+from utnet.errors import InputError
+
 
 def optional(metavar: str) -> Any:
     """An optional argument's annotation with the word for its value."""
@@ -65,3 +67,9 @@ def gathered(words: Sequence[str]) -> list[str]:
 def counted(number: int, what: str) -> str:
     """For example "1 frame" or "1,200 frames"."""
     return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
+def check_writable(path: Path | None) -> None:
+    """InputError if a file cannot be written there."""
+    if path and (path.is_dir() or not path.parent.is_dir()):
+        raise InputError(f"{path}: cannot be written; give a file in a folder that exists")

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from utnet.config import Config
+from utnet.config import ModelConfig, PromptConfig
 from utnet.data.masks import MaskLabels
 from utnet.data.prompts import PromptNoise
 from utnet.data.transforms import in_mirror
@@ -41,12 +41,12 @@ class PromptsAndMasks:
         return in_mirror(sample) if self.mirror_p > 0 and rng.random() < self.mirror_p else sample
 
     @classmethod
-    def of(cls, config: Config) -> PromptsAndMasks:
-        """Those used by the network of a run."""
-        prompts = masks = None
-        if config.model.prompts:
-            prompts = PromptNoise(config.prompts, DetectorResiduals.load().observe)
-        if config.model.evidence:
-            arrays, cells = load_open_hand(), CELLS * config.model.size_px // resolve_preset(config.model).patch_px
+    def of(cls, model: ModelConfig, prompts: PromptConfig, mirror_p: float = 0.0) -> PromptsAndMasks:
+        """Those that a network is trained with: prompts with `model.prompts`, masks with `model.evidence`."""
+        noise = masks = None
+        if model.prompts:
+            noise = PromptNoise(prompts, DetectorResiduals.load().observe)
+        if model.evidence:
+            arrays, cells = load_open_hand(), CELLS * model.size_px // resolve_preset(model).patch_px
             masks = MaskLabels(NumpyHand(arrays), arrays.faces, cells)
-        return cls(prompts, masks, config.augment.mirror_p)
+        return cls(noise, masks, mirror_p)

@@ -5,13 +5,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from utnet.config import HELD_OUT_SPLIT, Config, DataConfig, default_validation
+from utnet.config import HELD_OUT_SPLIT, Config, CropConfig, DataConfig, ModelConfig, default_validation
 from utnet.data import SOURCES, open_source, reader_options, unknown_source
 from utnet.data.mixture import Mixture
 from utnet.data.source import Source, evenly_spaced, is_endless, is_stream
@@ -22,6 +22,8 @@ from utnet.types import Sample
 _HELD_OUT_SEED = 1_000_003
 """Added to the seed for validation, so that no training picture is ever validated on."""
 _NUM_HELD_OUT = 256
+_NUM_COMPARED = 128
+"""Hands of each replayed data set that are scored, unless its section has a limit."""
 _HELD_OUT_PAIRS = [{"train_fit", "val"}] + [
     {a, b} for a in ("train", "train_fit", "val") for b in ("evaluation", "test")
 ]
@@ -109,6 +111,28 @@ def open_validation(config: Config) -> Source:
             f"{val.name} cannot be validated on: it is only read in passing; name a data set in files, or shards"
         )
     return source
+
+
+def open_compared(config: Config, model: ModelConfig, crop: CropConfig) -> list[Source]:
+    """Validation data of a run and of its replay, on which the networks before and after it are compared.
+
+    Replayed data without a validation split are left out.
+
+    Args:
+        config: of the run.
+        model: of the network to score, whose input size synthetic hands are drawn in.
+        crop: its crops.
+    """
+    assert config.replay is not None
+    datasets = [config.val or default_validation(config.data)]
+    for part in config.replay.mixture or (config.replay,):
+        try:
+            validation = default_validation(part)
+        except InputError:
+            continue
+        datasets.append(replace(validation, limit=part.limit or _NUM_COMPARED))
+    crops = replace(config, crop=crop, model=model)
+    return [open_data(data, crops, train=False) for data in datasets]
 
 
 def moved_data(config: Config) -> list[str]:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from utnet.config import Config
+from utnet.config import CropConfig, TrainConfig
 from utnet.conventions import NUM_JOINTS
 from utnet.data.collate import collate, label_fault
 from utnet.data.inspection.check import HIDDEN_M
@@ -18,7 +18,6 @@ from utnet.data.inspection.measure import depth_difference
 from utnet.data.source import BadSample, Source, bad_sample, read_sample
 from utnet.data.transforms import right_crop
 from utnet.data.workers import init_worker, iterate, worker_context
-from utnet.evaluation.validation import is_labelled
 from utnet.types import Batch, HandParams, Sample
 
 VISIBILITY = ("visible", "hidden", "outside", "unknown")
@@ -44,6 +43,10 @@ class Crop:
     visibility: np.ndarray
 
 
+class NotScorable(BadSample):
+    """A readable sample without the labels or the depth image that a score needs."""
+
+
 @dataclass(frozen=True)
 class CropBatch:
     """Consecutive samples: a batch, its crops, and missing samples by index."""
@@ -58,15 +61,22 @@ class CropDataset(Dataset):
 
     Args:
         source: map-style.
-        config: crop and size.
+        size_px: side of the crops.
+        crop: how they are cut.
         boxes: boxes of a detector, by key; None uses those of the source.
         labelled: samples with a joint without 3D label count as missing.
     """
 
     def __init__(
-        self, source: Source, config: Config, boxes: Mapping[str, np.ndarray] | None = None, *, labelled: bool = True
+        self,
+        source: Source,
+        size_px: int,
+        crop: CropConfig,
+        boxes: Mapping[str, np.ndarray] | None = None,
+        *,
+        labelled: bool = True,
     ):
-        self._source, self._config, self._boxes, self._labelled = source, config, boxes, labelled
+        self._source, self._size_px, self._crop, self._boxes, self._labelled = source, size_px, crop, boxes, labelled
 
     def __len__(self) -> int:
         return len(self._source)
@@ -76,7 +86,7 @@ class CropDataset(Dataset):
         if isinstance(sample, BadSample):
             return index, sample
         if self._labelled and not is_labelled(sample):
-            return index, BadSample(sample.key, f"{sample.key}: joints without a 3D label cannot be scored")
+            return index, NotScorable(sample.key, f"{sample.key}: joints without a 3D label cannot be scored")
         if self._boxes is not None:
             if sample.is_crop:
                 return index, BadSample(sample.key, f"{sample.key}: already a crop; other boxes cannot be used")
@@ -87,10 +97,15 @@ class CropDataset(Dataset):
         if fault:
             return index, BadSample(sample.key, fault)
         try:
-            cropped = right_crop(sample, self._config.model.size_px, self._config.crop)
+            cropped = right_crop(sample, self._size_px, self._crop)
             return Crop(index, _light(cropped), sample.side, visibility(sample))
         except Exception as error:
             return index, bad_sample(sample.key, error)
+
+
+def is_labelled(sample: Sample) -> bool:
+    """Whether all joints have a 3D label."""
+    return bool((sample.joints_3d_conf > 0).all() and np.isfinite(sample.joints_cam_m).all())
 
 
 def visibility(sample: Sample) -> np.ndarray:
@@ -106,11 +121,13 @@ def visibility(sample: Sample) -> np.ndarray:
     return out
 
 
-def crop_batches(crops: CropDataset, config: Config, *, rank: int = 0, world_size: int = 1) -> Iterator[CropBatch]:
+def crop_batches(
+    crops: CropDataset, loading: TrainConfig, *, rank: int = 0, world_size: int = 1
+) -> Iterator[CropBatch]:
     """Yields every `world_size`-th batch. Batches are equal for any number of processes, hence also predictions."""
-    size = config.train.batch_size
+    size = loading.batch_size
     starts = range(rank * size, len(crops), world_size * size)
-    workers = min(config.train.num_workers, len(starts))
+    workers = min(loading.num_workers, len(starts))
     loader: DataLoader = DataLoader(
         crops,
         batch_sampler=[list(range(start, min(start + size, len(crops)))) for start in starts],
@@ -120,7 +137,7 @@ def crop_batches(crops: CropDataset, config: Config, *, rank: int = 0, world_siz
         multiprocessing_context=worker_context(workers),
         generator=torch.Generator(),  # keeps the caller's random state
     )
-    yield from iterate(loader, config.train.worker_timeout_s)
+    yield from iterate(loader, loading.worker_timeout_s)
 
 
 def _part(items: Sequence[Crop | tuple[int, BadSample]]) -> CropBatch:
@@ -132,7 +149,7 @@ def _part(items: Sequence[Crop | tuple[int, BadSample]]) -> CropBatch:
 def with_depth(part: CropBatch) -> CropBatch:
     """Keeps the samples with a depth image; the others count as missing."""
     lacking = {
-        crop.index: BadSample(crop.sample.key, f"{crop.sample.key}: no depth image (--depth without scores RGB only)")
+        crop.index: NotScorable(crop.sample.key, f"{crop.sample.key}: no depth image (--depth without scores RGB only)")
         for crop in part.crops
         if crop.sample.depth_m is None
     }

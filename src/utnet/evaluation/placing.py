@@ -6,14 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 
 from utnet.conventions import MANO_TIP_VERTICES, MANOPTH_LEFT_TIP_VERTICES, TIPS
 from utnet.errors import InputError
 from utnet.evaluation.crops import CropBatch
 from utnet.geometry import crop_to_px
 from utnet.hand import HandModel
-from utnet.model import UTNet
 from utnet.placement import measure_distance, solve_translation
 from utnet.types import Prediction
 
@@ -33,15 +31,6 @@ class PlacedHands:
     vertices_m: np.ndarray
     transl_m: np.ndarray
     expected_mm: np.ndarray
-
-
-def forward(model: UTNet, part: CropBatch, *, use_depth: bool) -> Prediction:
-    """Runs the network on a batch; returns the prediction on the CPU."""
-    assert part.batch is not None
-    batch = part.batch.to(next(model.parameters()).device)
-    with torch.inference_mode():
-        out = model.forward_batch(batch, use_depth=use_depth, with_vertices=True)
-    return out.map(lambda tensor: tensor.detach().cpu())
 
 
 def place(out: Prediction, part: CropBatch, hand: HandModel, *, use_depth: bool) -> PlacedHands:

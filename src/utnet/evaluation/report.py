@@ -12,12 +12,13 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from utnet.config import Config, LossConfig
-from utnet.data.loader import collate
+from utnet.config import CropConfig, LossConfig
+from utnet.data.collate import collate
 from utnet.data.source import Source, evenly_spaced
 from utnet.data.transforms import right_crop
 from utnet.evaluation.crops import Crop, CropBatch, visibility
-from utnet.evaluation.placing import PlacedHands, forward, place
+from utnet.evaluation.passes import forward
+from utnet.evaluation.placing import PlacedHands, place
 from utnet.evaluation.sheet import enlarged_crop
 from utnet.geometry import project
 from utnet.metrics import mpjpe_mm, pa_mpjpe_mm
@@ -78,20 +79,20 @@ def loss_figure(metrics_csv: Path, config: LossConfig) -> bytes:
     return data.getvalue()
 
 
-def prediction_sheet(model: UTNet, source: Source, config: Config, *, num: int = 6) -> np.ndarray:
+def prediction_sheet(model: UTNet, source: Source, crop: CropConfig, *, num: int = 6) -> np.ndarray:
     """Draws rows of picture, ground truth, RGB prediction, depth, RGB-D prediction, evenly spaced over the source.
 
     Meshes are drawn in the camera of the crop, at the distance predicted by the network (RGB) or measured (RGB-D).
     """
-    crops = [_crop(source, int(i), config) for i in evenly_spaced(len(source), num)]
-    batch = CropBatch(collate([crop.sample for crop in crops]), crops, {})
+    crops = [_crop(source, int(i), model.config.size_px, crop) for i in evenly_spaced(len(source), num)]
+    batch = CropBatch(collate([each.sample for each in crops]), crops, {})
     model.eval()
     placed = {
         use: place(forward(model, batch, use_depth=use), batch, model.hand, use_depth=use) for use in (False, True)
     }
     panels = []
-    for i, crop in enumerate(crops):
-        sample, truth = crop.sample, crop.sample.joints_cam_m
+    for i, each in enumerate(crops):
+        sample, truth = each.sample, each.sample.joints_cam_m
         picture, K = enlarged_crop(sample)
         panels.append(label(picture, sample.key[-34:]))
         panels.append(label(draw_skeleton(picture, project(truth, K)), "truth"))
@@ -103,9 +104,9 @@ def prediction_sheet(model: UTNet, source: Source, config: Config, *, num: int =
     return contact_sheet(panels, 5)
 
 
-def _crop(source: Source, index: int, config: Config) -> Crop:
+def _crop(source: Source, index: int, size_px: int, crop: CropConfig) -> Crop:
     sample = source[index]
-    return Crop(index, right_crop(sample, config.model.size_px, config.crop), sample.side, visibility(sample))
+    return Crop(index, right_crop(sample, size_px, crop), sample.side, visibility(sample))
 
 
 def _prediction_panel(

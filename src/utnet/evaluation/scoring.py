@@ -1,32 +1,32 @@
-"""Evaluation of a network on a source: per-sample scores under each requested protocol, in one pass.
+"""Evaluation of a network on a source: per-sample scores under each requested protocol, in one pass (`passes`).
 
-Only a few hundred numbers per sample are kept, never a mesh. Under torchrun batches are distributed over the processes,
-and results are gathered once, at the end.
+Only a few hundred numbers per sample are kept, never a mesh.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
-from utnet.config import Config
-from utnet.data.source import BadSample, Source
-from utnet.distributed import ProcessInfo, process_info
+from utnet.config import CropConfig, TrainConfig
+from utnet.data.source import Source
+from utnet.distributed import ProcessInfo
 from utnet.errors import InputError
-from utnet.evaluation.crops import Crop, CropBatch, CropDataset, crop_batches, stack_params, with_depth
-from utnet.evaluation.placing import PlacedHands, benchmark_tips, check_benchmark_tips, forward, place
+from utnet.evaluation.crops import Crop, CropBatch, CropDataset, stack_params
+from utnet.evaluation.passes import Measure, Measured, measure_source
+from utnet.evaluation.placing import PlacedHands, benchmark_tips, check_benchmark_tips, place
 from utnet.evaluation.protocol import GROUND_TRUTH, Protocol
 from utnet.evaluation.rows import ALIGNMENTS, Row, joint_metrics, mesh_metrics, no_mesh
 from utnet.metrics import pve_mm, sample_scores
 from utnet.model import UTNet
+from utnet.types import Prediction
 
 Boxes = Mapping[str, Mapping[str, np.ndarray]]
 """Boxes of detectors by sample key, by the name in `Protocol.boxes`."""
+_FACTS = ("keys", "sequences", "sides", "visibility", "label_conf")
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,8 @@ class ScoredRun:
 def score_source(
     model: UTNet,
     source: Source,
-    config: Config,
+    crop: CropConfig,
+    loading: TrainConfig | None = None,
     *,
     protocols: Sequence[Protocol],
     boxes: Boxes | None = None,
@@ -59,7 +60,8 @@ def score_source(
     Args:
         model: the network; its training mode is restored.
         source: map-style, with 3D labels.
-        config: crop, size and loader settings.
+        crop: how crops are cut.
+        loading: batch size and workers (default: those of `TrainConfig`).
         protocols: one per row; those with the same boxes share one pass over the data.
         boxes: boxes for `Protocol.boxes` other than "ground-truth".
         allow_missing: skip samples that cannot be read, have no 3D label, no detected box or, with depth, no depth
@@ -70,67 +72,32 @@ def score_source(
     Raises:
         InputError: a sample is missing or lacks required depth, or a setting does not fit this network.
     """
-    world = world or process_info()
     for protocol in protocols:
         if protocol.joints == "benchmark":
             check_benchmark_tips(model.hand, source.tips)
     rows: dict[Protocol, Row] = {}
     truth: dict[Protocol, np.ndarray] = {}
-    was_training = model.training
-    model.eval()
-    try:
-        for name in dict.fromkeys(protocol.boxes for protocol in protocols):
-            wanted = [protocol for protocol in protocols if protocol.boxes == name]
-            crops = CropDataset(source, config, None if name == GROUND_TRUTH else (boxes or {})[name])
-            found = _one_pass(model, source, crops, config, wanted, world, progress)
-            for protocol in wanted:
-                rows[protocol], truth[protocol] = _row(protocol, found[protocol], len(source), allow_missing)
-    finally:
-        model.train(was_training)
+    for name in dict.fromkeys(protocol.boxes for protocol in protocols):
+        wanted = [protocol for protocol in protocols if protocol.boxes == name]
+        crops = CropDataset(source, model.config.size_px, crop, None if name == GROUND_TRUTH else (boxes or {})[name])
+        found = measure_source(
+            model,
+            crops,
+            loading or TrainConfig(),
+            _measure(model, source.tips, wanted),
+            uses_depth={protocol: protocol.depth for protocol in wanted},
+            with_vertices=True,
+            world=world,
+            progress=progress,
+        )
+        for protocol in wanted:
+            rows[protocol], truth[protocol] = _row(protocol, found[protocol], len(source), allow_missing)
     return ScoredRun([rows[protocol] for protocol in protocols], truth[protocols[0]])
-
-
-@dataclass
-class _RowParts:
-    """Parts of a row, of one process or of all: lists of per-batch arrays by name."""
-
-    facts: dict[str, list[np.ndarray]] = field(default_factory=lambda: defaultdict(list))
-    scores: dict[str, list[np.ndarray]] = field(default_factory=lambda: defaultdict(list))
-    missing: dict[int, BadSample] = field(default_factory=dict)
-
-    def add(self, other: _RowParts) -> None:
-        self.missing.update(other.missing)
-        _add(self.facts, other.facts)
-        _add(self.scores, other.scores)
-
-
-def _one_pass(
-    model: UTNet,
-    source: Source,
-    crops: CropDataset,
-    config: Config,
-    protocols: list[Protocol],
-    world: ProcessInfo,
-    progress: bool,
-) -> dict[Protocol, _RowParts]:
-    own = {protocol: _RowParts() for protocol in protocols}
-    size = config.train.batch_size * world.size
-    shown = None if progress and world.is_main else True
-    with tqdm(total=-(-len(crops) // size), desc="score", disable=shown, leave=False) as bar:
-        for part in crop_batches(crops, config, rank=world.rank, world_size=world.size):
-            _score_part(model, source, part, own)
-            bar.update()
-    merged = {protocol: _RowParts() for protocol in protocols}
-    for parts in world.gather(own):
-        for protocol in protocols:
-            merged[protocol].add(parts[protocol])
-    return merged
 
 
 def _facts(crops: list[Crop]) -> dict[str, np.ndarray]:
     """Facts about the samples that do not depend on the prediction."""
     return {
-        "index": np.array([crop.index for crop in crops]),
         "keys": np.array([crop.sample.key for crop in crops]),
         "sequences": np.array([crop.sample.sequence for crop in crops]),
         "sides": np.array([crop.side for crop in crops]),
@@ -140,24 +107,21 @@ def _facts(crops: list[Crop]) -> dict[str, np.ndarray]:
     }
 
 
-def _score_part(model: UTNet, source: Source, batch: CropBatch, found: dict[Protocol, _RowParts]) -> None:
-    """Runs the network once per input (RGB, RGB-D) and scores it under every protocol with that input."""
-    for use_depth in dict.fromkeys(protocol.depth for protocol in found):
-        part = with_depth(batch) if use_depth else batch
-        rows = {protocol: row for protocol, row in found.items() if protocol.depth == use_depth}
-        for row in rows.values():
-            row.missing.update(part.missing)
-        if not part.crops:
-            continue
-        truth = _meshes(model, part.crops)
-        placed = place(forward(model, part, use_depth=use_depth), part, model.hand, use_depth=use_depth)
-        for protocol, row in rows.items():
+def _measure(model: UTNet, tips: str, protocols: Sequence[Protocol]) -> Measure[Protocol]:
+    """Scores a batch under every protocol with its input."""
+
+    def measure(part: CropBatch, out: Prediction, use_depth: bool) -> dict[Protocol, dict[str, np.ndarray]]:
+        truth, sides = _meshes(model, part.crops), [crop.side for crop in part.crops]
+        placed = place(out, part, model.hand, use_depth=use_depth)
+        found = {}
+        for protocol in (protocol for protocol in protocols if protocol.depth == use_depth):
             joints = placed.joints_m
             if protocol.joints == "benchmark":
-                sides = [crop.side for crop in part.crops]
-                joints = benchmark_tips(joints, placed.vertices_m, source.tips, sides)
-            _append(row.facts, _facts(part.crops))
-            _append(row.scores, _numbers(joints, placed, part.crops, truth))
+                joints = benchmark_tips(joints, placed.vertices_m, tips, sides)
+            found[protocol] = {**_facts(part.crops), **_numbers(joints, placed, part.crops, truth)}
+        return found
+
+    return measure
 
 
 def _numbers(
@@ -211,35 +175,19 @@ def _meshes(model: UTNet, crops: list[Crop]) -> list[np.ndarray | None]:
     return out
 
 
-def _append(lists: dict[str, list], arrays: dict[str, np.ndarray]) -> None:
-    for name, array in arrays.items():
-        lists[name].append(array)
-
-
-def _add(lists: dict[str, list], others: dict[str, list]) -> None:
-    for name, arrays in others.items():
-        lists[name] += arrays
-
-
-def _row(protocol: Protocol, found: _RowParts, num: int, allow_missing: bool) -> tuple[Row, np.ndarray]:
-    """The row in the order of the source, and its ground-truth joints."""
-    missing = [found.missing[index] for index in sorted(found.missing)]
+def _row(protocol: Protocol, found: Measured, num: int, allow_missing: bool) -> tuple[Row, np.ndarray]:
+    """The row, and its ground-truth joints."""
+    missing, arrays = list(found.missing.values()), dict(found.arrays)
     if missing and not allow_missing:
         raise InputError(
             f"{len(missing)} of {num} samples cannot be scored, the first: {missing[0].message}; a mean over a part is "
             "not reported (use --allow-missing to skip them)"
         )
-    if not found.facts:
+    if not arrays:
         raise InputError(f"none of {num} samples can be scored, the first: {missing[0].message}")
-    facts = {name: np.concatenate(arrays) for name, arrays in found.facts.items()}
-    index = facts.pop("index")
-    if len(index) + len(missing) != num:
-        raise InputError(f"{len(index)} of {num} samples were scored; a mean over a part is not reported")
-    order = np.argsort(index, kind="stable")
-    facts = {name: array[order] for name, array in facts.items()}
-    arrays = {name: np.concatenate(values)[order] for name, values in found.scores.items()}
-    gt_m = facts.pop("gt_m")
-    expected, errors = arrays.pop("expected_mm"), {name: arrays.pop(name) for name in ALIGNMENTS}
+    facts = {name: arrays.pop(name) for name in _FACTS}
+    gt_m, expected = arrays.pop("gt_m"), arrays.pop("expected_mm")
+    errors = {name: arrays.pop(name) for name in ALIGNMENTS}
     row = Row(
         protocol=protocol,
         num_expected=num,

@@ -7,12 +7,14 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-from utnet.config import Config
+from utnet.config import CropConfig
 from utnet.conventions import PARENTS
+from utnet.data.collate import collate
 from utnet.data.source import Source
 from utnet.errors import InputError
-from utnet.evaluation.crops import CropDataset, crop_batches
-from utnet.evaluation.placing import PlacedHands, forward, place
+from utnet.evaluation.crops import Crop, CropBatch, CropDataset
+from utnet.evaluation.passes import forward
+from utnet.evaluation.placing import PlacedHands, place
 from utnet.evaluation.protocol import GROUND_TRUTH, INPUTS
 from utnet.evaluation.rows import Row
 from utnet.evaluation.scoring import Boxes
@@ -39,7 +41,7 @@ def pick_cases(row: Row, num: int = 6) -> dict[str, list[int]]:
 def case_sheet(
     model: UTNet,
     source: Source,
-    config: Config,
+    crop: CropConfig,
     rows: Sequence[Row],
     keys: Sequence[str],
     *,
@@ -50,37 +52,22 @@ def case_sheet(
     Args:
         model: the network.
         source: the samples.
-        config: crop and size.
+        crop: how crops are cut.
         rows: with the same boxes, at most one with depth and one without.
         keys: keys of the samples to draw, all in the first row.
         boxes: as in `scoring.score_source`.
     """
     index = {source.key(i): i for i in range(len(source))}
     name = rows[0].protocol.boxes
-    crops = CropDataset(source, config, None if name == GROUND_TRUTH else (boxes or {})[name])
-    chosen = _CropSubset(crops, [index[key] for key in keys])
+    crops = CropDataset(source, model.config.size_px, crop, None if name == GROUND_TRUTH else (boxes or {})[name])
+    chosen = [item for key in keys if isinstance(item := crops[index[key]], Crop)]
+    part = CropBatch(collate([each.sample for each in chosen]), chosen, {})
     panels: list[np.ndarray] = []
     model.eval()
-    for part in crop_batches(chosen, config):
-        placed = {
-            use: place(forward(model, part, use_depth=use), part, model.hand, use_depth=use) for use in _uses(rows)
-        }
-        for i, crop in enumerate(part.crops):
-            panels += _line(rows, crop.sample, {use: _one(p, i) for use, p in placed.items()}, model, crop.side)
+    placed = {use: place(forward(model, part, use_depth=use), part, model.hand, use_depth=use) for use in _uses(rows)}
+    for i, each in enumerate(chosen):
+        panels += _line(rows, each.sample, {use: _one(p, i) for use, p in placed.items()}, model, each.side)
     return contact_sheet(panels, 2 * _COLUMNS if len(keys) > 1 else _COLUMNS)
-
-
-class _CropSubset(CropDataset):
-    """Crops at some indices."""
-
-    def __init__(self, crops: CropDataset, indices: list[int]):
-        self._crops, self._indices = crops, indices
-
-    def __len__(self) -> int:
-        return len(self._indices)
-
-    def __getitem__(self, index: int):
-        return self._crops[self._indices[index]]
 
 
 def _uses(rows: Sequence[Row]) -> list[bool]:

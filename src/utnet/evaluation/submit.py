@@ -16,10 +16,11 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from utnet.config import Config
+from utnet.config import CropConfig, TrainConfig
 from utnet.errors import InputError
-from utnet.evaluation.crops import CropDataset, crop_batches
-from utnet.evaluation.placing import benchmark_tips, forward, place
+from utnet.evaluation.crops import CropBatch, CropDataset, crop_batches
+from utnet.evaluation.passes import forward
+from utnet.evaluation.placing import benchmark_tips, place
 from utnet.evaluation.protocol import GROUND_TRUTH, MIDDLE, Protocol
 from utnet.evaluation.submission import (
     FREIHAND_NUM,
@@ -57,11 +58,12 @@ class SubmissionResult:
 def write_submission(
     model: UTNet,
     source: Any,
-    config: Config,
+    crop: CropConfig,
     path: str | Path,
     *,
     use_depth: bool,
     joints_only: bool = False,
+    loading: TrainConfig | None = None,
     progress: bool = False,
 ) -> SubmissionResult:
     """Predicts a split, writes the submission file and checks it.
@@ -72,10 +74,11 @@ def write_submission(
     Args:
         model: the network.
         source: HO3D, FreiHAND or DexYCB, a whole official split.
-        config: crop and size.
+        crop: how crops are cut.
         path: the zip, or the text file of DexYCB, written atomically.
         use_depth: use the depth images (FreiHAND has none).
         joints_only: allow zeros for the vertices of a network with another hand than MANO's (HO3D, FreiHAND).
+        loading: batch size and workers (default: those of `TrainConfig`).
         progress: show a progress bar.
 
     Raises:
@@ -97,7 +100,9 @@ def write_submission(
     model.eval()
     try:
         with tempfile.TemporaryFile() as spool:  # meshes are kept on disk, since joints come first
-            hands = _Hands(model, source, config, protocol, spool if mano else None, progress)
+            crops = CropDataset(source, model.config.size_px, crop, labelled=False)
+            batches = _shown(crop_batches(crops, loading or TrainConfig()), len(crops), progress)
+            hands = _Hands(model, batches, source.tips, protocol, spool if mano else None)
             lines = _WRITERS[source.name](path, hands, source)
     finally:
         model.train(was_training)
@@ -107,34 +112,27 @@ def write_submission(
 class _Hands:
     """Predicted hands in the official order: joints first, then the meshes from the spool file."""
 
-    def __init__(self, model: UTNet, source: Any, config: Config, protocol: Protocol, spool: Any, progress: bool):
-        self._model, self._source, self._config, self._protocol = model, source, config, protocol
-        self._spool, self._progress = spool, progress
+    def __init__(self, model: UTNet, batches: Iterator[CropBatch], tips: str, protocol: Protocol, spool: Any):
+        self._model, self._batches, self._tips, self._protocol, self._spool = model, batches, tips, protocol, spool
 
     def joints(self) -> Iterator[np.ndarray]:
         """Yields (21, 3) joints in the camera of the picture; left hands are mirrored back."""
-        crops, use_depth = CropDataset(self._source, self._config, labelled=False), self._protocol.depth
-        with tqdm(
-            total=len(crops), desc="predict", unit="hand", disable=None if self._progress else True, leave=False
-        ) as bar:
-            for part in crop_batches(crops, self._config):
-                for index, bad in sorted(part.missing.items()):
-                    raise InputError(f"{bad.message} (sample {index}; a submission requires all samples)")
-                for crop in part.crops:
-                    if crop.sample.K_px is None or (use_depth and crop.sample.depth_m is None):
-                        lacks = "camera" if crop.sample.K_px is None else "depth image"
-                        raise InputError(f"{crop.sample.key}: has no {lacks}; required for a submission")
-                placed = place(
-                    forward(self._model, part, use_depth=use_depth), part, self._model.hand, use_depth=use_depth
-                )
-                joints, sides = placed.joints_m, [crop.side for crop in part.crops]
-                if self._protocol.joints == "benchmark":
-                    joints = benchmark_tips(joints, placed.vertices_m, self._source.tips, sides)
-                for i, side in enumerate(sides):
-                    if self._spool is not None:
-                        self._spool.write(_back(placed.vertices_m[i] + placed.transl_m[i], side).tobytes())
-                    yield _back(joints[i] + placed.transl_m[i], side)
-                bar.update(len(part.crops))
+        use_depth = self._protocol.depth
+        for part in self._batches:
+            for index, bad in sorted(part.missing.items()):
+                raise InputError(f"{bad.message} (sample {index}; a submission requires all samples)")
+            for crop in part.crops:
+                if crop.sample.K_px is None or (use_depth and crop.sample.depth_m is None):
+                    lacks = "camera" if crop.sample.K_px is None else "depth image"
+                    raise InputError(f"{crop.sample.key}: has no {lacks}; required for a submission")
+            placed = place(forward(self._model, part, use_depth=use_depth), part, self._model.hand, use_depth=use_depth)
+            joints, sides = placed.joints_m, [crop.side for crop in part.crops]
+            if self._protocol.joints == "benchmark":
+                joints = benchmark_tips(joints, placed.vertices_m, self._tips, sides)
+            for i, side in enumerate(sides):
+                if self._spool is not None:
+                    self._spool.write(_back(placed.vertices_m[i] + placed.transl_m[i], side).tobytes())
+                yield _back(joints[i] + placed.transl_m[i], side)
 
     def vertices(self) -> Iterator[np.ndarray] | None:
         """Yields (778, 3) meshes, after all joints; None if the network's mesh is not MANO's."""
@@ -145,6 +143,14 @@ class _Hands:
         size = _NUM_VERTICES * 3 * 8
         while data := self._spool.read(size):
             yield np.frombuffer(data).reshape(_NUM_VERTICES, 3)
+
+
+def _shown(batches: Iterator[CropBatch], num: int, progress: bool) -> Iterator[CropBatch]:
+    """The batches, with a progress bar over the hands."""
+    with tqdm(total=num, desc="predict", unit="hand", disable=None if progress else True, leave=False) as bar:
+        for batch in batches:
+            yield batch
+            bar.update(len(batch.crops))
 
 
 def _back(points_m: np.ndarray, side: str) -> np.ndarray:

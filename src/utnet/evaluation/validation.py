@@ -8,17 +8,16 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
-from utnet.config import Config
-from utnet.data.loader import make_loader
+from utnet.config import CropConfig, TrainConfig
 from utnet.data.source import Source, evenly_spaced, read_sample
-from utnet.distributed import is_sharded, process_info, reshard
 from utnet.errors import InputError
+from utnet.evaluation.crops import CropBatch, CropDataset, NotScorable, is_labelled
+from utnet.evaluation.passes import Measured, measure_source
 from utnet.geometry import align_similarity
 from utnet.metrics import joint_errors_mm, mpjpe_mm, pa_mpjpe_mm, root_relative, summary
 from utnet.model import UTNet
-from utnet.types import Batch, Sample
+from utnet.types import Prediction, Sample
 
 INPUTS = ("rgb", "rgbd")
 
@@ -42,7 +41,13 @@ class Joints:
 
 
 def evaluate(
-    model: UTNet, source: Source, config: Config, *, inputs: tuple[str, ...] = INPUTS, progress: bool = False
+    model: UTNet,
+    source: Source,
+    crop: CropConfig,
+    loading: TrainConfig | None = None,
+    *,
+    inputs: tuple[str, ...] = INPUTS,
+    progress: bool = False,
 ) -> dict:
     """Scores `model` on all samples of `source` with 3D labels, for "rgbd" on those that also have depth.
 
@@ -51,7 +56,8 @@ def evaluate(
     Args:
         model: the network; its training mode is restored.
         source: samples.
-        config: crop, size and loader settings.
+        crop: how crops are cut, `config.crop` of the checkpoint.
+        loading: batch size and workers (default: those of `TrainConfig`).
         inputs: "rgb" hides the depth, "rgbd" uses it.
         progress: show a progress bar.
 
@@ -65,7 +71,7 @@ def evaluate(
         InputError: samples cannot be read, or an input has no sample to score.
         FloatingPointError: predicted joints are NaN or inf; the message has the key of the first such sample.
     """
-    joints = predict_joints(model, source, config, inputs=inputs, progress=progress)
+    joints = predict_joints(model, source, crop, loading, inputs=inputs, progress=progress)
     truth = joints[inputs[0]]
     scores = {"num": len(truth.keys), "num_expected": len(source), "constant": constant_hand(truth.gt_m)}
     return {**scores, **{name: {"num": len(joints[name].keys), **score(joints[name])} for name in inputs}}
@@ -104,11 +110,6 @@ def _readable(source: Source, indices: Iterable[int], skip_unreadable: bool) -> 
             raise InputError(sample.message)
 
 
-def is_labelled(sample: Sample) -> bool:
-    """Whether all joints have a 3D label."""
-    return bool((sample.joints_3d_conf > 0).all() and np.isfinite(sample.joints_cam_m).all())
-
-
 def score(joints: Joints) -> dict[str, float]:
     """Mean root-relative and Procrustes-aligned errors in mm, and the AUC of the former."""
     errors = joint_errors_mm(joints.pred_m, joints.gt_m, align="root")
@@ -142,94 +143,53 @@ def constant_hand(gt_m: Tensor) -> dict[str, float]:
 
 
 def predict_joints(
-    model: UTNet, source: Source, config: Config, *, inputs: tuple[str, ...] = INPUTS, progress: bool = False
+    model: UTNet,
+    source: Source,
+    crop: CropConfig,
+    loading: TrainConfig | None = None,
+    *,
+    inputs: tuple[str, ...] = INPUTS,
+    progress: bool = False,
 ) -> dict[str, Joints]:
-    """Predicts the joints of all samples that can be scored (`evaluate`), by input, in the order of the source.
-
-    The data are read once. Batches are distributed over the processes and are the same for any number of them, so
-    results are bit-equal; all processes get all results.
-    """
-    world = process_info()
-    device = next(model.parameters()).device
-    size, num = config.train.batch_size, len(source)
-    starts = range(world.rank * size, num, world.size * size)
-    share = _SourceSubset(source, [i for start in starts for i in range(start, min(start + size, num))])
-    loader = make_loader(share, config, train=False)
-    was_training = model.training
-    model.eval()
-    pred: dict[str, list[Tensor]] = {name: [] for name in inputs}
-    gt: list[Tensor] = []
-    usable: dict[str, list[Tensor]] = {name: [] for name in inputs}
-    keys: list[str] = []
-    batch = None
-    with torch.no_grad():
-        for batch in tqdm(loader, total=len(loader), desc="score", disable=None if progress else True, leave=False):
-            labelled = (batch.joints_3d[..., 3] > 0).all(1)
-            for name in inputs:
-                usable[name].append(labelled & batch.depth_ok if name == "rgbd" else labelled)
-            gt.append(batch.joints_3d[..., :3].double())
-            keys.extend(batch.keys)
-            for name, joints in _forward(model, batch, inputs, device).items():
-                pred[name].append(joints)
-        if any(map(is_sharded, model.parameters())):  # sharded networks need equally many passes per process
-            spare = batch or next(iter(make_loader(_SourceSubset(source, [0]), config, train=False)))
-            for _ in range(-(-num // (world.size * size)) - len(loader)):
-                _forward(model, spare, inputs, device)
-    model.train(was_training)
-    reshard(model)
-    return _in_order(world.gather((share.indices, keys, gt, usable, pred)), num, inputs)
+    """Predicts the joints of all samples that can be scored, by input, in the order of the source; arguments and errors
+    as for `evaluate`. All processes get all results."""
+    found = measure_source(
+        model,
+        CropDataset(source, model.config.size_px, crop),
+        loading or TrainConfig(),
+        _measure,
+        uses_depth={name: name == "rgbd" for name in inputs},
+        with_vertices=False,
+        progress=progress,
+    )
+    return {name: _checked(found[name], name, source) for name in inputs}
 
 
-def _forward(model: UTNet, batch: Batch, inputs: tuple[str, ...], device: torch.device) -> dict[str, Tensor]:
-    """(B, 21, 3) float64 joints on the CPU for each of `inputs`."""
-    batch = batch.to(device)
+def _measure(part: CropBatch, out: Prediction, use_depth: bool) -> dict[str, dict[str, np.ndarray]]:
     return {
-        name: model.forward_batch(batch, use_depth=name == "rgbd", with_vertices=False).joints_m.double().cpu()
-        for name in inputs
+        "rgbd" if use_depth else "rgb": {
+            "keys": np.array([crop.sample.key for crop in part.crops]),
+            "gt_m": np.stack([crop.sample.joints_cam_m for crop in part.crops]).astype(np.float64),
+            "pred_m": out.joints_m.double().numpy(),
+        }
     }
 
 
-def _in_order(parts: list[tuple], num: int, inputs: tuple[str, ...]) -> dict[str, Joints]:
-    """Merges the results of all processes: samples with a score for each input, in the order of the source."""
-    indices = [index for part in parts for index in part[0]]
-    keys = [key for part in parts for key in part[1]]
-    if len(keys) != len(indices) or sorted(indices) != list(range(num)):
-        raise InputError(f"{len(keys)} of {num} samples were read; a mean over a part is not reported")
-    order = torch.tensor(indices).argsort()
-    gt = torch.cat([batch for part in parts for batch in part[2]])[order]
-    result = {}
-    for name in inputs:
-        usable = torch.cat([batch for part in parts for batch in part[3][name]])[order]
-        if not usable.any():
-            lacking = "a depth image and joints labelled in 3D" if name == "rgbd" else "joints labelled in 3D"
-            raise InputError(f"{keys[order[0]]}: none of {num} samples has {lacking}; nothing can be scored ({name})")
-        joints = torch.cat([batch for part in parts for batch in part[4][name]])[order][usable]
-        kept = tuple(keys[i] for i in order[usable].tolist())
-        broken = ~joints.isfinite().flatten(1).all(1)
-        if broken.any():
-            raise FloatingPointError(
-                f"{kept[int(broken.int().argmax())]}: the predicted joints are NaN or inf ({name}), in "
-                f"{int(broken.sum())} of {len(kept)} samples"
-            )
-        result[name] = Joints(joints, gt[usable], kept)
-    return result
-
-
-class _SourceSubset:
-    """A subset of a source."""
-
-    def __init__(self, source: Source, indices: list[int]):
-        self._source, self.indices = source, indices
-        self.name, self.tips, self.counts = source.name, source.tips, source.counts
-
-    def __len__(self) -> int:
-        return len(self.indices)
-
-    def __getitem__(self, index: int) -> Sample:
-        return self._source[self.indices[index]]
-
-    def key(self, index: int) -> str:
-        return self._source.key(self.indices[index])
-
-    def sequence(self, index: int) -> str:
-        return self._source.sequence(self.indices[index])
+def _checked(found: Measured, name: str, source: Source) -> Joints:
+    """The joints for one input, after checks of the samples and of the predictions."""
+    for bad in found.missing.values():
+        if not isinstance(bad, NotScorable):
+            raise InputError(f"{bad.message} (evaluation counts every sample of the split)")
+    if not found.arrays:
+        lacking = "a depth image and joints labelled in 3D" if name == "rgbd" else "joints labelled in 3D"
+        raise InputError(
+            f"{source.key(0)}: none of {len(source)} samples has {lacking}; nothing can be scored ({name})"
+        )
+    joints, keys = found.arrays["pred_m"], found.arrays["keys"]
+    broken = ~np.isfinite(joints).all((1, 2))
+    if broken.any():
+        raise FloatingPointError(
+            f"{keys[broken.argmax()]}: the predicted joints are NaN or inf ({name}), in {broken.sum()} of {len(keys)} "
+            "samples"
+        )
+    return Joints(torch.from_numpy(joints), torch.from_numpy(found.arrays["gt_m"]), tuple(keys.tolist()))

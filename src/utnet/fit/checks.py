@@ -10,7 +10,11 @@ from utnet.conventions import NUM_BETAS, NUM_JOINTS
 from utnet.fit.outline import HandMask
 from utnet.types import HandParams, check_shape
 
-_MIN_FOCAL_PX = 1.0
+_FOCAL_PX = (1.0, 1e7)
+_MOST_PX, _MOST_M = 1e6, 1e3
+"""Bounds of landmarks and principal points: larger numbers are not pixels and metres."""
+_MOST_CELLS = 1024
+"""Bound of a mask's sides; it is drawn at four times its size."""
 
 
 def check_inputs(
@@ -23,20 +27,34 @@ def check_inputs(
     check_shape("K_px", K_px, (num, 3, 3))
     if not num:
         raise ValueError("no hands: joints_px has shape (0, 21, 2); expected at least one")
-    for name, array in (("joints_px", joints_px), ("joints_m", joints_m)):
+    limits = (("joints_px", joints_px, _MOST_PX, "pixels"), ("joints_m", joints_m, _MOST_M, "metres"))
+    for name, array, most, unit in limits:
         if np.isinf(np.asarray(array, float)).any():
             raise ValueError(f"{name} holds inf; expected finite numbers, NaN for landmarks that are not seen")
-    K = np.asarray(K_px, float)
-    focal = np.minimum(K[:, 0, 0], K[:, 1, 1])
-    if not (np.isfinite(K).all() and (focal >= _MIN_FOCAL_PX).all() and (K[:, 2] == [0, 0, 1]).all()):
+        if (np.abs(np.asarray(array, float)) > most).any():  # False for NaN
+            raise ValueError(f"{name} holds numbers beyond {most:g}; expected {unit}")
+    if not all(_is_camera(K) for K in np.asarray(K_px, float)):
         raise ValueError(
-            "K_px: expected finite [[fx, s, cx], [0, fy, cy], [0, 0, 1]] in pixels with focal lengths of at least 1"
+            "K_px: expected finite [[fx, s, cx], [0, fy, cy], [0, 0, 1]] in pixels with focal lengths of 1 to 1e7, "
+            "and skew and principal point below 1e6"
         )
     if depth_m is not None:
         if len(depth_m) != num:
             raise ValueError(f"{len(depth_m)} depth images for {num} hands; give one (or None) for each")
         for depth in depth_m:
             _check_depth(depth)
+
+
+def _is_camera(K: np.ndarray) -> bool:
+    """Whether (3, 3) numbers are the intrinsics of a camera in pixels."""
+    focal, others = K[[0, 1], [0, 1]], K[[0, 0, 1], [1, 2, 2]]
+    return bool(
+        np.isfinite(K).all()
+        and ((focal >= _FOCAL_PX[0]) & (focal <= _FOCAL_PX[1])).all()
+        and (np.abs(others) <= _MOST_PX).all()
+        and K[1, 0] == 0
+        and (K[2] == [0, 0, 1]).all()
+    )
 
 
 def _check_depth(depth: np.ndarray | None) -> None:
@@ -83,16 +101,30 @@ def check_masks(masks: Sequence[HandMask | None] | None, num: int) -> list[HandM
     """`num` masks of `HandFitter.fit`; None for hands without one, and for empty ones.
 
     Raises:
-        ValueError: another number, shape, or numbers that are not finite.
+        ValueError: another number, type or shape, or numbers that are not finite.
     """
     if masks is None:
         return [None] * num
-    if len(masks) != num:
-        raise ValueError(f"{len(masks)} masks for {num} hands; give one for each, or None")
+    if not isinstance(masks, list | tuple) or len(masks) != num:
+        raise ValueError(f"masks: expected a list of {num}, one (or None) for each hand")
     for mask in masks:
-        if mask is not None and (np.ndim(mask.logit) != 2 or not np.isfinite(mask.logit).all()):
-            raise ValueError("masks: expected logits (h, w) that are finite")
+        if mask is not None:
+            _check_mask(mask)
     return [mask if mask is not None and (mask.logit > 0).any() else None for mask in masks]
+
+
+def _check_mask(mask: HandMask) -> None:
+    if not isinstance(mask, HandMask):
+        raise ValueError(f"masks: expected HandMask or None, got {type(mask).__name__}")
+    logit, K, known = mask.logit, np.asarray(mask.K_px), np.asarray(mask.known)
+    if not (isinstance(logit, np.ndarray) and logit.ndim == 2 and logit.dtype.kind == "f" and np.isfinite(logit).all()):
+        raise ValueError("masks: expected logits (h, w) of floats that are finite")
+    if max(logit.shape) > _MOST_CELLS:
+        raise ValueError(f"masks: {logit.shape} cells; expected at most {_MOST_CELLS} in each direction")
+    if K.shape != (3, 3) or K.dtype.kind not in "fi" or not _is_camera(K):
+        raise ValueError("masks: K_px is not a camera of the mask's cells")
+    if known.shape != (4,) or np.isnan(known).any():
+        raise ValueError("masks: known is not x0, y0, x1, y1")
 
 
 def check_params(name: str, params: HandParams, num: int) -> None:
@@ -108,3 +140,9 @@ def check_params(name: str, params: HandParams, num: int) -> None:
         check_shape(f"{name}.{key}", array, shape)
         if not np.isfinite(array).all():
             raise ValueError(f"{name}.{key} contains NaN or inf")
+
+
+def check_in_front(wrist_cam_m: np.ndarray) -> None:
+    """ValueError unless a fitted wrist (3,) is finite and in front of the camera."""
+    if not (np.isfinite(wrist_cam_m).all() and wrist_cam_m[2] > 0):
+        raise ValueError("the landmarks are not of a hand in front of the camera; check landmarks and K")

@@ -13,6 +13,7 @@ from utnet.fit.angles import pose_to_angles
 from utnet.fit.checks import (
     check_betas,
     check_deviation_scale,
+    check_in_front,
     check_inputs,
     check_masks,
     check_params,
@@ -129,8 +130,8 @@ class HandFitter:
             masks: for each hand a mask of its visible part, whose outline the mesh's outline is fitted to, or None.
 
         Raises:
-            ValueError: wrong shapes, numbers that are not finite, K with a focal length of less than a pixel, or fewer
-                than three landmarks of a palm.
+            ValueError: wrong shapes, numbers that are not finite or not in their units, K with a focal length of less
+                than a pixel, fewer than three landmarks of a palm, or landmarks of no hand in front of the camera.
         """
         hands = self._solved(
             joints_px, joints_m, K_px, depth_m, betas=betas, start=start, expected=expected,
@@ -198,6 +199,7 @@ class HandFitter:
             self._fit_outline(hand)
             if depth_m is not None and depth_m[i] is not None:
                 self._fit_depth(hand, finite_depth(depth_m[i]), np.asarray(K_px[i], float))
+            check_in_front(hand.view.look.T @ hand.wrist)
             hands.append(hand)
         return hands
 

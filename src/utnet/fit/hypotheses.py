@@ -34,9 +34,16 @@ class LiftedHands:
 
 
 def lift_hands(
-    lifter: LandmarkLifter, model: FitModel, joints_px: np.ndarray, joints_m: np.ndarray, K_px: np.ndarray
+    lifter: LandmarkLifter,
+    model: FitModel,
+    joints_px: np.ndarray,
+    joints_m: np.ndarray,
+    K_px: np.ndarray,
+    *,
+    num: int | None = None,
 ) -> LiftedHands:
-    """Lifts the landmarks of B right hands, given as to `HandFitter.fit`.
+    """Lifts the landmarks of B right hands, given as to `HandFitter.fit`; `num`: hypotheses in `params` and `joints_m`
+    (None: all K).
 
     Raises:
         ValueError: fewer than three landmarks of a palm.
@@ -49,7 +56,7 @@ def lift_hands(
     known = np.zeros_like(guesses.betas) if model.hand.name != "open" else guesses.betas
     params, joints = [], []
     names = ("global_orient", "hand_pose", "betas", "transl_m")
-    for k in range(guesses.probability.shape[1]):
+    for k in range(guesses.probability.shape[1] if num is None else num):
         hands, points = zip(
             *(_placed(model, view, guesses.root[i, k], guesses.angles[i, k], known[i]) for i, view in enumerate(views)),
             strict=True,
@@ -69,10 +76,8 @@ def average_hands(model: FitModel, one: HandParams, other: HandParams, share: np
         other: B hands.
         share: (B,) weight of `other`, 0 to 1.
     """
-    angles, others = (
-        np.stack([pose_to_angles(model.with_mean(pose, 1.0), model.axes) for pose in hands.hand_pose])
-        for hands in (one, other)
-    )
+    poses = [model.with_mean(pose, 1.0) for hands in (one, other) for pose in hands.hand_pose]
+    angles, others = np.split(pose_to_angles(np.stack(poses), model.axes), 2)
     mixed = angles + share[:, None, None] * (others - angles)
     turn = matrix_to_axis_angle(one.global_orient.swapaxes(-1, -2) @ other.global_orient)
     return HandParams(

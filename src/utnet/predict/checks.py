@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from PIL import Image
 
-from utnet.errors import InputError
+from utnet.errors import InputError, shown
 from utnet.geometry import intrinsics
 from utnet.io.pictures import Picture, picture_from_pil, read_picture
 from utnet.io.recordings.alignment import resample_depth
@@ -22,7 +22,10 @@ CameraInput: TypeAlias = np.ndarray | Sequence[float] | Sequence[Sequence[float]
 _IMAGE_KINDS = "a path, an (H, W, 3) uint8 RGB array, a Picture, a PIL image, or a list of these"
 REACH_M = (0.1, 10.0)
 """Range of a hand's distance; depth outside has another unit or is not of the hand."""
-_SMALLEST_BOX_PX = 4.0
+_SMALLEST_BOX_PX, _LARGEST_BOX = 4.0, 4
+"""Least side of a box in pixels, and the largest extent in longer sides of the picture."""
+_FOCAL, _FARTHEST_CENTRE = (0.1, 200), 100
+"""Limits of focal length and principal point, in longer sides of the picture."""
 
 
 def open_image(image: ImageInput) -> Picture:
@@ -44,11 +47,26 @@ def open_image(image: ImageInput) -> Picture:
     return picture
 
 
+def as_numbers(name: str, value: Any) -> np.ndarray:
+    """Returns numbers as an array of float64.
+
+    Raises:
+        InputError: text, complex numbers, rows of several lengths, or other objects.
+    """
+    try:
+        array = np.asarray(value)
+        if array.dtype.kind not in "biufO":
+            raise TypeError(array.dtype)
+        return array.astype(float)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise InputError(f"{name} are not numbers: {shown(value)}") from error
+
+
 def is_camera(K_px: Any) -> bool:
     """Whether it has the form of one camera: 3 x 3 or (fx, fy, cx, cy)."""
     try:
-        return np.asarray(K_px, float).shape in ((3, 3), (4,))
-    except (TypeError, ValueError):
+        return as_numbers("K", K_px).shape in ((3, 3), (4,))
+    except InputError:
         return False
 
 
@@ -69,8 +87,11 @@ def checked_camera(K_px: CameraInput, size_px: int) -> np.ndarray:
         K = intrinsics(*K)
     if not (np.isfinite(K).all() and K[0, 0] > 0 and K[1, 1] > 0 and (K[2] == [0, 0, 1]).all()):
         raise InputError(f"K {K.tolist()} is not a camera matrix; give fx,fy,cx,cy in pixels with fx and fy above 0")
-    if not 0.1 * size_px < K[0, 0] < 200 * size_px:
-        raise InputError(f"K has a focal length of {K[0, 0]:g} px for a picture of {size_px} px; give K in pixels")
+    for focal in (K[0, 0], K[1, 1]):
+        if not _FOCAL[0] * size_px < focal < _FOCAL[1] * size_px:
+            raise InputError(f"K has a focal length of {focal:g} px for a picture of {size_px} px; give K in pixels")
+    if np.abs(K[:2, 2]).max() > _FARTHEST_CENTRE * size_px or abs(K[0, 1]) > K[0, 0] or K[1, 0]:
+        raise InputError(f"K {K.tolist()} is not of a picture of {size_px} px; give fx,fy,cx,cy in its pixels")
     return K
 
 
@@ -92,13 +113,15 @@ def choose_camera(
 
 def check_box(box: Sequence[float] | np.ndarray, width: int, height: int) -> None:
     """Raises InputError unless x0, y0, x1, y1 is large enough for a hand and overlaps the picture."""
-    corners = np.asarray(box, float)
+    corners = as_numbers("corners of a box", box)
     if not (
         corners.shape == (4,) and np.isfinite(corners).all() and corners[0] < corners[2] and corners[1] < corners[3]
     ):
         raise InputError(f"box {corners.tolist()} is empty or not finite; give x0,y0,x1,y1 with x0 < x1 and y0 < y1")
-    if (corners[2:] - corners[:2] < _SMALLEST_BOX_PX).any() or np.ptp(corners) > 4 * max(width, height):
+    if (corners[2:] - corners[:2] < _SMALLEST_BOX_PX).any():
         raise InputError(f"box {corners.tolist()} is too small for a hand in {width}x{height} px; give pixels")
+    if np.ptp(corners) > _LARGEST_BOX * max(width, height):
+        raise InputError(f"box {corners.tolist()} is too large for a hand in {width}x{height} px; give pixels")
     if corners[2] < 0 or corners[3] < 0 or corners[0] >= width or corners[1] >= height:
         raise InputError(f"box {corners.tolist()} lies outside the image of {width}x{height} px")
 
@@ -107,11 +130,15 @@ def checked_depth(depth_m: np.ndarray, image_shape: Sequence[int]) -> np.ndarray
     """Returns depth as (H, W) float32 at the size of the image, 0 for NaN and inf.
 
     Raises:
-        InputError: depth has another shape of picture, or no reading.
+        InputError: depth has another shape of picture, no reading, or is no numbers.
     """
-    depth_m = np.nan_to_num(np.asarray(depth_m, np.float32), nan=0.0, posinf=0.0, neginf=0.0)
-    if depth_m.ndim != 2:
+    if not isinstance(depth_m, np.ndarray) or depth_m.dtype.kind not in "iuf":
+        kind = depth_m.dtype if isinstance(depth_m, np.ndarray) else type(depth_m).__name__
+        raise InputError(f"depth is {kind}; expected an array (H, W) of metres")
+    if depth_m.ndim != 2 or 0 in depth_m.shape:
         raise InputError(f"depth has the shape {depth_m.shape}; expected (H, W) metres")
+    with np.errstate(over="ignore"):
+        depth_m = np.nan_to_num(depth_m.astype(np.float32), nan=0.0, posinf=0.0, neginf=0.0)
     depth_m = resample_depth(depth_m, (image_shape[1], image_shape[0]))
     if not (depth_m > 0).any():
         raise InputError("depth has no reading at all; leave depth out for this picture")

@@ -22,12 +22,16 @@ from utnet.conventions import NUM_JOINTS, SIDES
 from utnet.data.prompts import DETECTOR_CONFIDENCE, LEAST_PRESENCE
 from utnet.detect import Detection
 from utnet.errors import BAD_TREE, InputError, first_line, shown
+from utnet.io.recordings import Camera
+from utnet.predict.checks import as_numbers
 
 _REMEDY = "expected landmarks as docs/predictions.md describes them"
 _WHOLE_BODY = 133
 _FIRST_OF = {"left": 91, "right": 112}
 _USUAL_ERROR = 0.02
 """Of the detector's landmarks, as a share of the box's longer side."""
+_FARTHEST = 10.0
+"""Largest distance of a landmark from its hand's box, in longer sides of the box; fits of farther ones fail."""
 _BOX_SHARE = 0.08
 """Margin of the landmarks' box, as a share of its longer side: landmarks are inside the hand."""
 
@@ -45,6 +49,12 @@ class GivenHand:
     landmarks_px: np.ndarray
     side: str | None = None
     box_px: np.ndarray | None = None
+
+    def rectified(self, lens: Camera) -> GivenHand:
+        """Returns the hand in the picture without the lens distortion."""
+        points = np.column_stack([lens.rectified_px(self.landmarks_px[:, :2]), self.landmarks_px[:, 2]])
+        box = None if self.box_px is None else lens.rectified_box(self.box_px)
+        return replace(self, landmarks_px=points, box_px=box)
 
 
 def read_landmarks(path: str | Path, size_wh: tuple[int, int], picture: Path | None = None) -> list[GivenHand]:
@@ -94,7 +104,7 @@ def checked_landmarks(landmarks_px: Any) -> np.ndarray:
     Raises:
         InputError: another shape, no joint at all, or a confidence outside [0, 1].
     """
-    points = np.asarray(landmarks_px, float)
+    points = as_numbers("landmarks_px", landmarks_px)
     if points.shape not in ((NUM_JOINTS, 2), (NUM_JOINTS, 3)):
         raise InputError(f"landmarks_px has shape {points.shape}; expected (21, 2) or (21, 3) for each hand")
     confidence = points[:, 2] if points.shape[1] == 3 else np.ones(NUM_JOINTS)
@@ -112,9 +122,18 @@ def with_landmarks(detection: Detection, given: np.ndarray) -> Detection:
 
     Where a person moves a joint (confidence 1), the detector was wrong about the finger: its other landmarks there lose
     confidence, in proportion to how far the joint was moved.
+
+    Raises:
+        InputError: a landmark is far from the box, or all of them are one point.
     """
     mine = given[:, 2] > 0
     longer = max(detection.box_px[2] - detection.box_px[0], detection.box_px[3] - detection.box_px[1])
+    points = given[mine, :2]
+    far = np.maximum(detection.box_px[:2] - points, points - detection.box_px[2:]).max()
+    if far > _FARTHEST * longer:
+        raise InputError(f"landmarks_px: one is {far:.4g} px away from its box; give pixels of the picture")
+    if len(points) > 2 and not np.ptp(points, axis=0).any():
+        raise InputError(f"landmarks_px: {len(points)} joints of a hand are one point; leave out the unknown ones")
     moved = np.linalg.norm(given[:, :2] - detection.joints_px, axis=1) / longer
     moved = np.where((given[:, 2] == 1) & np.isfinite(moved), moved, 0.0)
     finger = np.repeat(moved[1:].reshape(5, 4).max(1), 4)

@@ -6,7 +6,7 @@ import json
 import socket
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -14,12 +14,14 @@ from typing import IO, Any, Protocol
 
 import numpy as np
 
-from utnet.detect import LandmarkTracker
+from utnet.detect import Detection, LandmarkTracker
 from utnet.errors import InputError
+from utnet.io.overlap import read_ahead
 from utnet.io.recordings import Options, is_recording, open_recording
 from utnet.io.videos import VideoReader
 from utnet.predict.hand import Hand
 from utnet.predict.predictor import Predictor
+from utnet.predict.sides import TrackSides
 from utnet.predict.smooth import HandSmoother
 
 _REMEMBERED_S = 0.5
@@ -75,10 +77,15 @@ class HandTracker:
         for tracked in tracker(frames):
             tracked.hands  # each with its `track`, T_cam_wrist, joints_wrist_m, ...
 
+    A track has one side, by the evidence of its frames so far. Where more frames turn it, its smoothing starts again.
+
     Args:
         predictor: makes the hands; None: the one that ships.
         fps: frames a second, about.
         smooth: by `HandSmoother`, which is causal.
+
+    Attributes:
+        side_changes: tracks whose side was turned: number, new side, and time in seconds.
 
     Raises:
         InputError: smoothing with a network that holds no hand model.
@@ -86,6 +93,8 @@ class HandTracker:
 
     def __init__(self, predictor: Predictor | None = None, *, fps: float = 30.0, smooth: bool = True):
         self.predictor = Predictor() if predictor is None else predictor
+        self.side_changes: list[tuple[int, str, float]] = []
+        self._track_sides, self._sides = TrackSides(), dict[int | None, str]()
         self._track = LandmarkTracker(self.predictor.detector, patience=max(1, round(_REMEMBERED_S * fps)))
         self._smooth: HandSmoother | None = None
         if smooth:
@@ -104,28 +113,58 @@ class HandTracker:
             depth_m: (H, W) metres at the pixels of `rgb`, 0 where there is no reading; None: no depth.
             K_px: (3, 3) intrinsics; None: the default.
         """
-        detections = self._track(rgb)
+        return self._reconstructed(self._track(rgb), rgb, time_s, depth_m, K_px)
+
+    def _reconstructed(
+        self,
+        detections: Sequence[Detection],
+        rgb: np.ndarray,
+        time_s: float,
+        depth_m: np.ndarray | None,
+        K_px: np.ndarray | None,
+    ) -> tuple[Hand, ...]:
         try:
-            hands = self.predictor.from_detections(rgb, detections, depth_m, K_px)
+            hands = self.predictor.from_detections(rgb, detections, depth_m, K_px, track_sides=self._track_sides)
         except InputError:  # depth out of a hand's reach: the picture alone
             if depth_m is None:
                 raise
-            hands = self.predictor.from_detections(rgb, detections, None, K_px)
+            hands = self.predictor.from_detections(rgb, detections, None, K_px, track_sides=self._track_sides)
+        for hand in hands:
+            if self._sides.setdefault(hand.track, hand.side) != hand.side and hand.track is not None:
+                self.side_changes.append((hand.track, hand.side, time_s))
+                self._sides[hand.track] = hand.side
         return tuple(hands) if self._smooth is None else tuple(self._smooth(hands, time_s))
 
-    def __call__(self, frames: Iterable[LiveFrame], K_px: np.ndarray | None = None) -> Iterator[TrackedFrame]:
-        """Yields each frame with its hands.
+    def __call__(
+        self, frames: Iterable[LiveFrame], K_px: np.ndarray | None = None
+    ) -> Generator[TrackedFrame, None, None]:
+        """Yields each frame with its hands, as `update` finds them. A thread takes and follows the next frame while the
+        hands of one are reconstructed.
 
         Args:
             frames: of one camera, in order.
             K_px: (3, 3) intrinsics of frames that have none of their own.
         """
+        with read_ahead(self._followed(frames), depth=1) as followed:
+            for frame, detections, start in followed:
+                own = getattr(frame, "K_px", None)
+                depth_m = getattr(frame, "depth_m", None)
+                hands = self._reconstructed(detections, frame.rgb, frame.time_s, depth_m, K_px if own is None else own)
+                yield TrackedFrame(frame, hands, time.monotonic() - start)
+
+    def _followed(self, frames: Iterable[LiveFrame]) -> Iterator[tuple[LiveFrame, list[Detection], float]]:
+        """Frames with their detections, and when they came."""
         for frame in frames:
             start = time.monotonic()
-            own = getattr(frame, "K_px", None)
-            K = K_px if own is None else own
-            hands = self.update(frame.rgb, frame.time_s, depth_m=getattr(frame, "depth_m", None), K_px=K)
-            yield TrackedFrame(frame, hands, time.monotonic() - start)
+            yield frame, self._track(frame.rgb), start
+
+
+def side_notes(changes: Sequence[tuple[int, str, float]]) -> list[str]:
+    """One line for each track of `HandTracker.side_changes`."""
+    lines = {}
+    for track, side, time_s in changes:
+        lines[track] = f"track {track} is a {side} hand from {time_s:.2f} s on, by the evidence until then"
+    return list(lines.values())
 
 
 def open_live(source: str, options: Options) -> tuple[Iterable[LiveFrame], float, bool]:

@@ -12,7 +12,9 @@ import numpy as np
 from utnet.errors import InputError
 from utnet.io.depth import read_depth
 from utnet.io.pictures import Picture, read_picture
+from utnet.io.recordings import Camera
 from utnet.io.recordings.alignment import resample_depth
+from utnet.predict.checks import check_box
 from utnet.predict.drawing import draw_hands
 from utnet.predict.files import hand_record, image_record, image_size, overlay_name
 from utnet.predict.given_landmarks import box_of_landmarks, read_landmarks
@@ -36,7 +38,9 @@ def predict_picture(predictor: Predictor, item: Input, request: Request) -> tupl
     assert isinstance(item.source, Path)
     picture = read_picture(item.source)
     as_recorded = picture.rgb
-    picture = replace(picture, rgb=request.rectified(picture.rgb))
+    lens = request.lens_of(as_recorded)
+    if lens is not None:
+        picture = replace(picture, rgb=lens.rectified(picture.rgb))
     K_px, K_from = request.camera(picture.rgb, picture.K_px)
     overlay = overlay_name(item.name, picture.rgb) if request.overlay else None
     arrays = f"{item.name}.npz" if request.arrays else None
@@ -48,12 +52,13 @@ def predict_picture(predictor: Predictor, item: Input, request: Request) -> tupl
         depth_file = request.depth.of(item.source)
         depth_m = read_depth(depth_file, request.depth_scale)
         try:
-            depth_m = request.rectified(resample_depth(depth_m, image_size(picture.rgb)), nearest=True)
+            depth_m = resample_depth(depth_m, image_size(picture.rgb))
         except InputError as error:
             raise InputError(f"{depth_file}: {error}") from error
+        depth_m = depth_m if lens is None else lens.rectified(depth_m, nearest=True)
         files["depth"] = str(depth_file)
     try:
-        hands = _hands(predictor, picture, item.source, depth_m, K_px, request)
+        hands = _hands(predictor, picture, item.source, depth_m, K_px, lens, request)
     except InputError as error:
         raise InputError(f"{item.source}: {error}") from error
     start = request.out / item.name
@@ -62,8 +67,9 @@ def predict_picture(predictor: Predictor, item: Input, request: Request) -> tupl
         if request.mesh is not None:
             write_meshes(start, hands, request.mesh)
         if overlay:
-            lens = None if request.lens is None else request.lens.scaled(image_size(as_recorded))
-            save_picture(request.out / overlay, draw_hands(as_recorded, hands, request.style, lens=lens))
+            drawn = draw_hands(as_recorded, hands, request.style, lens=lens)
+            save_picture(request.out / overlay, drawn, overwrite=True)
+            del drawn
         if arrays:
             rows = request.rows(hands.size_px, with_vertices=True)
             rows.add(hands)
@@ -79,13 +85,27 @@ def predict_picture(predictor: Predictor, item: Input, request: Request) -> tupl
 
 
 def _hands(
-    predictor: Predictor, picture: Picture, file: Path, depth_m: np.ndarray | None, K_px: np.ndarray, request: Request
+    predictor: Predictor,
+    picture: Picture,
+    file: Path,
+    depth_m: np.ndarray | None,
+    K_px: np.ndarray,
+    lens: Camera | None,
+    request: Request,
 ) -> Hands:
-    """The detected hands, those in the given boxes, or those of the landmark file with its boxes and sides."""
-    if request.landmarks is None:
-        return predictor(picture, depth_m, K_px, request.boxes, request.sides)
-    given = read_landmarks(request.landmarks, image_size(picture.rgb), file)
+    """The detected hands, those in the given boxes, or those of the landmark file with its boxes and sides; boxes and
+    landmarks are in the picture as it was recorded."""
     boxes: Sequence[Sequence[float]] | np.ndarray | None = request.boxes
+    if boxes is not None and lens is not None:
+        height, width = picture.rgb.shape[:2]
+        for box in boxes:
+            check_box(box, width, height)
+        boxes = np.stack([lens.rectified_box(box) for box in boxes])
+    if request.landmarks is None:
+        return predictor(picture, depth_m, K_px, boxes, request.sides)
+    given = read_landmarks(request.landmarks, image_size(picture.rgb), file)
+    if lens is not None:
+        given = [hand.rectified(lens) for hand in given]
     sides = request.sides
     if boxes is None:
         own = [box_of_landmarks(hand.landmarks_px) if hand.box_px is None else hand.box_px for hand in given]

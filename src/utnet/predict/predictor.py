@@ -26,8 +26,8 @@ from utnet.predict.methods.combined import CombinedMethod
 from utnet.predict.methods.landmarks import LandmarkMethod
 from utnet.predict.methods.network import NetworkMethod
 from utnet.predict.methods.resolve import METHODS, Method, resolve_method
-from utnet.predict.sides import is_predicted, needs_other_side, other_side, with_likelier_side
-from utnet.predict.views import View, for_each, open_view
+from utnet.predict.sides import TrackSides, is_predicted, needs_other_side, other_side, with_likelier_side
+from utnet.predict.views import View, for_each, for_hands, open_view
 from utnet.types import Sample
 from utnet.weights import shipped_weights
 
@@ -171,14 +171,23 @@ class Predictor:
         detections: Sequence[Detection],
         depth_m: np.ndarray | None = None,
         K_px: CameraInput | None = None,
+        *,
+        track_sides: TrackSides | None = None,
     ) -> Hands:
         """Returns one hand for each detection of `detector` or of a tracker, in their order.
 
         Image, depth and camera are as in `__call__`. With a network that predicts sides, a hand may have another side
         than its detection, unless that has a track or a `side_probability` of 1. If the depth of some of several
         detections is implausible for a hand, these are reconstructed without it.
+
+        Args:
+            image: the picture.
+            detections: of its hands.
+            depth_m: of the picture.
+            K_px: of the picture.
+            track_sides: of the frames before; tracks then have the side of the evidence so far, this frame's included.
         """
-        return self._predict([(open_view(image, K_px, depth_m), detections)])[0]
+        return self._predict([(open_view(image, K_px, depth_m), detections)], track_sides)[0]
 
     def _look(self, i: int, image: Any, K_px: Any, depth_m: Any, *given: Any) -> _Look:
         """One of several pictures and its detections; errors contain its name."""
@@ -193,11 +202,13 @@ class Predictor:
 
     def _detect(self, view: View, boxes: Any, sides: Sequence[str] | None, landmarks_px: Any) -> list[Detection]:
         """The detector's hands, or those in the boxes, with the given landmarks."""
-        given = None if landmarks_px is None else [checked_landmarks(points) for points in landmarks_px]
+        given = (
+            None if landmarks_px is None else [checked_landmarks(p) for p in for_hands("landmarks_px", landmarks_px)]
+        )
         if given is not None and not self._reconstruct.needs_landmarks:
             raise InputError(f"{self.weights}: takes no landmarks; use the method both, or weights with prompts")
         if given is not None and boxes is None:
-            boxes = np.stack([box_of_landmarks(points) for points in given])
+            boxes = [box_of_landmarks(points) for points in given]
         if boxes is None:
             if sides is not None:
                 raise InputError("sides are given without boxes; give a box for each, or neither")
@@ -209,14 +220,16 @@ class Predictor:
             raise InputError(f"landmarks of {len(given)} hands for {len(detections)} boxes; give one for each")
         return [with_landmarks(*pair) for pair in zip(detections, given, strict=True)]
 
-    def _predict(self, looks: Sequence[_Look]) -> list[Hands]:
+    def _predict(self, looks: Sequence[_Look], track_sides: TrackSides | None = None) -> list[Hands]:
         """The hands of several pictures, reconstructed together."""
         each = [
             (view, detection, depth_m)
             for view, detections in looks
             for detection, depth_m in zip(detections, view.depth_of(detections), strict=True)
         ]
-        hands = self._reconstruct_hands(each) if each else []
+        if track_sides is not None:
+            each = [(view, track_sides.see(detection), depth_m) for view, detection, depth_m in each]
+        hands = self._reconstruct_hands(each, track_sides) if each else []
         made_by = {"method": self.method, "weights": self.weights, "hand_model": self.hand_model}
         results = []
         for view, detections in looks:
@@ -227,25 +240,33 @@ class Predictor:
             )
         return results
 
-    def _reconstruct_hands(self, seen: Sequence[_Seen]) -> list[Hand]:
+    def _reconstruct_hands(self, seen: Sequence[_Seen], track_sides: TrackSides | None) -> list[Hand]:
         """A hand for each; with a network that predicts sides, on its likelier side."""
         rights = self._run_method(seen)
-        logits = rights.side_logit
-        doubtful = [] if logits is None else [i for i, one in enumerate(seen) if needs_other_side(one[1], logits[i])]
-        turned = [(view, other_side(detection), depth_m) for view, detection, depth_m in (seen[i] for i in doubtful)]
-        others = self._run_method(turned) if turned else None
-        row = {i: k for k, i in enumerate(doubtful)}
-        hands = []
-        for i, (view, detection, depth_m) in enumerate(seen):
-            batch, at, found = rights, i, detection
-            if logits is not None and is_predicted(detection):
-                found = with_likelier_side(detection)
-                if others is not None and others.side_logit is not None and i in row:
-                    found = with_likelier_side(detection, logits[i] - others.side_logit[row[i]])
-                    if found.side != detection.side:
-                        batch, at = others, row[i]
-            hands.append(self._hand(batch, at, found, depth_m, view.K_px))
-        return hands
+        found: list[tuple[Detection, RightHandBatch, int]] = [(one[1], rights, i) for i, one in enumerate(seen)]
+        if rights.side_logit is not None:
+            counts = is_predicted if track_sides is None else track_sides.is_due
+            open_ = [i for i, one in enumerate(seen) if counts(one[1])]
+            doubtful = [i for i in open_ if needs_other_side(rights.side_logit[i])]
+            turned = [
+                (view, other_side(detection), depth_m) for view, detection, depth_m in (seen[i] for i in doubtful)
+            ]
+            others = self._run_method(turned) if turned else None
+            row = {i: k for k, i in enumerate(doubtful)}
+            for i in open_:
+                detection, difference = seen[i][1], np.inf
+                if i in row and others is not None and others.side_logit is not None:
+                    difference = rights.side_logit[i] - others.side_logit[row[i]]
+                decide = with_likelier_side if track_sides is None else track_sides.add
+                likelier = decide(detection, difference)
+                if others is None or likelier.side == detection.side:
+                    found[i] = likelier, rights, i
+                else:
+                    found[i] = likelier, others, row[i]
+        return [
+            self._hand(batch, at, detection, depth_m, view.K_px)
+            for (detection, batch, at), (view, _, depth_m) in zip(found, seen, strict=True)
+        ]
 
     def _run_method(self, seen: Sequence[_Seen]) -> RightHandBatch:
         return self._reconstruct(
@@ -260,9 +281,9 @@ class Predictor:
     ) -> list[Detection]:
         """Returns detections with landmarks in the user's boxes; every method needs them for `presence`."""
         height, width = image_rgb.shape[:2]
-        for box in boxes:
+        for box in for_hands("boxes", boxes):
             check_box(box, width, height)
-        if sides is not None and (len(sides) != len(boxes) or not set(sides) <= set(SIDES)):
+        if sides is not None and (len(sides) != len(boxes) or any(side not in SIDES for side in sides)):
             raise InputError(f"{len(sides)} sides for {len(boxes)} boxes: {list(sides)}; give right or left for each")
         corners = np.asarray(boxes, float).reshape(-1, 4)
         found = self.detector.in_boxes(image_rgb, corners.tolist(), sides)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
-from utnet.detect import LandmarkTracker
+from utnet.detect import Detection, LandmarkTracker
 from utnet.errors import InputError
+from utnet.io.overlap import read_ahead
 from utnet.io.recordings import Frames, RGBDFrame, open_recording
 from utnet.io.videos import VideoWriter
 from utnet.predict.drawing import draw_hands
@@ -21,6 +23,7 @@ from utnet.predict.hand import Hand
 from utnet.predict.inputs import Input
 from utnet.predict.predictor import Predictor
 from utnet.predict.request import Request
+from utnet.predict.sides import TrackSides
 from utnet.predict.smoothed_tracks import SeenFrame, SmoothedTracks, decoded_again, without_mesh
 from utnet.predict.video import VideoResult
 from utnet.predict.video_files import VideoFiles
@@ -52,16 +55,15 @@ def predict_recording(
     frames = open_recording(item.source, request.recording_options)
     if predictor.hand is None and not request.raw:
         raise InputError("smoothing needs the network's hand model, which this exported file lacks; add --raw")
-    seen = _Seen(predictor, frames, request)
-    for frame in _until(
-        iter(frames), request.seconds, stop, tqdm(total=frames.num_frames, desc=item.name, unit="frame", disable=None)
-    ):
-        seen.add(frame)
+    seen = FirstReading(predictor, frames.fps, partial(camera_of, request=request))
+    bar = tqdm(total=frames.num_frames, desc=item.name, unit="frame", disable=None)
+    seen.read(_until(iter(frames), request.seconds, stop, bar))
     seen.check_unit()
     notes, incomplete = [*frames.notes, *seen.notes()], frames.incomplete
     if stop.signal_number:
         of_all = f" of {frames.num_frames}" if frames.num_frames else ""
         incomplete = f"stopped after {len(seen.frames)}{of_all} frames"
+    seen.give_each_track_one_side(frames)
     smoothed = SmoothedTracks(seen.frames, predictor.hand) if predictor.hand is not None and not request.raw else None
 
     def hands_of(i: int) -> Sequence[Hand]:
@@ -73,8 +75,13 @@ def predict_recording(
     return VideoResult(len(seen.frames), num_hands, incomplete, bool(stop.signal_number), tuple(notes))
 
 
-class _Seen:
-    """What the first reading finds.
+class FirstReading:
+    """The hands of a recording, frame by frame, tracked.
+
+    Args:
+        predictor: makes the hands.
+        fps: frames a second, about.
+        camera_of: gives a frame's (3, 3) intrinsics, and where they are from.
 
     Attributes:
         frames: all frames, without meshes where they are smoothed.
@@ -83,29 +90,62 @@ class _Seen:
         size_px: of the pictures.
     """
 
-    def __init__(self, predictor: Predictor, recording: Frames, request: Request):
-        self._predictor, self._request = predictor, request
-        self._track = LandmarkTracker(predictor.detector, patience=max(1, round(_REMEMBERED_S * recording.fps)))
+    def __init__(self, predictor: Predictor, fps: float, camera_of: Callable[[RGBDFrame], tuple[np.ndarray, str]]):
+        self._predictor, self._camera_of = predictor, camera_of
+        self._track = LandmarkTracker(predictor.detector, patience=max(1, round(_REMEMBERED_S * fps)))
+        self._sides = TrackSides()
+        self._detections: list[list[Detection]] = []
         self.frames: list[SeenFrame] = []
         self.K_px, self.K_from, self.size_px = np.eye(3), "default", (0, 0)
         self._unlikely: list[tuple[int, str]] = []
         self._measured = 0
 
-    def add(self, frame: RGBDFrame) -> None:
-        K_px, K_from = camera_of(frame, self._request)
-        if not self.frames:
-            self.K_px, self.K_from, self.size_px = K_px, K_from, image_size(frame.rgb)
-        detections = self._track(frame.rgb)
+    def read(self, frames: Iterable[RGBDFrame]) -> None:
+        """Finds the hands of all frames. A thread reads and follows the next frame meanwhile."""
+        with read_ahead(((frame, self._track(frame.rgb)) for frame in frames), depth=1) as followed:
+            for frame, detections in followed:
+                if not self.frames:
+                    self.K_px, self.K_from = self._camera_of(frame)
+                    self.size_px = image_size(frame.rgb)
+                hands, problem = self._hands(frame, detections, self._sides)
+                if problem:
+                    self._unlikely.append((frame.index, problem))
+                self._measured += any(hand.distance_source == "sensor" for hand in hands)
+                self.frames.append(SeenFrame(frame.index, frame.time_s, hands, frame.T_world_cam))
+                self._detections.append(detections)
+
+    def give_each_track_one_side(self, recording: Iterable[RGBDFrame]) -> None:
+        """Reconstructs hands of frames before the evidence of later ones turned the side of their track again.
+
+        Args:
+            recording: the frames that were read, once more; those up to the last such hand are read.
+        """
+        decided = [[self._sides.decided(detection) for detection in each] for each in self._detections]
+        wrong = {
+            i
+            for i, (frame, each) in enumerate(zip(self.frames, decided, strict=True))
+            if any(hand.side != detection.side for hand, detection in zip(frame.hands, each, strict=True))
+        }
+        for i, picture in enumerate(recording if wrong else ()):
+            if i in wrong:
+                self.frames[i] = replace(self.frames[i], hands=self._hands(picture, decided[i])[0])
+                wrong.remove(i)
+            if not wrong:
+                return
+
+    def _hands(
+        self, frame: RGBDFrame, detections: Sequence[Detection], sides: TrackSides | None = None
+    ) -> tuple[tuple[Hand, ...], str]:
+        """The hands of a frame, and why its depth was not used, if so."""
+        K_px, problem = self._camera_of(frame)[0], ""
         try:
-            hands = self._predictor.from_detections(frame.rgb, detections, frame.depth_m, K_px)
+            hands = self._predictor.from_detections(frame.rgb, detections, frame.depth_m, K_px, track_sides=sides)
         except InputError as error:  # depth out of a hand's reach: the picture alone
             if frame.depth_m is None:
                 raise
-            self._unlikely.append((frame.index, str(error)))
-            hands = self._predictor.from_detections(frame.rgb, detections, None, K_px)
-        self._measured += any(hand.distance_source == "sensor" for hand in hands)
-        kept = tuple(hands) if self._predictor.hand is None else tuple(without_mesh(hand) for hand in hands)
-        self.frames.append(SeenFrame(frame.index, frame.time_s, kept, frame.T_world_cam))
+            problem = str(error)
+            hands = self._predictor.from_detections(frame.rgb, detections, None, K_px, track_sides=sides)
+        return tuple(hands) if self._predictor.hand is None else tuple(map(without_mesh, hands)), problem
 
     def check_unit(self) -> None:
         """Raises InputError where no depth of any frame can be a hand's."""
@@ -129,7 +169,7 @@ def camera_of(frame: RGBDFrame, request: Request) -> tuple[np.ndarray, str]:
 
 def _write(
     recording: Frames,
-    seen: _Seen,
+    seen: FirstReading,
     hands_of: Callable[[int], Sequence[Hand]],
     item: Input,
     request: Request,

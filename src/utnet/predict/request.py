@@ -28,9 +28,9 @@ class Request:
         lens: the camera of every picture where it is given as a file, in place of K_px.
         depth: the pictures' depth images.
         depth_scale: metres per unit of depth images; None: integers are millimetres, floats metres.
-        boxes: of the one picture, instead of the detector's.
+        boxes: of the one picture, instead of the detector's, in pixels of the file (with lens distortion).
         sides: of the boxes.
-        landmarks: file of the one picture's landmarks.
+        landmarks: file of the one picture's landmarks, in the same pixels.
         overlay: draw the hands over pictures and videos.
         style: how: `drawing.draw_hands`.
         mesh: format of the pictures' meshes; None: no meshes.
@@ -81,11 +81,11 @@ class Request:
         """What is given for recordings, with the camera and the unit of depth."""
         return replace(self.recording, camera=self.given_camera, depth_scale=self.depth_scale)
 
-    def rectified(self, image: np.ndarray, *, nearest: bool = False) -> np.ndarray:
-        """A picture, or depth with `nearest`, without the lens distortion of the given camera."""
+    def lens_of(self, image: np.ndarray) -> Camera | None:
+        """The given camera at a picture's size, where it has lens distortion."""
         if self.lens is None or not self.lens.is_distorted:
-            return image
-        return self.lens.scaled((image.shape[1], image.shape[0])).rectified(image, nearest=nearest)
+            return None
+        return self.lens.scaled((image.shape[1], image.shape[0]))
 
     def rows(self, size_px: tuple[int, int], *, with_vertices: bool) -> HandRows | HamerRows:
         """Returns the collector of a picture's or video's arrays; `with_vertices` as of `HandRows`."""

@@ -1,8 +1,8 @@
-"""The side of a hand by the detector and the network together."""
+"""The side of a hand by the detector and the network together, in a single picture and over the frames of a track."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -14,6 +14,10 @@ _SURE = 4.0
 _MOST = 3.0
 """Bound of the difference of the network's logits for the two sides: the side of a detector with a probability above
 0.95 stays, since the network fails on some backs of hands (it was trained with few photographs of them)."""
+_LEAST = 1e-6
+"""Of a side's probability, so that its logit is finite."""
+_FIRST, _EVERY = 15, 5
+"""Of a track, the network counts in this many first frames, then in every fifth: a doubtful one costs a second run."""
 
 
 def is_predicted(detection: Detection) -> bool:
@@ -21,14 +25,13 @@ def is_predicted(detection: Detection) -> bool:
     return detection.track is None and detection.side_probability < 1
 
 
-def needs_other_side(detection: Detection, side_logit: float) -> bool:
+def needs_other_side(side_logit: float) -> bool:
     """Whether the hand is to be tried as one of the other side, too.
 
     Args:
-        detection: of the hand.
         side_logit: the network's, above 0 where the crop, mirrored if need be, looks like a right hand's.
     """
-    return is_predicted(detection) and side_logit < _SURE
+    return side_logit < _SURE
 
 
 def other_side(detection: Detection) -> Detection:
@@ -48,3 +51,63 @@ def with_likelier_side(detection: Detection, difference: float = np.inf) -> Dete
     odds = np.log(probability) - np.log1p(-probability) + np.clip(difference, -_MOST, _MOST)
     likelier = detection if odds >= 0 else other_side(detection)
     return replace(likelier, side_probability=float(1 / (1 + np.exp(-abs(odds)))))
+
+
+@dataclass
+class _Votes:
+    """Of a track.
+
+    Attributes:
+        right: the detector's probability of a right hand, the mean over the frames.
+        num_frames: seen so far.
+        network: sum of the network's bounded differences, for a right hand.
+        num_counted: of these.
+    """
+
+    right: float
+    num_frames: int = 0
+    network: float = 0.0
+    num_counted: int = 0
+
+
+class TrackSides:
+    """One side for each track, by the evidence of all its frames: a track counts like a picture whose evidence of
+    detector and network is the mean of its frames.
+
+    The frames of a track are not independent, so many of them make its side no surer than their mean.
+    """
+
+    def __init__(self) -> None:
+        self._votes: dict[int, _Votes] = {}
+
+    def see(self, detection: Detection) -> Detection:
+        """Notes the detector's side of a track in the next frame; returns the detection with the track's side."""
+        right = detection.side_probability if detection.side == "right" else 1 - detection.side_probability
+        votes = self._votes.setdefault(_track(detection), _Votes(right))
+        votes.right, votes.num_frames = right, votes.num_frames + 1
+        return self.decided(detection)
+
+    def is_due(self, detection: Detection) -> bool:
+        """Whether the network counts in this frame."""
+        number = self._votes[_track(detection)].num_frames - 1
+        return number < _FIRST or number % _EVERY == 0
+
+    def add(self, detection: Detection, difference: float) -> Detection:
+        """Counts the network's difference, as of `with_likelier_side`; returns the detection with the track's side."""
+        votes, bounded = self._votes[_track(detection)], float(np.clip(difference, -_MOST, _MOST))
+        votes.network += bounded if detection.side == "right" else -bounded
+        votes.num_counted += 1
+        return self.decided(detection)
+
+    def decided(self, detection: Detection) -> Detection:
+        """The detection with the side of its track by all frames so far, and the probability of that."""
+        votes = self._votes[_track(detection)]
+        right = float(np.clip(votes.right, _LEAST, 1 - _LEAST))
+        as_right = replace(detection, side="right", side_probability=right)
+        return with_likelier_side(as_right, votes.network / max(votes.num_counted, 1))
+
+
+def _track(detection: Detection) -> int:
+    if detection.track is None:
+        raise ValueError("a detection has no track number; the side of a track needs tracked hands")
+    return detection.track

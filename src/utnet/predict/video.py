@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from functools import partial
+from typing import cast
 
 from tqdm import tqdm
 
@@ -16,7 +17,7 @@ from utnet.predict.files import PredictionsFile, image_record, image_size
 from utnet.predict.formats import FrameWriter
 from utnet.predict.hand import Hand
 from utnet.predict.inputs import Input
-from utnet.predict.live import HandTracker
+from utnet.predict.live import HandTracker, side_notes
 from utnet.predict.predictor import Predictor
 from utnet.predict.request import Request
 from utnet.predict.video_files import VideoFiles
@@ -76,8 +77,9 @@ def predict_video(
         if overlay:
             writer = stack.enter_context(VideoWriter(request.out / overlay, reader.fps))
             draw = stack.enter_context(write_behind(_drawing(writer, request)))
-        for frame in _until(first, frames, request.seconds, stop, _bar(reader, item)):
-            hands = tracker.update(frame.rgb, frame.time_s, K_px=K_px)
+        until = _until(first, frames, request.seconds, stop, _bar(reader, item))
+        for tracked in stack.enter_context(closing(tracker(until, K_px))):
+            frame, hands = cast(Frame, tracked.frame), tracked.hands
             records = files.add(hands, frame.index, frame.time_s, partial(getattr, frame, "rgb"))
             add({"index": frame.index, "time_s": round(frame.time_s, 6), "hands": records})
             if draw is not None:
@@ -87,7 +89,8 @@ def predict_video(
         stopped = bool(stop.signal_number) and item.kind == "video" and next(frames, None) is not None
         of_all = f" of {reader.num_frames}" if reader.num_frames else ""
         incomplete = f"stopped after {num_frames}{of_all} frames" if stopped else reader.incomplete
-        return VideoResult(num_frames, num_hands, incomplete, stopped, tuple(reader.notes))
+        notes = [*reader.notes, *side_notes(tracker.side_changes)]
+        return VideoResult(num_frames, num_hands, incomplete, stopped, tuple(notes))
 
 
 def _drawing(writer: VideoWriter, request: Request) -> Callable[[Frame, Sequence[Hand]], None]:

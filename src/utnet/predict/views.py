@@ -13,6 +13,9 @@ from utnet.detect import Detection
 from utnet.errors import InputError
 from utnet.predict.checks import CameraInput, ImageInput, checked_depth, choose_camera, depth_in_reach, open_image
 
+_MOST_HANDS = 256
+"""Of one picture: they are reconstructed together, with 2 MB each."""
+
 
 @dataclass(frozen=True)
 class View:
@@ -61,6 +64,19 @@ def open_view(image: ImageInput, K_px: CameraInput | None, depth_m: np.ndarray |
     K, K_from = choose_camera(picture.rgb, K_px, picture.K_px)
     depth = None if depth_m is None else checked_depth(depth_m, picture.rgb.shape)
     return View(picture.rgb, K, K_from, depth, Path(image) if isinstance(image, str | Path) else None)
+
+
+def for_hands(name: str, value: Any) -> Any:
+    """Returns an argument with an entry for each hand.
+
+    Raises:
+        InputError: neither a list, a tuple nor an array of several entries, or more than `_MOST_HANDS`.
+    """
+    if not (isinstance(value, list | tuple) or (isinstance(value, np.ndarray) and value.ndim > 0)):
+        raise InputError(f"{name} is a {type(value).__name__}; give a list with one for each hand")
+    if len(value) > _MOST_HANDS:
+        raise InputError(f"{name} of {len(value)} hands; give at most {_MOST_HANDS} for one picture")
+    return value
 
 
 def for_each(name: str, value: Any, num: int) -> list[Any]:

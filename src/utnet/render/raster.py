@@ -113,7 +113,7 @@ def render_light(
     _light(homogeneous, faces, face, vertex_normals(vertices_cam_m, faces), light, mask)
     if (width, height) == tuple(size_wh):
         return light, mask
-    way = cv2.INTER_AREA if density > 1 else cv2.INTER_LINEAR
+    way = cv2.INTER_AREA if density == 2 else cv2.INTER_LINEAR  # areas of other sizes take ten times as long
     return cv2.resize(light, size_wh, interpolation=way), cv2.resize(mask, size_wh, interpolation=way)
 
 

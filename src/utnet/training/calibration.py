@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from utnet.checkpoint import load_checkpoint, save_checkpoint
-from utnet.config import Config
+from utnet.config import CropConfig, PromptConfig, TrainConfig
 from utnet.conventions import MM_PER_M
+from utnet.data.crop_datasets import CropMaker
 from utnet.data.loader import make_loader
 from utnet.data.prompts_and_masks import PromptsAndMasks
 from utnet.data.source import Source
@@ -27,18 +28,20 @@ from utnet.uncertainty import error_nll
 _STEPS, _LR = 300, 0.001
 
 
-def calibrate(model: UTNet, source: Source, config: Config) -> None:
+def calibrate(model: UTNet, source: Source, crop: CropConfig, prompts: PromptConfig, loading: TrainConfig) -> None:
     """Fits the levels and shapes of `model.scale_head` in place; all other parameters are unchanged.
 
     Args:
         model: with `model.uncertainty`, in eval mode.
         source: held-out samples; those with all joints labelled in 3D are used.
-        config: of the run, for crops, prompts and batch size.
+        crop: how crops are cut.
+        prompts: how prompts are drawn, for a network with them.
+        loading: batch size and workers.
     """
     head = model.scale_head
     if head is None:
         raise ValueError("the network has no model.uncertainty to calibrate")
-    inputs, errors = _collect(model, source, config)
+    inputs, errors = _collect(model, source, crop, prompts, loading)
     if not len(errors):
         return
     _match_means(head, inputs, errors)  # a good start: far from it, the likelihood would distort the shape
@@ -60,7 +63,7 @@ def calibrate(model: UTNet, source: Source, config: Config) -> None:
 def calibrate_best(folder: Path, source: Source, device: torch.device) -> None:
     """Calibrates the checkpoint in a run's best/, which is replaced."""
     model, config = load_checkpoint(folder, device=str(device))
-    calibrate(model, source, config)
+    calibrate(model, source, config.crop, config.prompts, config.train)
     info = read_run_metadata(folder)
     save_checkpoint(folder, model, config, step=info["step"], metrics=info["metrics"], calibrated=True)
 
@@ -76,20 +79,23 @@ def _match_means(head: ScaleHead, inputs: list[Tensor], errors: Tensor) -> None:
 
 
 @torch.no_grad()
-def _collect(model: UTNet, source: Source, config: Config) -> tuple[list[Tensor], Tensor]:
+def _collect(
+    model: UTNet, source: Source, crop: CropConfig, prompts: PromptConfig, loading: TrainConfig
+) -> tuple[list[Tensor], Tensor]:
     """The head's inputs for every sample and kind of input, and the true errors (N, 20) in mm."""
-    prompts = PromptsAndMasks.of(replace(config, prompts=replace(config.prompts, drop_p=0.0))).prompts
+    noise = PromptsAndMasks.of(model.config, replace(prompts, drop_p=0.0)).prompts
+    crops = CropMaker(model.config.size_px, crop, extras=PromptsAndMasks(noise))
     device = next(model.parameters()).device
     seen: list[tuple[Tensor, ...]] = []
     errors: list[Tensor] = []
     hook = model.scale_head.register_forward_pre_hook(lambda _, inputs: seen.append(inputs))  # type: ignore[union-attr]
     try:
-        for batch in make_loader(source, config, train=False, extras=PromptsAndMasks(prompts)):
+        for batch in make_loader(source, crops, loading, endless=False):
             batch = batch.to(device)
             ok = (batch.joints_3d[..., 3] > 0).all(1)
             gt = batch.joints_3d[..., :3]
             for use_depth in (False, True):
-                for use_landmarks in (False, True) if prompts is not None else (False,):
+                for use_landmarks in (False, True) if noise is not None else (False,):
                     out = model.forward_batch(
                         batch, use_depth=use_depth, use_landmarks=use_landmarks, with_vertices=False
                     )

@@ -2,48 +2,40 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Callable
 from pathlib import Path
 
 from utnet.checkpoint import find_checkpoint, load_checkpoint
-from utnet.config import Config, default_validation
-from utnet.data.sources import describe, open_data
-from utnet.errors import InputError
+from utnet.config import CropConfig, ModelConfig, TrainConfig
+from utnet.data.source import Source
+from utnet.data.sources import describe
 from utnet.evaluation.validation import evaluate, scorable_inputs
 
-_LIMIT = 128
-"""Hands of each replayed data set that are scored, unless its section has a limit."""
 
-
-def before_and_after(config: Config, best: Path) -> list[dict]:
-    """Scores the network of `train.init_from` and the best one on the validation data of a run and of its replay.
+def before_and_after(
+    start: str, best: Path, open_sources: Callable[[ModelConfig, CropConfig], list[Source]], loading: TrainConfig
+) -> list[dict]:
+    """Scores the network that a run started from, and its best one.
 
     Args:
-        config: of a run with `replay`.
+        start: `train.init_from` of the run.
         best: the folder of its best checkpoint.
+        open_sources: opens the data sets to score on, for a network's input size and crops
+            (`data.sources.open_compared`).
+        loading: batch size and workers.
 
     Returns:
         A row for each data set: {"data": its description, "before": scores, "after": scores} as of `evaluate`; "before"
-        is empty if the run did not start from a network. Replayed data without a validation split have no row.
+        is empty if the run did not start from a network.
     """
-    assert config.replay is not None
-    datasets = [config.val or default_validation(config.data)]
-    for part in config.replay.mixture or (config.replay,):
-        try:
-            validation = default_validation(part)
-        except InputError:
-            continue
-        datasets.append(replace(validation, limit=part.limit or _LIMIT))
-    start = config.train.init_from
     networks = {"after": best}
     if start and find_checkpoint(start).is_dir():
         networks["before"] = find_checkpoint(start)
-    rows: list[dict] = [{"data": "", "before": {}, "after": {}} for _ in datasets]
+    rows: list[dict] = []
     for name, folder in networks.items():
         model, own = load_checkpoint(folder)
-        crops = replace(config, crop=own.crop, model=own.model)  # each network sees crops of its own kind
-        for row, data in zip(rows, datasets, strict=True):
-            source = open_data(data, crops, train=False)
-            row["data"] = describe(source)
-            row[name] = evaluate(model, source, crops, inputs=scorable_inputs(source))
+        sources = open_sources(own.model, own.crop)
+        rows = rows or [{"data": describe(source), "before": {}, "after": {}} for source in sources]
+        for row, source in zip(rows, sources, strict=True):
+            row[name] = evaluate(model, source, own.crop, loading, inputs=scorable_inputs(source))
     return rows

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch.utils.tensorboard import SummaryWriter
 
-from utnet.config import Config
+from utnet.config import CropConfig, TrainConfig
 from utnet.data.collate import collate
 from utnet.data.source import Source, evenly_spaced
 from utnet.data.sources import counted
@@ -90,17 +90,20 @@ def _rows_up_to(path: Path, step: int, scored: int) -> str:
     return text.getvalue()
 
 
-def prediction_pictures(model: UTNet, source: Source, config: Config, *, inputs: tuple[str, ...]) -> np.ndarray:
-    """Draws `train.pictures` samples evenly spaced over a source, one per row: labelled, then predicted joints.
+def prediction_pictures(
+    model: UTNet, source: Source, crop: CropConfig, *, num: int, inputs: tuple[str, ...]
+) -> np.ndarray:
+    """Draws samples evenly spaced over a source, one per row: labelled, then predicted joints.
 
     Args:
         model: the network; its mode is restored.
         source: samples.
-        config: crop and size.
+        crop: how crops are cut.
+        num: number of samples.
         inputs: "rgb" hides the depth, "rgbd" uses it.
     """
-    picks = evenly_spaced(len(source), config.train.pictures)
-    batch = collate([right_crop(source[int(i)], config.model.size_px, config.crop) for i in picks])
+    size_px = model.config.size_px
+    batch = collate([right_crop(source[int(i)], size_px, crop) for i in evenly_spaced(len(source), num)])
     was_training = model.training
     model.eval()
     with torch.no_grad():
@@ -111,31 +114,37 @@ def prediction_pictures(model: UTNet, source: Source, config: Config, *, inputs:
         }
     model.train(was_training)
     reshard(model)
-    size = max(config.model.size_px, _TILE_PX)
+    size = max(size_px, _TILE_PX)
     tiles = []
     for i, key in enumerate(batch.keys):
-        crop = cv2.resize(batch.rgb[i].permute(1, 2, 0).numpy(), (size, size))
+        picture = cv2.resize(batch.rgb[i].permute(1, 2, 0).numpy(), (size, size))
         truth = crop_to_px(batch.joints_2d[i, :, :2].numpy(), size)
-        tiles.append(label(draw_joints(crop, truth, batch.joints_2d[i, :, 2].numpy()), f"truth {key[-14:]}"))
+        tiles.append(label(draw_joints(picture, truth, batch.joints_2d[i, :, 2].numpy()), f"truth {key[-14:]}"))
         for name, joints in outs.items():
             points = crop_to_px(joints[i].double().numpy(), size)
             ok = np.isfinite(points).all()
-            tiles.append(label(draw_skeleton(crop, points) if ok else crop, name if ok else f"{name}: NaN or inf"))
+            drawn = draw_skeleton(picture, points) if ok else picture
+            tiles.append(label(drawn, name if ok else f"{name}: NaN or inf"))
     return contact_sheet(tiles, 1 + len(inputs))
 
 
-def progress_values(step: int, means: dict[str, float], num: int, speed: float, config: Config) -> dict[str, str]:
-    """Values of the progress bar: losses per sample, and samples per second."""
-    scale = num if config.loss.reduction == "sum" else 1
-    shown = {"step": str(step), "loss": f"{means['total_loss'] / scale:.4f}"}
-    shown |= {name.removeprefix("loss_"): f"{means[name] / scale:.3f}" for name in _SHOWN if name in means}
+def progress_values(step: int, losses: dict[str, float], speed: float) -> dict[str, str]:
+    """Values of the progress bar.
+
+    Args:
+        step: number of completed steps.
+        losses: loss terms per sample.
+        speed: samples per second.
+    """
+    shown = {"step": str(step), "loss": f"{losses['total_loss']:.4f}"}
+    shown |= {name.removeprefix("loss_"): f"{losses[name]:.3f}" for name in _SHOWN if name in losses}
     return {**shown, "samples/s": f"{speed:.0f}"}
 
 
-def resume_message(done: Progress, config: Config) -> str:
+def resume_message(done: Progress, train: TrainConfig) -> str:
     """A line with the progress of a resumed run."""
-    used = f"step {done.step} of {config.train.steps}, {done.seconds / 60:.1f} minutes"
-    used += f" of {config.train.minutes:g}" if config.train.minutes else ""
+    used = f"step {done.step} of {train.steps}, {done.seconds / 60:.1f} minutes"
+    used += f" of {train.minutes:g}" if train.minutes else ""
     if done.share < 1:
         return f"resuming at {used}"
     return f"nothing left to do at {used}; make it longer by --set train.steps=N or train.minutes=N"

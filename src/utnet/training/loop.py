@@ -6,20 +6,31 @@ import time
 from collections.abc import Iterator
 from contextlib import closing, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from signal import SIGINT, SIGTERM
+from typing import Any
 
 import torch
 from tqdm import tqdm
 
 from utnet.checkpoint import pick_device, recover_interrupted_save, run_info
 from utnet.config import Config, to_tree
+from utnet.data.crop_datasets import CropMaker
 from utnet.data.inspection.check import refuse_wrong_labels
 from utnet.data.loader import Loader, make_loader
 from utnet.data.prompts_and_masks import PromptsAndMasks
 from utnet.data.source import Source
-from utnet.data.sources import check_apart, describe, fingerprint, moved_data, open_training, open_validation
+from utnet.data.sources import (
+    check_apart,
+    describe,
+    fingerprint,
+    moved_data,
+    open_compared,
+    open_training,
+    open_validation,
+)
 from utnet.data.workers import end_workers
 from utnet.distributed import (
     Engine,
@@ -100,7 +111,7 @@ def train(
         if verbose:
             print(f"training on {describe(context.loader.source)}, validating on {describe(context.validation)}")
             if resume:
-                print(resume_message(context.run.progress, config))
+                print(resume_message(context.run.progress, config.train))
         try:
             _loop(context, progress=verbose)
             if config.model.uncertainty and world.is_main:
@@ -115,7 +126,9 @@ def train(
         done = context.run.progress
         result = {"step": done.step, "seconds": done.seconds, "metrics": done.scores, "best": done.best}
         if config.replay is not None and world.is_main:
-            result["before_after"] = before_and_after(config, workdir / "best")
+            result["before_after"] = before_and_after(
+                config.train.init_from, workdir / "best", partial(open_compared, config), config.train
+            )
         bad = {key: message for loader in done.loaders for key, message in loader["bad"].items()}
         if world.is_main:
             write_json(workdir / "run.json", {**run_metadata, **result, "bad_samples": bad})
@@ -150,7 +163,7 @@ def _set_up(
 ) -> tuple[TrainContext, dict]:
     """Prepares the run and its metadata for run.json, and validates all input before anything is written."""
     done = read_progress(workdir / "last") if resume else Progress()
-    done.share = progress_of(done.step, done.seconds, config)  # of the config's length, which may have changed
+    done.share = progress_of(done.step, done.seconds, config.train)  # of the config's length, which may have changed
     device = process_device(pick_device(config.device), world)
     if config.train.num_threads:
         torch.set_num_threads(config.train.num_threads)
@@ -168,22 +181,20 @@ def _set_up(
         if config.data.check:
             refuse_wrong_labels(source)
         inputs = scorable_inputs(validation)
-    model, init = make_model(config, last=workdir / "last" if resume else None)
+    model, init = make_model(config.model, config.train, last=workdir / "last" if resume else None)
     model = model.to(device).train()
-    engine = Engine(model, loss_function or UTNetLoss.from_config(config.loss), config, world)
-    optimizer = make_optimizer(model, config)
+    engine = Engine(model, loss_function or UTNetLoss.from_config(config.loss), config.train, config.loss, world)
+    optimizer = make_optimizer(model, config.train)
     run = Run(model, optimizer, EMA(model, config.train.ema) if config.train.ema else None, done)
     before = done.loader_of(world) if resume else {"position": None, "bad": {}}
-    loader = make_loader(
+    loader = training_loader(
         source,
         config,
-        train=True,
         position=before["position"],
         hand_model=model.hand.name,
         rank=world.rank,
         world_size=world.size,
         pin_memory=device.type == "cuda",
-        extras=PromptsAndMasks.of(config),
     )
     loader.bad.update(before["bad"])
     if world.rank:  # equal networks, different random numbers from here on
@@ -202,6 +213,21 @@ def _set_up(
         if world.is_main:
             print(init)
     return TrainContext(config, workdir, world, stop, engine, run, loader, validation, inputs), metadata
+
+
+def training_loader(source: Source, config: Config, **options: Any) -> Loader:
+    """The loader of a run's training data: jittered, augmented, with prompts and masks.
+
+    Args:
+        source: as of `open_training`.
+        config: of the run.
+        **options: further arguments of `make_loader`.
+    """
+    extras = PromptsAndMasks.of(config.model, config.prompts, config.augment.mirror_p)
+    crops = CropMaker(
+        config.model.size_px, config.crop, config.augment, config.seed, config.model.p_drop, extras=extras
+    )
+    return make_loader(source, crops, config.train, endless=True, root_id=config.loss.root_id, **options)
 
 
 def _loop(context: TrainContext, *, progress: bool) -> None:
@@ -234,7 +260,7 @@ def _loop(context: TrainContext, *, progress: bool) -> None:
                 return
 
             for group in context.run.optimizer.param_groups:
-                group["lr"] = group["lr_scale"] * learning_rate(done.share, done.step, config)
+                group["lr"] = group["lr_scale"] * learning_rate(done.share, done.step, config.train)
             began = time.monotonic()
             taken = _take(context, batches)
             try:
@@ -246,7 +272,7 @@ def _loop(context: TrainContext, *, progress: bool) -> None:
                 raise FloatingPointError(f"{error}; the samples' keys are in {report}") from error
             done.add(step.terms, step.num_samples, time.monotonic() - began)
             done.seconds, signal_number = _agree(context, time.monotonic() - start)
-            done.share = progress_of(done.step, done.seconds, config)
+            done.share = progress_of(done.step, done.seconds, config.train)
             if context.run.mean is not None:
                 context.run.mean.update(done.step)
             bar.update(min(100.0, 100 * done.share) - bar.n)
@@ -254,7 +280,9 @@ def _loop(context: TrainContext, *, progress: bool) -> None:
                 means, speed = done.take_means()
                 lr = context.run.optimizer.param_groups[0]["lr"]
                 log.write("train", done.step, done.seconds, {"lr": lr, "samples_per_s": speed, **means})
-                bar.set_postfix(progress_values(done.step, means, step.num_samples, speed, config))
+                per_sample = 1 / step.num_samples if config.loss.reduction == "sum" else 1.0
+                losses = {name: value * per_sample for name, value in means.items()}
+                bar.set_postfix(progress_values(done.step, losses, speed))
 
 
 def _agree(context: TrainContext, seconds: float) -> tuple[float, int]:
@@ -282,10 +310,12 @@ def _validate(context: TrainContext, log: RunLog) -> None:
     """Evaluates the (EMA) network, logs pictures, and saves it to best/ when it improves."""
     done, config = context.run.progress, context.config
     with context.run.mean.applied() if context.run.mean is not None else nullcontext():
-        done.scores = evaluate(context.engine.model, context.validation, config, inputs=context.inputs)
+        model, inputs = context.engine.model, context.inputs
+        done.scores = evaluate(model, context.validation, config.crop, config.train, inputs=inputs)
         log.write("val", done.step, done.seconds, _flat(done.scores))
         if config.train.pictures:
-            sheet = prediction_pictures(context.engine.model, context.validation, config, inputs=context.inputs)
+            num = config.train.pictures
+            sheet = prediction_pictures(model, context.validation, config.crop, num=num, inputs=inputs)
             log.picture("val/predictions", done.step, sheet)
         done.scored = done.step
         if done.lowest is None or selection_score(done.scores) < done.lowest:

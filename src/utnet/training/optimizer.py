@@ -6,31 +6,30 @@ import math
 
 import torch
 
-from utnet.config import Config
+from utnet.config import TrainConfig
 from utnet.model import UTNet
 from utnet.training.pretrained import backbone_parameters
 
 
-def make_optimizer(model: UTNet, config: Config) -> torch.optim.AdamW:
+def make_optimizer(model: UTNet, train: TrainConfig) -> torch.optim.AdamW:
     """AdamW without decay of biases, norms and 1D embeddings. "lr_scale" of a group: factor on the learning rate."""
     backbone, groups = backbone_parameters(model), []
-    for scale, of_backbone in ((1.0, False), (config.train.backbone_lr, True)):
+    for scale, of_backbone in ((1.0, False), (train.backbone_lr, True)):
         own = [p for name, p in model.named_parameters() if (name in backbone) == of_backbone and p.requires_grad]
-        for decay, matrices in ((config.train.weight_decay, True), (0.0, False)):
+        for decay, matrices in ((train.weight_decay, True), (0.0, False)):
             chosen = [p for p in own if (p.ndim > 1) == matrices]
             if chosen:
                 groups.append({"params": chosen, "weight_decay": decay, "lr_scale": scale})
-    return torch.optim.AdamW(groups, lr=config.train.lr, betas=(0.9, 0.99), fused=True)
+    return torch.optim.AdamW(groups, lr=train.lr, betas=(0.9, 0.99), fused=True)
 
 
-def progress_of(step: int, seconds: float, config: Config) -> float:
+def progress_of(step: int, seconds: float, train: TrainConfig) -> float:
     """Completed share of the run, by steps or by time, whichever is larger."""
-    by_time = seconds / (60 * config.train.minutes) if config.train.minutes else 0.0
-    return max(step / config.train.steps, by_time)
+    by_time = seconds / (60 * train.minutes) if train.minutes else 0.0
+    return max(step / train.steps, by_time)
 
 
-def learning_rate(share: float, step: int, config: Config) -> float:
+def learning_rate(share: float, step: int, train: TrainConfig) -> float:
     """Linear warm-up by steps, and a half cosine over the completed share of the run."""
-    train = config.train
     warm = min(1.0, (step + 1) / max(1, train.warmup_steps))
     return train.min_lr + (train.lr - train.min_lr) * warm * 0.5 * (1 + math.cos(math.pi * share))

@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from utnet.checkpoint import RUN, find_checkpoint, load_checkpoint, recover_interrupted_save, save_checkpoint
-from utnet.config import Config
+from utnet.config import Config, ModelConfig, TrainConfig
 from utnet.data.loader import Loader
 from utnet.distributed import ProcessInfo, copy_sharded_, full_tensor, is_sharded
 from utnet.errors import InputError
@@ -229,25 +229,26 @@ def read_progress(folder: str | Path) -> Progress:
     return Progress(**tree)
 
 
-def make_model(config: Config, *, last: str | Path | None = None) -> tuple[UTNet, str]:
+def make_model(config: ModelConfig, train: TrainConfig, *, last: str | Path | None = None) -> tuple[UTNet, str]:
     """Builds the initial network, with a report of the loaded weights. Its backbone is frozen with
     `train.backbone_lr` 0, and up to a block with `train.frozen_blocks`.
 
     Args:
-        config: the run.
+        config: the network.
+        train: the initial weights (`init_from`, `init_kind`) and which layers are frozen.
         last: the last/ folder of a resumed run, loaded instead of `train.init_from`.
 
     Raises:
         InputError: weights that do not fit the network, with the differences.
     """
-    model, about = _started(config) if last is None else _of_checkpoint(config, recover_interrupted_save(last))
-    backbone, rate, frozen = backbone_parameters(model), config.train.backbone_lr, config.train.frozen_blocks
+    model, about = _started(config, train) if last is None else _of_checkpoint(config, recover_interrupted_save(last))
+    backbone, rate, frozen = backbone_parameters(model), train.backbone_lr, train.frozen_blocks
     if not backbone and (rate != 1 or frozen):
         raise InputError(
             "train.backbone_lr and train.frozen_blocks: a network with model.stem 'conv' has no pretrained part; leave "
             "them out, or use model.stem=lite0"
         )
-    if (rate == 0 or frozen) and not config.train.init_from:
+    if (rate == 0 or frozen) and not train.init_from:
         raise InputError(
             "train.backbone_lr 0 and train.frozen_blocks would freeze random weights: set train.init_from, or leave "
             "them out"
@@ -261,24 +262,24 @@ def make_model(config: Config, *, last: str | Path | None = None) -> tuple[UTNet
     return model, about
 
 
-def _started(config: Config) -> tuple[UTNet, str]:
-    if not config.train.init_from:
-        return UTNet(config.model), ""
-    where = find_checkpoint(config.train.init_from)
+def _started(config: ModelConfig, train: TrainConfig) -> tuple[UTNet, str]:
+    if not train.init_from:
+        return UTNet(config), ""
+    where = find_checkpoint(train.init_from)
     if not where.is_dir():
-        model = UTNet(config.model)
-        return model, str(load_backbone(model, where, kind=config.train.init_kind))
+        model = UTNet(config)
+        return model, str(load_backbone(model, where, kind=train.init_kind))
     return _of_checkpoint(config, where)
 
 
-def _of_checkpoint(config: Config, where: Path) -> tuple[UTNet, str]:
-    saved, of = load_checkpoint(where)
-    differing = differences(config, of)
+def _of_checkpoint(config: ModelConfig, where: Path) -> tuple[UTNet, str]:
+    saved, _ = load_checkpoint(where)
+    differing = differences(config, saved.config)
     if differing:
         raise InputError(
             f"{where}: of another network: {'; '.join(differing)}; leave these keys out of the config and of --set"
         )
-    model = UTNet(config.model, None if config.model.mano else saved.hand)
+    model = UTNet(config, None if config.mano else saved.hand)
     if model.hand.name != saved.hand.name:
         raise InputError(
             f"{where}: trained with the {saved.hand.name} hand, but the config has the {model.hand.name} one"
@@ -290,21 +291,21 @@ def _of_checkpoint(config: Config, where: Path) -> tuple[UTNet, str]:
     return model, f"{where}: all {len(state)} entries loaded (a checkpoint of UTNet's){new}"
 
 
-def differences(config: Config, of: Config) -> list[str]:
+def differences(config: ModelConfig, of: ModelConfig) -> list[str]:
     """Differences between two networks, "model.dim is 64 instead of 128"; empty if they have the same entries."""
 
-    def sizes(config: Config) -> dict[str, object]:
-        preset = asdict(resolve_preset(config.model))
-        preset["width_px"] = round(preset.pop("width_share") * config.model.size_px)
-        return {**preset, "size_px": config.model.size_px}
+    def sizes(config: ModelConfig) -> dict[str, object]:
+        preset = asdict(resolve_preset(config))
+        preset["width_px"] = round(preset.pop("width_share") * config.size_px)
+        return {**preset, "size_px": config.size_px}
 
     wanted, had = sizes(config), sizes(of)
     for part in _PARTS:
-        had[part], wanted[part] = getattr(of.model, part), getattr(config.model, part)
+        had[part], wanted[part] = getattr(of, part), getattr(config, part)
         if wanted[part] and not had[part]:  # it has no effect at first
             had[part] = True
-    if of.model.uncertainty and config.model.uncertainty:  # with prompts it has more kinds of hands
-        wanted["uncertainty with prompts"], had["uncertainty with prompts"] = config.model.prompts, of.model.prompts
+    if of.uncertainty and config.uncertainty:  # with prompts it has more kinds of hands
+        wanted["uncertainty with prompts"], had["uncertainty with prompts"] = config.prompts, of.prompts
     return [f"model.{key} is {wanted[key]} instead of {had[key]}" for key in wanted if wanted[key] != had[key]]
 
 

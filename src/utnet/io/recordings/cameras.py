@@ -30,6 +30,10 @@ _COLMAP = {
 """Parameters of COLMAP's camera models (colmap/sensor/models.h)."""
 _OPENCV_ORDER = ("k1", "k2", "p1", "p2", "k3", "k4", "k5", "k6")
 _ITERATIONS = 20
+_UNDISTORT_STEPS = 100
+_ROUND_TRIP_PX = 0.05
+_BOX_POINTS = 17
+"""Points on each edge of a box that is rectified."""
 
 
 @dataclass(frozen=True)
@@ -93,21 +97,59 @@ class Camera:
             return cv2.fisheye.projectPoints(rays[:, None], zero, zero, self.K_px, coeffs[:4])[0][:, 0]
         return cv2.projectPoints(rays[:, None], zero, zero, self.K_px, coeffs)[0][:, 0]
 
-    def _inverse_brown_conrady(self, wanted: np.ndarray) -> np.ndarray:
+    def rectified_px(self, points_px: np.ndarray) -> np.ndarray:
+        """Returns where (N, 2) points of the picture as it was recorded are in the rectified one; NaN stays.
+
+        Raises:
+            InputError: a point where the distortion model has no inverse, far outside of the picture.
+        """
+        points = np.asarray(points_px, float)
+        known = np.isfinite(points).all(1)
+        if not self.is_distorted or not known.any():
+            return points
+        shown, coeffs = points[known], np.asarray(self.coeffs, float)
+        if self._name in _INVERSE:
+            rays = np.column_stack([shown, np.ones(len(shown))]) @ np.linalg.inv(self.K_px).T
+            flat = np.column_stack([self._brown_conrady(rays[:, :2]), np.ones(len(rays))])
+            found = (flat @ self.K_px.T)[:, :2]
+        elif self._name in _FISHEYE:
+            found = cv2.fisheye.undistortPoints(shown[:, None], self.K_px, coeffs[:4], P=self.K_px)[:, 0]
+        else:
+            until = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, _UNDISTORT_STEPS, 1e-10)
+            found = cv2.undistortImagePoints(shown[:, None], self.K_px, coeffs, None, until)[:, 0]
+        if not np.allclose(self.distorted_px(found), shown, atol=_ROUND_TRIP_PX):
+            raise InputError("a point is where the lens shows nothing; give points in the picture as it was recorded")
+        rectified = np.full(points.shape, np.nan)
+        rectified[known] = found
+        return rectified
+
+    def rectified_box(self, box_px: Sequence[float] | np.ndarray) -> np.ndarray:
+        """Returns the box (4,) x0, y0, x1, y1 round the rectified outline of a box in the picture as it was recorded.
+
+        Raises:
+            InputError: as `rectified_px`.
+        """
+        x0, y0, x1, y1 = np.asarray(box_px, float)
+        share = np.linspace(0, 1, _BOX_POINTS)
+        x, y = x0 + share * (x1 - x0), y0 + share * (y1 - y0)
+        edges = [(x, np.full_like(x, y0)), (x, np.full_like(x, y1)), (np.full_like(y, x0), y), (np.full_like(y, x1), y)]
+        outline = self.rectified_px(np.concatenate([np.column_stack(edge) for edge in edges]))
+        return np.concatenate([outline.min(0), outline.max(0)])
+
+    def _brown_conrady(self, at: np.ndarray) -> np.ndarray:
         """RealSense's model gives undistorted points from distorted ones (rs2_deproject_pixel_to_point)."""
         k1, k2, p1, p2, k3 = (*self.coeffs, 0, 0, 0, 0, 0)[:5]
+        x, y = at.T
+        r2 = x * x + y * y
+        radial = 1 + k1 * r2 + k2 * r2**2 + k3 * r2**3
+        return np.column_stack(
+            [x * radial + 2 * p1 * x * y + p2 * (r2 + 2 * x * x), y * radial + 2 * p2 * x * y + p1 * (r2 + 2 * y * y)]
+        )
+
+    def _inverse_brown_conrady(self, wanted: np.ndarray) -> np.ndarray:
         at = wanted.copy()
         for _ in range(_ITERATIONS):
-            x, y = at.T
-            r2 = x * x + y * y
-            radial = 1 + k1 * r2 + k2 * r2**2 + k3 * r2**3
-            shown = np.stack(
-                [
-                    x * radial + 2 * p1 * x * y + p2 * (r2 + 2 * x * x),
-                    y * radial + 2 * p2 * x * y + p1 * (r2 + 2 * y * y),
-                ]
-            )
-            at += wanted - shown.T
+            at += wanted - self._brown_conrady(at)
         return at
 
 

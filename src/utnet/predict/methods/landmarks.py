@@ -49,9 +49,9 @@ class LandmarkMethod:
 
 
 def lift_samples(lifter: LandmarkLifter, fitter: HandFitter, samples: Sequence[Sample]) -> LiftedHands:
-    """Returns the landmark lifter's hypotheses for the samples."""
+    """Returns the landmark lifter's likeliest hypothesis for each sample."""
     seen = observations(samples)
-    return lift_hands(lifter, fitter.model, seen["joints_px"], seen["joints_m"], seen["K_px"])
+    return lift_hands(lifter, fitter.model, seen["joints_px"], seen["joints_m"], seen["K_px"], num=1)
 
 
 def observations(samples: Sequence[Sample]) -> dict[str, Any]:

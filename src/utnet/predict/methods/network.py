@@ -27,6 +27,12 @@ if TYPE_CHECKING:
     from utnet.predict.methods.checkpoint_network import CheckpointNetwork
 
 
+_USED = (
+    "global_orient", "hand_pose", "betas", "joints_m", "joints_crop", "vertices_m", "joint_scale_mm", "mask_logit",
+    "side_logit",
+)  # fmt: skip
+
+
 class NetworkMethod:
     """Runs a network on crops and places its hands in the picture's camera.
 
@@ -65,8 +71,9 @@ class NetworkMethod:
             crops = [replace(cropped, landmarks=_prompts(cropped)) for cropped in crops]
         batch, with_depth = stack_samples(crops), any(sample.depth_m is not None for sample in samples)
         out = self.network.forward_batch(batch, use_depth=with_depth).map(lambda array: np.asarray(array, float))
-        if not all(np.isfinite(np.asarray(a)).all() for a in (out.joints_m, out.joints_crop, out.vertices_m)):
-            raise InputError(f"{self.weights}: the network's joints are NaN or inf; use another checkpoint")
+        used = (getattr(out, name) for name in _USED)
+        if not all(np.isfinite(array).all() for array in used if array is not None):
+            raise InputError(f"{self.weights}: the network's outputs are NaN or inf; use another checkpoint")
         placed = [self._place(out, i, cropped) for i, cropped in enumerate(crops)]
         transl = np.stack([transl for transl, _ in placed])
         return RightHandBatch(

@@ -1,4 +1,4 @@
-"""`utnet eval | compare | submit`. Heavy imports are inside the commands."""
+"""`utnet eval`. Heavy imports are inside the command."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from utnet.cli.options import File, Folder, Name, Number, Root, optional
+from utnet.cli.options import File, Folder, Name, Number, Root, check_writable
 from utnet.errors import InputError
 
 if TYPE_CHECKING:
@@ -16,10 +16,9 @@ if TYPE_CHECKING:
     from utnet.distributed import ProcessInfo
     from utnet.evaluation.protocol import Protocol
     from utnet.evaluation.rows import Row
-    from utnet.evaluation.saved_scores import SavedRun
     from utnet.model import UTNet
 
-_TEST_SPLITS = {
+TEST_SPLITS = {
     "dexycb": ["test"],
     "ho3d": ["evaluation"],
     "freihand": ["evaluation"],
@@ -70,7 +69,7 @@ def evaluate(
     from utnet.distributed import process_device, process_group
     from utnet.weights import shipped_networks
 
-    _writable(json)
+    check_writable(json)
     _check_root(data, root)
     if out is not None and out.exists() and not out.is_dir():
         raise InputError(f"{out}: a file; give a folder")
@@ -87,127 +86,16 @@ def evaluate(
         _score(scored, protocols, world=world, json=json, out=out, allow_missing=allow_missing)
 
 
-def compare(
-    run_a: Annotated[Path, tyro.conf.arg(metavar="RUN_A"), tyro.conf.Positional],
-    run_b: Annotated[Path | None, optional("[RUN_B]"), tyro.conf.Positional] = None,
-    published: bool = False,
-    rows: Annotated[tuple[int, int] | None, optional("A B")] = None,
-    predictions: File = None,
-    json: File = None,
-) -> None:
-    """Compares two evaluations, or one with published scores: paired differences on the same samples, with intervals.
-
-    Args:
-        run_a: a folder written by `utnet eval CKPT --out FOLDER`.
-        run_b: another one, on the same samples.
-        published: instead of run_b: the scores of papers on this data set, with their protocols and sources.
-        rows: index of a row of each, from 0 (default: all protocols that both have).
-        predictions: in place of RUN_B another program's joints of the same samples, .npz: keys (of per_sample.csv) and
-            joints_cam_m or pred_keypoints_3d (N, 21, 3); compared after Procrustes alignment.
-        json: also write the numbers to this file.
-    """
-    from utnet.evaluation.compare import compare_lines, compare_runs
-    from utnet.evaluation.given_predictions import load_predictions
-    from utnet.evaluation.saved_scores import load_run
-    from utnet.io.atomic import write_json
-
-    _writable(json)
-    if (run_b is not None) + published + (predictions is not None) != 1:
-        raise InputError(f"{run_a}: compare it with another run, --predictions FILE, or published scores (--published)")
-    if published:
-        _compare_published(load_run(run_a), json)
-        return
-    a, pairs = load_run(run_a), None if rows is None else [rows]
-    if predictions is not None:
-        b, pairs = load_predictions(predictions, a), pairs or [(0, 0)]
-    else:
-        assert run_b is not None
-        b = load_run(run_b)
-    result = compare_runs(a, b, pairs=pairs)
-    for line in compare_lines(result):
-        print(line)
-    if json:
-        write_json(json, result)
-
-
-def _compare_published(run: SavedRun, path: Path | None) -> None:
-    from utnet.evaluation.published import comparison_lines, dataset_of, published_rows
-    from utnet.io.atomic import write_json
-
-    data = run.about["data"]
-    dataset = dataset_of(data)
-    if not published_rows(dataset):
-        raise InputError(
-            f"{run.folder}: no published scores of {data['name']} {data.get('split', '')} ({data.get('num')} hands) "
-            "are known; there are some of FreiHAND's and HO3D's evaluation splits and DexYCB's s0 test, all of it"
-        )
-    for line in comparison_lines(run.about["rows"], dataset):
-        print(line)
-    if path:
-        write_json(path, {"dataset": dataset, "run": run.about["rows"], "published": published_rows(dataset)})
-
-
-def submit(
-    checkpoint: Annotated[Path, tyro.conf.arg(metavar="CHECKPOINT"), tyro.conf.Positional],
-    data: Literal["ho3d", "freihand", "dexycb"],
-    root: Annotated[str, tyro.conf.arg(metavar="FOLDER")],
-    out: Path,
-    setup: Literal["s0", "s1", "s2", "s3"] = "s0",
-    split: Name = None,
-    depth: Literal["auto", "with", "without"] = "auto",
-    joints_only: bool = False,
-) -> None:
-    """Writes a benchmark's submission file, and validates it as its server does.
-
-    Args:
-        checkpoint: a folder such as RUN/best, or the name of a bundled network such as ti.
-        data: the benchmark.
-        root: the data set's folder.
-        out: output zip (DexYCB: a text file).
-        setup: DexYCB's s0, s1, s2 or s3.
-        split: DexYCB's val or test (default: test); evaluation for the others.
-        depth: use the depth images (auto: if the data set has them).
-        joints_only: HO3D and FreiHAND: write zeros for vertices if the network's hand is not MANO's.
-    """
-    from utnet.checkpoint import load_checkpoint, pick_device
-    from utnet.data import open_source
-    from utnet.distributed import process_group
-    from utnet.evaluation.submit import write_submission
-
-    _writable(out)
-    with process_group() as world:
-        if world.size > 1:
-            raise InputError("submit writes one file from one process; start it without torchrun")
-    model, config = load_checkpoint(checkpoint, device=str(pick_device("auto")))
-    options: dict[str, Any] = {"split": split or _TEST_SPLITS[data][0]}
-    if data == "dexycb":
-        options["setup"] = setup
-    has_depth = data != "freihand"
-    if depth == "with" and not has_depth:
-        raise InputError("FreiHAND has no depth images; leave --depth out")
-    use_depth = has_depth and depth != "without"
-    if has_depth:
-        options["with_depth"] = use_depth
-    source = open_source(data, root, **options)
-    written = write_submission(model, source, config, out, use_depth=use_depth, joints_only=joints_only, progress=True)
-    print(f"{written.path}: {written.num} hands ({written.protocol.label})")
-    for line in written.lines:
-        print(line)
-
-
-# ----------------------------------------------------------------------------------------------------------- the parts
-
-
 def _open(data: str, config: Any, hand: str, allow_missing: bool, **options: Any) -> tuple[Any, list[str]]:
     """Opens the source, with vertices if they are labelled for this hand model, and notes: the split, if it is not the
-    first of `_TEST_SPLITS`, and why there are no vertices."""
+    first of `TEST_SPLITS`, and why there are no vertices."""
     from utnet.config import DataConfig
     from utnet.data import open_source, reader_options
     from utnet.data.source import NoSuchHands
     from utnet.data.sources import open_data
 
     named, known = bool(options["split"]), () if data == "synth" else reader_options(data)
-    splits = [options["split"]] if named else _TEST_SPLITS.get(data, [""])
+    splits = [options["split"]] if named else TEST_SPLITS.get(data, [""])
     for split in splits:
         options["split"] = split
         try:
@@ -309,7 +197,8 @@ def _score(
     run = score_source(
         scored.model,
         scored.source,
-        scored.config,
+        scored.config.crop,
+        scored.config.train,
         protocols=protocols,
         boxes=scored.detected,
         allow_missing=allow_missing,
@@ -369,7 +258,9 @@ def _write_page(scored: _Scored, out: Path, *, rows: list[Row], summaries: list[
         for name, places in pick_cases(fewest).items():
             keys = [str(fewest.keys[i]) for i in places]
             title = f"{name.capitalize()} cases by MPJPE ({fewest.protocol.short})"
-            sheets[title] = case_sheet(scored.model, scored.source, scored.config, drawn, keys, boxes=scored.detected)
+            sheets[title] = case_sheet(
+                scored.model, scored.source, scored.config.crop, drawn, keys, boxes=scored.detected
+            )
     else:
         notes.append("cases are not drawn: their cameras are not known")
     facts.append(f"Checkpoint {about['checkpoint']}, {about['hand']} hand; utnet {about['versions']['utnet']}.")
@@ -388,8 +279,3 @@ def _write_page(scored: _Scored, out: Path, *, rows: list[Row], summaries: list[
         links=(JSON, NPZ, CSV),
         dataset=dataset_of(data),
     )
-
-
-def _writable(path: Path | None) -> None:
-    if path and (path.is_dir() or not path.parent.is_dir()):
-        raise InputError(f"{path}: cannot be written; give a file in a folder that exists")
