@@ -8,7 +8,7 @@ from utnet.checkpoint import shipped_networks
 from utnet.geometry import intrinsics, mirror_points
 from utnet.hand import HandModel
 from utnet.predict import Predictor
-from utnet.predict.confidence import FEATURES, Evidence, LogisticModel, kind_of, score
+from utnet.predict.confidence import FEATURES, Evidence, FeatureModel, kind_of, score
 from utnet.predict.evidence import apart_mm, depth_evidence, view_evidence
 from utnet.render.raster import rasterize
 from utnet.synth.poses import angles_to_pose
@@ -78,8 +78,8 @@ def test_features_grow_with_what_speaks_for_a_mesh():
 def test_a_model_is_read_as_it_was_written():
     rng = np.random.default_rng(1)
     weights = np.round(np.maximum(rng.normal(size=len(FEATURES)), 0), 3)
-    model = LogisticModel(0.25, weights, np.where(weights > 0, np.round(rng.normal(size=len(FEATURES)), 3), 0))
-    again = LogisticModel.from_dict(model.to_dict())
+    model = FeatureModel(0.25, weights, np.where(weights > 0, np.round(rng.normal(size=len(FEATURES)), 3), 0))
+    again = FeatureModel.from_dict(model.to_dict())
     x = rng.normal(size=(4, len(FEATURES)))
     np.testing.assert_array_equal(again.probability(x), model.probability(x))
     unknown = x.copy()

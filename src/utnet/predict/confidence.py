@@ -1,10 +1,12 @@
-"""The calibrated score of a hand: the probability that its mesh is right, given detector, fit, network and depth.
+"""The calibrated score of a hand, the probability that its mesh is right, and the calibrated errors of its joints.
 
 A mesh is right if its joints are within 12 mm of the true ones after the best similarity (without reflection), on the
 right side, and within a fifth of the box from their true positions in the picture. The probability is a logistic model
-of a few features with nonnegative weights; one model for each method, with and without depth. Its constants,
-`assets/score.json`, are made by `tools/calibrate_score.py` on drawn hands, which also evaluates them on others. They
-are calibrated for the bundled network; with other weights the score is a guide.
+of a few features with nonnegative weights; one model for each method, with and without depth. The logarithm of the
+joints' expected mean error is a linear model of the same features; it scales the network's expected errors of the single
+joints. The constants, `assets/score.json`, are made by `tools/calibrate_score.py` on drawn hands, which also evaluates
+them on others. They are calibrated for the bundled network; with other weights the score is a guide, and the expected
+errors are the network's own.
 """
 
 from __future__ import annotations
@@ -40,6 +42,8 @@ FEATURES = (
 """Names of `Evidence.features`, in order."""
 
 _LARGEST_LOGIT = 6.0
+_MOST_SCALE = 4.0
+"""Bound of the factor of the network's expected errors, for hands unlike the calibrated ones."""
 
 
 @dataclass(frozen=True)
@@ -112,43 +116,56 @@ def kind_of(method: str, *, with_depth: bool) -> str:
 
 def score(kind: str, features: np.ndarray) -> float:
     """The probability that a mesh with these (F,) features is right."""
-    return float(_models()[kind].probability(features))
+    return float(_models("models")[kind].probability(features))
+
+
+def error_scale(kind: str, evidence: Evidence) -> float:
+    """Factor of the network's expected joint errors for this hand; 1 for methods without a model."""
+    model = _models("errors").get(kind)
+    if model is None:
+        return 1.0
+    return float(np.clip(np.exp(model(evidence.features())) / evidence.stated_mm, 1 / _MOST_SCALE, _MOST_SCALE))
 
 
 @dataclass(frozen=True)
-class LogisticModel:
-    """log(p / (1 - p)) = bias + weights . (features - mean); NaN features are replaced by the mean."""
+class FeatureModel:
+    """bias + weights . (features - mean): the logit of a probability, or the logarithm of an error. NaN features are
+    replaced by the mean."""
 
     bias: float
     weights: np.ndarray
     mean: np.ndarray
 
-    def probability(self, features: np.ndarray) -> np.ndarray:
-        """(..., F) features, NaN if not known -> (...,) probabilities."""
+    def __call__(self, features: np.ndarray) -> np.ndarray:
+        """(..., F) features, NaN if not known -> (...,)."""
         known = np.where(np.isfinite(features), features, self.mean)
-        return 1 / (1 + np.exp(-(self.bias + (known - self.mean) @ self.weights)))
+        return self.bias + (known - self.mean) @ self.weights
+
+    def probability(self, features: np.ndarray) -> np.ndarray:
+        """(..., F) features -> (...,) probabilities."""
+        return 1 / (1 + np.exp(-self(features)))
 
     def to_dict(self) -> dict:
         """The model in the format of `assets/score.json`; features without weight are left out."""
         used = {
             name: {"weight": round(float(weight), 4), "mean": round(float(mean), 4)}
             for name, weight, mean in zip(FEATURES, self.weights, self.mean, strict=True)
-            if weight > 0
+            if weight != 0
         }
         return {"bias": round(self.bias, 4), "features": used}
 
     @staticmethod
-    def from_dict(tree: dict) -> LogisticModel:
+    def from_dict(tree: dict) -> FeatureModel:
         """The inverse of `to_dict`."""
         used = tree["features"]
         columns = [[used[name][key] if name in used else 0.0 for name in FEATURES] for key in ("weight", "mean")]
-        return LogisticModel(tree["bias"], np.array(columns[0]), np.array(columns[1]))
+        return FeatureModel(tree["bias"], np.array(columns[0]), np.array(columns[1]))
 
 
 @cache
-def _models() -> dict[str, LogisticModel]:
+def _models(key: str) -> dict[str, FeatureModel]:
     tree = json.loads((files("utnet") / "assets" / "score.json").read_text(encoding="utf-8"))
-    return {kind: LogisticModel.from_dict(model) for kind, model in tree["models"].items()}
+    return {kind: FeatureModel.from_dict(model) for kind, model in tree[key].items()}
 
 
 def _logit(probability: float) -> float:

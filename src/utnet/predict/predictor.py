@@ -16,7 +16,7 @@ from utnet.detect import Detection, HandDetector
 from utnet.errors import InputError
 from utnet.geometry import mirror_params, mirror_points, normalized_distance_percent, project
 from utnet.predict.checks import CameraInput, ImageInput, check_box, is_camera
-from utnet.predict.confidence import kind_of, score
+from utnet.predict.confidence import error_scale, kind_of, score
 from utnet.predict.evidence import evidence_of
 from utnet.predict.given_landmarks import box_of_landmarks, checked_landmarks, detector_confidence, with_landmarks
 from utnet.predict.hand import Hand
@@ -29,7 +29,7 @@ from utnet.predict.methods.resolve import METHODS, Method, resolve_method
 from utnet.predict.sides import TrackSides, is_predicted, needs_other_side, other_side, with_likelier_side
 from utnet.predict.views import View, for_each, for_hands, open_view
 from utnet.types import Sample
-from utnet.weights import shipped_weights
+from utnet.weights import DEFAULT_NETWORK, shipped_weights
 
 _Look: TypeAlias = tuple[View, Sequence[Detection]]
 _Seen: TypeAlias = tuple[View, Detection, np.ndarray | None]
@@ -323,7 +323,10 @@ class Predictor:
         )
         kind = kind_of(self.method, with_depth=depth_m is not None)
         evidence = evidence_of(hand, detection, rights, i, depth_m)
-        return replace(hand, score=score(kind, evidence.features()), evidence=evidence)
+        error_mm = hand.joint_error_mm
+        if error_mm is not None and self.weights == DEFAULT_NETWORK:
+            error_mm = error_mm * error_scale(kind, evidence)
+        return replace(hand, score=score(kind, evidence.features()), joint_error_mm=error_mm, evidence=evidence)
 
 
 def _resolve(
