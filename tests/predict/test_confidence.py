@@ -1,14 +1,17 @@
 """The score of a mesh: what it is made of, that what speaks for a mesh never lowers it, and boxes without hands."""
 
+import shutil
+from dataclasses import fields, replace
+
 import numpy as np
 import pytest
 import torch
 
-from utnet.checkpoint import shipped_networks
+from utnet.checkpoint import find_checkpoint, shipped_networks
 from utnet.geometry import intrinsics, mirror_points
 from utnet.hand import HandModel
 from utnet.predict import Predictor
-from utnet.predict.confidence import FEATURES, Evidence, FeatureModel, kind_of, score
+from utnet.predict.confidence import FEATURES, Evidence, FeatureModel, error_scale, kind_of, score
 from utnet.predict.evidence import apart_mm, depth_evidence, view_evidence
 from utnet.render.raster import rasterize
 from utnet.synth.poses import angles_to_pose
@@ -86,6 +89,34 @@ def test_a_model_is_read_as_it_was_written():
     unknown[:, 3] = np.nan
     x[:, 3] = model.mean[3]
     np.testing.assert_allclose(model.probability(unknown), model.probability(x))
+
+
+GOOD = Evidence(0.99, 0.99, 2.0, 2.0, 5.0, 3.0, 0.02, 150.0, 1.0, 0.9, 0.8, 20.0, 0.8, 2.0, 0.9)
+
+
+@pytest.mark.parametrize("method", ["network", "both"])
+@pytest.mark.parametrize("with_depth", [False, True])
+def test_expected_errors_depend_on_the_evidence_and_not_only_on_what_the_network_states(method, with_depth):
+    kind = kind_of(method, with_depth=with_depth)
+    off = replace(GOOD, landmarks_mm=25.0, network_mm=25.0, fit_cost=0.1, mask_iou=0.3, presence=0.7, depth_mm=20.0)
+    assert error_scale(kind, off) > error_scale(kind, GOOD)
+    extreme = Evidence(*(1e6 if field.name == "landmarks_mm" else 20.0 for field in fields(Evidence)))
+    assert 0.25 <= error_scale(kind, extreme) <= 4
+    assert error_scale(kind_of("fit", with_depth=with_depth), GOOD) == 1
+
+
+@pytest.mark.skipif(not shipped_networks(), reason="no weights ship")
+def test_expected_errors_of_other_weights_are_the_network_s_own(tmp_path):
+    """The constants belong to the bundled network; a file with the same numbers counts as another."""
+    other = tmp_path / "other.onnx"
+    shutil.copy(find_checkpoint("ti") / "network.onnx", other)
+    rgb, box = np.random.default_rng(0).integers(0, 255, (96, 96, 3), dtype=np.uint8), [20, 20, 76, 76]
+    (ours,), (theirs,) = (
+        Predictor(weights)(rgb, boxes=[box], sides=["right"], K_px=K) for weights in ("ti", str(other))
+    )
+    scale = ours.joint_error_mm[1:] / theirs.joint_error_mm[1:]
+    np.testing.assert_allclose(scale, error_scale(kind_of("network", with_depth=False), ours.evidence), rtol=1e-5)
+    assert abs(scale.mean() - 1) > 0.01
 
 
 @pytest.mark.skipif(not shipped_networks(), reason="no weights ship")

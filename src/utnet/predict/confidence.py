@@ -3,10 +3,10 @@
 A mesh is right if its joints are within 12 mm of the true ones after the best similarity (without reflection), on the
 right side, and within a fifth of the box from their true positions in the picture. The probability is a logistic model
 of a few features with nonnegative weights; one model for each method, with and without depth. The logarithm of the
-joints' expected mean error is a linear model of the same features; it scales the network's expected errors of the single
-joints. The constants, `assets/score.json`, are made by `tools/calibrate_score.py` on drawn hands, which also evaluates
-them on others. They are calibrated for the bundled network; with other weights the score is a guide, and the expected
-errors are the network's own.
+joints' expected mean error is a linear model of the same features; it scales the network's expected errors of the
+single joints. The constants, `assets/score.json`, are made by `tools/calibrate_score.py` on drawn hands, which also
+evaluates them on others. They are calibrated for the bundled network; with other weights the score is a guide, and the
+expected errors are the network's own.
 """
 
 from __future__ import annotations

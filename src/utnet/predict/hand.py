@@ -40,7 +40,8 @@ class Hand:
             network; 1 if given by the user.
         shape_source: source of the size and proportions (`betas`): "network", "landmarks", "depth", "frames" (of a
             track), "given" or "mean" (the model's average hand).
-        joint_error_mm: (21,) expected error of each joint relative to the wrist, or None if not available.
+        joint_error_mm: (21,) expected error of each joint relative to the wrist, calibrated for the bundled network, or
+            None if not available.
         valid: the hand was detected in this picture or frame, not interpolated between others.
         hand_model: "open" or "mano", which decodes `params`.
         landmark_error_percent: mean distance of `joints_px` from the detector's landmarks in percent of their box: 2 to
