@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import multiprocessing
 import os
 import socket
@@ -62,4 +63,5 @@ def wait_for_step(workdir: Path, step: int, process=None, timeout: float = 120.0
 
 def _call(env: dict[str, str], function: Callable, args: tuple) -> None:
     os.environ.update(env)
+    faulthandler.enable()  # where it was, if compiled code ends the process
     function(*args)
