@@ -9,6 +9,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from support.waiting import PATIENCE_S
+
 _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload(
     ["utnet.training.loop", "utnet.cli.main", "utnet.data.dexycb.dexycb_reader", "torch.distributed.fsdp"]
@@ -35,7 +37,7 @@ def start_world(num: int, function: Callable, *args) -> list[multiprocessing.pro
     ]
 
 
-def finish(*processes, timeout: float = 120.0) -> list[int]:
+def finish(*processes, timeout: float = PATIENCE_S) -> list[int]:
     """Exit codes, when all have ended; those that do not are ended."""
     end = time.monotonic() + timeout
     for process in processes:
@@ -48,7 +50,7 @@ def finish(*processes, timeout: float = 120.0) -> list[int]:
     return [process.exitcode for process in processes]
 
 
-def wait_for_step(workdir: Path, step: int, process=None, timeout: float = 120.0) -> None:
+def wait_for_step(workdir: Path, step: int, process=None, timeout: float = PATIENCE_S) -> None:
     """Until metrics.csv has a row of that step."""
     path, end = workdir / "metrics.csv", time.monotonic() + timeout
     while time.monotonic() < end:
