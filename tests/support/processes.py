@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from support.waiting import PATIENCE_S
+from utnet import signals
 
 _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload(
@@ -64,4 +65,7 @@ def wait_for_step(workdir: Path, step: int, process=None, timeout: float = PATIE
 
 def _call(env: dict[str, str], function: Callable, args: tuple) -> None:
     os.environ.update(env)
+    # On a busy machine saving after a SIGTERM may take longer than a scheduler waits; interrupted in the middle of it,
+    # one of several processes is no longer in step with the others.
+    signals.GRACE_S = signals.HARD_S = PATIENCE_S
     function(*args)
