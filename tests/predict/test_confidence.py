@@ -88,7 +88,7 @@ def test_a_model_is_read_as_it_was_written():
     np.testing.assert_allclose(model.probability(unknown), model.probability(x))
 
 
-@pytest.mark.skipif(not shipped_networks(), reason="no weights ship")
+@pytest.mark.skipif(not shipped_networks(), reason="no bundled weights")
 @pytest.mark.parametrize("method", METHODS)
 def test_a_box_round_no_hand_has_a_low_score(method):
     """Also where the method asks for no landmarks, and the side is given."""

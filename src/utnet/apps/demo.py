@@ -34,7 +34,7 @@ _HELD_OUT_SEED = 77
 """Seed of the trees' poses, people and cameras, different from training's; textures use other patches as well."""
 
 _FINE_TUNING = 0.1
-"""Learning rate of fine-tuning as a share of the config's."""
+"""Learning rate of fine-tuning as a fraction of the config's."""
 
 _FEW = 64
 """Number of hands (eight moments of DexYCB's eight cameras) below which the best constant hand, which is fitted to the
@@ -211,7 +211,9 @@ def _clear(workdir: Path) -> None:
     if not strangers and any(workdir.iterdir()) and not (workdir / "trees" / _MARK).is_file():
         strangers = sorted(p.name for p in workdir.iterdir())
     if strangers:
-        raise InputError(f"{workdir}: contains {strangers[0]!r}, which is not a demo's; give another folder with --out")
+        raise InputError(
+            f"{workdir}: contains {strangers[0]!r}, which is not of a demo; give another folder with --out"
+        )
     for name in ours:
         path = workdir / name
         shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
