@@ -46,8 +46,7 @@ def see(predictor: Predictor, folder: Path) -> list[SeenFrame]:
     """The hands of each frame, tracked, as `utnet predict` finds them before it smooths them."""
     recording = open_recording(folder)
     reading = FirstReading(predictor, recording.fps, lambda frame: (K, "recording"))
-    for frame in recording:
-        reading.add(frame)
+    reading.read(recording)
     reading.give_each_track_one_side(recording)
     return reading.frames
 

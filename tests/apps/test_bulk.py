@@ -4,6 +4,7 @@ import json
 import tarfile
 from functools import partial
 
+import av
 import numpy as np
 import pandas
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from support.bulk_work import always_dies, bulk, contents, dies_once, in_turn, tar_of
 from support.label_clips import pictures, read
 from support.predict_command import FakeDetector, FakeTracker, hand_at, picture, predict, video
+from utnet.apps.bulk.chunks import cut_videos
 from utnet.apps.bulk.engine import lost, run_here
 from utnet.apps.bulk.job import run_on_items
 from utnet.apps.bulk.labelling import Label, common_folder
@@ -165,6 +167,22 @@ def test_chunks_of_a_video_keep_its_tracks(moving, tmp_path):
     for name, limit in (("joints_cam_m", 2e-3), ("joints_px", 0.25)):
         assert np.array_equal(cut[name][first], whole[name][first])
         np.testing.assert_allclose(cut[name], whole[name], atol=limit)
+
+
+def test_a_length_that_a_small_file_states_is_not_believed(tmp_path):
+    """Two frames that are eleven days apart would be 8,000 chunks."""
+    path = tmp_path / "long.mkv"
+    with av.open(path, "w") as container:
+        stream = container.add_stream("mjpeg", rate=1, width=16, height=16, pix_fmt="yuvj420p")
+        for time_s in (0, 1_000_000):
+            frame = av.VideoFrame.from_ndarray(np.zeros((16, 16, 3), np.uint8), "rgb24")
+            frame.pts = time_s
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    with av.open(path) as container:
+        assert container.duration > 9e5 * av.time_base
+    (unit,) = units_of(find_items([str(path)]), 64)
+    assert cut_videos([unit], 120.0) == [unit]
 
 
 def test_chunks_that_are_left_are_done_and_joined(moving, tmp_path):

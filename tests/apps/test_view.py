@@ -11,6 +11,7 @@ import pytest
 from utnet.apps.view import reading
 from utnet.apps.view.moments import Moments
 from utnet.cli.main import main
+from utnet.errors import InputError
 from utnet.geometry import intrinsics, project
 from utnet.hand import NumpyHandModel
 from utnet.io.recordings import Options
@@ -92,6 +93,37 @@ def test_hands_are_shown_without_their_recording_and_long_ones_thinned(predicted
     with Moments() as moments:
         reading.fill(moments, tmp_path / "predictions.json", predicted / "clip", Options())
         assert [moments[i].rgb is None for i in range(2)] == [False, False]
+
+
+ABSURD = {
+    "hand": [
+        {"side": "up"}, {"side": ["right"]}, {"track": "../x"}, {"joints_cam_m": [[0, 0, 1]]}, {"betas": [1e300] * 10},
+        {"joints_cam_m": [[0, 0, float("nan")]] * 21}, {"joints_cam_m": None}, {"hand_pose_axis_angle": [1e400] * 45},
+        {"global_orient_axis_angle": "abc"},
+    ],
+    "frame": [
+        {"time_s": float("inf")}, {"time_s": "x"}, {"T_world_cam": [[1]]}, {"T_world_cam": [[float("nan")] * 4] * 4},
+        {"hands": 5}, {"hands": [7]}, {"index": "x"},
+    ],
+    "video": [
+        {"width": 0}, {"height": 10**400}, {"width": None}, {"K_px": [[0] * 3] * 3}, {"K_px": [[float("nan")] * 3] * 3},
+        {"frames": 3}, {"frames": [None]}, {"file": 5}, {"file": None},
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("place", "change"), [(place, one) for place, changes in ABSURD.items() for one in changes])
+def test_absurd_numbers_are_one_line(predicted, tmp_path, place, change):
+    """With the recording and without it."""
+    for file in ("gone", None):
+        tree = json.loads((predicted / "predictions.json").read_text())
+        (video,) = tree["videos"]
+        video["file"] = file or video["file"]
+        {"video": video, "frame": video["frames"][1], "hand": video["frames"][1]["hands"][0]}[place].update(change)
+        (tmp_path / "predictions.json").write_text(json.dumps(tree))
+        with Moments() as moments, pytest.raises(InputError, match=r"predictions\.json") as caught:
+            reading.fill(moments, tmp_path, None, Options())
+        assert "\n" not in str(caught.value)
 
 
 def test_the_scene_follows_the_slider(predicted):

@@ -12,7 +12,7 @@ from utnet.detect import HandDetector, networks
 from utnet.detect.boxes import contained, covered, overlap, suppress
 from utnet.detect.landmark import LandmarkNetwork
 from utnet.detect.palm import anchors, decode
-from utnet.detect.regions import Palm, Region, region_of_landmarks, region_of_palm
+from utnet.detect.regions import Palm, Pyramid, Region, region_of_landmarks, region_of_palm
 from utnet.detect.second_pass import right_probability
 from utnet.detect.tiles import hidden, tiles
 from utnet.errors import InputError
@@ -220,6 +220,27 @@ def test_hidden_hands_are_gone_and_the_rest_is_as_it_was(detector, pair):
         assert all(np.abs(other.joints_px - hand.joints_px).mean() > 50 for other in rest)
         assert len(rest) == len(found) - 1
     np.testing.assert_array_equal(picture, before)
+
+
+@pytest.mark.parametrize("quick", [True, False])
+def test_known_hands_are_not_found_again_and_change_nothing_for_others(detector, pair, quick):
+    one, other = detector.find(pair[0], quick=quick)
+    (left,) = detector.find(pair[0], quick=quick, known=[one])
+    np.testing.assert_array_equal(left.joints_px, other.joints_px)
+    assert detector.find(pair[0], quick=quick, known=[one, other]) == []
+
+
+def test_a_place_without_a_hand_is_not_searched_in_all_orientations(detector, pair, monkeypatch):
+    seen, network = [], detector._landmarks
+
+    def counted(picture, region):
+        seen.append(region)
+        return replace(network(picture, region), presence=0.0)
+
+    monkeypatch.setattr(detector, "_landmarks", counted)
+    regions = [Region(128, 128, 100, turn) for turn in (0.0, 1.5, 3.0, 4.5)]
+    detector._add_hints(Pyramid(pair[0]), regions, [])
+    assert seen == regions[:2]
 
 
 def test_sides_of_boxes_do_not_turn_with_the_picture(detector, pair):

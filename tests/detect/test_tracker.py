@@ -24,7 +24,7 @@ class Script:
     def __init__(self, frames):
         self.frames, self.looks = frames, []
 
-    def find(self, picture, *, quick=False):
+    def find(self, picture, *, quick=False, known=()):
         self.looks.append((int(picture[0, 0, 0]), quick))
         return self.frames[picture[0, 0, 0]]
 

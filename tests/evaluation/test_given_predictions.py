@@ -58,8 +58,23 @@ def test_joints_are_scored_by_key_in_any_place_and_unit(run, tmp_path, capsys):
     assert "PA-MPJPE" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("name", ["gt_m", "0/keys", "0/sides", "0/visibility", "0/joints_pa_mm", "0/pa_mpjpe_mm"])
+@pytest.mark.parametrize("damage", [lambda a: a[:-1], lambda a: np.array(3.0), lambda a: a.astype("S")])
+def test_arrays_of_another_shape_or_type_are_no_run(run, name, damage):
+    folder = run[0]
+    with np.load(folder / "scores.npz") as file:
+        arrays = dict(file)
+    np.savez(folder / "scores.npz", **{**arrays, name: damage(arrays[name])})
+    with pytest.raises(InputError, match="not a scored run, or damaged"):
+        load_run(folder)
+
+
 def test_what_lacks_is_named(run, tmp_path):
     folder, row, gt = run
+    for wrong in (np.nan, 1e300):
+        np.savez(tmp_path / "part.npz", keys=row.keys, joints_cam_m=wrong * gt)
+        with pytest.raises(InputError, match="not finite, or beyond"):
+            load_predictions(tmp_path / "part.npz", load_run(folder))
     np.savez(tmp_path / "part.npz", keys=row.keys[:-1], joints_cam_m=gt[:-1])
     with pytest.raises(InputError, match=r"images/11\.jpg"):
         load_predictions(tmp_path / "part.npz", load_run(folder))

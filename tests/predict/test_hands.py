@@ -76,6 +76,13 @@ def test_a_list_equals_one_by_one(predictor, picture, tmp_path):
     assert predictor([]) == []
 
 
+def test_a_picture_that_may_be_overwritten_is_saved_alike(picture, tmp_path):
+    tall = np.tile(picture, (2, 1, 1))
+    for name, overwrite in (("a.png", False), ("b.png", True)):
+        save_picture(tmp_path / name, tall.copy(), overwrite=overwrite)
+        np.testing.assert_array_equal(read_picture(tmp_path / name).rgb, tall)
+
+
 def test_every_kind_of_picture_and_camera_is_the_same(predictor, picture, tmp_path):
     file = tmp_path / "a.png"
     save_picture(file, picture)

@@ -173,6 +173,30 @@ def test_the_tracker_takes_frames_and_gives_tracks(clip):
     assert all(one.latency_s > 0 for one in tracked)
 
 
+def test_following_ahead_gives_the_hands_of_one_frame_after_the_other(clip):
+    from utnet.io.recordings import open_recording
+
+    predictor = Predictor(method="fit")
+    frames = list(open_recording(clip[0]))
+    one = HandTracker(predictor)
+    expected = [one.update(f.rgb, f.time_s, depth_m=f.depth_m, K_px=f.K_px) for f in frames]
+    for tracked, hands in zip(HandTracker(predictor)(frames), expected, strict=True):
+        for a, b in zip(tracked.hands, hands, strict=True):
+            assert (a.track, a.side, a.score) == (b.track, b.side, b.score)
+            np.testing.assert_array_equal(a.joints_cam_m, b.joints_cam_m)
+
+
+def test_what_the_source_of_frames_raises_comes_after_its_frames():
+    def broken():
+        yield Frame(0, 0.0, np.zeros((64, 64, 3), np.uint8))
+        raise InputError("unplugged")
+
+    tracked = HandTracker(Predictor(method="fit"))(broken())
+    assert next(tracked).hands == ()
+    with pytest.raises(InputError, match="unplugged"):
+        next(tracked)
+
+
 @pytest.mark.parametrize("words", [("nothing.mp4",), ("0", "--to", "udp", "--address", "here")])
 def test_bad_requests_are_one_line(words, capsys):
     assert run(*words) == 2

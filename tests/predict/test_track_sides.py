@@ -69,8 +69,7 @@ def scripted(monkeypatch, clip, side, probabilities):
 
 def read(predictor, clip):
     reading = FirstReading(predictor, 30.0, lambda frame: (frame.K_px, "recording"))
-    for shot in clip:
-        reading.add(shot)
+    reading.read(clip)
     before = [frame.hands[0].side for frame in reading.frames]
     reading.give_each_track_one_side(iter(clip))
     return before, [frame.hands[0] for frame in reading.frames]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import sys
 import webbrowser
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -93,7 +93,7 @@ def live(
             if open_browser:
                 webbrowser.open(shown.address)
         try:
-            for tracked in tracker(taken, None if camera is None else camera.K_px):
+            for tracked in stack.enter_context(closing(tracker(taken, None if camera is None else camera.K_px))):
                 if seconds is not None and tracked.frame.time_s >= seconds:
                     break
                 sender.send(tracked.message())

@@ -161,7 +161,7 @@ def predict(
     for line in [*passed_over(inputs, with_depth=depth is not None), *camera_warnings(found, request.K_px)]:
         print(f"utnet: {line}", file=sys.stderr)
     fits = resolve_method(method, weights, mano) == "fit"
-    folder = mano or (os.environ.get("UTNET_MANO_DIR") if fits else None)
+    folder = mano or (os.environ.get("UTNET_MANO_DIR") if fits else None) or None
     predictor = Predictor(weights, method=method, device=device, mano=folder)
     if mesh == "animated" and predictor.hand_model == "mano":
         raise InputError(

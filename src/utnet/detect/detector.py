@@ -101,24 +101,35 @@ class HandDetector:
         """
         return [as_detection(hand) for hand in self.find(image_rgb)]
 
-    def find(self, image_rgb: np.ndarray | Pyramid, *, quick: bool = False) -> list[Landmarks]:
-        """The hands of `__call__` as `Landmarks`; `quick`: only palms of the picture, without tiles and hints."""
+    def find(
+        self, image_rgb: np.ndarray | Pyramid, *, quick: bool = False, known: Sequence[Landmarks] = ()
+    ) -> list[Landmarks]:
+        """The hands of `__call__` as `Landmarks`.
+
+        Args:
+            image_rgb: (H, W, 3) uint8.
+            quick: only palms of the picture, without tiles and hints.
+            known: hands of the picture, such as tracked ones, which are neither searched nor returned.
+        """
         picture = Pyramid.of(image_rgb)
         height, width = picture.rgb.shape[:2]
         scale = min(1.0, _LARGEST_PX / max(height, width))
         if scale == 1:
-            return _best_first(self._find(picture, quick, tiles(width, height)))
+            return _best_first(self._find(picture, quick, tiles(width, height), list(known))[len(known) :])
         size = max(round(width * scale), 1), max(round(height * scale), 1)
-        hands = self._find(Pyramid(picture.resized(size)), quick, ())
-        hands = [hand.resized(width / size[0], height / size[1]) for hand in hands]
+        x, y = size[0] / width, size[1] / height
+        hands = self._find(Pyramid(picture.resized(size)), quick, (), [hand.resized(x, y) for hand in known])
+        hands = [*known, *(hand.resized(1 / x, 1 / y) for hand in hands[len(known) :])]
         if not quick:
             self._search(picture, tiles(width, height), hands)
-        return _best_first(hands)
+        return _best_first(hands[len(known) :])
 
-    def _find(self, picture: Pyramid, quick: bool, squares: Iterable[Region]) -> list[Landmarks]:
-        """The hands of a picture of at most `_LARGEST_PX`: of palms in the picture and in squares of it, then of palms
-        after hiding these, then of hints (weak palms, the second detector's boxes, a hand that fills the picture)."""
-        found: list[Landmarks] = []
+    def _find(
+        self, picture: Pyramid, quick: bool, squares: Iterable[Region], found: list[Landmarks]
+    ) -> list[Landmarks]:
+        """`found` with the other hands of a picture of at most `_LARGEST_PX`: of palms in the picture and in squares of
+        it, then of palms after hiding these, then of hints (weak palms, the second detector's boxes, a hand that fills
+        the picture)."""
         if quick:
             self._search(picture, [whole(picture.rgb)], found)
             return found

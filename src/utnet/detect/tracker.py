@@ -136,11 +136,8 @@ class LandmarkTracker:
 
     def _detect(self, image_rgb: np.ndarray, followed: list[_Track], *, quick: bool) -> None:
         """Adds detections that are not tracked: lost hands that reappear, and new ones."""
-        hands = [
-            hand
-            for hand in self._detector.find(image_rgb, quick=quick)
-            if not any(_is(hand, track) for track in followed)
-        ]
+        others = self._detector.find(image_rgb, quick=quick, known=[track.hand for track in followed])
+        hands = [hand for hand in others if not any(_is(hand, track) for track in followed)]
         lost = [track for track in self._tracks if track not in followed]
         cost = np.array([[track.cost(hand) for hand in hands] for track in lost]).reshape(len(lost), len(hands))
         back = {j: lost[i] for i, j in assign(cost) if cost[i, j] <= _FARTHEST}

@@ -15,6 +15,8 @@ from utnet.io.npz import read_npz_all
 from utnet.metrics import joint_errors_mm
 
 _JOINTS = ("joints_cam_m", "pred_keypoints_3d")
+_MOST = 1e9
+"""Bound of their numbers, in any unit; the squares of much larger ones overflow."""
 
 
 def load_predictions(path: str | Path, run: SavedRun) -> SavedRun:
@@ -48,8 +50,8 @@ def load_predictions(path: str | Path, run: SavedRun) -> SavedRun:
     if missing:
         raise InputError(f"{path}: {len(missing)} of {len(row)} samples have no prediction, the first: {missing[0]}")
     ours = joints[[places[str(key)] for key in row.keys]]
-    if not np.isfinite(ours).all():
-        raise InputError(f"{path}: joints are not finite; give a best guess for every sample")
+    if not (np.abs(ours) < _MOST).all():  # False for NaN
+        raise InputError(f"{path}: joints are not finite, or beyond {_MOST:g}; give a best guess for every sample")
     errors = np.asarray(joint_errors_mm(ours, run.gt_m.astype(float), align="procrustes"))
     return replace(run, folder=Path(path), rows=[_row(row, errors)])
 

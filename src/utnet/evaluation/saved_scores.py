@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from utnet.conventions import NUM_JOINTS
 from utnet.errors import BAD_TREE, InputError, first_line
 from utnet.evaluation.protocol import Protocol
 from utnet.evaluation.rows import ALIGNMENTS, METRICS, Row
@@ -78,14 +79,26 @@ def load_run(folder: str | Path) -> SavedRun:
         arrays = read_npz_all(folder / NPZ)
         rows = [_row(i, tree, arrays) for i, tree in enumerate(about["rows"])]
         about["data"]["keys_sha256"]
+        truth = arrays.get(_TRUTH)
+        if truth is not None:
+            _check(_TRUTH, truth, (len(rows[0]), NUM_JOINTS, 3))
     except (OSError, *BAD_TREE) as error:
         raise InputError(
             f"{folder}: not a scored run, or damaged ({first_line(error)}); run `utnet eval` again"
         ) from error
-    return SavedRun(folder, rows, about, arrays.get(_TRUTH))
+    return SavedRun(folder, rows, about, truth)
 
 
 def _row(i: int, tree: dict[str, Any], arrays: Any) -> Row:
+    num = arrays[f"{i}/keys"].size
+    for name in _TEXT:
+        _check(name, arrays[f"{i}/{name}"], (num,), "U")
+    for name in (*_NUMBERS, *(f"joints_{name}_mm" for name in ALIGNMENTS)):
+        _check(name, arrays[f"{i}/{name}"], (num, NUM_JOINTS))
+    for name in METRICS:
+        _check(name, arrays[f"{i}/{name}"], (num,))
+    if not (isinstance(tree["num_expected"], int) and isinstance(tree["missing"], dict)):
+        raise ValueError("num_expected or missing of a row")
     return Row(
         protocol=Protocol(**tree["protocol"]),
         num_expected=tree["num_expected"],
@@ -94,6 +107,11 @@ def _row(i: int, tree: dict[str, Any], arrays: Any) -> Row:
         metrics={name: arrays[f"{i}/{name}"] for name in METRICS},
         **{name: arrays[f"{i}/{name}"] for name in (*_TEXT, *_NUMBERS)},
     )
+
+
+def _check(name: str, array: np.ndarray, shape: tuple[int, ...], kinds: str = "iuf") -> None:
+    if array.shape != shape or array.dtype.kind not in kinds:
+        raise ValueError(f"{name} is {array.dtype} of shape {array.shape}, expected {shape}")
 
 
 def _csv(rows: list[Row]) -> str:

@@ -6,7 +6,7 @@ import json
 import socket
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -14,8 +14,9 @@ from typing import IO, Any, Protocol
 
 import numpy as np
 
-from utnet.detect import LandmarkTracker
+from utnet.detect import Detection, LandmarkTracker
 from utnet.errors import InputError
+from utnet.io.overlap import read_ahead
 from utnet.io.recordings import Options, is_recording, open_recording
 from utnet.io.videos import VideoReader
 from utnet.predict.hand import Hand
@@ -112,7 +113,16 @@ class HandTracker:
             depth_m: (H, W) metres at the pixels of `rgb`, 0 where there is no reading; None: no depth.
             K_px: (3, 3) intrinsics; None: the default.
         """
-        detections = self._track(rgb)
+        return self._reconstructed(self._track(rgb), rgb, time_s, depth_m, K_px)
+
+    def _reconstructed(
+        self,
+        detections: Sequence[Detection],
+        rgb: np.ndarray,
+        time_s: float,
+        depth_m: np.ndarray | None,
+        K_px: np.ndarray | None,
+    ) -> tuple[Hand, ...]:
         try:
             hands = self.predictor.from_detections(rgb, detections, depth_m, K_px, track_sides=self._track_sides)
         except InputError:  # implausible depth: only the picture is used
@@ -125,19 +135,28 @@ class HandTracker:
                 self._sides[hand.track] = hand.side
         return tuple(hands) if self._smooth is None else tuple(self._smooth(hands, time_s))
 
-    def __call__(self, frames: Iterable[LiveFrame], K_px: np.ndarray | None = None) -> Iterator[TrackedFrame]:
-        """Yields each frame with its hands.
+    def __call__(
+        self, frames: Iterable[LiveFrame], K_px: np.ndarray | None = None
+    ) -> Generator[TrackedFrame, None, None]:
+        """Yields each frame with its hands, as `update` finds them. A thread takes and follows the next frame while the
+        hands of one are reconstructed.
 
         Args:
             frames: of one camera, in order.
             K_px: (3, 3) intrinsics of frames without their own.
         """
+        with read_ahead(self._followed(frames), depth=1) as followed:
+            for frame, detections, start in followed:
+                own = getattr(frame, "K_px", None)
+                depth_m = getattr(frame, "depth_m", None)
+                hands = self._reconstructed(detections, frame.rgb, frame.time_s, depth_m, K_px if own is None else own)
+                yield TrackedFrame(frame, hands, time.monotonic() - start)
+
+    def _followed(self, frames: Iterable[LiveFrame]) -> Iterator[tuple[LiveFrame, list[Detection], float]]:
+        """Frames with their detections, and when they came."""
         for frame in frames:
             start = time.monotonic()
-            own = getattr(frame, "K_px", None)
-            K = K_px if own is None else own
-            hands = self.update(frame.rgb, frame.time_s, depth_m=getattr(frame, "depth_m", None), K_px=K)
-            yield TrackedFrame(frame, hands, time.monotonic() - start)
+            yield frame, self._track(frame.rgb), start
 
 
 def side_notes(changes: Sequence[tuple[int, str, float]]) -> list[str]:

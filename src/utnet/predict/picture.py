@@ -67,7 +67,9 @@ def predict_picture(predictor: Predictor, item: Input, request: Request) -> tupl
         if request.mesh is not None:
             write_meshes(start, hands, request.mesh)
         if overlay:
-            save_picture(request.out / overlay, draw_hands(as_recorded, hands, request.style, lens=lens))
+            drawn = draw_hands(as_recorded, hands, request.style, lens=lens)
+            save_picture(request.out / overlay, drawn, overwrite=True)
+            del drawn
         if arrays:
             rows = request.rows(hands.size_px, with_vertices=True)
             rows.add(hands)

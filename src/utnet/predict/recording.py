@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from utnet.detect import Detection, LandmarkTracker
 from utnet.errors import InputError
+from utnet.io.overlap import read_ahead
 from utnet.io.recordings import Frames, RGBDFrame, open_recording
 from utnet.io.videos import VideoWriter
 from utnet.predict.drawing import draw_hands
@@ -55,10 +56,8 @@ def predict_recording(
     if predictor.hand is None and not request.raw:
         raise InputError("smoothing needs the network's hand model, which this exported file lacks; add --raw")
     seen = FirstReading(predictor, frames.fps, partial(camera_of, request=request))
-    for frame in _until(
-        iter(frames), request.seconds, stop, tqdm(total=frames.num_frames, desc=item.name, unit="frame", disable=None)
-    ):
-        seen.add(frame)
+    bar = tqdm(total=frames.num_frames, desc=item.name, unit="frame", disable=None)
+    seen.read(_until(iter(frames), request.seconds, stop, bar))
     seen.check_unit()
     notes, incomplete = [*frames.notes, *seen.notes()], frames.incomplete
     if stop.signal_number:
@@ -101,24 +100,25 @@ class FirstReading:
         self._unlikely: list[tuple[int, str]] = []
         self._measured = 0
 
-    def add(self, frame: RGBDFrame) -> None:
-        """Finds the hands of the next frame."""
-        if not self.frames:
-            self.K_px, self.K_from = self._camera_of(frame)
-            self.size_px = image_size(frame.rgb)
-        detections = self._track(frame.rgb)
-        hands, problem = self._hands(frame, detections, self._sides)
-        if problem:
-            self._unlikely.append((frame.index, problem))
-        self._measured += any(hand.distance_source == "sensor" for hand in hands)
-        self.frames.append(SeenFrame(frame.index, frame.time_s, hands, frame.T_world_cam))
-        self._detections.append(detections)
+    def read(self, frames: Iterable[RGBDFrame]) -> None:
+        """Finds the hands of all frames. A thread reads and follows the next frame meanwhile."""
+        with read_ahead(((frame, self._track(frame.rgb)) for frame in frames), depth=1) as followed:
+            for frame, detections in followed:
+                if not self.frames:
+                    self.K_px, self.K_from = self._camera_of(frame)
+                    self.size_px = image_size(frame.rgb)
+                hands, problem = self._hands(frame, detections, self._sides)
+                if problem:
+                    self._unlikely.append((frame.index, problem))
+                self._measured += any(hand.distance_source == "sensor" for hand in hands)
+                self.frames.append(SeenFrame(frame.index, frame.time_s, hands, frame.T_world_cam))
+                self._detections.append(detections)
 
     def give_each_track_one_side(self, recording: Iterable[RGBDFrame]) -> None:
         """Reconstructs hands of frames before the evidence of later ones turned the side of their track again.
 
         Args:
-            recording: the frames that were added, once more; those up to the last such hand are read.
+            recording: the frames that were read, once more; those up to the last such hand are read.
         """
         decided = [[self._sides.decided(detection) for detection in each] for each in self._detections]
         wrong = {

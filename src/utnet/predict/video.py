@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from functools import partial
+from typing import cast
 
 from tqdm import tqdm
 
@@ -76,8 +77,9 @@ def predict_video(
         if overlay:
             writer = stack.enter_context(VideoWriter(request.out / overlay, reader.fps))
             draw = stack.enter_context(write_behind(_drawing(writer, request)))
-        for frame in _until(first, frames, request.seconds, stop, _bar(reader, item)):
-            hands = tracker.update(frame.rgb, frame.time_s, K_px=K_px)
+        until = _until(first, frames, request.seconds, stop, _bar(reader, item))
+        for tracked in stack.enter_context(closing(tracker(until, K_px))):
+            frame, hands = cast(Frame, tracked.frame), tracked.hands
             records = files.add(hands, frame.index, frame.time_s, partial(getattr, frame, "rgb"))
             add({"index": frame.index, "time_s": round(frame.time_s, 6), "hands": records})
             if draw is not None:

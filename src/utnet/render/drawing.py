@@ -22,6 +22,8 @@ _MAX_SAMPLES = 1024
 """Samples along the longer side of a hand's box, which bound the time. A hand of 512 px has two a pixel."""
 MAX_JPEG_PX = 65_500
 """Maximum side of a JPEG."""
+_STRIPE = 64
+"""Rows that are converted at once."""
 
 
 def draw_skeleton(rgb: np.ndarray, joints_px: np.ndarray, *, thickness: int | None = None) -> np.ndarray:
@@ -197,8 +199,13 @@ def contact_sheet(pictures: Sequence[np.ndarray], columns: int, *, gap: int = 4)
     return sheet
 
 
-def save_picture(path, rgb: np.ndarray) -> None:
+def save_picture(path, rgb: np.ndarray, *, overwrite: bool = False) -> None:
     """Writes a PNG or JPEG, by the suffix of the path, atomically.
+
+    Args:
+        path: the file.
+        rgb: (H, W, 3) uint8.
+        overwrite: `rgb` may be overwritten, which saves a copy of a large picture.
 
     Raises:
         InputError: a JPEG with a side of more than `MAX_JPEG_PX`.
@@ -208,7 +215,13 @@ def save_picture(path, rgb: np.ndarray) -> None:
     if ending.lower() in (".jpg", ".jpeg") and max(rgb.shape) > MAX_JPEG_PX:
         size = f"{rgb.shape[1]} x {rgb.shape[0]}"
         raise InputError(f"{path}: {size} px is too large for a JPEG (at most {MAX_JPEG_PX} a side); write a PNG")
-    ok, data = cv2.imencode(ending, np.ascontiguousarray(rgb[..., ::-1]))
+    if overwrite and rgb.flags.c_contiguous:
+        bgr = rgb
+        for start in range(0, len(rgb), _STRIPE):
+            bgr[start : start + _STRIPE] = rgb[start : start + _STRIPE, :, ::-1].copy()
+    else:
+        bgr = np.ascontiguousarray(rgb[..., ::-1])
+    ok, data = cv2.imencode(ending, bgr)
     if not ok:
         raise OSError(f"{path}: the picture cannot be encoded")
     atomic_write(path, data.tobytes())

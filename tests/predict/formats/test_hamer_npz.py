@@ -121,6 +121,14 @@ def test_what_their_network_returns_is_enough(mano_hands):
         ({"pred_keypoints_3d": np.zeros((2, 16, 3))}, "pred_keypoints_3d"),
         ({"pred_mano_params": {**out["pred_mano_params"], "betas": np.zeros((2, 8))}}, "betas"),
         (single, "right"),
+        ({"pred_vertices": out["pred_vertices"] * np.nan}, "pred_vertices holds NaN"),
+        ({"box_size": np.full(2, 1e30)}, "box_size"),
+        ({"pred_cam": -out["pred_cam"]}, "in front of the camera"),
+        ({"scaled_focal_length": np.zeros(2)}, "scaled_focal_length"),
+        ({"scaled_focal_length": np.ones(3)}, "scaled_focal_length"),
+        ({"img_size": np.zeros((2, 2))}, "img_size"),
+        ({"faces": np.full((9, 3), 10**6)}, "faces"),
+        ({"track": np.zeros(7)}, "track"),
     ):
         with pytest.raises(InputError, match=word):
             Hands.from_hamer({**out, **fault}, np.zeros((480, 640, 3), np.uint8))

@@ -28,6 +28,8 @@ OVERLAP_S = 2.0
 in smoothing is below 1e-3 (its slowest cutoff is 0.7 Hz)."""
 _FARTHEST = 0.5
 """Largest median distance of one hand's joints in the frames of both chunks, in sizes of the hand."""
+_LEAST_BYTES_S = 100
+"""Bytes a second below which a video is shorter than its file states."""
 _READERS = 16
 """Number of threads that open videos."""
 
@@ -54,7 +56,7 @@ def _cut(unit: Unit, length_s: float, chunk_s: float) -> list[Unit]:
 
 
 def _length_s(unit: Unit) -> float:
-    """Length of a video in seconds by its file; 0 for other inputs, or if unknown."""
+    """Length of a video in seconds by its file; 0 for other inputs, or if unknown or implausible."""
     if len(unit.urls) != 1 or Path(unit.urls[0]).suffix.lower() not in VIDEO_SUFFIXES:
         return 0.0
     fs, path = storage.open_fs(unit.urls[0])
@@ -62,7 +64,8 @@ def _length_s(unit: Unit) -> float:
     def read() -> float:
         try:
             with fs.open(path) as file, av.open(file, metadata_errors="replace") as container:
-                return (container.duration or 0) / av.time_base
+                length_s = (container.duration or 0) / av.time_base
+                return length_s if length_s * _LEAST_BYTES_S <= fs.size(path) else 0.0
         except FFmpegError:
             return 0.0
 

@@ -62,6 +62,8 @@ class Moment:
 
 
 _ARRAYS = ("rgb", "points_cam_m", "colors")
+_MOST_PATHS = 1000
+"""Tracks whose path is kept, with 24 bytes a moment."""
 
 
 class Moments(Sequence[Moment]):
@@ -108,6 +110,8 @@ class Moments(Sequence[Moment]):
         for i, (moment, _, _) in enumerate(self._moments):
             for name, record in moment.hands.items():
                 if record["track"] is None:  # of another picture, possibly of another person
+                    continue
+                if len(paths) == _MOST_PATHS and name not in paths:
                     continue
                 path = paths.setdefault(name, np.full((len(self), 3), np.nan))
                 R, t = moment.T_world_cam[:3, :3], moment.T_world_cam[:3, 3]

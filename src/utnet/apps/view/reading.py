@@ -13,7 +13,8 @@ import numpy as np
 from tqdm import tqdm
 
 from utnet.apps.view.moments import Moment, Moments
-from utnet.errors import BAD_TREE, InputError, as_input_error
+from utnet.conventions import NUM_BETAS, NUM_JOINTS, SIDES
+from utnet.errors import BAD_TREE, InputError, as_input_error, shown
 from utnet.geometry import unproject
 from utnet.io.depth import read_depth
 from utnet.io.pictures import read_picture
@@ -27,6 +28,8 @@ MOST_MOMENTS = 1500
 _PICTURE_PX, _POINTS_PX = 640, 240
 """Longer sides of the displayed pictures and depth images."""
 _FARTHEST_M = 6.0
+_MOST, _MOST_PX = 1e6, 1_000_000
+"""Bounds of numbers and of picture sizes; larger ones cannot be drawn."""
 
 
 def fill(moments: Moments, path: Path, recording: Path | None, options: Options) -> list[str]:
@@ -49,6 +52,14 @@ def fill(moments: Moments, path: Path, recording: Path | None, options: Options)
         for moment in _of_frames(path, options, {}, None):
             moments.add(moment)
         return []
+    try:
+        return _fill(moments, path, recording, options)
+    except BAD_TREE as error:
+        raise as_input_error(error, str(path)) from error
+
+
+def _fill(moments: Moments, path: Path, recording: Path | None, options: Options) -> list[str]:
+    """`fill` for a predictions.json."""
     tree = read_predictions(path)
     videos, remarks = tree["videos"], []
     if recording is not None and len(videos) != 1:
@@ -88,21 +99,44 @@ def _spread(frames: list[Any]) -> list[Any]:
 
 def _of_record(video: dict, frame: dict, prefix: str) -> Moment:
     """Returns a moment of predictions.json, without picture."""
-    try:
-        pose = frame.get("T_world_cam")
-        hands: dict[str, dict] = {}
-        for number, hand in enumerate(frame["hands"]):
-            hands[f"{prefix}{hand['side']}_{number if hand['track'] is None else hand['track']}"] = hand
-        return Moment(
-            f"{video['file']} frame {frame['index']}",
-            float(frame["time_s"]),
-            (int(video["width"]), int(video["height"])),
-            np.array(video["K_px"], float),
-            np.eye(4) if pose is None else np.array(pose, float),
-            hands,
-        )
-    except BAD_TREE as error:
-        raise as_input_error(error, "predictions.json") from error
+    pose = frame.get("T_world_cam")
+    hands: dict[str, dict] = {}
+    for number, hand in enumerate(frame["hands"]):
+        track = number if hand["track"] is None else int(hand["track"])
+        hands[f"{prefix}{hand['side']}_{track}"] = _checked_hand(hand)
+    width, height = int(video["width"]), int(video["height"])
+    if not (0 < width < _MOST_PX and 0 < height < _MOST_PX):
+        raise ValueError(f"a picture of {width}x{height} px")
+    K = _numbers("K_px", video["K_px"], (3, 3))
+    if min(K[0, 0], K[1, 1]) < 1:
+        raise ValueError("K_px is not a camera")
+    return Moment(
+        f"{video['file']} frame {int(frame['index'])}",
+        float(_numbers("time_s", frame["time_s"], ())),
+        (width, height),
+        K,
+        np.eye(4) if pose is None else _numbers("T_world_cam", pose, (4, 4)),
+        hands,
+    )
+
+
+def _checked_hand(hand: dict) -> dict:
+    """A hand's record as it is; ValueError unless it can be shown."""
+    if hand["side"] not in SIDES:
+        raise ValueError(f"side is {shown(hand['side'])}")
+    _numbers("joints_cam_m", hand["joints_cam_m"], (NUM_JOINTS, 3))
+    if hand["hand_model"] in (None, "open"):
+        _numbers("global_orient_axis_angle", np.ravel(hand["global_orient_axis_angle"]), (3,))
+        _numbers("hand_pose_axis_angle", np.ravel(hand["hand_pose_axis_angle"]), (45,))
+        _numbers("betas", hand["betas"], (NUM_BETAS,))
+    return hand
+
+
+def _numbers(name: str, value: Any, shape: tuple[int, ...]) -> np.ndarray:
+    array = np.array(value, float)
+    if array.shape != shape or not (np.abs(array) < _MOST).all():  # False for NaN
+        raise ValueError(f"{name}: expected {shape} numbers below {_MOST:g}")
+    return array
 
 
 def _of_frames(source: Path, options: Options, record: dict, prefix: str | None) -> Iterator[Moment]:

@@ -174,6 +174,10 @@ def read_hamer(source: str | Path | Mapping[str, Any], faces: np.ndarray | None 
         raise InputError(f"{where}: has no {missing[0]}; expected the fields of HaMeR's dictionary")
     _check_shapes(arrays, where)
     full, focal = _full_camera(arrays, where)
+    if faces.ndim != 2 or faces.shape[1] != 3 or (faces < 0).any() or (faces >= arrays["pred_vertices"].shape[1]).any():
+        raise InputError(f"{where}: faces are not triangles of its {arrays['pred_vertices'].shape[1]} vertices")
+    if (full[:, 2] <= 0).any():
+        raise InputError(f"{where}: a hand is not in front of the camera; check pred_cam and the camera's fields")
     return [_hand(arrays, i, full[i], float(focal[i]), faces) for i in range(len(arrays["right"]))]
 
 
@@ -184,23 +188,36 @@ _READ = (
 )  # fmt: skip
 
 
+_MOST = 1e9
+"""Bound of its numbers; larger ones are neither pixels nor metres."""
+
+
 def _check_shapes(arrays: Mapping[str, np.ndarray], where: str) -> None:
     num = arrays["right"].size
     num_vertices = arrays["pred_vertices"].shape[1:2]
     shapes = {"right": (num,), "pred_vertices": (num, *num_vertices, 3), "pred_keypoints_3d": (num, NUM_JOINTS, 3)}
-    shapes |= {"img_size": (num, 2)}
-    wrong = [name for name, shape in shapes.items() if arrays[name].shape != shape]
+    shapes |= {"img_size": (num, 2), "pred_cam": (num, 3), "box_center": (num, 2), "box_size": (num,)}
+    shapes |= {"pred_cam_t_full": (num, 3), "K_px": (num, 3, 3), "track": (num,), "valid": (num,), "score": (num,)}
+    wrong = [name for name, shape in shapes.items() if name in arrays and arrays[name].shape != shape]
     wrong += [name for name, shape in _PARAMS.items() if arrays[name].size != num * np.prod(shape)]
     if wrong:
         shape = arrays[wrong[0]].shape
         raise InputError(f"{where}: {wrong[0]} has shape {shape}; expected HaMeR's batch, one row a hand")
+    for name, array in arrays.items():
+        if not (np.abs(array) < _MOST).all():  # False for NaN
+            raise InputError(f"{where}: {name} holds NaN or numbers beyond {_MOST:g}; write the file again")
 
 
 def _full_camera(arrays: Mapping[str, np.ndarray], where: str) -> tuple[np.ndarray, np.ndarray]:
     """(N, 3) translations into the picture's camera and (N,) focal lengths, as in their demos."""
     num, sizes = len(arrays["right"]), arrays["img_size"]
     focal = arrays.get("scaled_focal_length", _FOCAL_PX / _CROP_PX * sizes.max())
-    focal = np.broadcast_to(focal, num)
+    try:
+        focal = np.broadcast_to(focal, num)
+    except ValueError as error:
+        raise InputError(f"{where}: scaled_focal_length has shape {focal.shape}; expected one or {num}") from error
+    if (focal <= 0).any() or (sizes <= 0).any():
+        raise InputError(f"{where}: scaled_focal_length and img_size are not of a camera; expected numbers above 0")
     if "pred_cam_t_full" in arrays:
         return arrays["pred_cam_t_full"], focal
     missing = [name for name in ("pred_cam", "box_center", "box_size") if name not in arrays]
