@@ -208,7 +208,7 @@ def test_default_intrinsics_are_the_stated_ones():
         ({"K_px": intrinsics(500, 500, 320, 240) + 1e9 * np.eye(3, k=1)}, "not belong to a picture"),
         ({"K_px": intrinsics(np.nan, 500, 1, 1)}, "not a camera matrix"),
         ({"depth_m": np.full((480, 640), 800.0)}, "800 m.*millimetres"),
-        ({"depth_m": np.full((240, 640), 0.8)}, "another shape"),
+        ({"depth_m": np.full((240, 640), 0.8)}, "another aspect ratio"),
         ({"depth_m": np.zeros((480, 640))}, "no reading at all"),
         ({"depth_m": np.full((480, 640, 1), 0.8)}, "has the shape"),
         ({"depth_m": np.zeros((0, 0))}, "has the shape"),
