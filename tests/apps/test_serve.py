@@ -19,6 +19,7 @@ import trimesh
 import utnet
 from support.browser import CHROMIUM, Browser
 from support.page_server import Visitor
+from support.waiting import PATIENCE_S
 from utnet.apps.serve.scene import draw_boxes, shrink
 from utnet.apps.serve.server import is_local
 from utnet.apps.serve.service import HandService, Query
@@ -390,7 +391,7 @@ def test_an_upload_becomes_hands_and_files(server, photo):
     """Without the browser: what the page's script does."""
     visitor = Visitor(server[1])
     key = visitor.start(visitor.upload(photo.read_bytes(), "my%20photo.png"), method="fit")
-    state = visitor.state(key, seconds=60)
+    state = visitor.state(key)
     assert sorted(hand["side"] for hand in state["hands"]) == ["left", "right"]
     address = f"/api/pictures/{key}"
     _, headers, data = visitor.ask("GET", f"{address}/overlay.jpg")
@@ -436,7 +437,7 @@ def colored(png):
     return (np.ptp(pixels, axis=2) > 20).mean()
 
 
-def canvas_with_hands(page, *, seconds=30):
+def canvas_with_hands(page, *, seconds=PATIENCE_S):
     """The 3D view, once hands can be seen in it."""
     end = time.monotonic() + seconds
     while colored(picture := page.screenshot("#scene canvas")) < 0.02:
@@ -452,11 +453,11 @@ def test_the_page_in_a_browser(server, photo, tmp_path):
     address, _, _, errors = server
     with Browser(tmp_path / "browser") as page:
         page.goto(address)
-        page.wait("document.querySelector('#method')?.options.length > 0", seconds=60)
+        page.wait("document.querySelector('#method')?.options.length > 0")
         assert page.js(_NOTE) == "Drop a picture to begin."
         page.upload("#file", photo)
-        page.wait("!document.querySelector('#progress').hidden", seconds=10)  # it shows that it works
-        page.wait(f"{_NOTE}.startsWith('2 hands in')", seconds=60)
+        page.wait("!document.querySelector('#progress').hidden")  # it shows that it works
+        page.wait(f"{_NOTE}.startsWith('2 hands in')")
         page.wait("document.querySelector('#progress').hidden")
         assert page.js("document.querySelector('#view').naturalWidth") == 960
         rows = page.js("[...document.querySelectorAll('#hands tbody tr')].map(row => row.innerText)")
@@ -506,7 +507,7 @@ def test_the_page_in_a_browser(server, photo, tmp_path):
         page.click("#again")
         page.wait("!document.querySelector('#drop').hidden")
         page.click("#example")
-        page.wait(f"{_NOTE}.startsWith('2 hands in')", seconds=90)
+        page.wait(f"{_NOTE}.startsWith('2 hands in')")
 
         assert page.requests
         assert [request for request in page.requests if not request.startswith(address)] == []
@@ -518,10 +519,10 @@ def test_the_page_in_a_browser(server, photo, tmp_path):
 def test_the_page_on_a_telephone(server, photo, tmp_path):
     with Browser(tmp_path / "browser", size=(390, 844), scale=2, mobile=True) as page:
         page.goto(server[0])
-        page.wait("document.querySelector('#method')?.options.length > 0", seconds=60)
+        page.wait("document.querySelector('#method')?.options.length > 0")
         assert page.js("document.documentElement.scrollWidth") == 390
         page.upload("#file", photo)
-        page.wait(f"{_NOTE}.startsWith('2 hands in')", seconds=60)
+        page.wait(f"{_NOTE}.startsWith('2 hands in')")
         canvas_with_hands(page)
         page.js("document.querySelector('#options').open = true")
         assert page.js("document.documentElement.scrollWidth") == 390

@@ -8,6 +8,7 @@ import time
 import pytest
 
 from support.page_server import Echo, Visitor, files_in, half_open, is_closed, page_server
+from support.waiting import PATIENCE_S
 from utnet.apps.serve.guard import MAX_MESSAGE_BYTES, MAX_UPLOAD_BYTES
 from utnet.apps.serve.messages import file_name
 from utnet.apps.serve.store import Store
@@ -262,7 +263,7 @@ def test_slow_visitors_lose_their_connection_and_others_are_served():
         assert Visitor(port).status("GET", "/") == 200
         assert all(is_closed(connection) for connection in slow)
         trickle = half_open(port, start)
-        end = time.monotonic() + 10
+        end = time.monotonic() + PATIENCE_S
         while time.monotonic() < end:  # a byte at a time, never a pause
             try:
                 trickle.sendall(b"x")
@@ -275,7 +276,7 @@ def test_slow_visitors_lose_their_connection_and_others_are_served():
         left.close()
         visitor = Visitor(port)
         visitor.upload(b"x")
-        end = time.monotonic() + 10
+        end = time.monotonic() + PATIENCE_S
         while len(files_in(store.path)) > 1:
             assert time.monotonic() < end, "what was broken off stays on the disk"
             time.sleep(0.05)
@@ -311,7 +312,7 @@ def test_two_hundred_visitors_at_once():
         statuses = []
 
         def visit():
-            visitor = Visitor(port, seconds=120)
+            visitor = Visitor(port)
             status, _, body = visitor.ask("POST", "/api/files", os.urandom(3_000_000), X_File_Name="a.jpg")
             if status == 201:
                 status = visitor.status("POST", "/api/pictures", {"file": json.loads(body)["id"]})

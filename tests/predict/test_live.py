@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 import pytest
 
+from support.waiting import PATIENCE_S
 from utnet.cli.main import main
 from utnet.errors import InputError
 from utnet.geometry import intrinsics
@@ -216,10 +217,10 @@ def test_the_page_shows_the_newest_frame_with_its_hands():
     hand = random_hand(np.random.default_rng(0))
     with LivePage(port=0) as page:
         host = page.address.split("/")[2]
-        connection = http.client.HTTPConnection(host, timeout=20)
+        connection = http.client.HTTPConnection(host, timeout=PATIENCE_S)
         connection.request("GET", "/")
         assert b"/stream" in connection.getresponse().read()
-        connection = http.client.HTTPConnection(host, timeout=20)
+        connection = http.client.HTTPConnection(host, timeout=PATIENCE_S)
         connection.request("GET", "/stream")
         page.show(TrackedFrame(Frame(0, 0.0, rgb), (hand,), 0.02))
         answer = connection.getresponse()

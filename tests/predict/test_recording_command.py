@@ -1,6 +1,7 @@
 """`utnet predict` on a recording: one video record, hands of every frame, arrays and an overlay beside it."""
 
 import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -58,6 +59,15 @@ def test_depth_in_another_unit_is_named_and_nothing_written(drawn, tmp_path, cap
     )
     assert "--depth-scale" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_depth_without_a_camera_is_named(drawn, tmp_path, capsys):
+    shutil.copytree(drawn[0], tmp_path / "clip", ignore=shutil.ignore_patterns("intrinsics.json"))
+    words = ("--out", tmp_path / "out", "--method", "fit", "--seconds", "0.05", "--no-overlay")
+    assert predict(tmp_path / "clip", *words) == 0
+    assert "give --K" in capsys.readouterr().err
+    assert predict(tmp_path / "clip", "--K", "300,300,159.5,119.5", *words, "--overwrite") == 0
+    assert "--K" not in capsys.readouterr().err
 
 
 def test_a_recording_without_hands_is_done(tmp_path):

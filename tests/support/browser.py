@@ -10,6 +10,8 @@ import subprocess
 import time
 from pathlib import Path
 
+from support.waiting import PATIENCE_S
+
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
 
 _FLAGS = (
@@ -92,7 +94,7 @@ class Browser:
 
     def _open_page(self):
         where = str(self.downloads)
-        self.call("Browser.setDownloadBehavior", behavior="allow", downloadPath=where, seconds=60)
+        self.call("Browser.setDownloadBehavior", behavior="allow", downloadPath=where)
         target = self.call("Target.createTarget", url="about:blank")["targetId"]
         self._session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
         for domain in ("Page", "Runtime", "Network", "Log", "DOM"):
@@ -120,7 +122,7 @@ class Browser:
             raise RuntimeError(f"{expression}: {result['exceptionDetails']}")
         return result["result"].get("value")
 
-    def wait(self, expression, *, seconds=30):
+    def wait(self, expression, *, seconds=PATIENCE_S):
         """The first true value of an expression; an AssertionError with the page's text where there is none in time."""
         end = time.monotonic() + seconds
         while not (value := self.js(expression)):
@@ -161,7 +163,7 @@ class Browser:
             self.pump(0.05)
         self.call("Input.dispatchMouseEvent", type="mouseReleased", x=x + dx, y=y + dy, button="left", clickCount=1)
 
-    def downloaded(self, name, *, seconds=20):
+    def downloaded(self, name, *, seconds=PATIENCE_S):
         """The path of a download, once it is complete."""
         end = time.monotonic() + seconds
         while not (self.downloads / name).is_file():
@@ -179,7 +181,7 @@ class Browser:
                 f"[e.x + scrollX, e.y + scrollY, e.width, e.height]))(document.querySelector({json.dumps(selector)}))"
             )
             options["clip"] = {**dict(zip(("x", "y", "width", "height"), box, strict=True)), "scale": 1}
-        data = self.call("Page.captureScreenshot", captureBeyondViewport=whole, seconds=40, **options)["data"]
+        data = self.call("Page.captureScreenshot", captureBeyondViewport=whole, **options)["data"]
         return base64.b64decode(data)
 
     def pump(self, seconds):
@@ -190,7 +192,7 @@ class Browser:
 
     # ------------------------------------------------------------------------------------------------------ protocol
 
-    def call(self, method, *, seconds=30, **parameters):
+    def call(self, method, *, seconds=PATIENCE_S, **parameters):
         """One command of the protocol and its answer."""
         self._next += 1
         number, message = self._next, {"id": self._next, "method": method, "params": parameters}

@@ -8,6 +8,7 @@ import threading
 import time
 from pathlib import Path
 
+from support.waiting import PATIENCE_S
 from utnet.apps.serve.app import build_app
 from utnet.apps.serve.server import build_server, hosts_of
 from utnet.apps.serve.service import PREDICTIONS, VIEW, Result
@@ -54,7 +55,7 @@ class Echo:
 class Visitor:
     """Requests with a cookie of its own."""
 
-    def __init__(self, port, *, seconds=20):
+    def __init__(self, port, *, seconds=PATIENCE_S):
         self.port, self.cookie, self.seconds = port, None, seconds
 
     def ask(self, method, path, body=None, **headers):
@@ -97,7 +98,7 @@ class Visitor:
         assert status == 202, (status, body)
         return json.loads(body)["id"]
 
-    def state(self, key, *, seconds=20):
+    def state(self, key, *, seconds=PATIENCE_S):
         """The state of a picture, once it is worked on to its end."""
         end = time.monotonic() + seconds
         while True:
@@ -126,13 +127,13 @@ def page_server(service, *, store=None, hosts=("127.0.0.1",), worker=None, pause
             yield listening.getsockname()[1], kept
         finally:
             server.should_exit = True
-            thread.join(10)
+            thread.join(PATIENCE_S)
             assert not thread.is_alive()
 
 
 def half_open(port, data):
     """A connection that has sent a part of a request."""
-    connection = socket.create_connection(("127.0.0.1", port), timeout=20)
+    connection = socket.create_connection(("127.0.0.1", port), timeout=PATIENCE_S)
     connection.sendall(data)
     return connection
 

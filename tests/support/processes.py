@@ -9,6 +9,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from support.waiting import PATIENCE_S
+from utnet import signals
+
 _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload(
     ["utnet.training.loop", "utnet.cli.main", "utnet.data.dexycb.dexycb_reader", "torch.distributed.fsdp"]
@@ -35,7 +38,7 @@ def start_world(num: int, function: Callable, *args) -> list[multiprocessing.pro
     ]
 
 
-def finish(*processes, timeout: float = 120.0) -> list[int]:
+def finish(*processes, timeout: float = PATIENCE_S) -> list[int]:
     """Exit codes, when all have ended; those that do not are ended."""
     end = time.monotonic() + timeout
     for process in processes:
@@ -48,7 +51,7 @@ def finish(*processes, timeout: float = 120.0) -> list[int]:
     return [process.exitcode for process in processes]
 
 
-def wait_for_step(workdir: Path, step: int, process=None, timeout: float = 120.0) -> None:
+def wait_for_step(workdir: Path, step: int, process=None, timeout: float = PATIENCE_S) -> None:
     """Until metrics.csv has a row of that step."""
     path, end = workdir / "metrics.csv", time.monotonic() + timeout
     while time.monotonic() < end:
@@ -62,4 +65,7 @@ def wait_for_step(workdir: Path, step: int, process=None, timeout: float = 120.0
 
 def _call(env: dict[str, str], function: Callable, args: tuple) -> None:
     os.environ.update(env)
+    # On a busy machine saving after a SIGTERM may take longer than a scheduler waits; interrupted in the middle of it,
+    # one of several processes is no longer in step with the others.
+    signals.GRACE_S = signals.HARD_S = PATIENCE_S
     function(*args)

@@ -21,6 +21,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from support.processes import finish, start, wait_for_step
+from support.waiting import PATIENCE_S
 from utnet import signals
 from utnet.cli.main import main
 from utnet.config import Config, DataConfig, LossConfig, ModelConfig, TrainConfig
@@ -121,7 +122,7 @@ def test_sigterm_ends_a_run_whose_worker_is_stuck(tmp_path):
     wait_for_step(workdir, 3, process)
     time.sleep(2)
     os.kill(process.pid, signal.SIGTERM)
-    assert finish(process, timeout=30) == [143]
+    assert finish(process) == [143]
     assert (workdir / "last" / "training.safetensors").is_file()
     assert not (workdir / ".utnet.lock").exists()
 
@@ -228,7 +229,7 @@ def test_a_second_run_into_a_folder_is_refused(finished, tmp_path):
 def test_sigterm_cleans_up_as_ctrl_c_does(tmp_path):
     for number, code in ((signal.SIGTERM, 143), (signal.SIGINT, 130)):
         process = start(main, ["synth", "--layout", "tars", "--num", "2000", "--out", str(tmp_path / "tree")])
-        end = time.monotonic() + 60
+        end = time.monotonic() + PATIENCE_S
         while not list(tmp_path.glob(".tree.partial-*/*")) and time.monotonic() < end:
             time.sleep(0.05)
         os.kill(process.pid, number)

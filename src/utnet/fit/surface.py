@@ -13,8 +13,9 @@ from utnet.placement import depth_around
 from utnet.render.raster import interpolate, rasterize, vertex_normals
 
 _MAX_POINTS = 200
-_SIGMA_M = 0.004
-"""Standard deviation of readings, including the mismatch between the model's mesh and this person's hand."""
+_SIGMA_M = 0.001
+"""Standard deviation of readings: the best of 1 to 4 mm for joints of drawn hands, with sensor noise of 1 and 6 mm, and
+for the half of a real hand's readings that is left out (docs/results.md)."""
 _INDEPENDENT = 50
 """Upper bound of the effective number of readings: errors of neighbours are correlated."""
 _GATE_M = 0.015

@@ -24,14 +24,18 @@ def hand_warnings(hands: Hands, *, boxed: bool, camera_guessed: bool) -> list[st
     """
     lines = []
     if camera_guessed and any(hand.distance_source == "sensor" for hand in hands):
-        lines.append(
-            "depth without a camera: sizes and places follow from a guessed focal length of "
-            f"{hands.K_px[0, 0]:.0f} px; give --K"
-        )
+        lines.append(guessed_camera(hands.K_px))
     for number, hand in enumerate(hands, start=1):
         name = f"{'box' if boxed else 'hand'} {number}"
         lines += [f"{name}: {doubt}" for doubt in _doubts(hand, boxed=boxed)]
     return lines
+
+
+def guessed_camera(K_px: np.ndarray) -> str:
+    """The warning for depth without intrinsics."""
+    return (
+        f"depth without a camera: sizes and places follow from a guessed focal length of {K_px[0, 0]:.0f} px; give --K"
+    )
 
 
 def _doubts(hand: Hand, *, boxed: bool) -> list[str]:

@@ -20,6 +20,7 @@ from utnet.predict.drawing import draw_hands
 from utnet.predict.files import PredictionsFile, image_record, image_size
 from utnet.predict.formats import FrameWriter
 from utnet.predict.hand import Hand
+from utnet.predict.hand_warnings import guessed_camera
 from utnet.predict.inputs import Input
 from utnet.predict.predictor import Predictor
 from utnet.predict.request import Request
@@ -153,11 +154,14 @@ class FirstReading:
             raise InputError(self._unlikely[0][1])
 
     def notes(self) -> list[str]:
-        """Frames whose depth was not used."""
-        if not self._unlikely:
-            return []
-        number, why = self._unlikely[0]
-        return [f"depth of {len(self._unlikely)} frames is not used, the first is frame {number}: {why}"]
+        """Depth that was not used, or used with a guessed camera."""
+        lines = []
+        if self._unlikely:
+            number, why = self._unlikely[0]
+            lines.append(f"depth of {len(self._unlikely)} frames is not used, the first is frame {number}: {why}")
+        if self._measured and self.K_from == "default":
+            lines.append(guessed_camera(self.K_px))
+        return lines
 
 
 def camera_of(frame: RGBDFrame, request: Request) -> tuple[np.ndarray, str]:

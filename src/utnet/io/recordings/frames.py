@@ -249,9 +249,11 @@ class _Clock:
     def notes(self) -> list[str]:
         lines = []
         if self._backwards:
-            lines.append(f"the clock is set back or stopped {self._backwards} times; time continues from there")
+            times = "once" if self._backwards == 1 else f"{self._backwards} times"
+            lines.append(f"the clock is set back or stopped {times}; time continues from there")
         if self._gaps:
-            lines.append(f"{self._gaps} gaps, the longest of {self._longest:.2f} s")
+            gaps = "a gap" if self._gaps == 1 else f"{self._gaps} gaps, the longest"
+            lines.append(f"{gaps} of {self._longest:.2f} s between frames")
         return lines
 
 
