@@ -49,7 +49,7 @@ def test_depth_that_does_not_fit_its_picture_is_named(detector, tmp_path, capsys
     assert [Path(image["file"]).stem for image in read(out)["images"]] == ["good"]
     why = {Path(problem["file"]).stem: problem["why"] for problem in read(out)["problems"]}
     assert "no depth image of its name or number" in why["none"]
-    assert "another shape" in why["small"]
+    assert "another aspect ratio" in why["small"]
     assert "50 m" in why["unit"]
     assert "no reading at all" in why["blank"]
     assert not list(out.glob("small*"))
