@@ -9,6 +9,8 @@ from collections.abc import Callable, Sequence
 
 # Threads that wait by spinning slow small operations by up to 100 times on a busy machine: before torch is loaded.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# NumPy's products here are of a hand's size: with a thread per core they take as long, and two thirds more CPU time.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import tyro
 

@@ -122,6 +122,9 @@ def predict(
         raise InputError(f"--landmarks is of one picture, and there are {len(found)} inputs; give that picture alone")
     check_out(out, found)  # `run` checks both again, after the networks are loaded
     previous_files(out, allowed=overwrite)
+    from utnet.heap import return_blocks
+
+    return_blocks()
     from utnet.predict.option_warnings import camera_warnings, side_warnings
     from utnet.predict.predictor import Predictor
     from utnet.predict.request import Request

@@ -14,6 +14,7 @@ from functools import partial
 from tqdm import tqdm
 
 from utnet.errors import InputError, as_input_error
+from utnet.heap import keep_blocks
 from utnet.io.atomic import output_folder
 from utnet.predict.files import PREDICTIONS, PredictionsFile
 from utnet.predict.formats import FORMATS, FormatName, FrameWriter, PredictedFrame
@@ -197,6 +198,7 @@ class _Call:
                     summary.warnings += self._warnings(item, hands, camera_guessed=record["K_from"] == "default")
                     summary.without_hand += [] if hands else [item.label]
                 del self._left[item]
+                keep_blocks()  # all is loaded
                 bar.update()
 
     def _warnings(self, item: Input, hands: Hands, *, camera_guessed: bool) -> list[str]:

@@ -1,0 +1,26 @@
+"""Where freed memory goes: glibc's heap keeps it, unless a block is large enough to be returned to the system."""
+
+from __future__ import annotations
+
+import ctypes
+
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of malloc.h
+
+
+def return_blocks() -> None:
+    """From now on, freed blocks of 128 kB or more are returned: while networks and code are loaded, the buffers of one
+    do not stay beside the next. Without glibc: no effect."""
+    _set(_MMAP_THRESHOLD, 128 * 1024)
+
+
+def keep_blocks() -> None:
+    """From now on, freed blocks of up to 32 MB are kept for the next one: pictures are not paged in again."""
+    _set(_MMAP_THRESHOLD, 32 * 1024 * 1024)
+    _set(_TRIM_THRESHOLD, 64 * 1024 * 1024)
+
+
+def _set(parameter: int, value: int) -> None:
+    try:
+        ctypes.CDLL(None).mallopt(parameter, value)
+    except (AttributeError, OSError, TypeError):  # musl, macOS, Windows
+        return

@@ -1,0 +1,30 @@
+"""Freed memory: returned while networks are loaded, kept afterwards."""
+
+import subprocess
+import sys
+
+import pytest
+
+RESIDENT = """
+import mmap
+import numpy as np
+from utnet.heap import keep_blocks, return_blocks
+
+def resident():
+    return int(open("/proc/self/statm").read().split()[1]) * mmap.PAGESIZE
+
+{setting}()
+before = resident()
+blocks = [np.ones(200_000) for _ in range(64)]  # 1.6 MB each
+last = bytes(100)
+del blocks
+print((resident() - before) // 2**20)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc, and the heap is glibc's")
+@pytest.mark.parametrize(("setting", "low", "high"), [("return_blocks", -10, 10), ("keep_blocks", 30, 110)])
+def test_large_blocks_are_returned_or_kept(setting, low, high):
+    script = RESIDENT.format(setting=setting)
+    left = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
+    assert low <= int(left) <= high
