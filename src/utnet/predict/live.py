@@ -146,11 +146,15 @@ class HandTracker:
             K_px: (3, 3) intrinsics of frames without their own.
         """
         with read_ahead(self._followed(frames), depth=1) as followed:
-            for frame, detections, start in followed:
-                own = getattr(frame, "K_px", None)
-                depth_m = getattr(frame, "depth_m", None)
-                hands = self._reconstructed(detections, frame.rgb, frame.time_s, depth_m, K_px if own is None else own)
-                yield TrackedFrame(frame, hands, time.monotonic() - start)
+            try:
+                for frame, detections, start in followed:
+                    own, depth_m = getattr(frame, "K_px", None), getattr(frame, "depth_m", None)
+                    K = K_px if own is None else own
+                    hands = self._reconstructed(detections, frame.rgb, frame.time_s, depth_m, K)
+                    yield TrackedFrame(frame, hands, time.monotonic() - start)
+            finally:
+                if isinstance(frames, NewestFrames):  # the thread may wait for a frame that never comes
+                    frames.close()
 
     def _followed(self, frames: Iterable[LiveFrame]) -> Iterator[tuple[LiveFrame, list[Detection], float]]:
         """Frames with their detections, and when they came."""
@@ -220,10 +224,18 @@ class NewestFrames(Iterator[LiveFrame]):
             frame, self._frame = self._frame, None
             return frame
 
+    def close(self) -> None:
+        """Gives no more frames, also to a thread that waits for one."""
+        with self._ready:
+            self._frame, self._done = None, True
+            self._ready.notify_all()
+
     def _read(self, frames: Iterator[LiveFrame]) -> None:
         try:
             for frame in frames:
                 with self._ready:
+                    if self._done:
+                        return
                     self.dropped += self._frame is not None
                     self._frame = frame
                     self._ready.notify()
