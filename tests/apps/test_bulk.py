@@ -210,7 +210,7 @@ def test_a_place_is_one_job_s(detector, source, tmp_path):
     for words, options, what in (([source], {}, "source"), ([source / "a.png"], {"raw": True}, "options")):
         with pytest.raises(InputError, match=what):
             bulk(words, tmp_path / "place", **options)
-    with pytest.raises(InputError, match="no bulk job"):
+    with pytest.raises(InputError, match="not of a bulk job"):
         bulk([source / "a.png"], source / "deep")
     with pytest.raises(InputError, match=r"contains the input"):
         bulk([source], tmp_path)

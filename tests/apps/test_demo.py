@@ -155,6 +155,6 @@ def test_a_typo_does_not_cost_a_finished_demo(made):
 def test_a_folder_with_names_like_a_demo_s_is_not_taken_for_one(made, tmp_path):
     mine = tmp_path / "run" / "weeks_of_training"
     mine.mkdir(parents=True)
-    with pytest.raises(InputError, match="'run', which is not a demo's"):
+    with pytest.raises(InputError, match="'run', which is not of a demo"):
         demo(made[2], tmp_path, minutes=None, frames=16, progress=False)
     assert mine.exists()

@@ -329,7 +329,7 @@ def test_other_machines_are_let_in_with_a_warning_only(capsys, monkeypatch):
         assert not capsys.readouterr().err
     for host in ("0.0.0.0", "192.168.1.5", "my-machine"):
         main(["serve", "--host", host])
-        assert "no password" in capsys.readouterr().err
+        assert "without a password" in capsys.readouterr().err
     assert len(served) == 6
 
 

@@ -205,7 +205,7 @@ def test_two_files_of_boxes_with_one_name_are_not_taken_for_one(source, tmp_path
         path.parent.mkdir(exist_ok=True)
         path.write_text(json.dumps({source.key(0): [0, 0, 10, 10 + i]}))
     first, second, other = map(str, paths)
-    with pytest.raises(InputError, match=r"a/det\.json .*b/det\.json: both rows would be called det\.json; rename"):
+    with pytest.raises(InputError, match=r"a/det\.json .*b/det\.json: both rows would have the name det\.json; rename"):
         commands._protocols(source, (first, second), ("own",), "without", False)
     found, boxes = commands._protocols(source, (first, other, first), ("own",), "without", False)
     assert [protocol.boxes for protocol in found] == list(boxes) == ["det.json", "other.json"]

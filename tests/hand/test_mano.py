@@ -328,8 +328,8 @@ HAND_MADE = {
     "buffer from outside": (b"\x80\x05\x97.", "truncated"),
     "call of a class that is only a mark": (NDARRAY + b"(I2\ntR.", "numpy.ndarray is not as expected"),
     "new object of it": (b"\x80\x02" + NDARRAY + b"K\x02\x85\x81.", "numpy.ndarray is not as expected"),
-    "call of text": (b"S'os.system'\n(S'touch'\ntR.", "call of something that is no callable"),
-    "call of an array": (pickle.dumps(np.zeros(2), protocol=2)[:-1] + b")R.", "no callable"),
+    "call of text": (b"S'os.system'\n(S'touch'\ntR.", "call of something that is not callable"),
+    "call of an array": (pickle.dumps(np.zeros(2), protocol=2)[:-1] + b")R.", "not callable"),
     "state for a class": (NDARRAY + b"}S'x'\nI1\nsb.", "state for something"),
     "state for a function": (b"c_codecs\nencode\n(N}S'__defaults__'\n(I1\ntstb.", "state for something"),
     "items for an array": (pickle.dumps(np.zeros(2), protocol=2)[:-1] + b"I0\nI1\ns.", "items for something"),
@@ -347,7 +347,7 @@ HAND_MADE = {
     "list in itself": (b"\x80\x02]q\x00h\x00a.", "contains itself"),
     "deep nesting": (b"N" + b"\x85" * 200_000 + b".", "RecursionError"),
     "deep key": (b"}N" + b"\x85" * 200_000 + b"Ns.", "as a key"),
-    "wrong end of Reconstructor": (b"ccopy_reg\n_reconstructor\n(S'os'\nc__builtin__\nobject\nNtR.", "is no class"),
+    "wrong end of Reconstructor": (b"ccopy_reg\n_reconstructor\n(S'os'\nc__builtin__\nobject\nNtR.", "is not a class"),
 }  # fmt: skip
 
 

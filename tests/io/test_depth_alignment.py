@@ -69,7 +69,7 @@ def test_resampling_is_that_of_the_scaled_camera_and_mixes_no_surfaces(size):
 
 
 def test_another_shape_of_picture_is_refused():
-    with pytest.raises(InputError, match="shape"):
+    with pytest.raises(InputError, match="aspect"):
         resample_depth(np.ones((90, 90), np.float32), (160, 120))
 
 

@@ -409,7 +409,7 @@ def test_a_video_with_a_false_rate_is_judged_by_its_times(tmp_path, codec):
 
 def test_a_video_with_huge_frames_is_refused_before_one_is_decoded(tmp_path):
     black_movie(tmp_path / "huge.mkv", [0.0], size=(8000, 6000))
-    with pytest.raises(InputError, match=r"huge.mkv: 8000 x 6000 px are 48 megapixels, the most are 40"):
+    with pytest.raises(InputError, match=r"huge.mkv: 8000 x 6000 px are 48 megapixels; at most 40"):
         VideoReader(tmp_path / "huge.mkv")
 
 

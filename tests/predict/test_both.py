@@ -334,7 +334,7 @@ def test_what_auto_stands_for(monkeypatch, ships, weights, mano, way):
 def test_a_mask_that_contradicts_the_network_does_not_count(monkeypatch):
     """Photographs on a floor in the hand's colours: the mask of the network is of the floor."""
     if not shipped_networks():
-        pytest.skip("no weights ship")
+        pytest.skip("no bundled weights")
     method = CombinedMethod(NetworkMethod(DEFAULT_NETWORK))
     sample = to_right(SyntheticHands(seed=5, size_px=256, jitter=False)[0])
     sample = replace(sample, joints_px=project(sample.joints_cam_m, sample.K_px), landmarks_m=sample.joints_cam_m)
@@ -365,7 +365,7 @@ def test_a_mask_has_the_camera_of_its_crop(columns):
 def test_the_bundled_network_s_mask_is_where_the_hand_is(side):
     """The middles of mask and drawn mesh agree within a fifth of a cell on average over bare hands."""
     if not shipped_networks():
-        pytest.skip("no weights ship")
+        pytest.skip("no bundled weights")
     bare = [f"synth.factors.{name}=0" for name in ("held", "occluder", "second_hand", "sleeve")]
     synth = override(Config(), ["synth.appearance=full", *bare]).synth
     method, source = NetworkMethod(DEFAULT_NETWORK), SyntheticHands(seed=5, size_px=256, synth=synth, jitter=False)

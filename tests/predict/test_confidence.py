@@ -105,7 +105,7 @@ def test_expected_errors_depend_on_the_evidence_and_not_only_on_what_the_network
     assert error_scale(kind_of("fit", with_depth=with_depth), GOOD) == 1
 
 
-@pytest.mark.skipif(not shipped_networks(), reason="no weights ship")
+@pytest.mark.skipif(not shipped_networks(), reason="no bundled weights")
 def test_expected_errors_of_other_weights_are_the_network_s_own(tmp_path):
     """The constants belong to the bundled network; a file with the same numbers counts as another."""
     other = tmp_path / "other.onnx"
@@ -119,7 +119,7 @@ def test_expected_errors_of_other_weights_are_the_network_s_own(tmp_path):
     assert abs(scale.mean() - 1) > 0.01
 
 
-@pytest.mark.skipif(not shipped_networks(), reason="no weights ship")
+@pytest.mark.skipif(not shipped_networks(), reason="no bundled weights")
 @pytest.mark.parametrize("method", METHODS)
 def test_a_box_round_no_hand_has_a_low_score(method):
     """Also where the method asks for no landmarks, and the side is given."""

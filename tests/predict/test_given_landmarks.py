@@ -148,7 +148,7 @@ def test_given_landmarks_move_the_hand_and_mirror_with_it(networks, picture):
 
 
 def test_landmarks_go_with_networks_that_take_them(networks, picture):
-    with pytest.raises(InputError, match="takes no landmarks"):
+    with pytest.raises(InputError, match="does not accept landmarks"):
         Predictor(networks / "without")(picture, boxes=[BOX], sides=["right"], landmarks_px=[POINTS])
     with pytest.raises(InputError, match="landmarks of 2 hands"):
         Predictor(networks / "with")(picture, boxes=[BOX], sides=["right"], landmarks_px=[POINTS, POINTS])

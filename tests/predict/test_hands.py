@@ -183,7 +183,7 @@ def test_a_wrong_argument_names_what_is_expected(picture, arguments, word):
 
 
 def test_wrong_files_are_named(two, tmp_path):
-    for name, word in (("a.stl", "unknown ending"), ("none/a.glb", "no such folder")):
+    for name, word in (("a.stl", "unknown suffix"), ("none/a.glb", "no such folder")):
         for hands in (two, two[0]):
             with pytest.raises(InputError, match=word):
                 hands.save(tmp_path / name)

@@ -3,6 +3,7 @@
 import json
 import socket
 import sys
+import threading
 import time
 import types
 
@@ -196,6 +197,22 @@ def test_what_the_source_of_frames_raises_comes_after_its_frames():
     assert next(tracked).hands == ()
     with pytest.raises(InputError, match="unplugged"):
         next(tracked)
+
+
+def test_a_camera_that_stalls_does_not_keep_its_follower():
+    stalled = threading.Event()
+
+    def source():
+        yield Frame(0, 0.0, np.zeros((64, 64, 3), np.uint8))
+        stalled.wait(60)
+
+    tracked = HandTracker(Predictor(method="fit"))(NewestFrames(source()))
+    assert next(tracked).hands == ()
+    closing = threading.Thread(target=tracked.close)
+    closing.start()
+    closing.join(20)
+    assert not closing.is_alive()
+    stalled.set()
 
 
 @pytest.mark.parametrize("words", [("nothing.mp4",), ("0", "--to", "udp", "--address", "here")])

@@ -204,11 +204,11 @@ def test_default_intrinsics_are_the_stated_ones():
         ({"K_px": intrinsics(0.5, 0.5, 0.5, 0.5)}, "focal length of 0.5 px"),
         ({"K_px": np.zeros((3, 3))}, "not a camera matrix"),
         ({"K_px": intrinsics(500, 5e8, 320, 240)}, "focal length of 5e"),
-        ({"K_px": intrinsics(500, 500, 1e9, 240)}, "not of a picture"),
-        ({"K_px": intrinsics(500, 500, 320, 240) + 1e9 * np.eye(3, k=1)}, "not of a picture"),
+        ({"K_px": intrinsics(500, 500, 1e9, 240)}, "not belong to a picture"),
+        ({"K_px": intrinsics(500, 500, 320, 240) + 1e9 * np.eye(3, k=1)}, "not belong to a picture"),
         ({"K_px": intrinsics(np.nan, 500, 1, 1)}, "not a camera matrix"),
         ({"depth_m": np.full((480, 640), 800.0)}, "800 m.*millimetres"),
-        ({"depth_m": np.full((240, 640), 0.8)}, "another shape"),
+        ({"depth_m": np.full((240, 640), 0.8)}, "another aspect ratio"),
         ({"depth_m": np.zeros((480, 640))}, "no reading at all"),
         ({"depth_m": np.full((480, 640, 1), 0.8)}, "has the shape"),
         ({"depth_m": np.zeros((0, 0))}, "has the shape"),
@@ -224,9 +224,9 @@ def test_bad_input_says_what_and_what_to_do(predictor, change, message):
 
 def test_without_weights_the_fit_is_taken_and_the_network_refused(tmp_path):
     assert Predictor().method == "fit"
-    with pytest.raises(InputError, match="no weights ship"):
+    with pytest.raises(InputError, match="no bundled weights"):
         Predictor(method="network")
-    with pytest.raises(InputError, match="the method fit takes no weights"):
+    with pytest.raises(InputError, match="fit uses no weights"):
         Predictor(tmp_path, method="fit")
     with pytest.raises(InputError, match="expected auto, both, network or fit"):
         Predictor(method="magic")

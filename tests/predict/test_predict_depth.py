@@ -49,7 +49,7 @@ def test_depth_that_does_not_fit_its_picture_is_named(detector, tmp_path, capsys
     assert [Path(image["file"]).stem for image in read(out)["images"]] == ["good"]
     why = {Path(problem["file"]).stem: problem["why"] for problem in read(out)["problems"]}
     assert "no depth image of its name or number" in why["none"]
-    assert "another shape" in why["small"]
+    assert "another aspect ratio" in why["small"]
     assert "50 m" in why["unit"]
     assert "no reading at all" in why["blank"]
     assert not list(out.glob("small*"))
@@ -95,7 +95,7 @@ def test_depth_of_a_picture_that_exif_turns_is_refused(detector, tmp_path, capsy
 def test_depth_files_that_cannot_be_meant(tmp_path):
     write_depth(tmp_path / "d" / "a_1.png", 1)
     write_depth(tmp_path / "d" / "b_1.png", 1)
-    with pytest.raises(InputError, match=r"a_1.png and b_1.png both fit"):
+    with pytest.raises(InputError, match=r"a_1.png and b_1.png both match"):
         DepthFiles(str(tmp_path / "d"), 3).of(Path("color_0001.jpg"))
     with pytest.raises(InputError, match="one depth image for 3 pictures"):
         DepthFiles(str(tmp_path / "d" / "a_1.png"), 3)

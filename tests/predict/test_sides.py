@@ -99,7 +99,7 @@ def test_tracks_do_not_mix():
     assert (other.side, other.side_probability) == (expected.side, expected.side_probability)
 
 
-@pytest.mark.skipif(not shipped_networks(), reason="no weights ship")
+@pytest.mark.skipif(not shipped_networks(), reason="no bundled weights")
 @pytest.mark.parametrize("method", ["network", "both"])
 def test_hands_on_the_wrong_side_are_turned(method):
     """Drawn hands and their mirror images whose detector is unsure and wrong."""

@@ -13,7 +13,7 @@ from utnet.predict.live import HandTracker
 from utnet.predict.recording import FirstReading
 from utnet.synth.sequence import draw_sequence
 
-pytestmark = pytest.mark.skipif(not shipped_networks(), reason="no weights ship")
+pytestmark = pytest.mark.skipif(not shipped_networks(), reason="no bundled weights")
 WIDTH, HEIGHT = 320, 240
 K = intrinsics(300.0, 300.0, (WIDTH - 1) / 2, (HEIGHT - 1) / 2)
 NUM = 6

@@ -66,7 +66,7 @@ def wait_for_step(workdir: Path, step: int, process=None, timeout: float = PATIE
 
 def _call(env: dict[str, str], function: Callable, args: tuple) -> None:
     os.environ.update(env)
-    faulthandler.enable()  # where it was, if compiled code ends the process
+    faulthandler.enable()  # where a process that is aborted was
     # On a busy machine saving after a SIGTERM may take longer than a scheduler waits; interrupted in the middle of it,
     # one of several processes is no longer in step with the others.
     signals.GRACE_S = signals.HARD_S = PATIENCE_S

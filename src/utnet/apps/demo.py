@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import shutil
 import time
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from utnet.checkpoint import load_checkpoint, name_checkpoint, shipped_weights
+from utnet.checkpoint import load_checkpoint, name_checkpoint, read_config, shipped_weights
 from utnet.config import Config
 from utnet.data import open_source
 from utnet.data.source import Source
@@ -27,13 +27,14 @@ from utnet.predict.files import write_hands
 from utnet.synth.write_dexycb import write_dexycb
 from utnet.synth.write_ho3d import write_ho3d
 from utnet.training.loop import train
+from utnet.training.starting_config import own_keys, start_from
 from utnet.training.state import differences, make_model
 
 _HELD_OUT_SEED = 77
 """Seed of the trees' poses, people and cameras, different from training's; textures use other patches as well."""
 
 _FINE_TUNING = 0.1
-"""Learning rate of fine-tuning as a share of the config's."""
+"""Learning rate of fine-tuning as a fraction of the config's."""
 
 _FEW = 64
 """Number of hands (eight moments of DexYCB's eight cameras) below which the best constant hand, which is fitted to the
@@ -139,8 +140,8 @@ def resolve_init_config(config: Config, *, from_nothing: bool) -> tuple[Config, 
     """The config with its initial weights, and a sentence that describes them.
 
     The initial weights are `train.init_from`, else the bundled network's if the config describes the same network, else
-    none. The bundled network is fine-tuned with its own crop settings and a tenth of the config's learning rate. Fields
-    of `model` that are null or off (the config demo sets a preset and a size only) take its values.
+    none. The bundled network is fine-tuned with its own crop settings and a tenth of the config's learning rate; what
+    the config leaves open in `model` is set as in that network (`starting_config.start_from`).
     """
     train, where = config.train, shipped_weights()
     if from_nothing or (where is None and not train.init_from):
@@ -148,11 +149,14 @@ def resolve_init_config(config: Config, *, from_nothing: bool) -> tuple[Config, 
         return replace(config, train=replace(train, init_from="")), f"Trained from scratch: {why}."
     if train.init_from or where is None:
         return config, f"Started from {train.init_from} (train.init_from)."
-    shipped = load_checkpoint(where)[1]
-    name = name_checkpoint(where)
-    same, differing = _as_shipped(config, shipped)
+    name, shipped = name_checkpoint(where), read_config(where)
+    same, differing = config, [f"model.preset is {config.model.preset} instead of {shipped.model.preset}"]
+    if config.model.preset == shipped.model.preset:
+        same, _, _ = start_from(config, where, own_keys(config.model))
+        differing = differences(same.model, shipped.model)
+        differing += ["model.mano is set instead of the open hand"] if config.model.mano else []
     if differing:
-        why = f"the config's network differs from the bundled one ({name}): {differing}"
+        why = f"the config's network differs from the bundled one ({name}): {'; '.join(differing)}"
         return config, f"Trained from scratch: {why}."
     own = shipped.train  # which layers are trained, and with which learning rate
     fine = replace(
@@ -166,25 +170,7 @@ def resolve_init_config(config: Config, *, from_nothing: bool) -> tuple[Config, 
         f"Fine-tuned from the bundled network ({name}), with its own crop settings; also evaluated before fine-tuning."
     )
     text += " --from-nothing trains from scratch."
-    return replace(same, crop=shipped.crop, train=fine), text
-
-
-_PARTS, _PART_LOSSES = ("prompts", "evidence", "uncertainty"), ("w_mask", "w_side", "w_uncertainty")
-"""Parts of the network that a config may leave out to have the bundled network's, and the weights of their losses."""
-
-
-def _as_shipped(config: Config, shipped: Config) -> tuple[Config, str]:
-    """The config with null fields and parts of the bundled network, and the remaining differences, or ""."""
-    if config.model.preset != shipped.model.preset:
-        return config, f"model.preset is {config.model.preset} instead of {shipped.model.preset}"
-    given = {name: value for name, value in asdict(config.model).items() if value is not None}
-    model = replace(shipped.model, **{name: value for name, value in given.items() if value or name not in _PARTS})
-    loss = replace(config.loss, **{w: getattr(config.loss, w) or getattr(shipped.loss, w) for w in _PART_LOSSES})
-    same = replace(config, model=model, loss=loss)
-    differing = differences(same.model, shipped.model)
-    if model.mano:
-        differing.append("model.mano is set instead of the open hand")
-    return same, "; ".join(differing)
+    return replace(same, train=fine), text
 
 
 def _too_few(frames: int) -> list[str]:
@@ -225,7 +211,9 @@ def _clear(workdir: Path) -> None:
     if not strangers and any(workdir.iterdir()) and not (workdir / "trees" / _MARK).is_file():
         strangers = sorted(p.name for p in workdir.iterdir())
     if strangers:
-        raise InputError(f"{workdir}: contains {strangers[0]!r}, which is not a demo's; give another folder with --out")
+        raise InputError(
+            f"{workdir}: contains {strangers[0]!r}, which is not of a demo; give another folder with --out"
+        )
     for name in ours:
         path = workdir / name
         shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)

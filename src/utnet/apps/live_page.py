@@ -1,4 +1,4 @@
-"""A local page that shows tracked frames as they come: the newest picture with its hands, as motion JPEG."""
+"""A local page with live tracking: the newest picture with its hands, as motion JPEG."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from utnet.predict.live import TrackedFrame
 _BOUNDARY = "frame"
 _POLL_S = 0.005
 _LONGEST_S = 365 * 86400.0
-"""A stream has no end; other requests of this page are short whatever their limit."""
+"""Time limit of requests, for streams without end; other requests of this page are short."""
 _LARGEST_PX, _QUALITY = 1280, 80
 _CSP = "default-src 'none'; img-src 'self' data:; style-src 'unsafe-inline'; base-uri 'none'; frame-ancestors 'none'"
 _PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>utnet live</title>
@@ -35,14 +35,14 @@ img { width: 100%; height: 100%; object-fit: contain; display: block }</style>
 
 
 class LivePage:
-    """Serves the newest tracked frame on a port of this machine; use it in `with`.
+    """Serves the newest tracked frame on a port of this machine; a context manager.
 
-    Frames are drawn in a thread of their own, only while a browser shows the page. Those that arrive during drawing are
-    skipped: tracking does not wait for the page.
+    Frames are drawn in a separate thread, only while a browser shows the page. Frames that arrive during drawing are
+    skipped, so tracking does not wait.
 
     Args:
         host: address to listen on.
-        port: to listen on; 0 takes a free one.
+        port: to listen on; 0: a free one.
 
     Attributes:
         address: of the page.
@@ -82,7 +82,7 @@ class LivePage:
         self._socket.close()
 
     def show(self, tracked: TrackedFrame) -> None:
-        """Takes a frame in place of the one before; returns at once."""
+        """Replaces the frame to show; returns immediately."""
         with self._ready:
             self._newest = (tracked, time.monotonic() - tracked.latency_s)
             self._ready.notify_all()

@@ -43,24 +43,24 @@ def bulk_predict(
 ) -> None:
     """Predicts hands in many pictures, videos and tars, local or in object storage, into parquet tables.
 
-    Started again with the same arguments, it does what is left. Exit code: 0 success, 1 some inputs could not be read
+    If started again with the same arguments, it continues. Exit code: 0 success, 1 some inputs could not be read
     completely (problems.parquet), 2 bad arguments or failing storage.
 
     Args:
         source: folders, globs, lists (.txt, .csv, .parquet), tars of pictures, videos and recordings; paths or URLs.
         out: folder or URL of the results.
-        column: of lists that holds the paths (default: file, else the first).
-        weights: as of `utnet predict`; a path must be the same on every node.
+        column: the column of lists with the paths (default: file, else the first).
+        weights: as of `utnet predict`; a path must be valid on every node.
         method: as of `utnet predict`.
         K: intrinsics of all pictures, as of `utnet predict`.
         raw: do not smooth videos.
         overlay: also write pictures with the hands drawn, in tars.
         npz: also write arrays, in tars.
-        unit: pictures of a unit; a tar, video or recording is one.
-        chunk: seconds of the units into which longer videos are cut, with tracks joined; 0: videos are not cut, as with
+        unit: pictures per unit; a tar, video or recording is one unit.
+        chunk: longer videos are cut into units of this many seconds, and their tracks joined; 0: not cut, as with
             --overlay and --npz.
-        ray: a Ray cluster: HOST:PORT, auto (one that runs here) or local (started for this call).
-        workers: processes of this machine without --ray (default: its cores).
+        ray: a Ray cluster: HOST:PORT, auto (one running on this machine) or local (started for this call).
+        workers: processes on this machine, without --ray (default: its cores).
     """
     from utnet.apps.bulk.chunks import OVERLAP_S
     from utnet.apps.bulk.job import run_on_items
@@ -96,18 +96,18 @@ def bulk_label(
 ) -> None:
     """Labels hands in many pictures, videos and tars, as utnet label, into tars to train on (data.name=tars).
 
-    Started again with the same arguments, it does what is left. Exit code: as of utnet bulk predict.
+    If started again with the same arguments, it continues. Exit code: as of utnet bulk predict.
 
     Args:
         source: folders, globs, lists (.txt, .csv, .parquet), tars of pictures, and videos; paths or URLs.
         out: folder or URL of the results: labels/train/*.tar and labels/val/*.tar.
-        column: of lists that holds the paths (default: file, else the first).
+        column: the column of lists with the paths (default: file, else the first).
         sequence_by: as of utnet label: pictures with the same groups are of one person or recording (default: those of
             one folder).
-        val_share: share of the sequences that is held out for validation, chosen by the hashes of their names.
+        val_share: fraction of the sequences held out for validation, chosen by the hashes of their names.
         every: label every n-th frame of videos.
         limits: of the agreement scores.
-        unit: pictures of a unit; a tar or video is one.
+        unit: pictures per unit; a tar or video is one unit.
         ray: as of utnet bulk predict.
         workers: as of utnet bulk predict.
     """
@@ -132,15 +132,15 @@ def bulk_shard(
 ) -> None:
     """Packs a split into tar shards, as utnet data shard, in units.
 
-    Started again with the same arguments, it does what is left. Exit code: as of utnet bulk predict.
+    If started again with the same arguments, it continues. Exit code: as of utnet bulk predict.
 
     Args:
-        data: the data set, in a folder that every node has.
+        data: the data set, in a folder that exists on every node.
         out: folder or URL of the results.
         size_px: longest side of a stored picture.
         vertices: include labelled meshes.
         masks: include labelled masks.
-        unit: samples of a unit, which is a shard.
+        unit: samples per unit; a unit is a shard.
         ray: as of utnet bulk predict.
         workers: as of utnet bulk predict.
     """
@@ -156,7 +156,7 @@ def bulk_shard(
 
 
 def _engine(ray: str | None, workers: int | None, unit: int) -> Engine:
-    """Checks the options that all commands share."""
+    """Checks the common options."""
     from utnet.apps.bulk.engine import cores, run_here, run_on_ray
     from utnet.predict.formats import require
 
@@ -166,12 +166,12 @@ def _engine(ray: str | None, workers: int | None, unit: int) -> Engine:
     if ray is None:
         return partial(run_here, workers=workers or cores())
     if workers is not None:
-        raise InputError("--workers is of this machine's processes; a cluster uses all of its cores: leave it out")
+        raise InputError("--workers applies to this machine only; a cluster uses all of its cores: leave it out")
     return partial(run_on_ray, address=ray)
 
 
 def _report(summary: Summary, out: str) -> None:
-    """Prints the result; exits with 1 where there were problems."""
+    """Prints the result; exits with 1 if there were problems."""
     from utnet.data.sources import counted
 
     earlier = f" ({summary.earlier} were finished before)" if summary.earlier else ""

@@ -29,7 +29,7 @@ def compare(
         run_b: another one, on the same samples.
         published: instead of run_b: the scores of papers on this data set, with their protocols and sources.
         rows: index of a row of each, from 0 (default: all protocols that both have).
-        predictions: in place of RUN_B another program's joints of the same samples, .npz: keys (of per_sample.csv) and
+        predictions: instead of RUN_B another program's joints of the same samples, .npz: keys (of per_sample.csv) and
             joints_cam_m or pred_keypoints_3d (N, 21, 3); compared after Procrustes alignment.
         json: also write the numbers to this file.
     """
@@ -66,7 +66,7 @@ def _compare_published(run: SavedRun, path: Path | None) -> None:
     if not published_rows(dataset):
         raise InputError(
             f"{run.folder}: no published scores of {data['name']} {data.get('split', '')} ({data.get('num')} hands) "
-            "are known; there are some of FreiHAND's and HO3D's evaluation splits and DexYCB's s0 test, all of it"
+            "are included; available are FreiHAND's and HO3D's complete evaluation splits and DexYCB's s0 test"
         )
     for line in comparison_lines(run.about["rows"], dataset):
         print(line)

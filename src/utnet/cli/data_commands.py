@@ -17,7 +17,7 @@ from utnet.errors import InputError
 _SYNTH_LIMIT = 256
 
 _LABEL_FILES = {"dexycb": ("with_mask",), "freihand": ("with_vertices",)}
-"""Optional labels of training splits that a check reads, too."""
+"""Optional labels of training splits that a check also reads."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class SourceChoice:
         for name, (value, default) in choices.items():
             options[name] = value
             if value != default and name not in known:
-                raise InputError(f"--{name.replace('_', '-')} {value}: {self.source} has no such choice; leave it out")
+                raise InputError(f"--{name.replace('_', '-')} {value}: {self.source} has no such option; leave it out")
         if self.split is not None and "split" not in known:
             raise InputError(f"--split {self.split}: {self.source} has no splits; leave it out")
         return open_source(self.source, self.root, **{k: v for k, v in options.items() if k in known})
@@ -90,7 +90,7 @@ Choice = Annotated[SourceChoice, tyro.conf.arg(name="")]
 def check(data: Choice, workers: int = 1, json: File = None) -> None:
     """Checks a split: reads every file that training reads, and validates the labels.
 
-    Exit code: 0 no errors, 1 errors that would make training wrong, 2 bad arguments.
+    Exit code: 0 no errors, 1 errors that would spoil training, 2 bad arguments.
 
     Args:
         data: the data set.
@@ -179,7 +179,7 @@ def shard(
         data: the data set.
         out: a new folder.
         workers: worker processes.
-        size_px: longest side of a stored picture. A crop at expand 2.0 has 0.58 of it: 224 px; 440 gives 256 px.
+        size_px: longest side of a stored picture. Crops at expand 2.0 have 0.58 of it: 224 px; 440 gives 256.
         shard_mb: size of a shard in MiB.
         max_bad: number of unreadable samples to leave out (listed in shards.json) before it stops.
         vertices: include labelled meshes.
@@ -199,10 +199,10 @@ def shard(
 
 
 def open_to_shard(data: SourceChoice, *, vertices: bool, masks: bool) -> Callable[[], Any]:
-    """Checks that a source can be sharded, with these labels; returns what opens it."""
+    """Checks that a source can be sharded with these labels; returns a function that opens it."""
     wanted = {"with_vertices": vertices, "with_mask": masks}
     if data.source == "tars":
-        raise InputError("tars are streams and packed already; shard the data set that they were made from")
+        raise InputError("tars are already packed streams; shard the original data set")
     opens = partial(data.open, *(name for name, on in wanted.items() if on))
     first = _first_readable(opens())
     if first is not None:
@@ -211,14 +211,14 @@ def open_to_shard(data: SourceChoice, *, vertices: bool, masks: bool) -> Callabl
             ("masks", masks, first.hand_mask),
         ):
             if requested and found is None:
-                raise InputError(f"--{name}: {data.source} has none here; leave it out")
+                raise InputError(f"--{name}: {data.source} has none; leave it out")
         if first.params is None:
             print("no hand parameters are written; for MANO's labels add --mano FOLDER")
     return opens
 
 
 def _first_readable(source: Any, tries: int = 50) -> Any:
-    """The first readable sample, to find out what the source has; None if the first ones are damaged."""
+    """The first readable sample, which shows what the source contains; None if the first ones are damaged."""
     for index in range(min(tries, len(source))):
         try:
             return source[index]
@@ -237,7 +237,7 @@ def _finish(lines: Any, tree: dict, json: Path | None) -> None:
 
 
 def _workers(workers: int) -> int:
-    """Worker processes of the loader; one means this process itself."""
+    """Number of worker processes of the loader; 1 means this process."""
     if workers < 1:
         raise InputError(f"--workers is {workers}; expected at least 1")
     return 0 if workers == 1 else workers

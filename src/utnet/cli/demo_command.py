@@ -28,7 +28,10 @@ def demo(
         from_nothing: train from scratch.
     """
     from utnet.apps.demo import demo as run
-    from utnet.config import Config
+    from utnet.training.starting_config import load_config
 
-    run(Config.load(config), out, minutes=minutes, frames=frames, from_nothing=from_nothing)
+    settings, lines = load_config(config)
+    for line in lines:
+        print(line)
+    run(settings, out, minutes=minutes, frames=frames, from_nothing=from_nothing)
     print(f"open {out / 'report.html'}")

@@ -45,9 +45,9 @@ def report() -> str:
     ]
     hand = NumpyHandModel.open()
     lines += [
-        f"hand models: open (shipped, {hand.num_vertices} vertices, right and left)",
+        f"hand models: open (bundled, {hand.num_vertices} vertices, right and left)",
         "             MANO: " + _mano(),
-        f"networks that ship: {', '.join(shipped_networks()) or 'none'}",
+        f"bundled networks: {', '.join(shipped_networks()) or 'none'}",
         "extras:",
     ]
     for extra, modules in _EXTRAS.items():
@@ -59,7 +59,7 @@ def report() -> str:
 
 def _gpu() -> str:
     if importlib.util.find_spec("torch") is None:
-        return "no torch, which predicting does not need"
+        return "no torch (not needed for prediction)"
     import torch
 
     return torch.cuda.get_device_name() if torch.cuda.is_available() else "none, running on the CPU"

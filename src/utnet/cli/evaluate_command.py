@@ -24,7 +24,7 @@ TEST_SPLITS = {
     "freihand": ["evaluation"],
     "custom": ["test", "val", "train"],
 }
-"""Splits to score on; the first that has hands is taken."""
+"""Splits to score on; the first one with hands is used."""
 
 
 def evaluate(
@@ -45,14 +45,14 @@ def evaluate(
 ) -> None:
     """Evaluates a checkpoint with RGB and, if available, RGB-D input: one row per protocol.
 
-    Under torchrun the samples are divided over the processes, with the same results.
+    Under torchrun the samples are distributed over the processes, with equal results.
 
     Args:
         checkpoint: a folder such as RUN/best, or the name of a bundled network such as ti.
         data: data set; "synth": held-out synthetic hands.
         root: the data set's folder; required except for synth.
         split: split (default: test for DexYCB, evaluation for HO3D, H2O3D and FreiHAND; for custom the first of test,
-            val and train that it has).
+            val and train that exists).
         setup: DexYCB's setup.
         subjects: DexYCB's, 1 to 10 (default: all of the split); such scores are not comparable with published ones.
         limit: at most this many samples, evenly spaced (default: all).
@@ -62,7 +62,7 @@ def evaluate(
         joints: "own": the network's 21; "benchmark": fingertips are the benchmark's vertices (MANO networks only).
         depth: rows with depth, without, or both.
         mano: folder of your MANO_RIGHT.pkl and MANO_LEFT.pkl, for meshes of MANO's labels.
-        allow_missing: leave out samples that cannot be evaluated; rows contain their number.
+        allow_missing: skip samples that cannot be evaluated; rows contain their number.
     """
     from utnet.checkpoint import load_checkpoint, pick_device
     from utnet.data.sources import training_note
@@ -139,7 +139,7 @@ def _first(source: Any, allow_missing: bool) -> Any:
 def _protocols(
     source: Any, boxes: tuple[str, ...], joints: tuple[str, ...], depth: str, allow_missing: bool
 ) -> tuple[list[Protocol], dict[str, Any]]:
-    """Every combination of the switches, and the boxes of the detectors by name."""
+    """Protocols for every combination of the options, and the boxes of the detectors by name."""
     from utnet.evaluation.protocol import GROUND_TRUTH, Protocol, read_boxes
     from utnet.evaluation.validation import scorable_inputs
 
@@ -152,7 +152,7 @@ def _protocols(
         name = given if given == GROUND_TRUTH else Path(given).name
         if names.setdefault(name, given) != given:
             raise InputError(
-                f"--boxes {names[name]} {given}: both rows would be called {name}; rename one of the files"
+                f"--boxes {names[name]} {given}: both rows would have the name {name}; rename one of the files"
             )
     detected = {name: read_boxes(given) for name, given in names.items() if given != GROUND_TRUTH}
     kinds = list(dict.fromkeys(joints))
@@ -253,7 +253,7 @@ def _write_page(scored: _Scored, out: Path, *, rows: list[Row], summaries: list[
     drawn = [row for row in rows if (row.protocol.boxes, row.protocol.joints) == (first.boxes, first.joints)]
     sheets = {}
     data, facts, notes = about["data"], [], list(scored.notes)
-    if rows[0].joints_mm["absolute"].min() >= 0:  # NaN where a camera is not known
+    if rows[0].joints_mm["absolute"].min() >= 0:  # NaN if a camera is unknown
         fewest = min(drawn, key=len)  # a row with depth may lack samples
         for name, places in pick_cases(fewest).items():
             keys = [str(fewest.keys[i]) for i in places]
@@ -262,7 +262,7 @@ def _write_page(scored: _Scored, out: Path, *, rows: list[Row], summaries: list[
                 scored.model, scored.source, scored.config.crop, drawn, keys, boxes=scored.detected
             )
     else:
-        notes.append("cases are not drawn: their cameras are not known")
+        notes.append("cases are not drawn: their cameras are unknown")
     facts.append(f"Checkpoint {about['checkpoint']}, {about['hand']} hand; utnet {about['versions']['utnet']}.")
     split = f" {data['split']}" if data["split"] else ""
     facts.append(

@@ -23,7 +23,7 @@ def export(
         checkpoint: a checkpoint folder such as RUN/best, or the name of a bundled network such as ti.
         out: output file: .onnx, .xml (OpenVINO; weights in a .bin beside it) or .pt2 (torch).
         format: runtime of the file.
-        depth: --no-depth leaves the depth input out; a file with it also takes RGB alone.
+        depth: --no-depth omits the depth input; a file with it also accepts RGB alone.
     """
     from utnet.checkpoint import load_checkpoint
     from utnet.export.writer import export_network
@@ -37,4 +37,4 @@ def export(
         f"{agreement.relative:.1e} of max(1, |output|)"
     )
     if model.hand.name == "mano":
-        print("it contains MANO's arrays and stays under MANO's licence")
+        print("it contains MANO's arrays, so MANO's licence applies")

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 def import_wilor(file: Annotated[Path, tyro.conf.Positional], out: Path, num_heads: Number = None) -> None:
     """Writes WiLoR's published weights as a checkpoint with equal outputs, ready for RGB-D fine-tuning.
 
-    The file contains MANO's arrays: the checkpoint stays under MANO's licence.
+    The file contains MANO's arrays, so MANO's licence also applies to the checkpoint.
 
     Args:
         file: wilor_final.ckpt.
@@ -33,7 +33,7 @@ def import_wilor(file: Annotated[Path, tyro.conf.Positional], out: Path, num_hea
 def import_hamer(file: Annotated[Path, tyro.conf.Positional], out: Path, num_heads: Number = None) -> None:
     """Writes HaMeR's published weights as a checkpoint with equal outputs, ready for RGB-D fine-tuning.
 
-    The file contains MANO's arrays: the checkpoint stays under MANO's licence.
+    The file contains MANO's arrays, so MANO's licence also applies to the checkpoint.
 
     Args:
         file: hamer.ckpt.
@@ -52,7 +52,7 @@ def _import(read: Callable[[Path, int | None], UTNet], file: Path, out: Path, nu
     if out.exists():
         raise InputError(f"{out}: exists already; give a new folder")
     model = read(file, num_heads)
-    # The crop of both demos, equal to the pixel.
+    # The crop of both demos, equal in every pixel.
     crop = CropConfig(expand=2.0, aspect=model.width_px / model.config.size_px, recipe="wilor")
     save_checkpoint(out, model, Config(model=model.config, crop=crop), imported_from=str(file))
     print(f"{out}: preset {model.config.preset}, {sum(p.numel() for p in model.parameters()):,} parameters")

@@ -38,12 +38,12 @@ def label(
         inputs: pictures, folders, globs ("photos/**/*.jpg") or videos.
         out: a new folder.
         sequence_by: regular expression searched in the path, such as "(person_[0-9]+)/": pictures with the same groups
-            are of one person or recording (default: pictures of one folder). Each video is one of its own. Complete
-            ones are held out for validation.
-        val_share: share of the hands that is held out for validation.
+            are of one person or recording (default: pictures of one folder). Each video is a sequence. Complete
+            sequences are held out for validation.
+        val_share: fraction of the hands held out for validation.
         every: label every n-th frame of videos.
         limits: of the agreement scores.
-        copies: number of additional copies of each training hand before other backgrounds in other light.
+        copies: number of additional copies of each training hand on other backgrounds in other light.
         backgrounds: a folder of photographs for the copies (default: drawn scenes).
         coco: also write the labels as COCO-WholeBody's: coco_wholebody.json.
     """
@@ -90,5 +90,5 @@ def summary_lines(summary: Summary, val_share: float) -> list[str]:
     if summary.copies:
         lines.append(f"  {'copies':14s}{summary.copies.made:7d}  not cut out: {summary.copies.not_cut_out}")
     if summary.problems:
-        lines.append(f"  {len(summary.problems)} files could not be read, or not to their end")
+        lines.append(f"  {len(summary.problems)} files could not be read completely")
     return lines

@@ -34,27 +34,27 @@ def live(
     port: int = 8644,
     open_browser: Flag = False,
 ) -> None:
-    """Follows the hands of a camera, a RealSense or a recording, and sends wrist poses and joints as they come.
+    """Follows the hands of a camera, a RealSense or a recording, and sends wrist poses and joints live.
 
-    A message a frame, JSON: frame, time_s, latency_ms, and of each hand track, side, valid, score, T_cam_wrist (4 x 4,
-    metres, camera frame), joints_wrist_m (21 x 3, wrist frame) and joint_error_mm. Ctrl-C ends it.
+    One JSON message per frame: frame, time_s, latency_ms, and for each hand track, side, valid, score, T_cam_wrist
+    (4 x 4, metres, camera frame), joints_wrist_m (21 x 3, wrist frame) and joint_error_mm. Ctrl-C ends it.
 
     Args:
         source: the number of a camera, realsense (needs the extra "realsense"), a video or a recording.
-        to: jsonl writes a line a frame to standard output or --out; udp sends a datagram a frame to --address.
+        to: jsonl writes a line per frame to standard output or --out; udp sends a datagram per frame to --address.
         address: HOST:PORT for udp.
-        out: file for jsonl, in place of standard output.
+        out: file for jsonl, instead of standard output.
         weights: as for utnet predict.
         method: as for utnet predict.
         device: of the network: auto, cpu, cuda, ...
         K: intrinsics FX,FY,CX,CY in pixels, or a file with them (default: the recording's, else f = the longer side).
-        depth_scale: metres a unit of depth (default: the sensor's).
-        fps: frames a second that a RealSense is set to.
+        depth_scale: metres per unit of depth (default: the sensor's).
+        fps: frames per second of a RealSense.
         raw: do not smooth.
-        seconds: stop after this long.
+        seconds: stop after this time.
         page: show the newest picture with its hands on a local page (needs the extra "serve"); lines of JSON are then
             written to --out only.
-        host: address of the page; others than 127.0.0.1 let other machines in, without a password.
+        host: address of the page; other than 127.0.0.1 other machines have access, without a password.
         port: port of the page.
         open_browser: show the page, and open it in your browser.
     """

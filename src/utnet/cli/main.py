@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 
-# Threads that wait by spinning slow small operations by up to 100 times on a busy machine: before torch is loaded.
+# Set before torch is loaded: threads that spin slow small operations by up to 100 times on a busy machine.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 # NumPy's products here are of a hand's size: with a thread per core they take as long, and two thirds more CPU time.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
@@ -118,7 +118,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if "no locator available" not in str(error):  # numba's message
             raise
         print(
-            "utnet: compiled code can be kept neither beside the package nor at home; set NUMBA_CACHE_DIR to a folder",
+            "utnet: compiled code cannot be stored beside the package or at home; set NUMBA_CACHE_DIR to a folder",
             file=sys.stderr,
         )
         sys.exit(2)
@@ -127,7 +127,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(141)
     except OSError as error:  # a path that cannot be read or written, a full disk
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        remedy = "make room and call it again" if full else "check the path"
+        remedy = "free some space and start it again" if full else "check the path"
         print(f"utnet: {error.filename or 'a file'}: {error.strerror or error}; {remedy}", file=sys.stderr)
         sys.exit(2)
 

@@ -1,4 +1,4 @@
-"""Optional arguments whose help is `--out FOLDER`, without tyro's `{None}|PATH` and `(default: None)`; other texts."""
+"""Types of options with a short help (`--out FOLDER`, not tyro's `{None}|PATH`), and their checks."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from utnet.errors import InputError
 
 
 def optional(metavar: str) -> Any:
-    """An optional argument's annotation with the word for its value."""
+    """Returns the annotation of an optional argument with a name for its value."""
     return tyro.conf.arg(metavar=metavar, help_behavior_hint="")
 
 
@@ -34,7 +34,7 @@ _VALUES = {
     "--side": re.compile(r"right|left"),
     "--set": re.compile(r"[^-=][^=]*=.*", re.DOTALL),
 }
-"""Options with several values, and patterns of their values; other words are not consumed."""
+"""Options with several values, and patterns of these; other words are not consumed."""
 
 
 def gathered(words: Sequence[str]) -> list[str]:

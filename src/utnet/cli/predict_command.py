@@ -83,24 +83,24 @@ def predict(
         depth: depth images with the view of the pictures: one file, or a folder or glob of files with the pictures'
             names or numbers (PNG, TIFF, EXR, .npy, .npz); for a video, a depth video or a folder.
         depth_scale: metres per unit of depth images (default: integers are millimetres, floats metres).
-        sequence: folders are recordings: their pictures are frames, in which hands are followed.
-        fps: frames a second of a recording's pictures without times.
-        tolerance: seconds that colour and depth of a recording may be apart.
-        confidence: least confidence of a recording's depth (default: 1 of ARKit's 0, 1, 2).
-        poses: the camera's poses over a recording, TUM's format: time tx ty tz qx qy qz qw a line.
+        sequence: treat folders as recordings, whose pictures are frames with tracked hands.
+        fps: frames per second of a recording's pictures without times.
+        tolerance: largest time in seconds between colour and depth of a recording.
+        confidence: lowest confidence of a recording's depth (default: 1 of ARKit's 0, 1, 2).
+        poses: camera poses of a recording in TUM's format: time tx ty tz qx qy qz qw per line.
         poses_axes: axes of the camera in --poses.
         show_depth: draw depth beside colour in the overlay of a recording.
         box: tight box of each hand of one picture in pixels, instead of the detector's: --box A --box B, or --box A B
             (write --box=-5,... for a leading minus).
         side: side of the hand in each box, in the same order (default: predicted).
-        landmarks: JSON with the landmarks of one picture's hands, in place of the detector's: our own, COCO-WholeBody's
-            or MediaPipe's (docs/predictions.md).
-        mesh: glb, obj or ply: one file a hand (default: glb for pictures, none for videos); scene: one GLB a picture
-            or frame; animated: one GLB a video, with a skinned mesh for each track.
+        landmarks: JSON with the landmarks of one picture's hands, instead of the detector's: UTNet's format,
+            COCO-WholeBody's or MediaPipe's (docs/predictions.md).
+        mesh: glb, obj or ply: one file per hand (default: glb for pictures, none for videos); scene: one GLB per
+            picture or frame; animated: one GLB per video, with a skinned mesh for each track.
         npz: also write arrays: NAME.npz.
         npz_style: write arrays with these fields: utnet (as --npz), or hamer: the dictionary of HaMeR and WiLoR (MANO
             is fitted to the open hand; needs your MANO folder in UTNET_MANO_DIR).
-        also: other files that hold all hands: table (parquet), angles (CSV, degrees), openxr (26 joints), coco
+        also: other files with all hands: table (parquet), angles (CSV, degrees), openxr (26 joints), coco
             (COCO-WholeBody), custom (a data set to train on); docs/howto/use_the_result.md.
         angles: the same as --also angles.
         no_overlay: do not draw the hands over the pictures and videos.
@@ -119,8 +119,8 @@ def predict(
     found = _as_recordings(found, depth=depth, lens=lens)
     _check(found, jobs=jobs, seconds=seconds, depth=depth, depth_scale=depth_scale, box=box, side=side)
     if landmarks is not None and (len(found) != 1 or found[0].kind != "picture"):
-        raise InputError(f"--landmarks is of one picture, and there are {len(found)} inputs; give that picture alone")
-    check_out(out, found)  # `run` checks both again, after the networks are loaded
+        raise InputError(f"--landmarks is for one picture, but there are {len(found)} inputs; give that picture alone")
+    check_out(out, found)  # also checked in `run`, but only after the networks are loaded
     previous_files(out, allowed=overwrite)
     from utnet.heap import return_blocks
 
@@ -167,7 +167,9 @@ def predict(
     folder = mano or (os.environ.get("UTNET_MANO_DIR") if fits else None) or None
     predictor = Predictor(weights, method=method, device=device, mano=folder)
     if mesh == "animated" and predictor.hand_model == "mano":
-        raise InputError("--mesh animated: a rig would hold MANO's arrays, which its licence forbids; leave out --mano")
+        raise InputError(
+            "--mesh animated: a rig would contain MANO's arrays, which its licence forbids; leave out --mano"
+        )
     if npz_style == "hamer" and predictor.hand_model != "mano" and request.mano is None:
         raise InputError(
             "--npz-style hamer: the open hand has no MANO parameters; name your MANO folder: UTNET_MANO_DIR"
@@ -189,7 +191,7 @@ def predict(
 
 
 def _mano_to_fit(mano: Path | None) -> HandArrays | None:
-    """MANO_RIGHT of the user, or None where no folder is named."""
+    """MANO_RIGHT of the user, or None if no folder is given."""
     from utnet.predict.formats.hamer import load_right
 
     folder = mano or os.environ.get("UTNET_MANO_DIR")
@@ -214,13 +216,13 @@ def _check(
     if seconds is not None and not seconds > 0:
         raise InputError(f"--seconds is {seconds}; expected more than 0")
     if depth_scale is not None and not depth_scale > 0:
-        raise InputError(f"--depth-scale is {depth_scale}; expected metres a unit, such as 0.001 for millimetres")
+        raise InputError(f"--depth-scale is {depth_scale}; expected metres per unit, such as 0.001 for millimetres")
     if depth is not None and len(recordings) < len(videos):
-        raise InputError(f"--depth goes with pictures and video files, and {videos[0].label} is none")
+        raise InputError(f"--depth is for pictures and video files, but {videos[0].label} is neither")
     if depth is not None and recordings and len(found) > 1:
-        raise InputError(f"--depth is of one recording, and there are {len(found)} inputs; give one at a time")
+        raise InputError(f"--depth is for one recording, but there are {len(found)} inputs; give one at a time")
     if box and (len(found) != 1 or videos):
-        raise InputError(f"--box is of one picture, and there are {len(found)} inputs; leave it out to detect hands")
+        raise InputError(f"--box is for one picture, but there are {len(found)} inputs; leave it out to detect hands")
     if side and not box:
         raise InputError("--side is given without --box; give a box for each, or leave it out")
     if side and len(side) != len(box):
@@ -255,7 +257,7 @@ def _lines(summary: Summary, found: Sequence[Input], request: Request) -> list[s
         lines.append(f"{counted(summary.num_doubtful, 'hand')} probably wrong (score below 0.5): look at the overlays")
     lines.append(f"{text}, {counted(summary.num_hands, 'hand')}: {where}")
     if summary.problems:
-        lines.append(f"{len(summary.problems)} could not be read, or not to the end: see above, or predictions.json")
+        lines.append(f"{len(summary.problems)} could not be read completely: see above, or predictions.json")
     if summary.num_left:
         lines.append(f"stopped early: {summary.num_left} of {len(found)} inputs were not started")
     return lines
@@ -271,7 +273,7 @@ def read_camera_option(text: str) -> Camera:
 
 
 def _as_recordings(found: Sequence[Input], *, depth: str | None, lens: Camera | None) -> list[Input]:
-    """Videos with depth of their own, or of a lens whose distortion is known, are read as recordings."""
+    """Reads videos with depth, or with known lens distortion, as recordings."""
     special = depth is not None or (lens is not None and lens.is_distorted)
     return [replace(item, kind="recording") if special and item.kind == "video" else item for item in found]
 

@@ -18,10 +18,10 @@ def serve(
     """A local web page: drop a picture, see its hands in 3D, download GLB and JSON (needs the extra "serve").
 
     Args:
-        host: address to listen on; others than 127.0.0.1 let other machines in, without a password.
+        host: address to listen on; other than 127.0.0.1 other machines have access, without a password.
         port: port to listen on.
-        weights: a checkpoint folder such as runs/demo/run/best, a file of `utnet export`, or the name of a shipped
-            network such as ti (default: that one and landmarks together; where none ships, landmarks alone).
+        weights: a checkpoint folder such as runs/demo/run/best, a file of `utnet export`, or the name of a bundled
+            network such as ti (default: that one, fitted to landmarks; without one, landmarks alone).
         open_browser: open the page in your browser.
     """
     if not 0 < port < 65536:
@@ -32,7 +32,7 @@ def serve(
 
     if not is_local(host):
         print(
-            f"utnet: warning: on {host} everyone who reaches this machine can use the page; it has no password",
+            f"utnet: warning: on {host} everyone who can reach this machine can use the page without a password",
             file=sys.stderr,
         )
     run_server(host, port, weights, open_browser=open_browser)

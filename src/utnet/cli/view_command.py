@@ -28,11 +28,11 @@ def view(
 
     Args:
         path: predictions.json of utnet predict, its folder, or a recording (without hands).
-        recording: that the hands are of, where it is not at the path that predictions.json names.
-        depth: as it was given to utnet predict.
-        depth_scale: as it was given to utnet predict.
-        K: as it was given to utnet predict.
-        host: address to listen on; others than 127.0.0.1 let other machines in, without a password.
+        recording: recording of the hands, if it is not at the path in predictions.json.
+        depth: as for utnet predict.
+        depth_scale: as for utnet predict.
+        K: as for utnet predict.
+        host: address to listen on; other than 127.0.0.1 other machines have access, without a password.
         port: port to listen on, or the next free one.
         open_browser: open the page in your browser.
     """

@@ -12,9 +12,8 @@ from torch.utils.data import DataLoader, Dataset
 from utnet.config import CropConfig, TrainConfig
 from utnet.conventions import NUM_JOINTS
 from utnet.data.collate import collate, label_fault
-from utnet.data.inspection.check import HIDDEN_M
 from utnet.data.inspection.decode import image_points
-from utnet.data.inspection.measure import depth_difference
+from utnet.data.inspection.measure import HIDDEN_M, depth_difference
 from utnet.data.source import BadSample, Source, bad_sample, read_sample
 from utnet.data.transforms import right_crop
 from utnet.data.workers import init_worker, iterate, worker_context

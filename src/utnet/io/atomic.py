@@ -1,10 +1,10 @@
 """Files and folders that appear complete or not at all, and locks on folders.
 
-A file also survives the machine's end (power, a kernel's panic): it is on the disk before it gets its name. A folder of
-`atomic_dir` survives that of the process; many thousand files would take minutes to wait for.
+A file is synced to disk before it is renamed, so it also survives a power failure. Folders of `atomic_dir` are not
+synced, which would take minutes for thousands of files; they survive a crash of the process.
 
-What a killed process leaves behind is removed by the next one that writes in the same folder: a temporary file or
-folder that no living process holds a lock on.
+Temporary files and folders of a killed process, which no living process has locked, are removed by the next one that
+writes in the same folder.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ _TEMPORARY = re.compile(r"\..+\.\d+\.tmp")
 
 @contextmanager
 def atomic_file(path: str | Path) -> Iterator[Path]:
-    """A temporary sibling to write into; it replaces `path` at once where nothing was raised, and is gone otherwise.
+    """Context with a temporary file, which replaces `path` on success and is removed on failure.
 
-    An OSError that names no file gets the name of `path`.
+    An OSError without a file name gets that of `path`.
     """
     path = Path(path)
     _remove_leftovers(path.parent.absolute())
@@ -56,7 +56,7 @@ def atomic_file(path: str | Path) -> Iterator[Path]:
 
 @contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """Gives an OSError of writing (a full disk) the name of the file or folder, where it has none."""
+    """Adds the name of the file or folder to an OSError that has none (a full disk)."""
     try:
         yield
     except OSError as error:
@@ -67,7 +67,7 @@ def naming(path: Path) -> Iterator[None]:
 
 @cache
 def _remove_leftovers(folder: Path) -> None:
-    """Removes the temporary files of `atomic_file` whose writers are gone; once a process and folder."""
+    """Removes temporary files of `atomic_file` whose writers have ended; once per process and folder."""
     if not (fcntl and folder.is_dir()):
         return
     for entry in os.scandir(folder):
@@ -83,10 +83,10 @@ def _remove_leftovers(folder: Path) -> None:
 
 @contextmanager
 def output_folder(folder: str | Path) -> Iterator[None]:
-    """Makes a folder, if it is not there, and keeps other processes out of it while the block runs. One that was made
-    and is empty in the end is removed.
+    """Context that creates a folder if needed and locks it against other processes. A folder that was created and is
+    still empty at the end is removed.
 
-    The lock is the system's on a file in the folder, so a process that was killed leaves none behind.
+    The operating system holds the lock, so a killed process leaves none behind.
 
     Raises:
         InputError: another process has the lock.
@@ -106,7 +106,7 @@ def output_folder(folder: str | Path) -> Iterator[None]:
 
 @contextmanager
 def atomic_files(folder: str | Path) -> Iterator[Path]:
-    """A temporary folder whose files move into `folder`, in place of those of their names, where nothing was raised.
+    """Context with a temporary folder, whose files are moved into `folder` on success, replacing those of equal names.
 
     Raises:
         InputError: another process is writing into `folder`.
@@ -133,7 +133,7 @@ def _lock(path: Path, taken: str) -> Iterator[None]:
     while True:
         file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         try:
-            # A lock of fcntl's is this process's alone: workers that outlive it for seconds do not keep it.
+            # fcntl locks are not inherited, so workers that outlive this process do not keep the lock.
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             os.close(file)
@@ -143,7 +143,7 @@ def _lock(path: Path, taken: str) -> Iterator[None]:
         with suppress(FileNotFoundError):
             if os.path.samestat(os.fstat(file), os.stat(path)):
                 break
-        os.close(file)  # whoever had it removed the file meanwhile
+        os.close(file)  # its owner has removed the file meanwhile
     try:
         yield
     finally:

@@ -20,14 +20,14 @@ def read_depth(path: str | Path, scale: float | None = None) -> np.ndarray:
 
     Args:
         path: a PNG or TIFF with one channel of 16 bits, a TIFF or EXR of floats, a .npy file, or an .npz with one array
-            or one that is called depth. What is not finite counts as no reading.
-        scale: metres a unit of every format; None: integers are millimetres, floats metres.
+            or one that is called depth. Values that are not finite are no readings.
+        scale: metres per unit, for every format; None: integers are millimetres, floats metres.
 
     Raises:
         InputError: no such file, not a depth image, or a negative distance.
     """
     if scale is not None and not scale > 0:
-        raise InputError(f"--depth-scale is {scale}; expected metres a unit, such as 0.001 for millimetres")
+        raise InputError(f"--depth-scale is {scale}; expected metres per unit, such as 0.001 for millimetres")
     stored = read_stored_depth(path)
     unit_m = scale if scale is not None else 0.001 if stored.dtype.kind in "iu" else 1.0
     depth = np.nan_to_num(stored.astype(np.float32) * np.float32(unit_m), nan=0.0, posinf=0.0, neginf=0.0)

@@ -83,7 +83,7 @@ def _other_size(data: bytes, where: str) -> tuple[int, int]:
 
 
 def _jpeg_size(data: bytes) -> tuple[int, int] | None:
-    """(width, height) by the frame header, None where it is not plain which one libjpeg takes."""
+    """(width, height) by the frame header, None if it is ambiguous which one libjpeg uses."""
     place = 2
     while place + 9 < len(data) and data[place] == 0xFF:
         marker = data[place + 1]

@@ -1,4 +1,4 @@
-"""Decoding of JPEG files by OpenCV, which takes a third of Pillow's time for the same pixels."""
+"""Decoding of JPEG files by OpenCV, three times as fast as Pillow, with equal pixels."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ _SOI, _EOI, _SOS = b"\xff\xd8", b"\xff\xd9", b"\xff\xda"
 
 
 def decode_jpeg(data: bytes) -> np.ndarray | None:
-    """(H, W, 3) uint8 RGB as stored (EXIF is not applied) of a grey or YCbCr file; None if it is damaged or cut short,
-    which OpenCV fills with grey."""
+    """(H, W, 3) uint8 RGB as stored (EXIF is not applied) of a grey or YCbCr file; None if it is damaged or cut short
+    (OpenCV would fill it with grey)."""
     if not _is_complete(data):
         return None
     return cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION)

@@ -1,4 +1,4 @@
-"""Streaming reader of long JSON lists, since FreiHAND's and HO3D's meshes need gigabytes as Python lists."""
+"""Streaming reader of long JSON lists: as Python lists, FreiHAND's and HO3D's meshes would take gigabytes."""
 
 from __future__ import annotations
 

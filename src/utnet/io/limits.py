@@ -1,4 +1,4 @@
-"""How large pictures and arrays may be; checked by their headers, before memory is taken for them."""
+"""Size limits of pictures and arrays, checked by their headers before memory is allocated."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 from utnet.errors import InputError
 
 MAX_MEGAPIXELS = 120
-"""Of a picture. Telephones take 108; one of 120 needs up to a gigabyte while it is decoded."""
+"""Of a picture. Phones take 108; decoding 120 needs up to a gigabyte."""
 
 MAX_ARRAY_BYTES = 2**28
 """Largest array that is read into memory; the largest here are depth images and index tables of a few MB."""
@@ -17,6 +17,6 @@ def check_megapixels(path: str | Path, width: int, height: int, *, most: float =
     """InputError for a picture, or frames of a video, too large to decode."""
     if width * height > most * 1e6:
         raise InputError(
-            f"{path}: {width} x {height} px are {width * height / 1e6:.0f} megapixels, the most are {most}; "
+            f"{path}: {width} x {height} px are {width * height / 1e6:.0f} megapixels; at most {most} are read; "
             "make it smaller first"
         )

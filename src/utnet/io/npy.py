@@ -1,5 +1,5 @@
-"""Arrays of npy files, without pickles. numpy evaluates a header as Python, so that a damaged one raises anything
-(TokenError, RecursionError, MemoryError, ...); here it is an InputError, and sizes are checked before use."""
+"""Arrays of npy files, without pickles. numpy evaluates headers as Python, so damaged ones raise various errors
+(TokenError, RecursionError, MemoryError, ...); here all are InputErrors, and sizes are checked before use."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _VERSIONS = {1: np.lib.format.read_array_header_1_0, 2: np.lib.format.read_array
 
 
 def read_header(file: BinaryIO, *, where: str) -> tuple[np.dtype, tuple[int, ...], bool]:
-    """dtype, shape and Fortran order of the npy file that begins here; the file is then at its numbers.
+    """Reads dtype, shape and Fortran order from the header of an npy file; the file position is then at the data.
 
     Raises:
         InputError: not a header of an array of booleans, numbers or text; the message begins with `where`.
@@ -32,7 +32,7 @@ def read_header(file: BinaryIO, *, where: str) -> tuple[np.dtype, tuple[int, ...
 
 
 def parse_npy(data: bytes, *, where: str) -> np.ndarray:
-    """The array of an npy file's bytes; InputError, as `read_header`, also where there are more or fewer numbers."""
+    """The array of an npy file's bytes; InputError as of `read_header`, also for too many or too few numbers."""
     file = io.BytesIO(data)
     dtype, shape, fortran_order = read_header(file, where=where)
     begin, num = file.tell(), math.prod(shape)
@@ -41,7 +41,7 @@ def parse_npy(data: bytes, *, where: str) -> np.ndarray:
 
 
 def map_npy(path: Path) -> np.ndarray:
-    """The array of a file, mapped: nothing but the header is read. InputError as `parse_npy`."""
+    """Memory-maps the array of a file, reading only the header. InputError as `parse_npy`."""
     try:
         with path.open("rb") as file:
             dtype, shape, fortran_order = read_header(file, where=str(path))

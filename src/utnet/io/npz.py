@@ -46,7 +46,7 @@ def read_members(path: str | Path, *names: str) -> list[np.ndarray]:
     try:
         with open(path, "rb", buffering=0) as file:
             return _members(file, names)
-    except Exception:  # whatever it is, `read_npz` reads the file or names the fault
+    except Exception:  # `read_npz` reads the file or names the fault
         return read_npz(Path(path), *names)
 
 

@@ -1,4 +1,4 @@
-"""Work of one after another in a thread of its own: items read ahead, results written behind."""
+"""Background threads: items are read ahead, results are written while the next are computed."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 _DEPTH = 2
-"""Items that wait. Two keep both sides busy, and frames of 8K are 100 MB each."""
+"""Number of waiting items. Two keep both threads busy; a frame of 8K takes 100 MB."""
 _T = TypeVar("_T")
 
 
 @contextmanager
 def read_ahead(items: Iterable[_T], *, depth: int = _DEPTH) -> Iterator[Iterator[_T]]:
-    """For the block: the same items, of which the next `depth` are made in a thread meanwhile.
+    """Context with an iterator over the same items, of which the next `depth` are read ahead in a thread.
 
-    Errors are raised where their item is taken. The thread has ended when the block is left.
+    Errors are raised where their item is taken. The thread ends with the block.
     """
     source, end = iter(items), object()
     with ThreadPoolExecutor(1, "utnet-ahead") as pool:
@@ -33,9 +33,9 @@ def read_ahead(items: Iterable[_T], *, depth: int = _DEPTH) -> Iterator[Iterator
 
 @contextmanager
 def write_behind(function: Callable[..., Any], *, depth: int = _DEPTH) -> Iterator[Callable[..., None]]:
-    """For the block: a function that calls `function` with the same arguments in a thread, in order.
+    """Context with a function that runs `function` with the same arguments in a thread, in order.
 
-    At most `depth` calls wait. Errors are raised by a later call, or at the end of a block that raises none itself.
+    At most `depth` calls wait. An error is raised by a later call, or at the end of the block.
     """
     with ThreadPoolExecutor(1, "utnet-behind") as pool:
         waiting: deque[Future[Any]] = deque()

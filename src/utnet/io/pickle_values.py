@@ -1,4 +1,4 @@
-"""What pickles may hold: the values that `safe_pickle` builds in the place of what a file would call."""
+"""Values allowed in pickles: `safe_pickle` builds them instead of calling what the file names."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from typing import Any, TypeAlias
 import numpy as np
 
 Builder: TypeAlias = Callable[[tuple, Any], Any]
-"""`builder(args, state)` -> value: args are those of the call in the pickle, state is what was set afterwards or None.
-Both are plain values by then; what it raises becomes an InputError that names the file."""
+"""`builder(args, state)` -> value: arguments of the call in the pickle, and the state set afterwards or None. Both are
+plain values; exceptions become an InputError that names the file."""
 
 Allow: TypeAlias = Mapping[tuple[str, str], Builder]
 """(module, name), exactly as the file spells them, to the builder that replaces that callable."""
 
 MAX_KEYS = 5_000
-"""Keys of one dictionary or set: those of equal hashes take time by the square of their number."""
+"""Largest number of keys of a dictionary or set: for keys of equal hashes time grows with the square."""
 
 
 class Name:
-    """An admitted callable that the file mentions. Never the callable itself, only its name and its stand-in."""
+    """An allowed callable that the file names: its name and its builder, never the callable itself."""
 
     __slots__ = ("build", "text")
 

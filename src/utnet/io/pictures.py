@@ -39,12 +39,12 @@ _UPRIGHT: dict[int, Callable[[np.ndarray], np.ndarray]] = {
     7: lambda rgb: cv2.rotate(cv2.transpose(rgb), cv2.ROTATE_180),
     8: lambda rgb: cv2.rotate(rgb, cv2.ROTATE_90_COUNTERCLOCKWISE),
 }
-"""How stored pixels become upright, by EXIF orientation."""
+"""Transformation of stored pixels to an upright picture, by EXIF orientation."""
 
 _STRIPE = 256  # rows
 
 _OPENING = threading.Lock()
-"""`warnings.catch_warnings` is not safe beside other threads."""
+"""`warnings.catch_warnings` is not thread-safe."""
 
 
 @dataclass(frozen=True)
@@ -63,14 +63,14 @@ class Picture:
 
 
 def read_picture(path: str | Path) -> Picture:
-    """The first picture of a JPEG, PNG, WebP, TIFF, BMP, GIF, AVIF or (with the extra `heif`) HEIC file.
+    """Reads the first picture of a JPEG, PNG, WebP, TIFF, BMP, GIF, AVIF or (with the extra `heif`) HEIC file.
 
-    It is turned by its EXIF orientation. Grey, palettes and CMYK are converted to RGB, transparency is blended with
+    Its EXIF orientation is applied. Grey, palettes and CMYK are converted to RGB, transparency is blended with
     white, and 10 to 16 bits per channel and floats are scaled to 8 bits. Colour profiles are not applied.
 
     Raises:
         InputError: missing, empty or truncated file, no picture, more than `MAX_MEGAPIXELS` (checked before decoding),
-            values that are not colours, a camera's raw file, or HEIC without the extra.
+            values that are not colours, a camera raw file, or HEIC without the extra.
     """
     path = Path(path)
     _check_file(path)
@@ -91,7 +91,7 @@ def picture_from_pil(image: Image.Image, name: str | Path = "the picture") -> Pi
         name: for messages.
 
     Raises:
-        InputError: more than `MAX_MEGAPIXELS`, or numbers that are no colours.
+        InputError: more than `MAX_MEGAPIXELS`, or values that are not colours.
     """
     check_megapixels(name, *image.size)
     return _upright(_as_rgb(name, image), image.getexif())
@@ -107,7 +107,7 @@ def _upright(rgb: np.ndarray, exif: Image.Exif) -> Picture:
 
 
 def _read_jpeg(path: Path) -> Picture | None:
-    """A grey or colour JPEG file by OpenCV; None of other files, and of damaged ones, for which Pillow has errors."""
+    """Reads a grey or colour JPEG file by OpenCV; None for other and damaged files (Pillow raises their errors)."""
     if picture_format(path) != "JPEG":
         return None
     with suppress(OSError, SyntaxError, ValueError), _open(path) as header:
@@ -138,7 +138,7 @@ def picture_size(path: str | Path) -> tuple[int, int]:
 
 
 def is_animation(path: Path) -> bool:
-    """Whether a GIF has several frames, which make it a video."""
+    """Whether a GIF has several frames and is therefore read as a video."""
     try:
         with _open(path) as image:
             return image.format == "GIF" and getattr(image, "n_frames", 1) > 1
@@ -157,7 +157,7 @@ def is_depth_image(path: Path) -> bool:
 
 @contextmanager
 def open_image(path: Path) -> Iterator[Image.Image]:
-    """The decoded first image of a file, for the block; errors as for `read_picture`."""
+    """Context with the decoded first image of a file; errors as for `read_picture`."""
     try:
         _check_file(path)
         with _open(path) as image:
@@ -165,7 +165,7 @@ def open_image(path: Path) -> Iterator[Image.Image]:
             image.load()
             yield image
     except PermissionError as error:
-        raise InputError(f"{path}: may not be read; change its permissions") from error
+        raise InputError(f"{path}: no permission to read it; change its permissions") from error
     except InputError:
         raise
     except (OSError, SyntaxError, ValueError, EOFError, RuntimeError) as error:  # Pillow's for damaged content
@@ -182,7 +182,7 @@ def _check_file(path: Path) -> None:
 
 
 def _open(path: Path, *, must: bool = True) -> Image.Image:
-    """The file's header; UnidentifiedImageError in place of InputError unless it `must` be one.
+    """Opens a file by its header; if not `must`, other files raise UnidentifiedImageError instead of InputError.
 
     Pillow's own limit is replaced by `MAX_MEGAPIXELS`, whose message names the remedy.
     """
@@ -197,7 +197,7 @@ def _open(path: Path, *, must: bool = True) -> Image.Image:
             return Image.open(path, formats=("HEIF",) if kind == "HEIF" else _FORMATS)
     except Image.DecompressionBombError as error:
         raise InputError(
-            f"{path}: {str(error).split(' exceeds')[0].lower()}, the most are {MAX_MEGAPIXELS} megapixels; "
+            f"{path}: {str(error).split(' exceeds')[0].lower()}; at most {MAX_MEGAPIXELS} megapixels are read; "
             "make it smaller first"
         ) from error
     except RuntimeError as error:  # of the AVIF decoder
@@ -214,7 +214,7 @@ def _open(path: Path, *, must: bool = True) -> Image.Image:
 
 
 def _register_heif(path: Path) -> None:
-    """Adds HEIC to what Pillow opens."""
+    """Registers HEIC with Pillow."""
     try:
         import pi_heif
     except ImportError as error:
@@ -225,7 +225,7 @@ def _register_heif(path: Path) -> None:
 def _as_rgb(path: str | Path, image: Image.Image) -> np.ndarray:
     """(H, W, 3) uint8 of any of Pillow's modes that is a picture."""
     if image.mode == "F" and np.max(np.asarray(image)) > 1.001:
-        raise InputError(f"{path}: one channel of floats above 1, no colours; give depth by --depth")
+        raise InputError(f"{path}: one channel of floats above 1, not colours; give depth by --depth")
     if image.mode in ("F", "I") or image.mode.startswith("I;16"):  # Pillow clips these where it should scale them
         return np.repeat(to_8_bits(Path(path), np.asarray(image))[..., None], 3, 2)
     if image.has_transparency_data:
@@ -234,7 +234,7 @@ def _as_rgb(path: str | Path, image: Image.Image) -> np.ndarray:
 
 
 def _on_white(image: Image.Image) -> np.ndarray:
-    """(H, W, 3) uint8 of a picture with transparency, by stripes: a copy of the whole needs half a gigabyte."""
+    """(H, W, 3) uint8 of a picture with transparency, converted in stripes to save half a gigabyte."""
     width, height = image.size
     out = np.empty((height, width, 3), np.uint8)
     for top in range(0, height, _STRIPE):

@@ -25,8 +25,8 @@ MAX_BYTES = 256 * 2**20
 """Maximum size of a pickle; a MANO file has 4 MB, HO3D's meta files a few kB."""
 
 MAX_STEPS, MAX_SECONDS, MAX_VALUES = 2_000_000, 5.0, 2_000_000
-"""Opcodes of a pickle and the time that reading and building it may take; its values, those that occur twice counted
-twice (a list of lists that repeat each other has few opcodes and fills any memory as an array)."""
+"""Limits: opcodes of a pickle, time to read and build it, and its values, repeated ones counted each time (nested
+references make few opcodes fill any memory)."""
 
 _MAX_TEXT = 200  # of what a refusal quotes
 
@@ -78,7 +78,7 @@ def parse_pickle(
             tree = {key: tree[key] for key in keys if key in tree}
         if _num_values(tree, {}) > MAX_VALUES:
             raise InputError(f"{where}: holds more than {MAX_VALUES} values, too many for labels; do not trust it")
-        return _Thaw(where)(tree)
+        return _Builder(where)(tree)
     except InputError:
         raise
     except Exception as error:  # a broken pickle can raise anything
@@ -140,7 +140,7 @@ class _Reader(pickle._Unpickler):
                 self.dispatch[code[0]](self)
             except pickle._Stop as stop:  # type: ignore[attr-defined]
                 return stop.value
-        raise InputError(f"{self.where}: a pickle of too many parts for plain labels; do not trust it")
+        raise InputError(f"{self.where}: a pickle with too many parts for plain labels; do not trust it")
 
     def find_class(self, module: str, name: str) -> Name:
         if (module, name) not in self.allow:
@@ -158,11 +158,11 @@ class _Reader(pickle._Unpickler):
     def load_reduce(self) -> None:
         args, name = self.stack.pop(), self.stack.pop()
         if type(name) is not Name or type(args) is not tuple:
-            raise pickle.UnpicklingError("a call of something that is no callable")
+            raise pickle.UnpicklingError("a call of something that is not callable")
         if name.text.endswith("._reconstructor"):  # protocols 0 and 1: _reconstructor(cls, object, None)
             name, args = args[0], ()
             if type(name) is not Name:
-                raise pickle.UnpicklingError("a reconstruction of something that is no class")
+                raise pickle.UnpicklingError("a reconstruction of something that is not a class")
         self.append(_Record(name, args))
 
     def load_newobj_ex(self) -> None:
@@ -194,7 +194,7 @@ class _Reader(pickle._Unpickler):
             target.state = target.state or {}
             target = target.state
         if type(target) is not dict:
-            raise pickle.UnpicklingError("items for something that is no dictionary")
+            raise pickle.UnpicklingError("items for something that is not a dictionary")
         check_size(len(target) + len(items) // 2)
         for key, value in zip(items[::2], items[1::2], strict=True):
             target[check_key(key)] = value
@@ -219,7 +219,7 @@ class _Reader(pickle._Unpickler):
 
     def _items_of(self, kind: type) -> Any:
         if type(self.stack[-1]) is not kind:
-            raise pickle.UnpicklingError(f"items for something that is no {kind.__name__}")
+            raise pickle.UnpicklingError(f"items for something that is not a {kind.__name__}")
         return self.stack[-1]
 
     dispatch = _opcodes(
@@ -244,11 +244,11 @@ class _Reader(pickle._Unpickler):
     """Opcode to function. Refused, since absent: OBJ, PERSID, BINPERSID, EXT1-4, NEXT_BUFFER, READONLY_BUFFER."""
 
 
-# ------------------------------------------------------------------------------------------------------------- thawing
+# ------------------------------------------------------------------------------------------------------------- building
 
 
 def _num_values(value: Any, seen: dict[int, int]) -> int:
-    """Values in what the reader wrote down, repeated ones each time; capped where one is too many."""
+    """Number of recorded values, repeated ones counted each time; stops above the limit."""
     if type(value) is dict:
         parts: Any = value.values()
     elif type(value) in (list, tuple):
@@ -258,13 +258,13 @@ def _num_values(value: Any, seen: dict[int, int]) -> int:
     else:
         return 1
     if id(value) not in seen:
-        seen[id(value)] = 0  # one that contains itself: `_Thaw` reports it
+        seen[id(value)] = 0  # one that contains itself: `_Builder` reports it
         seen[id(value)] = min(1 + sum(_num_values(part, seen) for part in parts), MAX_VALUES + 1)
     return seen[id(value)]
 
 
-class _Thaw:
-    """Turns what the reader wrote down into values: every record once, from the inside out."""
+class _Builder:
+    """Builds values from the recorded objects, each once, from the inside out."""
 
     def __init__(self, where: str):
         self.where, self._end = where, time.monotonic() + MAX_SECONDS

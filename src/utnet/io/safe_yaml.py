@@ -1,4 +1,4 @@
-"""YAML of plain values, limited by what it holds: configs, and the calibration of data sets."""
+"""YAML of plain values with limits of size, for configs and calibrations of data sets."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import yaml
 from utnet.errors import InputError, first_line, shown
 
 MAX_BYTES, MAX_VALUES = 2**18, 20_000
-"""Of a file; the largest config here has 5 kB and 150 values, DexYCB's files a few hundred."""
+"""Limits of a file; the largest config here has 5 kB and 150 values, DexYCB's files a few hundred."""
 
-_PLAIN = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml's is ten times faster where it is there
+_PLAIN = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml's, if available, is ten times faster
 
 
 class _Loader(_PLAIN):  # type: ignore[misc, valid-type]
@@ -54,12 +54,12 @@ def parse_yaml(text: str | bytes, *, where: str, what: str = "not a YAML file") 
             loader.dispose()
     except InputError:
         raise
-    except Exception as error:  # a tag on the wrong value (!!int foo), a date that is none, deep nesting: all sorts
+    except Exception as error:  # a tag on the wrong value (!!int foo), an invalid date, deep nesting
         raise InputError(f"{where}: {what}: {first_line(error)}") from error
 
 
 def _num_values(node: yaml.Node, seen: dict[int, int]) -> int:
-    """Scalars and collections below a node, those of an alias each time; capped where one is too many."""
+    """Number of scalars and collections below a node, those of an alias counted each time; stops above the limit."""
     if isinstance(node, yaml.ScalarNode):
         return 1
     if id(node) in seen:

@@ -27,16 +27,16 @@ from utnet.io.limits import check_megapixels
 from utnet.io.shown import as_shown, display_matrix, fitted_into, square_pixels
 
 MAX_MEGAPIXELS = 40
-"""8K has 33. A decoder holds several frames at once, so this is less than a picture may have."""
+"""Of a frame; 8K has 33. Less than for pictures, since a decoder keeps several frames in memory."""
 
 _BELIEVED_FPS = (0.5, 250.0)
-"""Files without a rate of their own state anything, a thousand for instance."""
+"""Highest plausible rate; files without a constant rate state arbitrary ones, for example 1000."""
 _TIME_BASE = Fraction(1, 90_000)
 _H264 = {"preset": "superfast", "crf": "22"}
 """Half of the CPU time of "veryfast" with crf 20, at the same quality (42.5 dB), for files 1.7 times as large."""
 _LEAST_STEP_S = 0.001
 _BT709 = 1
-"""FFmpeg's number of BT.709 colours; what players take for granted in H.264 without a word about it differs."""
+"""FFmpeg's number of BT.709 colours; without it players assume different colours."""
 
 
 @dataclass(frozen=True)
@@ -45,8 +45,8 @@ class Frame:
 
     Attributes:
         index: 0, 1, 2, ...
-        time_s: since the first frame; it grows from frame to frame.
-        rgb: (H, W, 3) uint8, upright, of square pixels; all of the first one's size.
+        time_s: since the first frame, strictly increasing.
+        rgb: (H, W, 3) uint8, upright, with square pixels; all have the size of the first.
     """
 
     index: int
@@ -55,27 +55,27 @@ class Frame:
 
 
 class VideoReader:
-    """Frames of a video file, or of a camera by its number, as an iterator; use it in `with`.
+    """Frames of a video file, or of a camera by its number, as an iterator and context manager.
 
     Attributes:
         name: the file, or "camera 0".
-        fps: mean frames a second that the file states (a camera: what it reports); 30 where missing or implausible.
+        fps: mean frames per second stated by the file or camera; 30 if missing or implausible.
         num_frames: approximate number, stated by the file or estimated from its length; None if unknown, and for
             cameras.
         incomplete: after the last frame: why frames are missing, or None.
-        notes: remarks, such as tracks that are not read; after the last frame all of it.
+        notes: remarks, such as tracks that are not read; complete after the last frame.
     """
 
     def __init__(self, source: str | Path | int, start_s: float = 0.0):
-        """Opens it.
+        """Opens a file or camera.
 
         Args:
             source: a file, or the number of a camera.
-            start_s: of a file: frames before this time are left out. The others keep their times; `index` counts from
-                the first that is given.
+            start_s: frames of a file before this time are skipped. The others keep their times; `index` counts from
+                the first one returned.
 
         Raises:
-            InputError: no such file or camera, or nothing in it that can be decoded.
+            InputError: no such file or camera, or nothing can be decoded.
         """
         self.incomplete: str | None = None
         self._source: _File | _Camera
@@ -94,7 +94,7 @@ class VideoReader:
         self._source.close()
 
     def __iter__(self) -> Iterator[Frame]:
-        """Raises InputError where not even the first frame can be had."""
+        """Raises InputError if no frame can be decoded."""
         count, start, last_s, shape, resized = 0, None, -_LEAST_STEP_S, (0, 0), False
         for time_s, rgb in self._source.frames(self._start_s):
             if start is None:
@@ -128,7 +128,7 @@ class _File:
         if path.stat().st_size == 0:
             raise InputError(f"{path}: the file is empty (0 bytes); copy it again")
         try:
-            # FFmpeg believes names: a file that is called like something else is given to it without one.
+            # FFmpeg trusts file names, so a file with a misleading one is passed without it.
             known = path.suffix.lower() in VIDEO_SUFFIXES
             self._container: Any = av.open(str(path) if known else _Nameless(path), metadata_errors="replace")
         except FFmpegError as error:
@@ -141,7 +141,7 @@ class _File:
         films = [track for track in tracks if track.codec_context and not (_is_cover(track) or _is_depth(track))]
         if not films:
             self._container.close()
-            what = "only a cover picture or depth in it" if tracks else "no video track in it"
+            what = "it contains only a cover picture or depth" if tracks else "no video track in it"
             raise InputError(f"{path}: not a video, or cut short before its index ({what})")
         self._stream = films[0]
         others = [track.metadata.get("title", "depth") for track in tracks if _is_depth(track)]
@@ -149,7 +149,7 @@ class _File:
         if len(films) > 1:
             self.notes.append(f"{len(films)} video tracks; only the first one is read")
         self._stream.thread_type = "AUTO"
-        self._converter = VideoReformatter()  # one for all frames: each frame's own would start its own threads
+        self._converter = VideoReformatter()  # one for all frames, since each would start threads
         self._check_size(self._stream.width, self._stream.height)
         rates = [float(rate) for rate in (self._stream.average_rate, self._stream.guessed_rate) if rate]
         self.fps = next((rate for rate in rates if _BELIEVED_FPS[0] <= rate <= _BELIEVED_FPS[1]), 30.0)
@@ -158,8 +158,8 @@ class _File:
         self._error: str | None = None
 
     def frames(self, start_s: float) -> Iterator[tuple[float, np.ndarray]]:
-        """Time in seconds and picture of every frame up to the end or to the first damage; where `start_s` is above 0,
-        of the first one and those that come so long after it."""
+        """Yields time in seconds and picture of every frame up to the end or the first damage. With `start_s` above 0:
+        of the first frame, and of those from that time on."""
         time_s = -1.0 / self.fps
         matrix, size = None, (0, 0)
         try:
@@ -172,7 +172,7 @@ class _File:
                 else:
                     rgb = self._converter.reformat(frame, format="rgb24").to_ndarray()
                 rgb = square_pixels(rgb, self._stream.sample_aspect_ratio)
-                # The matrix is the track's. PyAV's side data and their frame hold each other until a collection.
+                # The matrix is the track's, read rarely: PyAV's side data and frame reference each other (garbage).
                 if (frame.width, frame.height) != size:
                     matrix, size = display_matrix(frame), (frame.width, frame.height)
                 yield time_s, as_shown(rgb, matrix)
@@ -180,7 +180,7 @@ class _File:
             self._error = str(error.strerror)
 
     def _decoded(self, start_s: float) -> Iterator[Any]:
-        """Decodes from the keyframe before `start_s` on, or all of it where the file has no index that leads there."""
+        """Decodes from the keyframe before `start_s` on, or from the beginning if the file has no suitable index."""
         frames = self._container.decode(self._stream)
         first = next(frames, None)
         if first is None:
@@ -188,9 +188,7 @@ class _File:
         yield first
         if start_s > 0:
             if first.time is None:
-                raise InputError(
-                    f"{self._path}: has no times, so that it cannot be read from its middle; read all of it"
-                )
+                raise InputError(f"{self._path}: has no times, so it can only be read from the beginning")
             wanted_s = first.time + start_s
             for to_s in (wanted_s, first.time):
                 self._container.seek(round(to_s / self._stream.time_base), stream=self._stream)
@@ -203,7 +201,7 @@ class _File:
         yield from frames
 
     def incomplete(self, count: int, last_s: float, start_s: float) -> str | None:
-        """Files round their length and count frames that are never shown: one in a hundred, or two, may be missing."""
+        """Files round their length and count hidden frames: 1 % of them, or two, may be missing."""
         if self._error is not None:
             where = f"{last_s:.1f} seconds" if start_s else f"frame {count - 1}"
             return f"damaged after {where} ({self._error})"
@@ -211,7 +209,7 @@ class _File:
         if stated:
             missing = count < stated - max(2, 0.01 * stated)
             return f"cut short: {count} of {stated} frames are there" if missing else None
-        # Without a count the rate may be wrong, too, but the time at which it ends is not.
+        # Without a count the rate may be wrong, but the end time is right.
         if self._seconds and last_s + 2 * (last_s - start_s) / max(1, count - 1) < 0.99 * self._seconds - 0.1:
             return f"cut short: {last_s:.1f} of {self._seconds:.1f} seconds are there"
         return None
@@ -241,18 +239,18 @@ class _Nameless:
 
 
 def _is_cover(track: Any) -> bool:
-    """Its picture is the file's cover, not a film."""
+    """Whether a track is the cover picture of the file."""
     return bool(track.disposition & Disposition.attached_pic)
 
 
 def _is_depth(track: Any) -> bool:
-    """Distances or infrared, as depth cameras record them beside colours."""
+    """Whether a track contains depth or infrared."""
     title, context = track.metadata.get("title", "").casefold(), track.codec_context
     return title in ("depth", "ir") or "depth" in title or ((context and context.pix_fmt) or "").startswith("gray16")
 
 
 class _Camera:
-    """A camera through OpenCV, which finds it by its number on every system."""
+    """A camera by its number, read by OpenCV."""
 
     num_frames = None
     notes: tuple[str, ...] = ()
@@ -267,7 +265,7 @@ class _Camera:
         self.fps = self._capture.get(cv2.CAP_PROP_FPS) or 30.0
 
     def frames(self, start_s: float) -> Iterator[tuple[float, np.ndarray]]:
-        """Frames as they come, with the times at which they came."""
+        """Yields frames with the times of their arrival."""
         while True:
             ok, bgr = self._capture.read()
             if not ok:
@@ -275,7 +273,7 @@ class _Camera:
             yield time.monotonic(), np.ascontiguousarray(bgr[..., ::-1])
 
     def incomplete(self, count: int, last_s: float, start_s: float) -> str | None:
-        """A camera has no end of its own."""
+        """Sets `incomplete`, since a camera has no regular end."""
         return f"gave no more frames after frame {count - 1}"
 
     def close(self) -> None:
@@ -283,10 +281,10 @@ class _Camera:
 
 
 class VideoWriter:
-    """Writes an H.264 MP4 (yuv420p, BT.709, its index first) that browsers play; use it in `with`.
+    """Writes an H.264 MP4 (yuv420p, BT.709, its index first) that browsers play, as a context manager.
 
-    The file appears when the block ends, and not at all where it fails or no frame was written. Frames keep their own
-    times. Odd sizes grow by a row or column, because H.264 takes even ones.
+    The file appears at the end of the block; there is none on failure or without a frame. Frames keep their times. Odd
+    sizes are padded by a row or column, because H.264 requires even ones.
     """
 
     def __init__(self, path: str | Path, fps: float):
@@ -307,7 +305,7 @@ class VideoWriter:
                         self._container.mux(self._stream.encode(None))
                 finally:
                     self._container.close()
-        except BaseException:  # a full disk: the temporary file goes
+        except BaseException:  # a full disk: the temporary file is removed
             self._stack.__exit__(*sys.exc_info())
             raise
         self._stack.__exit__(kind, error, trace)

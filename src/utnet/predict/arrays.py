@@ -1,4 +1,4 @@
-"""Predictions as NumPy arrays, one row a hand."""
+"""Predictions as NumPy arrays, one row per hand."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class HandRows:
 
 
 def hand_row(hand: Hand, frame: int, time_s: float) -> dict[str, np.ndarray]:
-    """Returns one hand's fields; `track` is -1 and `joint_error_mm` NaN where there is none."""
+    """Returns one hand's fields; missing ones are -1 (`track`) or NaN (`joint_error_mm`)."""
     error_mm = np.full(NUM_JOINTS, np.nan) if hand.joint_error_mm is None else hand.joint_error_mm
     return {
         "frame": np.array(frame, np.int32),

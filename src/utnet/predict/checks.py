@@ -21,18 +21,18 @@ CameraInput: TypeAlias = np.ndarray | Sequence[float] | Sequence[Sequence[float]
 """Intrinsics in pixels: 3 x 3, or fx, fy, cx, cy."""
 _IMAGE_KINDS = "a path, an (H, W, 3) uint8 RGB array, a Picture, a PIL image, or a list of these"
 REACH_M = (0.1, 10.0)
-"""Range of a hand's distance; depth outside has another unit or is not of the hand."""
+"""Range of a hand's distance; depth outside is in another unit or not of the hand."""
 _SMALLEST_BOX_PX, _LARGEST_BOX = 4.0, 4
-"""Least side of a box in pixels, and the largest extent in longer sides of the picture."""
+"""Smallest side of a box in pixels, and largest extent as a multiple of the picture's longer side."""
 _FOCAL, _FARTHEST_CENTRE = (0.1, 200), 100
-"""Limits of focal length and principal point, in longer sides of the picture."""
+"""Limits of focal length and principal point, as multiples of the picture's longer side."""
 
 
 def open_image(image: ImageInput) -> Picture:
     """Converts any `ImageInput` to a picture.
 
     Raises:
-        InputError: a file that cannot be read, an array that is not (H, W, 3) uint8, or no picture at all.
+        InputError: a file that cannot be read, an array that is not (H, W, 3) uint8, or not a picture.
     """
     if isinstance(image, str | Path):
         return read_picture(image)
@@ -63,7 +63,7 @@ def as_numbers(name: str, value: Any) -> np.ndarray:
 
 
 def is_camera(K_px: Any) -> bool:
-    """Whether it has the form of one camera: 3 x 3 or (fx, fy, cx, cy)."""
+    """Whether a value has the form of one camera: 3 x 3 or (fx, fy, cx, cy)."""
     try:
         return as_numbers("K", K_px).shape in ((3, 3), (4,))
     except InputError:
@@ -78,7 +78,7 @@ def checked_camera(K_px: CameraInput, size_px: int) -> np.ndarray:
         size_px: longer side of the picture.
 
     Raises:
-        InputError: neither, or not those of a picture of that size.
+        InputError: neither, or implausible for a picture of that size.
     """
     if not is_camera(K_px):
         raise InputError("K is not a camera; give a 3 x 3 matrix or (fx, fy, cx, cy) in pixels")
@@ -91,7 +91,7 @@ def checked_camera(K_px: CameraInput, size_px: int) -> np.ndarray:
         if not _FOCAL[0] * size_px < focal < _FOCAL[1] * size_px:
             raise InputError(f"K has a focal length of {focal:g} px for a picture of {size_px} px; give K in pixels")
     if np.abs(K[:2, 2]).max() > _FARTHEST_CENTRE * size_px or abs(K[0, 1]) > K[0, 0] or K[1, 0]:
-        raise InputError(f"K {K.tolist()} is not of a picture of {size_px} px; give fx,fy,cx,cy in its pixels")
+        raise InputError(f"K {K.tolist()} does not belong to a picture of {size_px} px; give fx,fy,cx,cy in its pixels")
     return K
 
 
@@ -130,7 +130,7 @@ def checked_depth(depth_m: np.ndarray, image_shape: Sequence[int]) -> np.ndarray
     """Returns depth as (H, W) float32 at the size of the image, 0 for NaN and inf.
 
     Raises:
-        InputError: depth has another shape of picture, no reading, or is no numbers.
+        InputError: depth has another aspect ratio or no reading, or is not numeric.
     """
     if not isinstance(depth_m, np.ndarray) or depth_m.dtype.kind not in "iuf":
         kind = depth_m.dtype if isinstance(depth_m, np.ndarray) else type(depth_m).__name__

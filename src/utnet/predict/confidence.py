@@ -48,25 +48,25 @@ _MOST_SCALE = 4.0
 
 @dataclass(frozen=True)
 class Evidence:
-    """Measures of how well a mesh fits its picture; NaN if not known.
+    """Measures of how well a mesh fits its picture; NaN if unknown.
 
     Attributes:
         presence: the landmark network's probability of a hand.
         side_probability: probability that the side is right.
         looks_percent: distance between the landmarks of two passes, percent of the box.
-        landmark_error_percent: the mesh's joints from the landmarks in the picture, percent of the box.
-        landmarks_mm: the mesh's joints from the relative 3D landmarks after the best similarity.
-        network_mm: the same from the network's joints, for a fitted mesh.
+        landmark_error_percent: distance of the mesh's joints from the landmarks in the picture, percent of the box.
+        landmarks_mm: distance of the mesh's joints from the relative 3D landmarks after the best similarity.
+        network_mm: the same distance from the network's joints, for a fitted mesh.
         fit_cost: `utnet.fit.Fits.cost`.
         size_px: longer side of the box.
-        visible: share of the joints that are not hidden by the mesh itself.
+        visible: fraction of the joints that are not hidden by the mesh itself.
         across_view: mean sine of the angle between bones and the line of sight.
         palm_view: cosine of the angle between the palm's normal and the direction to the camera.
         stated_mm: mean of the network's expected joint errors.
         mask_iou: intersection over union of the mesh and the network's mask of the visible hand; NaN if `both`
             rejects it.
         depth_mm: median distance of the readings from the mesh, at most 25 mm.
-        depth_share: share of the mesh's pixels with a reading within 25 mm.
+        depth_share: fraction of the mesh's pixels with a reading within 25 mm.
     """
 
     presence: float
@@ -86,7 +86,7 @@ class Evidence:
     depth_share: float
 
     def features(self) -> np.ndarray:
-        """(F,) numbers in the order of `FEATURES`, larger is better; NaN if not known."""
+        """(F,) numbers in the order of `FEATURES`, larger is better; NaN if unknown."""
         with np.errstate(invalid="ignore"):
             return np.array(
                 [

@@ -21,9 +21,9 @@ SIDE_COLORS = {"right": (0.62, 0.76, 0.95), "left": (0.66, 0.92, 0.72)}
 
 
 LINE_COLORS = {"right": (70, 150, 255), "left": (60, 220, 110)}
-"""The same hues for lines and names."""
+"""Colours of lines and names, of the same hues."""
 _LABEL_PX = 14
-"""Least height of a side's name."""
+"""Smallest height of a label."""
 
 
 def draw_hands(
@@ -33,13 +33,13 @@ def draw_hands(
 
     Args:
         image_rgb: the picture.
-        hands: in it.
-        style: "mesh" with the skeleton on top, "outline" (a thin line round the mesh, the hand stays visible) or
+        hands: of this picture.
+        style: "mesh" with the skeleton on top, "outline" (a thin line around the mesh, the hand stays visible) or
             "skeleton".
-        lens: camera of a picture with lens distortion, of which the hands are in the rectified one.
+        lens: camera of a picture with lens distortion; hands are in the rectified picture.
 
     Raises:
-        InputError: another style.
+        InputError: unknown style.
     """
     if style not in get_args(Style):
         raise InputError(f"style is {shown(style)}; expected one of {', '.join(get_args(Style))}")
@@ -63,13 +63,13 @@ def draw_hands(
 
 
 def through_lens(hand: Hand, camera: Camera) -> Hand:
-    """Returns a hand to draw on the picture as it was recorded, with lens distortion.
+    """Returns a hand to draw on the recorded picture, with lens distortion.
 
-    Joints and vertices project where the lens shows them; their distances stay. It is for drawing only.
+    Joints and vertices project to their distorted positions at unchanged distances. For drawing only.
 
     Args:
         hand: in the camera without distortion.
-        camera: with its lens.
+        camera: with distortion.
     """
     if not camera.is_distorted:
         return hand
@@ -87,7 +87,7 @@ def _name_side(out: np.ndarray, hand: Hand) -> None:
     joints = hand.joints_px
     extent = float(np.ptp(joints, axis=0).max())
     height = min(max(extent / 10, _LABEL_PX), max(_LABEL_PX, 0.05 * max(out.shape)))
-    if extent < 2 * height:  # too small to be named without hiding it
+    if extent < 2 * height:  # too small: the label would hide it
         return
     scale, thickness = height / 30, max(1, round(height / 14))
     (width, _), _ = cv2.getTextSize(hand.side, cv2.FONT_HERSHEY_SIMPLEX, scale, thickness)

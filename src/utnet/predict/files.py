@@ -25,11 +25,11 @@ PREDICTIONS = "predictions.json"
 
 
 def hand_record(hand: Hand, mesh: str | None = None) -> dict:
-    """One hand as it is in the JSON: metres, pixels, radians, OpenCV camera.
+    """Returns the JSON record of a hand: metres, pixels, radians, OpenCV camera.
 
     Args:
         hand: the hand.
-        mesh: name of the file that holds its mesh.
+        mesh: name of its mesh file.
     """
     error = hand.landmark_error_percent
     return {
@@ -66,7 +66,7 @@ def image_record(
     files: Mapping[str, str | None],
     hands: Sequence[dict] | None = None,
 ) -> dict:
-    """One picture, or the head of a video, as it is in the JSON.
+    """Returns the JSON record of a picture, or of a video without its frames.
 
     Args:
         file: the picture, as named by the user.
@@ -87,15 +87,15 @@ def image_size(image_rgb: np.ndarray) -> tuple[int, int]:
 
 
 class PredictionsFile:
-    """predictions.json, written incrementally, so that memory does not grow with a video; a context manager.
+    """predictions.json, written incrementally in constant memory; a context manager.
 
-    The file appears when the block ends, with Ctrl-C as far as it was written, and not at all on an error. Pictures
+    The file appears at the end of the block, after Ctrl-C with the records so far; there is none on an error. Pictures
     come before videos.
 
     Args:
         path: the file.
         made_by: provenance of the predictions (method, weights, hand model, ...).
-        also: files beside it that hold the same hands, by format.
+        also: files beside it with the same hands, by format.
 
     Attributes:
         is_empty: neither a picture nor a frame has been added.
@@ -121,7 +121,7 @@ class PredictionsFile:
         if not kept:
             self._stack.__exit__(kind, error, trace)
             return
-        with self._stack:  # a full disk: the temporary file goes
+        with self._stack:  # a full disk: the temporary file is removed
             self._turn_to_videos()
             self._file.write(f'\n ],\n "problems": {_text(self._problems, 1)}\n}}\n')
 
@@ -137,8 +137,8 @@ class PredictionsFile:
         """Opens a video's record; yields the function that appends a frame's record.
 
         Args:
-            record: its head.
-            files: further fields: the files that are written after the frames, as they stand when the block ends.
+            record: of the video.
+            files: further fields for files written after the frames, read at the end of the block.
         """
         self._turn_to_videos()
         self._append("{" + _fields(record, 2) + ',\n   "frames": [')
@@ -185,8 +185,8 @@ def write_hands(
         name: prefix of the files' names.
         image: a `Picture`, or (H, W, 3) uint8.
         hands: of that picture, by one predictor.
-        K_px: (3, 3) intrinsics that the predictor was given; None: the picture's own, else the default.
-        depth: name of the depth image that it was given.
+        K_px: (3, 3) intrinsics passed to the predictor; None: the picture's own, else the default.
+        depth: name of the depth image used.
         mesh: "glb", "obj" or "ply".
 
     Returns:
@@ -207,7 +207,7 @@ def write_hands(
 
 
 def overlay_name(name: str, image_rgb: np.ndarray) -> str:
-    """`NAME_overlay.jpg`; a PNG where the picture is too long for JPEG."""
+    """`NAME_overlay.jpg`; a PNG if the picture is too large for JPEG."""
     return f"{name}_overlay.{'png' if max(image_rgb.shape) > MAX_JPEG_PX else 'jpg'}"
 
 
@@ -216,7 +216,7 @@ def _numbers(array: np.ndarray, digits: int) -> list:
 
 
 def _text(value: Any, indent: int) -> str:
-    """JSON with a line for each field, and lists of numbers in one."""
+    """JSON with one line per field; lists of numbers are on one line."""
     if isinstance(value, dict) and value:
         return "{" + _fields(value, indent) + "\n" + " " * indent + "}"
     if isinstance(value, list) and any(isinstance(item, dict) for item in value):
@@ -226,6 +226,6 @@ def _text(value: Any, indent: int) -> str:
 
 
 def _fields(record: dict, indent: int) -> str:
-    """A record's lines, without its braces."""
+    """Lines of a record, without braces."""
     inner = "\n" + " " * (indent + 1)
     return ",".join(f"{inner}{json.dumps(key)}: {_text(item, indent + 1)}" for key, item in record.items())

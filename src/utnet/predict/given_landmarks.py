@@ -1,8 +1,8 @@
 """Landmarks from a file instead of the detector: our own JSON, COCO-WholeBody's and MediaPipe's.
 
 - Own: {"hands": [{"side": "right", "landmarks_px": [[x, y] or [x, y, confidence], ...], "box_px": [x0, y0, x1, y1]}]},
-  21 entries in OpenPose's order, null for a missing joint; side and box are optional. A confidence of 1, the default,
-  is for joints placed by a person.
+  21 entries in OpenPose's order, null for a missing joint; side and box are optional. Confidence 1, the default,
+  means placed by a person.
 - COCO-WholeBody (Jin et al. 2020): a list of annotations, or {"annotations": [...]}, with `lefthand_kpts` and
   `righthand_kpts` of 21 x, y, confidence; or `keypoints` of all 133 points, hands from 91 on, in the same order.
 - MediaPipe's hand landmarker: {"hand_landmarks": [[{"x", "y"}, ...]]}, shares of the picture's width and height.
@@ -25,7 +25,7 @@ from utnet.errors import BAD_TREE, InputError, first_line, shown
 from utnet.io.recordings import Camera
 from utnet.predict.checks import as_numbers
 
-_REMEDY = "expected landmarks as docs/predictions.md describes them"
+_REMEDY = "expected landmarks as described in docs/predictions.md"
 _WHOLE_BODY = 133
 _FIRST_OF = {"left": 91, "right": 112}
 _USUAL_ERROR = 0.02
@@ -63,10 +63,10 @@ def read_landmarks(path: str | Path, size_wh: tuple[int, int], picture: Path | N
     Args:
         path: the file.
         size_wh: width and height of the picture.
-        picture: its file, by whose name its hands are found among those of several pictures (COCO-WholeBody).
+        picture: its file, whose name selects its hands in a file of several pictures (COCO-WholeBody).
 
     Raises:
-        InputError: it cannot be read, is of none of the three formats, or is of several pictures and not of this one.
+        InputError: it cannot be read, has none of the three formats, or does not include this picture.
     """
     path = Path(path)
     try:
@@ -92,7 +92,7 @@ def box_of_landmarks(landmarks_px: np.ndarray) -> np.ndarray:
     """
     points = landmarks_px[landmarks_px[:, 2] > 0, :2]
     if len(points) < 5:
-        raise InputError(f"{len(points)} landmarks are too few to find the hand's box by; give the box, too")
+        raise InputError(f"{len(points)} landmarks are too few to find the hand's box by; also give the box")
     low, high = points.min(0), points.max(0)
     margin = _BOX_SHARE * float((high - low).max())
     return np.concatenate([low - margin, high + margin])
@@ -102,7 +102,7 @@ def checked_landmarks(landmarks_px: Any) -> np.ndarray:
     """(21, 2) or (21, 3) -> (21, 3); NaN or confidence 0: missing.
 
     Raises:
-        InputError: another shape, no joint at all, or a confidence outside [0, 1].
+        InputError: another shape, no joint, or a confidence outside [0, 1].
     """
     points = as_numbers("landmarks_px", landmarks_px)
     if points.shape not in ((NUM_JOINTS, 2), (NUM_JOINTS, 3)):
@@ -118,13 +118,13 @@ def checked_landmarks(landmarks_px: Any) -> np.ndarray:
 
 
 def with_landmarks(detection: Detection, given: np.ndarray) -> Detection:
-    """A detection with (21, 3) given landmarks in place of those that the detector found.
+    """Replaces landmarks of a detection by (21, 3) given ones.
 
-    Where a person moves a joint (confidence 1), the detector was wrong about the finger: its other landmarks there lose
+    Where a person moved a joint (confidence 1), the detector was wrong about the finger: its other landmarks there lose
     confidence, in proportion to how far the joint was moved.
 
     Raises:
-        InputError: a landmark is far from the box, or all of them are one point.
+        InputError: a landmark is far from the box, or all of them are at one point.
     """
     mine = given[:, 2] > 0
     longer = max(detection.box_px[2] - detection.box_px[0], detection.box_px[3] - detection.box_px[1])
@@ -133,11 +133,11 @@ def with_landmarks(detection: Detection, given: np.ndarray) -> Detection:
     if far > _FARTHEST * longer:
         raise InputError(f"landmarks_px: one is {far:.4g} px away from its box; give pixels of the picture")
     if len(points) > 2 and not np.ptp(points, axis=0).any():
-        raise InputError(f"landmarks_px: {len(points)} joints of a hand are one point; leave out the unknown ones")
+        raise InputError(f"landmarks_px: {len(points)} joints of a hand are at one point; leave out the unknown ones")
     moved = np.linalg.norm(given[:, :2] - detection.joints_px, axis=1) / longer
     moved = np.where((given[:, 2] == 1) & np.isfinite(moved), moved, 0.0)
     finger = np.repeat(moved[1:].reshape(5, 4).max(1), 4)
-    finger[::4] = 0.0  # the knuckle is a part of the palm
+    finger[::4] = 0.0  # the knuckle belongs to the palm
     doubt = 1 + np.concatenate([[0.0], finger]) / _USUAL_ERROR
     return replace(
         detection,
@@ -153,7 +153,7 @@ def detector_confidence(detection: Detection) -> np.ndarray:
 
 
 def _of_picture(tree: Any, picture: Path | None, path: Path) -> Any:
-    """COCO's tree of several pictures -> the annotations of one of them; others as they are."""
+    """Selects the annotations of one picture from a COCO file of several; other files are unchanged."""
     if isinstance(tree, dict) and ("hands" in tree or "hand_landmarks" in tree):
         return tree
     images, annotations = (tree.get("images", []), tree["annotations"]) if isinstance(tree, dict) else ([], tree)
@@ -165,7 +165,7 @@ def _of_picture(tree: Any, picture: Path | None, path: Path) -> Any:
     chosen = exact or same_name
     if len(chosen) != 1:
         raise InputError(
-            f"{path}: of several pictures, {len(chosen)} of them named {name!r}; keep those of one picture"
+            f"{path}: contains several pictures, {len(chosen)} of them named {name!r}; keep those of one picture"
         )
     return [annotation for annotation in annotations if annotation["image_id"] == chosen[0]["id"]]
 
@@ -177,7 +177,7 @@ def _hands(tree: Any, size_wh: tuple[int, int]) -> Iterator[GivenHand]:
     elif isinstance(tree, dict) and "hand_landmarks" in tree:
         for points in tree["hand_landmarks"]:
             shares = np.array([[point["x"], point["y"]] for point in points], float)
-            pixels = shares * size_wh - 0.5  # its 0 and 1 are the picture's outer edges
+            pixels = shares * size_wh - 0.5  # 0 and 1 are the outer edges of the picture
             yield GivenHand(checked_landmarks(np.column_stack([pixels, np.full(len(pixels), DETECTOR_CONFIDENCE)])))
     else:
         annotations = tree["annotations"] if isinstance(tree, dict) else tree

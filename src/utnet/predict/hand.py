@@ -32,20 +32,19 @@ class Hand:
         faces: (F, 3), counter-clockwise seen from outside.
         params: of the hand model of that side; `joints_cam_m = joints + transl_m`.
         K_px: (3, 3) camera used: the user's, the picture's own (EXIF), or the stated default.
-        distance_source: "sensor" where the distance was measured by depth, "hand_size" where it follows from the
-            hand's size.
-        method: method that made the mesh: "both", "network" or "fit".
+        distance_source: "sensor" if measured by depth, "hand_size" if derived from the size of the hand.
+        method: reconstruction method: "both", "network" or "fit".
         presence: in [0, 1], the detector's probability of a hand.
-        side_probability: in [0, 1], probability that `side` is correct, of the detector and, if it predicts sides, the
+        side_probability: in [0, 1], probability that `side` is correct, by the detector and, if it predicts sides, the
             network; 1 if given by the user.
         shape_source: source of the size and proportions (`betas`): "network", "landmarks", "depth", "frames" (of a
             track), "given" or "mean" (the model's average hand).
         joint_error_mm: (21,) expected error of each joint relative to the wrist, calibrated for the bundled network, or
             None if not available.
-        valid: the hand was detected in this picture or frame, not interpolated between others.
+        valid: whether the hand was detected in this frame, not interpolated between others.
         hand_model: "open" or "mano", which decodes `params`.
-        landmark_error_percent: mean distance of `joints_px` from the detector's landmarks in percent of their box: 2 to
-            4 for a good fit (landmarks differ from joints). Before smoothing; None without landmarks.
+        landmark_error_percent: mean distance of `joints_px` from the detector's landmarks, in percent of their box: 2
+            to 4 for a good fit (landmarks differ from joints). Before smoothing; None without landmarks.
         track: number of the hand in a video, None in a single picture.
         evidence: inputs of `score`.
     """
@@ -102,14 +101,14 @@ class Hand:
         return draw_hands(image_rgb, [self], style)
 
     def save(self, path: str | Path, image_rgb: np.ndarray | None = None) -> None:
-        """Writes the hand to a file, by the path's ending.
+        """Writes the hand to a file, by its suffix.
 
         Args:
             path: .glb, .obj or .ply (the mesh), .json (`to_dict`), .npz (arrays), or .jpg or .png (`draw`).
             image_rgb: (H, W, 3) uint8 picture, for .jpg and .png.
 
         Raises:
-            InputError: another ending, no such folder, or no picture for .jpg and .png.
+            InputError: another suffix, no such folder, or no picture for .jpg and .png.
         """
         from utnet.predict.saving import save_hand
 
@@ -120,7 +119,7 @@ class Hand:
 
         Args:
             size_px: width and height of the picture.
-            mano: folder of your MANO_RIGHT.pkl, to which a hand of the open model is fitted (0.1 s a hand).
+            mano: folder of your MANO_RIGHT.pkl, to which a hand of the open model is fitted (0.1 s per hand).
 
         Raises:
             InputError: a hand of the open model without `mano`: its parameters and vertices are not MANO's.

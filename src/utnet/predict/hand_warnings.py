@@ -15,12 +15,12 @@ _PALMS_M = (0.045, 0.15)
 
 
 def hand_warnings(hands: Hands, *, boxed: bool, camera_guessed: bool) -> list[str]:
-    """Returns one line for each doubt about the hands of one picture.
+    """Returns a line for each doubtful property of the hands of a picture.
 
     Args:
         hands: of the picture.
-        boxed: they are in the user's boxes.
-        camera_guessed: the picture's camera is neither given nor in its EXIF data.
+        boxed: whether the boxes are the user's.
+        camera_guessed: whether the camera is neither given nor in the EXIF data.
     """
     lines = []
     if camera_guessed and any(hand.distance_source == "sensor" for hand in hands):
@@ -43,7 +43,7 @@ def _doubts(hand: Hand, *, boxed: bool) -> list[str]:
     if boxed and hand.presence < _LEAST_PRESENCE:
         lines.append(f"probably no hand (presence {hand.presence:.2f}); look at the overlay before you use it")
     if boxed and z_m > REACH_M[1]:
-        lines.append(f"its hand would be {z_m:.0f} m away; is it tight round the hand, in pixels?")
+        lines.append(f"its hand would be {z_m:.0f} m away; is it tight around the hand, in pixels?")
     if hand.side_probability < SIDE_DOUBT_BELOW:
         remedy = "--side" if boxed else "--box and --side"
         lines.append(

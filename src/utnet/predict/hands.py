@@ -1,4 +1,4 @@
-"""The hands of one picture: what a `Predictor` returns."""
+"""The hands of one picture, as returned by `Predictor`."""
 
 from __future__ import annotations
 
@@ -131,14 +131,14 @@ class Hands(Sequence[Hand]):
         return draw_hands(self.image_rgb, self, style)
 
     def save(self, path: str | Path) -> None:
-        """Writes the hands to a file, by the path's ending.
+        """Writes the hands to a file, by its suffix.
 
         Args:
-            path: .json (predictions.json of this picture), .npz (arrays, one row a hand), .glb, .obj or .ply (all
+            path: .json (predictions.json of this picture), .npz (arrays, one row per hand), .glb, .obj or .ply (all
                 meshes in one scene), or .jpg or .png (`draw`).
 
         Raises:
-            InputError: another ending, no such folder, or a mesh file without any hand.
+            InputError: another suffix, no such folder, or a mesh file without any hand.
         """
         from utnet.predict.saving import save_hands
 
@@ -158,12 +158,12 @@ class Hands(Sequence[Hand]):
         *,
         mano: str | Path | None = None,
     ) -> Hands:
-        """Returns the hands that HaMeR, WiLoR or `--npz-style hamer` found in a picture.
+        """Reads the hands of a picture by HaMeR, WiLoR or `--npz-style hamer`.
 
         Args:
             source: an .npz of the batch's arrays, or the dictionary.
             image: (H, W, 3) uint8 RGB picture, or its file.
-            mano: folder of your MANO_RIGHT.pkl, for the faces, where `source` has none; without faces only skeletons
+            mano: folder of your MANO_RIGHT.pkl, for the faces if `source` has none; without faces only skeletons
                 are drawn.
 
         Raises:

@@ -50,8 +50,8 @@ def find_inputs(words: Sequence[str], *, sequence: bool = False) -> list[Input]:
 
     A word is a file, a folder (its pictures and videos, sorted by name, without subfolders), a glob (`**` recurses) or,
     if there is no such file, the number of a camera. Files of folders and globs are included if they are pictures or
-    videos by their first bytes, else by their names; depth images are not (`passed_over` lists the others). The folder
-    of an RGB-D recording is one input; with `sequence` every folder is.
+    videos by their first bytes, else by their suffixes; depth images are not (`passed_over` lists the others). The
+    folder of an RGB-D recording is one input; with `sequence` every folder is.
 
     Raises:
         InputError: no word, or one without inputs.
@@ -97,7 +97,7 @@ def passed_over(words: Sequence[str], *, with_depth: bool = False) -> list[str]:
 
 
 def check_out(out: Path, inputs: Sequence[Input]) -> None:
-    """InputError if the output folder contains an input, which an output file could replace."""
+    """Raises InputError if the output folder contains an input, which could be overwritten."""
     folder = out.resolve()
     for item in inputs:
         if isinstance(item.source, Path) and folder in (item.source.parent.resolve(), item.source.resolve().parent):
@@ -144,7 +144,9 @@ class DepthFiles:
         named, numbered = ([file for file in group if file.resolve() != itself] for group in groups)
         files = named or numbered
         if len(files) != 1:
-            what = f"{files[0].name} and {files[1].name} both fit" if files else "no depth image of its name or number"
+            what = (
+                f"{files[0].name} and {files[1].name} both match" if files else "no depth image of its name or number"
+            )
             if not files and _TIME.search(picture.stem):
                 what = f"no depth image of its time{self._nearest(picture)}"
             raise InputError(f"{picture}: {what} in {self._word}; name depth images as their pictures, or leave it out")
@@ -184,7 +186,7 @@ def _expand(word: str, *, sequence: bool = False) -> Iterable[Path | int]:
         if not inside:
             raise InputError(f"{word}: no picture or video matches")
         return inside
-    slashes = "; write / in place of backslashes" if os.sep == "/" and "\\" in word else ""
+    slashes = "; write / instead of backslashes" if os.sep == "/" and "\\" in word else ""
     raise InputError(f"{word}: no such file{slashes}")
 
 

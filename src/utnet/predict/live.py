@@ -1,4 +1,4 @@
-"""Hands of frames as they come: one loop for cameras, recordings and videos, and messages for other programs."""
+"""Live tracking: one loop for cameras, recordings and videos, and messages for other programs."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ from utnet.predict.sides import TrackSides
 from utnet.predict.smooth import HandSmoother
 
 _REMEMBERED_S = 0.5
-"""A hand that is lost for longer than this comes back as another one."""
+"""After a longer loss a hand gets a new track."""
 _LARGEST_DATAGRAM = 60_000
 
 
 class LiveFrame(Protocol):
-    """What is tracked: `io.videos.Frame` and `io.recordings.RGBDFrame` are such frames.
+    """Protocol of frames, such as `io.videos.Frame` and `io.recordings.RGBDFrame`.
 
     Attributes:
         index: 0, 1, 2, ...
-        time_s: it grows from frame to frame.
+        time_s: strictly increasing.
         rgb: (H, W, 3) uint8.
     """
 
@@ -51,9 +51,9 @@ class TrackedFrame:
     """A frame with its hands.
 
     Attributes:
-        frame: as it was given.
-        hands: by their `track`.
-        latency_s: from the arrival of the frame to its hands.
+        frame: the input.
+        hands: ordered by `track`.
+        latency_s: from the arrival of the frame to the result.
     """
 
     frame: LiveFrame
@@ -61,7 +61,7 @@ class TrackedFrame:
     latency_s: float
 
     def message(self) -> dict[str, Any]:
-        """Returns what is sent to other programs: metres, camera frame (OpenCV axes), wrist frame (MANO's axes)."""
+        """Returns the message for other programs: metres, camera frame (OpenCV axes), wrist frame (MANO's axes)."""
         return {
             "frame": self.frame.index,
             "time_s": round(self.frame.time_s, 6),
@@ -77,18 +77,18 @@ class HandTracker:
         for tracked in tracker(frames):
             tracked.hands  # each with its `track`, T_cam_wrist, joints_wrist_m, ...
 
-    A track has one side, by the evidence of its frames so far. Where more frames turn it, its smoothing starts again.
+    A track has one side, by the evidence of its frames so far. If later frames change it, smoothing restarts.
 
     Args:
-        predictor: makes the hands; None: the one that ships.
-        fps: frames a second, about.
-        smooth: by `HandSmoother`, which is causal.
+        predictor: None: with the bundled network.
+        fps: approximate frames per second.
+        smooth: apply the causal `HandSmoother`.
 
     Attributes:
-        side_changes: tracks whose side was turned: number, new side, and time in seconds.
+        side_changes: tracks whose side changed: number, new side, and time in seconds.
 
     Raises:
-        InputError: smoothing with a network that holds no hand model.
+        InputError: smoothing with a network without hand model.
     """
 
     def __init__(self, predictor: Predictor | None = None, *, fps: float = 30.0, smooth: bool = True):
@@ -105,11 +105,11 @@ class HandTracker:
     def update(
         self, rgb: np.ndarray, time_s: float, *, depth_m: np.ndarray | None = None, K_px: np.ndarray | None = None
     ) -> tuple[Hand, ...]:
-        """Returns the hands of the next frame, by their numbers.
+        """Returns the hands of the next frame, ordered by track.
 
         Args:
             rgb: (H, W, 3) uint8.
-            time_s: later than the last one's.
+            time_s: later than the previous one.
             depth_m: (H, W) metres at the pixels of `rgb`, 0 where there is no reading; None: no depth.
             K_px: (3, 3) intrinsics; None: the default.
         """
@@ -125,7 +125,7 @@ class HandTracker:
     ) -> tuple[Hand, ...]:
         try:
             hands = self.predictor.from_detections(rgb, detections, depth_m, K_px, track_sides=self._track_sides)
-        except InputError:  # depth out of a hand's reach: the picture alone
+        except InputError:  # implausible depth: only the picture is used
             if depth_m is None:
                 raise
             hands = self.predictor.from_detections(rgb, detections, None, K_px, track_sides=self._track_sides)
@@ -143,14 +143,18 @@ class HandTracker:
 
         Args:
             frames: of one camera, in order.
-            K_px: (3, 3) intrinsics of frames that have none of their own.
+            K_px: (3, 3) intrinsics of frames without their own.
         """
         with read_ahead(self._followed(frames), depth=1) as followed:
-            for frame, detections, start in followed:
-                own = getattr(frame, "K_px", None)
-                depth_m = getattr(frame, "depth_m", None)
-                hands = self._reconstructed(detections, frame.rgb, frame.time_s, depth_m, K_px if own is None else own)
-                yield TrackedFrame(frame, hands, time.monotonic() - start)
+            try:
+                for frame, detections, start in followed:
+                    own, depth_m = getattr(frame, "K_px", None), getattr(frame, "depth_m", None)
+                    K = K_px if own is None else own
+                    hands = self._reconstructed(detections, frame.rgb, frame.time_s, depth_m, K)
+                    yield TrackedFrame(frame, hands, time.monotonic() - start)
+            finally:
+                if isinstance(frames, NewestFrames):  # the thread may wait for a frame that never comes
+                    frames.close()
 
     def _followed(self, frames: Iterable[LiveFrame]) -> Iterator[tuple[LiveFrame, list[Detection], float]]:
         """Frames with their detections, and when they came."""
@@ -168,14 +172,14 @@ def side_notes(changes: Sequence[tuple[int, str, float]]) -> list[str]:
 
 
 def open_live(source: str, options: Options) -> tuple[Iterable[LiveFrame], float, bool]:
-    """Opens what `utnet live` is given.
+    """Opens a source of `utnet live`.
 
     Args:
         source: the number of a camera, "realsense", a video or a recording.
         options: for recordings and the RealSense.
 
     Returns:
-        Frames, frames a second, and whether they come by themselves (late ones may then be dropped).
+        Frames, frames per second, and whether they are live (late ones may then be dropped).
 
     Raises:
         InputError: no such file or camera.
@@ -197,10 +201,10 @@ def open_live(source: str, options: Options) -> tuple[Iterable[LiveFrame], float
 
 
 class NewestFrames(Iterator[LiveFrame]):
-    """The newest frame of a source that does not wait: a thread reads it, and frames that come meanwhile are dropped.
+    """Newest frames of a live source: a thread reads, and frames that are not taken in time are dropped.
 
     Attributes:
-        dropped: frames that were not given.
+        dropped: number of dropped frames.
     """
 
     def __init__(self, frames: Iterable[LiveFrame]):
@@ -220,10 +224,18 @@ class NewestFrames(Iterator[LiveFrame]):
             frame, self._frame = self._frame, None
             return frame
 
+    def close(self) -> None:
+        """Gives no more frames, also to a thread that waits for one."""
+        with self._ready:
+            self._frame, self._done = None, True
+            self._ready.notify_all()
+
     def _read(self, frames: Iterator[LiveFrame]) -> None:
         try:
             for frame in frames:
                 with self._ready:
+                    if self._done:
+                        return
                     self.dropped += self._frame is not None
                     self._frame = frame
                     self._ready.notify()
@@ -235,7 +247,7 @@ class NewestFrames(Iterator[LiveFrame]):
 
 
 class Sender:
-    """Sends messages as lines of JSON to a file, or as UDP datagrams of JSON; use it in `with`.
+    """Sends messages as lines of JSON to a file, or as UDP datagrams of JSON; a context manager.
 
     Args:
         file: an open text file, or None.
@@ -256,7 +268,7 @@ class Sender:
             self._socket.close()
 
     def send(self, message: dict[str, Any]) -> None:
-        """Sends one frame's message. Hands that do not fit into a datagram are left out, the last first."""
+        """Sends one frame's message. Hands that do not fit into a datagram are omitted, the last ones first."""
         line = json.dumps(message, allow_nan=False)
         if self._file is not None:
             self._file.write(line + "\n")

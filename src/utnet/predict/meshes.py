@@ -41,10 +41,10 @@ def write_meshes(start: Path, hands: Sequence[Hand], mesh: str) -> list[Path]:
 
 
 def write_mesh(path: str | Path, hand: Hand) -> None:
-    """Writes the mesh of one hand, by the path's ending; a GLB holds one node, such as "right_hand".
+    """Writes the mesh of one hand, by its suffix; a GLB holds one node, such as "right_hand".
 
     Raises:
-        InputError: another ending than `MESH_SUFFIXES`.
+        InputError: another suffix than `MESH_SUFFIXES`.
     """
     path = _checked(path)
     if path.suffix == ".glb":
@@ -54,10 +54,10 @@ def write_mesh(path: str | Path, hand: Hand) -> None:
 
 
 def write_scene(path: str | Path, hands: Sequence[Hand]) -> None:
-    """Writes the meshes of all hands of a picture into one file, by the path's ending.
+    """Writes the meshes of all hands of a picture into one file, by its suffix.
 
     Raises:
-        InputError: no hand, or another ending than `MESH_SUFFIXES`.
+        InputError: no hand, or another suffix than `MESH_SUFFIXES`.
     """
     path = _checked(path)
     if not hands:

@@ -11,7 +11,7 @@ from utnet.io.pictures import picture_size, read_picture
 from utnet.predict.inputs import Input
 
 _WIDE, _NARROW = 0.3, 20.0
-"""Plausible focal lengths in longer sides of the picture: fields of view of 118 and of 3 degrees."""
+"""Plausible focal lengths as multiples of the longer side: fields of view of 118 and 3 degrees."""
 _REFUSED = (0.1, 200.0)
 """Beyond these the camera is refused (`predict.checks`)."""
 _OTHER_SIZE = 1.15
@@ -22,7 +22,7 @@ _SURE = 0.8
 
 
 def camera_warnings(inputs: Sequence[Input], K_px: np.ndarray | None) -> list[str]:
-    """Warnings about the camera of pictures and videos, by their sizes: panoramas, and intrinsics of other pictures.
+    """Warnings about panoramas, and about intrinsics that do not match the sizes of pictures and videos.
 
     Args:
         inputs: of the call.
@@ -33,7 +33,7 @@ def camera_warnings(inputs: Sequence[Input], K_px: np.ndarray | None) -> list[st
         if item.kind == "picture" or (item.kind == "video" and K_px is not None):
             try:
                 sizes.setdefault(_size(item), item.label)
-            except Exception:  # reported when it is read
+            except Exception:  # reported when the input is read
                 continue
     lines = [
         f"{label}: {size[0]} x {size[1]} px is a panorama: hands may be missed, distances are rough; cut it into parts"
@@ -74,7 +74,7 @@ def _camera_faults(K_px: np.ndarray, size_wh: tuple[int, int]) -> list[str]:
     share = fx / max(size_wh)
     if _REFUSED[0] < share < _WIDE or _NARROW < share < _REFUSED[1]:
         degrees = 2 * np.degrees(np.arctan(0.5 / share))
-        return [f"--K means a field of view of {degrees:.0f} degrees; give the focal length in pixels of this size"]
+        return [f"--K implies a field of view of {degrees:.0f} degrees; give the focal length in pixels of this size"]
     return []
 
 

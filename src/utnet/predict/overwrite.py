@@ -21,10 +21,10 @@ _Stamp = tuple[int, int]
 
 def previous_files(folder: Path, *, allowed: bool) -> dict[Path, _Stamp]:
     """Returns the files of an earlier call in a folder, as listed in its predictions.json, and that file itself, each
-    with a stamp that changes when the file is rewritten.
+    with an identity that changes when the file is rewritten.
 
     Raises:
-        InputError: there is such a file and overwriting is not `allowed`, or it is not one of ours.
+        InputError: there is such a file and overwriting is not `allowed`, or it was not written by `utnet predict`.
     """
     path = folder / PREDICTIONS
     if not path.exists():

@@ -33,7 +33,7 @@ def predict_picture(predictor: Predictor, item: Input, request: Request) -> tupl
 
     Raises:
         InputError: the picture or its depth image cannot be read.
-        OSError: its files cannot be written; none is left.
+        OSError: its files cannot be written; none remains.
     """
     assert isinstance(item.source, Path)
     picture = read_picture(item.source)
@@ -94,7 +94,7 @@ def _hands(
     request: Request,
 ) -> Hands:
     """The detected hands, those in the given boxes, or those of the landmark file with its boxes and sides; boxes and
-    landmarks are in the picture as it was recorded."""
+    landmarks are in pixels of the recorded picture."""
     boxes: Sequence[Sequence[float]] | np.ndarray | None = request.boxes
     if boxes is not None and lens is not None:
         height, width = picture.rgb.shape[:2]

@@ -33,9 +33,9 @@ from utnet.weights import DEFAULT_NETWORK, shipped_weights
 
 _Look: TypeAlias = tuple[View, Sequence[Detection]]
 _Seen: TypeAlias = tuple[View, Detection, np.ndarray | None]
-"""A detection in its picture, with the depth image that is used for it."""
+"""A detection with its picture and the depth image used for it."""
 _AT_ONCE = 16
-"""Pictures of a list that are in memory together."""
+"""Number of pictures of a list in memory together."""
 
 
 class Predictor:
@@ -185,7 +185,7 @@ class Predictor:
             detections: of its hands.
             depth_m: of the picture.
             K_px: of the picture.
-            track_sides: of the frames before; tracks then have the side of the evidence so far, this frame's included.
+            track_sides: of the previous frames; tracks then get the side by all evidence so far, including this frame.
         """
         return self._predict([(open_view(image, K_px, depth_m), detections)], track_sides)[0]
 
@@ -206,12 +206,12 @@ class Predictor:
             None if landmarks_px is None else [checked_landmarks(p) for p in for_hands("landmarks_px", landmarks_px)]
         )
         if given is not None and not self._reconstruct.needs_landmarks:
-            raise InputError(f"{self.weights}: takes no landmarks; use the method both, or weights with prompts")
+            raise InputError(f"{self.weights}: does not accept landmarks; use the method both, or weights with prompts")
         if given is not None and boxes is None:
             boxes = [box_of_landmarks(points) for points in given]
         if boxes is None:
             if sides is not None:
-                raise InputError("sides are given without boxes; give a box for each, or neither")
+                raise InputError("sides are given without boxes; give a box for each, or no sides")
             return self.detector(view.rgb)
         detections = self._in_boxes(view.rgb, boxes, sides)
         if given is None:
@@ -221,7 +221,7 @@ class Predictor:
         return [with_landmarks(*pair) for pair in zip(detections, given, strict=True)]
 
     def _predict(self, looks: Sequence[_Look], track_sides: TrackSides | None = None) -> list[Hands]:
-        """The hands of several pictures, reconstructed together."""
+        """Reconstructs the hands of several pictures together."""
         each = [
             (view, detection, depth_m)
             for view, detections in looks
@@ -241,7 +241,7 @@ class Predictor:
         return results
 
     def _reconstruct_hands(self, seen: Sequence[_Seen], track_sides: TrackSides | None) -> list[Hand]:
-        """A hand for each; with a network that predicts sides, on its likelier side."""
+        """Returns a hand for each; with a network that predicts sides, of the likelier side."""
         rights = self._run_method(seen)
         found: list[tuple[Detection, RightHandBatch, int]] = [(one[1], rights, i) for i, one in enumerate(seen)]
         if rights.side_logit is not None:
@@ -294,7 +294,7 @@ class Predictor:
     ) -> Hand:
         """Returns the i-th reconstructed hand on its own side."""
         joints, vertices, params = rights.joints_cam_m[i], rights.vertices_cam_m[i], rights.params.map(lambda a: a[i])
-        if detection.side == "left":  # the one place where predictions are mirrored back
+        if detection.side == "left":  # the only place where predictions are mirrored back
             joints, vertices, params = mirror_points(joints), mirror_points(vertices), mirror_params(params)
         joints_px = project(joints, K)
         known = np.isfinite(detection.joints_px).all(1)
@@ -335,13 +335,13 @@ def _resolve(
     resolved = resolve_method(method, weights, mano)
     if resolved == "fit":
         if weights is not None:
-            raise InputError(f"{weights}: the method fit takes no weights; leave them out, or use the method network")
+            raise InputError(f"{weights}: the method fit uses no weights; leave them out, or use the method network")
         return LandmarkMethod(mano=mano)
     if mano is not None:
         raise InputError(f"mano {mano}: a network contains its own hand model; use MANO with the method fit")
     found = shipped_weights() if weights is None else weights
     if found is None:
-        raise InputError("no weights ship with this version; give a checkpoint (RUN/best) or use the method fit")
+        raise InputError("this version has no bundled weights; give a checkpoint (RUN/best) or use the method fit")
     network = NetworkMethod(found, device=device, prompts=prompts)
     return CombinedMethod(network) if resolved == "both" else network
 

@@ -38,7 +38,7 @@ def read_predictions(path: str | Path) -> dict[str, Any]:
     if schema != SCHEMA:
         raise InputError(f"{path}: schema is {shown(schema)}, expected {SCHEMA!r}; give a file of utnet predict")
     if version not in (2, SCHEMA_VERSION):
-        raise InputError(f"{path}: version {shown(version)}; this one reads 2 and {SCHEMA_VERSION}, a newer utnet more")
+        raise InputError(f"{path}: version {shown(version)}; supported are 2 and {SCHEMA_VERSION}; update utnet")
     try:
         for hand in _hands(tree):
             if version == 2:

@@ -32,7 +32,7 @@ from utnet.render.drawing import color_depth
 from utnet.signals import InterruptHandler
 
 _REMEMBERED_S = 0.5
-"""A hand that is lost for longer than this comes back as another one."""
+"""After a longer loss a hand gets a new track."""
 
 
 def predict_recording(
@@ -45,11 +45,11 @@ def predict_recording(
 ) -> VideoResult:
     """Adds a recording's frames to predictions.json and to the `writers`, and writes its overlay, meshes and arrays.
 
-    The recording is read twice: hands are found and tracked, then, smoothed over all frames, drawn and written. A
-    request to stop, and a damaged or missing end, leave the frames before it.
+    The recording is read twice: hands are found and tracked, then, smoothed over all frames, drawn and written. After a
+    request to stop, or with a damaged or missing end, the frames before it are written.
 
     Raises:
-        InputError: not even its first frame can be read, or depth is in another unit; nothing is written.
+        InputError: no frame can be read, or depth is in another unit; nothing is written.
         OSError: something cannot be written; predictions.json has the frames before it.
     """
     assert isinstance(item.source, Path)
@@ -80,14 +80,14 @@ class FirstReading:
     """The hands of a recording, frame by frame, tracked.
 
     Args:
-        predictor: makes the hands.
-        fps: frames a second, about.
-        camera_of: gives a frame's (3, 3) intrinsics, and where they are from.
+        predictor: reconstructs the hands.
+        fps: approximate frames per second.
+        camera_of: returns a frame's (3, 3) intrinsics and their source.
 
     Attributes:
-        frames: all frames, without meshes where they are smoothed.
+        frames: all frames; without meshes if they are smoothed.
         K_px: of the first frame.
-        K_from: where it is from.
+        K_from: its source.
         size_px: of the pictures.
     """
 
@@ -137,11 +137,11 @@ class FirstReading:
     def _hands(
         self, frame: RGBDFrame, detections: Sequence[Detection], sides: TrackSides | None = None
     ) -> tuple[tuple[Hand, ...], str]:
-        """The hands of a frame, and why its depth was not used, if so."""
+        """The hands of a frame, and the reason if its depth was not used."""
         K_px, problem = self._camera_of(frame)[0], ""
         try:
             hands = self._predictor.from_detections(frame.rgb, detections, frame.depth_m, K_px, track_sides=sides)
-        except InputError as error:  # depth out of a hand's reach: the picture alone
+        except InputError as error:  # implausible depth: only the picture is used
             if frame.depth_m is None:
                 raise
             problem = str(error)
@@ -149,7 +149,7 @@ class FirstReading:
         return tuple(hands) if self._predictor.hand is None else tuple(map(without_mesh, hands)), problem
 
     def check_unit(self) -> None:
-        """Raises InputError where no depth of any frame can be a hand's."""
+        """Raises InputError if depth is implausible in all frames."""
         if self._unlikely and not self._measured:
             raise InputError(self._unlikely[0][1])
 
@@ -165,7 +165,7 @@ class FirstReading:
 
 
 def camera_of(frame: RGBDFrame, request: Request) -> tuple[np.ndarray, str]:
-    """Intrinsics (3, 3) of a frame, and where they are from: "given", "recording" or "default"."""
+    """Intrinsics (3, 3) of a frame, and their source: "given", "recording" or "default"."""
     if frame.K_px is None:
         return request.camera(frame.rgb)
     return frame.K_px, "recording" if request.given_camera is None else "given"
@@ -222,7 +222,7 @@ def _drawn(frame: RGBDFrame, hands: Sequence[Hand], request: Request, size_px: t
 def _until(
     frames: Iterator[RGBDFrame], seconds: float | None, stop: InterruptHandler, bar: tqdm
 ) -> Iterator[RGBDFrame]:
-    """The frames up to a time, or to a request to stop."""
+    """Yields frames up to a time, or to a request to stop."""
     with bar:
         for frame in frames:
             if seconds is not None and frame.time_s >= seconds:

@@ -25,25 +25,25 @@ class Request:
         out: the folder to write into.
         overwrite: replace an earlier call's files; otherwise they are an error.
         K_px: (3, 3) intrinsics of every picture; None: from EXIF, else the default.
-        lens: the camera of every picture where it is given as a file, in place of K_px.
+        lens: the camera of every picture if given as a file, instead of K_px.
         depth: the pictures' depth images.
         depth_scale: metres per unit of depth images; None: integers are millimetres, floats metres.
         boxes: of the one picture, instead of the detector's, in pixels of the file (with lens distortion).
         sides: of the boxes.
         landmarks: file of the one picture's landmarks, in the same pixels.
         overlay: draw the hands over pictures and videos.
-        style: how: `drawing.draw_hands`.
+        style: of the drawing (`drawing.draw_hands`).
         mesh: format of the pictures' meshes; None: no meshes.
         video_mesh: format of the meshes of every video frame; None: no meshes.
         arrays: write .npz files.
-        npz_style: their fields: "utnet", or "hamer" for HaMeR's and WiLoR's.
+        npz_style: fields of these: "utnet", or "hamer" for HaMeR's and WiLoR's.
         mano: the user's MANO_RIGHT, to which open hands are fitted for "hamer".
-        also: names of `formats.FORMATS`: files that hold all hands of the call.
+        also: names of `formats.FORMATS`: files with all hands of the call.
         raw: do not smooth videos.
         start_s: leave out the frames of a video before this time.
         seconds: stop a video or camera after this time; None: at its end.
         jobs: number of pictures processed in parallel.
-        recording: what is given for recordings.
+        recording: options for recordings.
         show_depth: draw depth beside colour in the overlay of a recording.
     """
 
@@ -73,16 +73,16 @@ class Request:
 
     @property
     def given_camera(self) -> Camera | None:
-        """The camera of every picture, where one is given."""
+        """The camera of every picture, if given."""
         return self.lens if self.lens is not None or self.K_px is None else Camera(self.K_px)
 
     @property
     def recording_options(self) -> Options:
-        """What is given for recordings, with the camera and the unit of depth."""
+        """Options for recordings, with the camera and the unit of depth."""
         return replace(self.recording, camera=self.given_camera, depth_scale=self.depth_scale)
 
     def lens_of(self, image: np.ndarray) -> Camera | None:
-        """The given camera at a picture's size, where it has lens distortion."""
+        """The given camera at a picture's size, if it has lens distortion."""
         if self.lens is None or not self.lens.is_distorted:
             return None
         return self.lens.scaled((image.shape[1], image.shape[0]))
@@ -94,10 +94,10 @@ class Request:
         return HandRows(with_vertices=with_vertices)
 
     def camera(self, image_rgb: np.ndarray, exif_K_px: np.ndarray | None = None) -> tuple[np.ndarray, str]:
-        """Intrinsics (3, 3) of a picture, and where they are from: "given", "exif" or "default".
+        """Intrinsics (3, 3) of a picture, and their source: "given", "exif" or "default".
 
         Raises:
-            InputError: the given ones are not plausible for a picture of that size.
+            InputError: the given ones are implausible for a picture of that size.
         """
         size = image_rgb.shape[1], image_rgb.shape[0]
         K_px = None if self.given_camera is None else self.given_camera.scaled(size).K_px

@@ -31,7 +31,7 @@ from utnet.signals import InterruptHandler
 _DOUBTFUL = 0.5
 """Score below which a hand is counted as probably wrong."""
 _NO_MORE_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
-"""Write errors that end the call, as every further input would raise them, too."""
+"""Write errors that end the call, since they would recur for every further input."""
 
 
 @dataclass
@@ -78,7 +78,7 @@ def run(
         predictor: the predictor.
         inputs: of `find_inputs`.
         request: the options.
-        writers: open ones of the caller, which are given every frame, too.
+        writers: open writers of the caller, which also receive every frame.
 
     Raises:
         InputError: the only input failed, or the folder contains an input or an earlier call's predictions.
@@ -105,7 +105,7 @@ def run(
 
 @contextmanager
 def _written(name: FormatName, request: Request, file: PredictionsFile, summary: Summary) -> Iterator[FrameWriter]:
-    """A format's writer. If its file cannot be finished (a full disk), that is a problem of this file alone."""
+    """Opens a format's writer. If its file cannot be completed (a full disk), only this file is reported as failed."""
     is_done = False
     try:
         with FORMATS[name].open(request.out) as writer:
@@ -133,8 +133,8 @@ class _Call:
         file: the open predictions.json.
         writers: of the formats that are written beside it.
         stop: requests to stop.
-        summary: the result, which is filled in.
-        is_only: there is one input; its failure is the call's.
+        summary: the result, updated during the call.
+        is_only: whether there is one input, whose failure is raised.
     """
 
     def __init__(
@@ -161,7 +161,7 @@ class _Call:
         try:
             self._pictures([item for item in inputs if item.kind == "picture"])
             self._videos([item for item in inputs if item.kind != "picture"])
-        except SystemError as error:  # how compiled code passes on the KeyboardInterrupt of a second Ctrl-C
+        except SystemError as error:  # raised by compiled code for the KeyboardInterrupt of a second Ctrl-C
             if isinstance(error.__cause__, KeyboardInterrupt):
                 raise KeyboardInterrupt from error
             raise
@@ -173,13 +173,13 @@ class _Call:
                 self.summary.stopped_by = self._stop.signal_number
 
     def _pictures(self, items: Sequence[Input]) -> None:
-        """Processes pictures in parallel, adds them in order."""
+        """Processes pictures in parallel and adds them in order."""
         summary = self.summary
         with tqdm(total=len(items), unit="picture", disable=None if len(items) > 1 else True) as bar:
             for item, result in self._in_order(items):
                 try:
                     record, hands = result.result()
-                except Exception as error:  # whatever one input does, the others are processed
+                except Exception as error:  # a failing input does not end the others
                     self._problem(item, error)
                 else:
                     self._file.add_image(record)
@@ -209,7 +209,7 @@ class _Call:
         """Processes videos one after the other."""
         if not items:
             return
-        from utnet.predict.recording import predict_recording  # not for pictures: these load a third more modules
+        from utnet.predict.recording import predict_recording  # not needed for pictures: a third more modules
         from utnet.predict.video import predict_video
 
         summary = self.summary
@@ -234,7 +234,7 @@ class _Call:
             del self._left[item]
 
     def _write_also(self, item: Input, frame: PredictedFrame) -> None:
-        """Gives a picture's hands to the writers; what fails is a problem of the picture."""
+        """Passes a picture's hands to the writers; a failure is reported for the picture."""
         try:
             for writer in self._writers:
                 writer.add(frame)
@@ -243,7 +243,7 @@ class _Call:
 
     @property
     def _ends(self) -> bool:
-        """Whether no further input is started."""
+        """Whether no further input is to be started."""
         return bool(self._stop.signal_number or self._no_room)
 
     def _in_order(self, items: Sequence[Input]) -> Iterator[tuple[Input, Future[tuple[dict, Hands]]]]:
@@ -261,7 +261,7 @@ class _Call:
 
     def _problem(self, item: Input, error: Exception) -> None:
         if isinstance(error, SystemError) and isinstance(error.__cause__, KeyboardInterrupt):
-            raise error  # how compiled code passes on a second Ctrl-C
+            raise error  # raised by compiled code for a second Ctrl-C
         why = str(as_input_error(error, item.label))
         if isinstance(error, OSError):
             why = f"cannot be written to {self._request.out} ({error.strerror or error})"

@@ -65,7 +65,7 @@ def _write_arrays(path: Path, hands: Sequence[Hand]) -> None:
 def _checked(path: str | Path) -> Path:
     path = Path(path)
     if path.suffix not in _SUFFIXES:
-        raise InputError(f"{path}: unknown ending; expected one of {', '.join(_SUFFIXES)}")
+        raise InputError(f"{path}: unknown suffix; expected one of {', '.join(_SUFFIXES)}")
     if not path.parent.is_dir():
         raise InputError(f"{path.parent}: no such folder; make it first")
     return path

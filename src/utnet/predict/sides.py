@@ -1,4 +1,4 @@
-"""The side of a hand by the detector and the network together, in a single picture and over the frames of a track."""
+"""The side of a hand by detector and network, in a single picture and over the frames of a track."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ _MOST = 3.0
 """Bound of the difference of the network's logits for the two sides: the side of a detector with a probability above
 0.95 stays, since the network fails on some backs of hands (it was trained with few photographs of them)."""
 _LEAST = 1e-6
-"""Of a side's probability, so that its logit is finite."""
+"""Bound of a side's probability, so that its logit is finite."""
 _FIRST, _EVERY = 15, 5
-"""Of a track, the network counts in this many first frames, then in every fifth: a doubtful one costs a second run."""
+"""The network is used in this many first frames of a track, then in every fifth (uncertain sides need two runs)."""
 
 
 def is_predicted(detection: Detection) -> bool:
-    """Whether the side is the detector's in this picture, not the user's or a track's."""
+    """Whether the side is predicted by the detector, not given by the user or a track."""
     return detection.track is None and detection.side_probability < 1
 
 
 def needs_other_side(side_logit: float) -> bool:
-    """Whether the hand is to be tried as one of the other side, too.
+    """Whether the hand is also to be reconstructed as one of the other side.
 
     Args:
-        side_logit: the network's, above 0 where the crop, mirrored if need be, looks like a right hand's.
+        side_logit: of the network, above 0 if the crop (mirrored for left hands) looks like a right hand.
     """
     return side_logit < _SURE
 
@@ -40,12 +40,12 @@ def other_side(detection: Detection) -> Detection:
 
 
 def with_likelier_side(detection: Detection, difference: float = np.inf) -> Detection:
-    """The detection with its likelier side and the probability of that.
+    """Returns the detection with its likelier side and the probability of it.
 
     Args:
         detection: of a hand whose side `is_predicted`.
-        difference: the network's logit of the crop less that of the crop of the other side; infinite where that
-            was not evaluated.
+        difference: the network's logit of the crop minus that of the other side's crop; infinite if that was not
+            evaluated.
     """
     probability = detection.side_probability
     odds = np.log(probability) - np.log1p(-probability) + np.clip(difference, -_MOST, _MOST)
@@ -55,13 +55,13 @@ def with_likelier_side(detection: Detection, difference: float = np.inf) -> Dete
 
 @dataclass
 class _Votes:
-    """Of a track.
+    """Evidence of the side of a track.
 
     Attributes:
         right: the detector's probability of a right hand, the mean over the frames.
-        num_frames: seen so far.
+        num_frames: number of frames so far.
         network: sum of the network's bounded differences, for a right hand.
-        num_counted: of these.
+        num_counted: number of summands.
     """
 
     right: float
@@ -71,36 +71,36 @@ class _Votes:
 
 
 class TrackSides:
-    """One side for each track, by the evidence of all its frames: a track counts like a picture whose evidence of
-    detector and network is the mean of its frames.
+    """One side for each track, by the evidence of all its frames: a track is treated like a picture whose evidence of
+    detector and network is the mean over its frames.
 
-    The frames of a track are not independent, so many of them make its side no surer than their mean.
+    The frames of a track are not independent, so the number of frames does not increase the confidence.
     """
 
     def __init__(self) -> None:
         self._votes: dict[int, _Votes] = {}
 
     def see(self, detection: Detection) -> Detection:
-        """Notes the detector's side of a track in the next frame; returns the detection with the track's side."""
+        """Adds the detector's side of a track in the next frame; returns the detection with the track's side."""
         right = detection.side_probability if detection.side == "right" else 1 - detection.side_probability
         votes = self._votes.setdefault(_track(detection), _Votes(right))
         votes.right, votes.num_frames = right, votes.num_frames + 1
         return self.decided(detection)
 
     def is_due(self, detection: Detection) -> bool:
-        """Whether the network counts in this frame."""
+        """Whether the network is used in this frame."""
         number = self._votes[_track(detection)].num_frames - 1
         return number < _FIRST or number % _EVERY == 0
 
     def add(self, detection: Detection, difference: float) -> Detection:
-        """Counts the network's difference, as of `with_likelier_side`; returns the detection with the track's side."""
+        """Adds the network's difference, as of `with_likelier_side`; returns the detection with the track's side."""
         votes, bounded = self._votes[_track(detection)], float(np.clip(difference, -_MOST, _MOST))
         votes.network += bounded if detection.side == "right" else -bounded
         votes.num_counted += 1
         return self.decided(detection)
 
     def decided(self, detection: Detection) -> Detection:
-        """The detection with the side of its track by all frames so far, and the probability of that."""
+        """Returns the detection with the side of its track by all frames so far, and the probability of it."""
         votes = self._votes[_track(detection)]
         right = float(np.clip(votes.right, _LEAST, 1 - _LEAST))
         as_right = replace(detection, side="right", side_probability=right)

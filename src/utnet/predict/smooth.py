@@ -80,7 +80,7 @@ class HandSmoother:
 
     def __init__(self, fps: float, *, hand: AnyHandModel | None = None, smoothing: Smoothing | None = None):
         if not fps > 0:
-            raise ValueError(f"fps is {fps}; expected frames a second above 0")
+            raise ValueError(f"fps is {fps}; expected frames per second above 0")
         right = NumpyHandModel.open() if hand is None else NumpyHandModel.of(hand)
         self._models = {right.side: right, (left := right.mirrored()).side: left}
         self._smoothing = smoothing or Smoothing()
@@ -89,7 +89,7 @@ class HandSmoother:
         self._last_s = -np.inf
 
     def __call__(self, hands: Sequence[Hand], time_s: float) -> list[Hand]:
-        """The hands of the next frame, smoothed, in the same order.
+        """Returns the smoothed hands of the next frame, in the same order.
 
         Args:
             hands: of one picture, each with its own `track`. If a track changes its side, its filter is reset.
@@ -121,7 +121,7 @@ class HandSmoother:
         return hand.track, hand.side
 
     def _decode(self, hand: Hand, track: TrackFilter) -> Hand:
-        """The hand decoded again from the track's parameters."""
+        """Decodes the hand from the track's parameters."""
         source = "frames" if hand.shape_source != "mean" and track.num_frames > 1 else hand.shape_source
         return posed_anew(
             hand, self._models[hand.side], track.rotations.value, track.betas, track.palm_cam_m, shape_source=source
@@ -137,15 +137,15 @@ def posed_anew(
     *,
     shape_source: str,
 ) -> Hand:
-    """Returns the hand decoded again from other parameters.
+    """Returns the hand decoded from other parameters.
 
     Args:
-        hand: what else is known of it.
+        hand: its remaining fields.
         model: of its side.
         rotations: (16, 3, 3), the root joint first.
         betas: (10,).
-        palm_cam_m: gives the middle of the palm (3,) of a hand whose bones are together as long as the argument.
-        shape_source: where the betas are from.
+        palm_cam_m: maps the total length of the bones to the middle of the palm (3,).
+        shape_source: source of the betas.
     """
     mesh = model(rotations[None, :1], rotations[None, 1:], betas[None])
     joints, vertices = (points[0].astype(float) for points in (mesh.joints_m, mesh.vertices_m))
@@ -171,7 +171,7 @@ class TrackFilter:
         bearing: channel of (3,) the direction from the camera to the palm.
         distance: channel of (1,) the logarithm of the palm's distance in sizes of the hand.
         range_m: the palm's distance in the last frame.
-        measured: it was measured by depth.
+        measured: whether it was measured by depth.
     """
 
     def __init__(self, hand: Hand, time_s: float):
@@ -194,7 +194,7 @@ class TrackFilter:
         self.measured = hand.distance_source == "sensor"
 
     def palm_cam_m(self, size_m: float) -> np.ndarray:
-        """(3,) the middle of the palm of a hand of that size."""
+        """(3,) middle of the palm of a hand of a size."""
         range_m = self.range_m if self.measured else size_m * np.exp(self.distance.value)
         return self.bearing.value * range_m
 

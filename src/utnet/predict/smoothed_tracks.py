@@ -1,7 +1,7 @@
-"""Tracks of a recording: one shape a person, smoothing without lag, short losses bridged.
+"""Tracks of a recording: one shape per person, smoothing without lag, short losses bridged.
 
-A recording is smoothed when all of it is known: forwards and backwards by the filters of `smooth`, and the mean of
-both, so that the delays of the two cancel. A distance that was measured by depth is left as it was measured.
+All frames are smoothed forwards and backwards by the filters of `smooth`; the mean of both has no delay. Distances
+measured by depth are not filtered.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ if TYPE_CHECKING:
     from utnet.hand import NumpyHandModel
 
 BRIDGE_S = 0.3
-"""A hand that is lost for longer than this is not invented in between."""
+"""Longest loss that is bridged."""
 SMOOTHING = Smoothing(rotations=OneEuro(0.5, 2.0))
-"""Rotations are filtered more strongly than live: both directions together have no lag (`benchmarks/recordings.py`)."""
+"""Stronger for rotations than live, since both directions together have no lag (`benchmarks/recordings.py`)."""
 _Key = tuple[int, str]
 
 
 @dataclass(frozen=True)
 class SeenFrame:
-    """What was seen in a frame.
+    """Hands detected in a frame.
 
     Attributes:
         index: of the frame.
-        time_s: when it was taken.
-        hands: each with its `track`; vertices are not kept (`without_mesh`).
+        time_s: of the frame.
+        hands: each with its `track`; vertices are dropped (`without_mesh`).
         T_world_cam: (4, 4) pose of the camera, or None.
     """
 
@@ -45,7 +45,7 @@ class SeenFrame:
 
 @dataclass(frozen=True)
 class _State:
-    """A hand at a time: (16, 3, 3) rotations, (3,) direction, distance, and what else is known of it."""
+    """A hand at a time: (16, 3, 3) rotations, (3,) direction, distance, and its remaining fields."""
 
     rotations: np.ndarray
     bearing: np.ndarray
@@ -56,15 +56,15 @@ class _State:
 
 
 def without_mesh(hand: Hand) -> Hand:
-    """Returns the hand without its vertices, which are most of its memory."""
+    """Returns the hand without its vertices, which take most of the memory."""
     return replace(hand, vertices_cam_m=np.zeros((0, 3)), evidence=None)
 
 
 def decoded_again(hand: Hand, model: NumpyHandModel | None) -> Hand:
-    """Returns the hand of `without_mesh` with its vertices; as it is without a model.
+    """Returns the hand of `without_mesh` with its vertices; unchanged without a model.
 
     Args:
-        hand: as it was seen.
+        hand: the detected hand.
         model: the right hand model.
     """
     if model is None:
@@ -75,13 +75,13 @@ def decoded_again(hand: Hand, model: NumpyHandModel | None) -> Hand:
 
 
 class SmoothedTracks:
-    """The hands of a recording, smoothed; `hands(i)` decodes those of frame i.
+    """Smoothed hands of a recording; `hands(i)` decodes those of frame i.
 
     Args:
         frames: all frames, in order.
         model: the right hand model that decodes the parameters; left hands use its mirror image.
         smoothing: the filters.
-        bridge_s: losses up to this long are filled, `valid` is False there.
+        bridge_s: losses up to this long are filled, with `valid` False.
 
     Attributes:
         shapes: (10,) betas of each track.
@@ -112,7 +112,7 @@ class SmoothedTracks:
                 self._smooth_part(frames, key, part, smoothing)
 
     def hands(self, i: int) -> list[Hand]:
-        """The smoothed hands of frame i, by their numbers, bridged ones among them."""
+        """Returns the smoothed hands of frame i, ordered by track, including bridged ones."""
         return [self._decode(state) for state in sorted(self._states[i], key=lambda s: (s.hand.track, s.hand.side))]
 
     def _smooth_part(self, frames: Sequence[SeenFrame], key: _Key, places: np.ndarray, smoothing: Smoothing) -> None:
@@ -140,9 +140,9 @@ class SmoothedTracks:
 
 
 def shapes_of(frames: Sequence[SeenFrame]) -> Mapping[int, np.ndarray]:
-    """(10,) betas of each track, the mean over its frames with depth (over all where it has none).
+    """(10,) betas of each track, the mean over its frames with depth (over all if it has none).
 
-    Where no frame shows two hands of one side they are taken to be one person's, and share one shape.
+    If no frame contains two hands of one side, all are assumed to be of one person and share one shape.
     """
     one_person = all(len({hand.side for hand in frame.hands}) == len(frame.hands) for frame in frames)
     rows: dict[int, list[Hand]] = {}
@@ -174,7 +174,7 @@ def _filtered(hands: Sequence[Hand], times_s: Sequence[float], smoothing: Smooth
 
 
 def _between(a: _State, b: _State, share: float) -> _State:
-    """The state at a share of the way from a to b, with what else is known of a."""
+    """Interpolates between the states a and b; other fields are those of a."""
     turn = matrix_to_axis_angle(a.rotations.swapaxes(-1, -2) @ b.rotations)
     bearing = (1 - share) * a.bearing + share * b.bearing
     return replace(
@@ -187,7 +187,7 @@ def _between(a: _State, b: _State, share: float) -> _State:
 
 
 def _bridged(a: _State, b: _State, share: float) -> _State:
-    """A state that was not seen. Its box moves with it, and its scores are the lower ones of both ends."""
+    """An interpolated state, with its box; scores are the lower ones of both ends."""
     first, last = a.hand, b.hand
     hand = replace(
         first,

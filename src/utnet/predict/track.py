@@ -12,18 +12,18 @@ from utnet.predict.hand import Hand
 
 @dataclass(frozen=True)
 class HandTrack:
-    """A tracked hand, one row a frame in which there is a mesh of it.
+    """A tracked hand, one row per frame with a mesh.
 
     Attributes:
         track: its number.
         side: "right" or "left".
         hand_model: "open" or "mano".
-        frames: (T,) indices, growing.
+        frames: (T,) increasing indices.
         times_s: (T,) since the video's first frame.
-        valid: (T,) the hand was seen in that frame, not bridged between others.
+        valid: (T,) bool, the hand was detected in the frame, not interpolated.
         wrist_cam_m: (T, 3) joint 0 in the camera's frame.
         rotations: (T, 16, 3, 3) MANO order: the root's in the camera, then each joint's relative to its parent.
-        betas: (10,) one shape: the last frame's, which is the mean over the track where it was smoothed.
+        betas: (10,) one shape: the last frame's, with smoothing the mean over the track.
     """
 
     track: int
@@ -37,7 +37,7 @@ class HandTrack:
     betas: np.ndarray
 
     def gaps_s(self) -> list[tuple[float, float]]:
-        """Returns start and end of the times in which the hand was not seen, between the first and last frame."""
+        """Returns start and end times of the losses between the first and last frame."""
         seen, frames = self.times_s[self.valid], self.frames[self.valid]
         lost = np.flatnonzero(np.diff(frames) > 1)
         return [(float(seen[i]), float(seen[i + 1])) for i in lost]
@@ -51,7 +51,7 @@ class TrackCollector:
         self._last: dict[tuple[int, str], Hand] = {}
 
     def add(self, hands: Sequence[Hand], frame: int, time_s: float) -> None:
-        """Appends a frame's hands; those without a track are numbered by their place."""
+        """Appends a frame's hands; those without a track are numbered by position."""
         for number, hand in enumerate(hands):
             key = (number if hand.track is None else hand.track, hand.side)
             rotations = np.concatenate([hand.params.global_orient, hand.params.hand_pose]).astype(np.float32)

@@ -33,7 +33,7 @@ class VideoResult:
         num_frames: frames processed.
         num_hands: in all of them.
         incomplete: why frames are missing, or None.
-        stopped: they are missing because of a request to stop.
+        stopped: whether they are missing because of a request to stop.
         notes: further remarks (`io.videos.VideoReader`).
     """
 
@@ -54,16 +54,16 @@ def predict_video(
 ) -> VideoResult:
     """Adds a video's frames to predictions.json and to the `writers`, and writes its overlay, meshes and arrays.
 
-    A request to stop, and a damaged or missing end, leave the frames before it.
+    After a request to stop, or with a damaged or missing end, the frames before it are written.
 
     Raises:
-        InputError: not even its first frame can be had; nothing is written.
+        InputError: no frame can be decoded; nothing is written.
         OSError: something cannot be written; predictions.json has the frames before it, and those (two at the most)
             that were predicted while an overlay's frame was written.
     """
     num_frames = num_hands = 0
     with VideoReader(item.source, request.start_s) as reader, ExitStack() as stack:
-        # A camera's frames are taken when they are needed, so that none is late.
+        # A camera's frames are read when needed, so none is outdated.
         frames = iter(reader) if item.kind == "camera" else stack.enter_context(read_ahead(reader))
         first = next(frames)
         K_px, K_from = request.camera(first.rgb)
@@ -103,7 +103,7 @@ def _drawing(writer: VideoWriter, request: Request) -> Callable[[Frame, Sequence
 def _until(
     first: Frame, rest: Iterator[Frame], seconds: float | None, stop: InterruptHandler, bar: tqdm
 ) -> Iterator[Frame]:
-    """The frames up to a time, or to a request to stop."""
+    """Yields frames up to a time, or to a request to stop."""
     with bar:
         frame: Frame | None = first
         while frame is not None and (seconds is None or frame.time_s < seconds):

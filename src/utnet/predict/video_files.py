@@ -24,7 +24,7 @@ class VideoFiles:
         item: the video or recording.
         request: the options.
         writers: of the formats of the whole call.
-        name: of the video, as the user named it.
+        name: of the video, as named by the user.
         size_px: width and height of its frames.
         K_px: (3, 3) intrinsics.
 
@@ -57,7 +57,7 @@ class VideoFiles:
             hands: of the frame.
             index: its number.
             time_s: since the first frame.
-            read_rgb: gives its picture.
+            read_rgb: returns its picture.
         """
         meshes = self._meshes(index, hands)
         if self._is_animated:
@@ -72,7 +72,7 @@ class VideoFiles:
         return [hand_record(hand, mesh) for hand, mesh in zip(hands, meshes, strict=True)]
 
     def finish(self) -> None:
-        """Writes the arrays, and the animated GLB where a hand was found."""
+        """Writes the arrays, and the animated GLB if a hand was found."""
         if self._request.arrays:
             arrays = f"{self._item.name}.npz"
             self._rows.write(self._request.out / arrays)
@@ -84,7 +84,7 @@ class VideoFiles:
             self.names["mesh"] = mesh
 
     def _meshes(self, index: int, hands: Sequence[Hand]) -> list[str] | list[None]:
-        """Writes a frame's own meshes if requested; their names, in the folder of the video's meshes."""
+        """Writes a frame's meshes if requested; returns their names, in the folder of the video's meshes."""
         if self._request.video_mesh is None or self._is_animated:
             return [None] * len(hands)
         folder = Path(f"{self._item.name}_meshes")

@@ -14,7 +14,7 @@ from utnet.errors import InputError
 from utnet.predict.checks import CameraInput, ImageInput, checked_depth, choose_camera, depth_in_reach, open_image
 
 _MOST_HANDS = 256
-"""Of one picture: they are reconstructed together, with 2 MB each."""
+"""Largest number of hands of one picture; they are reconstructed together, with 2 MB each."""
 
 
 @dataclass(frozen=True)

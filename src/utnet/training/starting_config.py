@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import fields
 from pathlib import Path
 
@@ -56,28 +56,56 @@ def load_config(path: str | Path, changes: Sequence[str] = (), *, init_from: str
     wanted = override(config, [change for change in changes if change.startswith("train.init_from=")]).train.init_from
     if not wanted or not find_checkpoint(wanted).is_dir():
         return override(config, changes), []
-    of = read_config(wanted)
-    network = to_tree(of)
+    own, on_command_line = _keys(read_yaml(path)), "train.init_from" in set_keys
+    config, taken, kept = start_from(config, wanted, own, weights_win=on_command_line, skipped=set_keys)
+    lines = [f"settings of {wanted}: {', '.join(taken)}"] if taken else []
+    lines += [f"{path} has settings of its own, kept: {', '.join(kept)}"] if kept else []
+    return override(config, changes), lines
+
+
+def start_from(
+    config: Config,
+    network: str | Path,
+    own: Collection[str],
+    *,
+    weights_win: bool = False,
+    skipped: Collection[str] = (),
+) -> tuple[Config, list[str], list[str]]:
+    """Sets what a config leaves open as in the network that its run starts from.
+
+    Args:
+        config: of the run.
+        network: a checkpoint folder, or the name of a bundled network.
+        own: keys ("section.key") that the config sets itself, which are kept.
+        weights_win: keys that the weights fix are replaced even if they are in `own`.
+        skipped: keys that are neither replaced nor reported.
+
+    Returns:
+        The config; what was replaced; what was kept although the network has another value.
+    """
+    of = read_config(network)
+    theirs_tree, tree = to_tree(of), to_tree(config)
     absent = () if resolve_preset(of.model).joint_maps else _MAPS
-    network["loss"] |= {key.partition(".")[2]: 0.0 for key in absent}
-    tree, in_file = to_tree(config), _keys(read_yaml(path))
-    on_command_line = "train.init_from" in set_keys
+    theirs_tree["loss"] |= {key.partition(".")[2]: 0.0 for key in absent}
     taken, kept = [], []
-    for key in (*sorted(_FIXED), *_OPEN, *_needed(network), *absent):
-        ours, theirs = _get(tree, key), _get(network, key)
+    for key in (*sorted(_FIXED), *_OPEN, *_needed(theirs_tree), *absent):
+        ours, theirs = _get(tree, key), _get(theirs_tree, key)
         fixed = key in (*_FIXED, *absent) and not (key[6:] in _HEADS and ours)
-        gives_way = key not in in_file or (fixed and on_command_line)
-        if key in set_keys or ours == theirs:
+        if key in skipped or ours == theirs:
             continue
-        if not gives_way:
+        if key in own and not (fixed and weights_win):
             kept.append(f"{key} {ours} (there {theirs})")
             continue
         section, _, name = key.partition(".")
         tree[section][name] = theirs
-        taken.append(f"{key} {theirs}" + (f" (not {ours})" if key in in_file else ""))
-    lines = [f"settings of {wanted}: {', '.join(taken)}"] if taken else []
-    lines += [f"{path} has settings of its own, kept: {', '.join(kept)}"] if kept else []
-    return override(from_tree(Config, tree, where=str(path)), changes), lines
+        taken.append(f"{key} {theirs}" + (f" (not {ours})" if key in own else ""))
+    return from_tree(Config, tree, where=f"the config for {network}"), taken, kept
+
+
+def own_keys(model: ModelConfig) -> set[str]:
+    """ "model.KEY" of what a config sets itself: all but what is null, and heads that are off."""
+    values = {field.name: getattr(model, field.name) for field in fields(model)}
+    return {f"model.{key}" for key, value in values.items() if value is not None and (value or key not in _HEADS)}
 
 
 def _needed(network: dict) -> list[str]:

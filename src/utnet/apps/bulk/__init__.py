@@ -1,1 +1,1 @@
-"""Bulk work on many pictures, videos and tars, in units, on this machine's processes or on a Ray cluster."""
+"""Bulk work on many pictures, videos and tars, in units, by processes of this machine or on a Ray cluster."""

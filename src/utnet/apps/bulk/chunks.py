@@ -1,4 +1,4 @@
-"""Long videos in chunks, each predicted by itself from a little before its start on, and joined where they overlap."""
+"""Long videos in chunks, which are predicted separately with some overlap and then joined."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ from utnet.io.videos import VIDEO_SUFFIXES
 from utnet.predict.formats import FrameWriter, PredictedFrame
 
 CHUNKS = "chunks"
-"""Folder of the tables of chunks, until the job is done."""
+"""Folder of the tables of chunks during the job."""
 OVERLAP_S = 2.0
-"""A chunk starts so long before its own frames. The tracker remembers a lost hand for 0.5 s, and of older frames
-smoothing keeps less than 1e-3 (its slowest cutoff is 0.7 Hz)."""
+"""Overlap before a chunk's own frames. The tracker remembers a lost hand for 0.5 s, and the weight of older frames
+in smoothing is below 1e-3 (its slowest cutoff is 0.7 Hz)."""
 _FARTHEST = 0.5
 """Largest median distance of one hand's joints in the frames of both chunks, in sizes of the hand."""
 _LEAST_BYTES_S = 100
 """Bytes a second below which a video is shorter than its file states."""
 _READERS = 16
-"""Threads that open videos."""
+"""Number of threads that open videos."""
 
 
 def cut_videos(units: Sequence[Unit], chunk_s: float) -> list[Unit]:
-    """Returns the units with those of videos longer than 1.5 chunks replaced by their chunks and one that joins them.
+    """Replaces units of videos longer than 1.5 chunks by their chunks and a unit that joins them.
 
     Args:
-        units: to do.
+        units: of the job.
         chunk_s: seconds; the last chunk of a video has 0.5 to 1.5 times as many.
     """
     with ThreadPoolExecutor(_READERS) as pool:
@@ -56,7 +56,7 @@ def _cut(unit: Unit, length_s: float, chunk_s: float) -> list[Unit]:
 
 
 def _length_s(unit: Unit) -> float:
-    """Seconds of a video as its file states them; 0 for other inputs, and where they cannot be had or believed."""
+    """Length of a video in seconds by its file; 0 for other inputs, or if unknown or implausible."""
     if len(unit.urls) != 1 or Path(unit.urls[0]).suffix.lower() not in VIDEO_SUFFIXES:
         return 0.0
     fs, path = storage.open_fs(unit.urls[0])
@@ -76,15 +76,15 @@ def _length_s(unit: Unit) -> float:
 
 
 class OwnFrames:
-    """Passes frames on to a writer, and counts those from a time on.
+    """Passes frames to a writer, and counts them before and after a time.
 
     Attributes:
-        num_before: frames before it.
-        num_frames: frames from it on.
-        num_hands: in these.
+        num_before: frames before the time.
+        num_frames: frames from the time on.
+        num_hands: hands in these.
 
     Args:
-        writer: is given all frames.
+        writer: receives all frames.
         start_s: the time.
     """
 
@@ -105,9 +105,9 @@ def join_chunks(place: str, unit: Unit, folder: Path) -> Result:
     """Joins the tables of a video's chunks: tracks that agree in the frames of both chunks get one number.
 
     Args:
-        place: folder or URL of the results, which holds the tables and records of the chunks.
+        place: folder or URL of the results, with the tables and records of the chunks.
         unit: with `chunks`.
-        folder: the joined table is written there.
+        folder: output folder of the joined table.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -148,7 +148,7 @@ def join_chunks(place: str, unit: Unit, folder: Path) -> Result:
 
 
 def _with(table: Any, name: str, values: Any) -> Any:
-    """The table with other values in a column."""
+    """Returns the table with new values in a column."""
     import pyarrow as pa
 
     at = table.schema.get_field_index(name)
@@ -156,7 +156,7 @@ def _with(table: Any, name: str, values: Any) -> Any:
 
 
 def _same_tracks(before: Any, after: Any) -> dict[int, int]:
-    """Returns tracks of `before` by those of `after` that are the same hands where both tables have a frame."""
+    """Maps tracks of `after` to those of `before` that are the same hand in common frames."""
     ours, theirs = _hands(before), _hands(after)
     cost = np.array([[_distance(a, b) for b in theirs.values()] for a in ours.values()])
     cost = cost.reshape(len(ours), len(theirs))
@@ -165,7 +165,7 @@ def _same_tracks(before: Any, after: Any) -> dict[int, int]:
 
 
 def _hands(table: Any) -> dict[int, dict[float, np.ndarray]]:
-    """By track and time, (21, 2) pixels."""
+    """(21, 2) joints in pixels, by track and time."""
     found: dict[int, dict[float, np.ndarray]] = {}
     rows = zip(*(table[name].to_pylist() for name in ("track", "time_s", "joints_px")), strict=True)
     for track, time_s, joints in rows:
@@ -174,7 +174,7 @@ def _hands(table: Any) -> dict[int, dict[float, np.ndarray]]:
 
 
 def _distance(a: dict[float, np.ndarray], b: dict[float, np.ndarray]) -> float:
-    """Median distance of the joints in the frames of both, in sizes of the hand; infinite without one."""
+    """Median distance of the joints in common frames, in sizes of the hand; infinite without any."""
     both = sorted(set(a) & set(b))
     sizes = [max(1.0, np.prod(np.ptp(a[time_s], 0)) ** 0.5) for time_s in both]
     apart = [np.linalg.norm(a[time_s] - b[time_s], axis=-1).mean() for time_s in both]

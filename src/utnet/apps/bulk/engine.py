@@ -1,4 +1,4 @@
-"""Units to workers: processes of this machine, or tasks of a Ray cluster."""
+"""Distribution of units to workers: processes of this machine, or tasks of a Ray cluster."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from utnet.errors import InputError, WorkerError, first_line, install_line
 from utnet.signals import follow_parent
 
 Work = Callable[[Unit], dict[str, Any]]
-"""Does a unit and returns its record (`work.do_unit`); it is pickled."""
+"""Processes a unit and returns its record (`work.do_unit`); must be picklable."""
 
 ONE_THREAD = {
     "OMP_NUM_THREADS": "1",
@@ -30,22 +30,22 @@ ONE_THREAD = {
     "NUMBA_NUM_THREADS": "1",
     "OMP_WAIT_POLICY": "PASSIVE",
 }
-"""Environment of every worker: sums are of one order whatever the number of cores."""
+"""Environment of every worker, so that sums do not depend on the number of cores."""
 RETRIES = 5
-"""How often work is given out again after a worker was lost."""
+"""Number of attempts after a worker was lost."""
 _CONNECT_S = 10.0
 _AHEAD = 2
-"""Units that wait or run, for each worker."""
+"""Units queued or running, per worker."""
 
 
 def cores() -> int:
-    """The cores that this process may use."""
+    """Number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def run_here(work: Work, units: Sequence[Unit], workers: int) -> Iterator[dict[str, Any]]:
-    """Yields the records of units as they are done by `workers` processes. Killed ones are replaced; a unit that kills
-    each of its workers gives `lost`.
+    """Processes units in `workers` processes and yields their records. Killed processes are replaced; a unit that
+    kills each of its workers yields `lost`.
 
     Raises:
         InputError, WorkerError: raised by `work`.
@@ -59,7 +59,7 @@ def run_here(work: Work, units: Sequence[Unit], workers: int) -> Iterator[dict[s
                 yield record
         except BrokenProcessPool:
             losses += 1
-            if losses > RETRIES:  # one of those that were given out is the cause
+            if losses > RETRIES:  # one of the distributed units is the cause
                 for unit in list(islice(left.values(), _AHEAD * workers)):
                     del left[unit.name]
                     yield _alone(work, unit)
@@ -73,9 +73,9 @@ def _alone(work: Work, unit: Unit) -> dict[str, Any]:
 
 
 def lost(unit: Unit) -> dict[str, Any]:
-    """Returns the record of a unit whose workers were lost whenever they did it: its inputs are problems."""
+    """Returns the record of a unit whose workers were lost in every attempt, with its inputs as problems."""
     why = (
-        f"the workers of its unit were lost {RETRIES} times, most often because memory ran out; to try it again "
+        f"the workers of its unit were lost {RETRIES} times, usually for lack of memory; to retry it "
         f"delete units/{unit.name}.json"
     )
     problems = [{"file": url, "why": why} for url in unit.urls or (unit.name,)]
@@ -83,15 +83,15 @@ def lost(unit: Unit) -> dict[str, Any]:
 
 
 def run_on_ray(work: Work, units: Sequence[Unit], address: str) -> Iterator[dict[str, Any]]:
-    """Yields the records of units as they are done by tasks of a Ray cluster, which places them and runs them again
-    where a worker or node is lost; one that loses all of its workers gives `lost`.
+    """Processes units in tasks of a Ray cluster and yields their records. Ray retries them if a worker or node is lost;
+    a unit that loses all of its workers yields `lost`.
 
     Every node needs this version of utnet, and access to sources and place.
 
     Args:
-        work: done in each task, on one core.
-        units: to do.
-        address: HOST:PORT, "auto" (a cluster that runs on this machine) or "local" (one started for this call).
+        work: run in each task, on one core.
+        units: of the job.
+        address: HOST:PORT, "auto" (a cluster running on this machine) or "local" (one started for this call).
 
     Raises:
         InputError: Ray is not installed, the cluster cannot be reached, or raised by `work`.
@@ -127,14 +127,14 @@ def run_on_ray(work: Work, units: Sequence[Unit], address: str) -> Iterator[dict
 
 
 def _connect(ray: Any, address: str) -> None:
-    """Connects to the cluster. An address is tried by a socket first: Ray itself waits for minutes."""
+    """Connects to the cluster. An address is first tested with a socket, since Ray waits for minutes."""
     remedy = "start one by `ray start --head`, or check --ray"
     host, _, port = address.rpartition(":")
     if address not in ("auto", "local"):
         try:
             socket.create_connection((host, int(port)), timeout=_CONNECT_S).close()
         except (OSError, ValueError) as error:
-            raise InputError(f"--ray {address}: no cluster there ({first_line(error)}); {remedy}") from error
+            raise InputError(f"--ray {address}: no cluster at this address ({first_line(error)}); {remedy}") from error
     try:
         ray.init(
             None if address == "local" else address,
@@ -153,13 +153,13 @@ def _in_task(work: Work, unit: Unit) -> dict[str, Any]:
 
 
 def _pooled(work: Work, units: Iterable[Unit], workers: int) -> Iterator[dict[str, Any]]:
-    # Not forked: a fork of a process with threads can deadlock on a lock that one of them holds.
+    # Not forked, since a fork of a process with threads can deadlock.
     context = multiprocessing.get_context("spawn")
     with _environment(ONE_THREAD):
         pool = ProcessPoolExecutor(workers, context, _start)
         waiting: set[Future[dict[str, Any]]] = set()
         try:
-            for unit in list(units):  # a copy: the caller removes those that are done
+            for unit in list(units):  # a copy, since the caller removes finished ones
                 waiting.add(pool.submit(work, unit))
                 if len(waiting) >= _AHEAD * workers:
                     done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
@@ -176,7 +176,7 @@ def _pooled(work: Work, units: Iterable[Unit], workers: int) -> Iterator[dict[st
 
 
 def _results(done: Iterable[Future[dict[str, Any]]]) -> Iterator[dict[str, Any]]:
-    """Results first, so that no finished unit is done again because of another one's error."""
+    """Returns results before errors, so no finished unit is repeated."""
     ordered = sorted(done, key=lambda future: future.exception() is not None)
     yield from (future.result() for future in ordered)
 
@@ -184,12 +184,12 @@ def _results(done: Iterable[Future[dict[str, Any]]]) -> Iterator[dict[str, Any]]
 def _start() -> None:
     follow_parent()
     cv2.setNumThreads(1)
-    tqdm.set_lock(threading.RLock())  # its own is a semaphore, which killed workers leave behind
+    tqdm.set_lock(threading.RLock())  # the default is a semaphore, which killed workers leave behind
 
 
 @contextmanager
 def _environment(values: dict[str, str]) -> Iterator[None]:
-    """Sets variables, which processes started in the block inherit."""
+    """Context with environment variables that new processes inherit."""
     before = {name: os.environ.get(name) for name in values}
     os.environ.update(values)
     try:

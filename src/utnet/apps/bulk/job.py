@@ -1,4 +1,4 @@
-"""A job: what is left of it is given to workers; manifest, problems and summary are written."""
+"""A job: distributes unfinished units to workers; writes manifest, problems and summary."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ from utnet.errors import BAD_TREE, InputError
 FORMAT = "utnet-bulk-1"
 MANIFEST, SUMMARY, PROBLEMS = "manifest.json", "summary.json", "problems.parquet"
 _READERS = 16
-"""Threads that read the records of finished units."""
+"""Number of threads that read records of finished units."""
 
 Engine = Callable[[Work, Sequence[Unit]], Iterator[dict[str, Any]]]
 
 
 @dataclass(frozen=True)
 class Summary:
-    """Result of a job; summary.json holds the same but `earlier`.
+    """Result of a job; summary.json has the same without `earlier`.
 
     Attributes:
-        units: all of the job.
-        counts: sums of what the units count, such as pictures, frames and hands.
+        units: number of units of the job.
+        counts: sums over the units, such as pictures, frames and hands.
         problems: inputs that failed or are incomplete; problems.parquet names them.
-        earlier: units that an earlier call had finished.
+        earlier: number of units finished by earlier calls.
     """
 
     units: int
@@ -49,15 +49,15 @@ class Summary:
 def run_on_items(
     items: Sequence[Item], place: str, task: Task, engine: Engine, *, pictures: int = 64, chunk_s: float = 0.0
 ) -> Summary:
-    """Does what is left of a job on pictures, tars, videos and recordings.
+    """Starts or continues a job on pictures, tars, videos and recordings.
 
     Args:
         items: of `find_items`.
         place: folder or URL of the results.
-        task: what is done.
-        engine: gives units to workers.
-        pictures: of a unit.
-        chunk_s: seconds of the chunks into which longer videos are cut; 0: videos are not cut.
+        task: processes a unit.
+        engine: distributes units to workers.
+        pictures: number per unit.
+        chunk_s: length of the chunks into which longer videos are cut; 0: not cut.
 
     Raises:
         InputError: as of `run_job`, or the place contains an item.
@@ -65,7 +65,7 @@ def run_on_items(
     place = storage.absolute(place)
     inside = next((item.url for item in items if item.url.startswith(f"{place}/")), None)
     if inside is not None:
-        raise InputError(f"--out {place}: contains the input {inside}; give a place without inputs")
+        raise InputError(f"--out {place}: contains the input {inside}; give a folder without inputs")
     source = {"sha256": items_sha256(items), "inputs": len(items), "pictures_a_unit": pictures, "chunk_s": chunk_s}
     units = units_of(items, pictures)
     return run_job(cut_videos(units, chunk_s) if chunk_s else units, source, place, task, engine)
@@ -79,19 +79,19 @@ def run_job(
     engine: Engine,
     finish: Callable[[str, Sequence[dict[str, Any]]], None] | None = None,
 ) -> Summary:
-    """Does what is left of a job; the result is the same whichever calls and workers have done it.
+    """Starts or continues a job; the result does not depend on the distribution to calls and workers.
 
     Args:
         units: of the job.
         source: identity of the source.
         place: folder or URL of the results.
-        task: what is done.
-        engine: gives units to workers: `engine.run_here` or `engine.run_on_ray`.
-        finish: given the place and the records of all units, writes what belongs to the whole.
+        task: processes a unit.
+        engine: distributes units to workers: `engine.run_here` or `engine.run_on_ray`.
+        finish: called with the place and the records of all units, to write common files.
 
     Raises:
-        InputError: the place holds something else, or storage fails.
-        WorkerError: a worker cannot go on, such as with a full disk.
+        InputError: the place contains other files, or storage fails.
+        WorkerError: a worker cannot continue, for example with a full disk.
     """
     place = storage.absolute(place)
     about = {"command": task.command, "utnet": utnet.__version__, "source": source, "options": task.identity()}
@@ -111,7 +111,7 @@ def run_job(
                 bar.set_postfix_str(f"{seen / max(bar.format_dict['elapsed'], 1e-3):.1f} pictures/s", refresh=False)
                 bar.update()
     records = _records(place, units)
-    if not any(record.get("lost") for record in records):  # else they are joined again with those
+    if not any(record.get("lost") for record in records):  # else they would be joined again
         storage.remove(f"{place}/{CHUNKS}")
     if finish is not None:
         finish(place, records)
@@ -131,7 +131,9 @@ def _claim(place: str, manifest: dict[str, Any]) -> None:
         found = json.loads(storage.read(path))["job"]
     except FileNotFoundError:
         if others := storage.names_in(place):
-            raise InputError(f"--out {place}: holds {others[0]}, and is no bulk job's; give a new place") from None
+            raise InputError(
+                f"--out {place}: contains {others[0]}, which is not of a bulk job; give a new place"
+            ) from None
         storage.write(path, json.dumps(manifest, indent=1).encode() + b"\n")
         return
     except storage.StorageError:
@@ -141,7 +143,9 @@ def _claim(place: str, manifest: dict[str, Any]) -> None:
     job = json.loads(json.dumps(manifest["job"]))
     differ = [key for key in job if not isinstance(found, dict) or found.get(key) != job[key]]
     if differ:
-        raise InputError(f"--out {place}: holds another job's results ({', '.join(differ)} differ); give a new place")
+        raise InputError(
+            f"--out {place}: contains the results of another job ({', '.join(differ)} differ); give a new place"
+        )
 
 
 def _finish(place: str, records: Sequence[dict[str, Any]], *, earlier: int) -> Summary:

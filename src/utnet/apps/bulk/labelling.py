@@ -1,4 +1,4 @@
-"""`utnet bulk label`: what is done with the inputs of a unit."""
+"""`utnet bulk label`: processing of the inputs of a unit."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from utnet.errors import InputError
 class Label:
     """`utnet label` on the inputs: tars of kept hands, which `data.name: tars` reads, by split.
 
-    A sequence is of the split val where the hash of its name is below `val_share`, so that every unit decides alike.
+    A sequence belongs to the split val if the hash of its name is below `val_share`, so all units agree.
 
     Attributes:
-        root: folder or URL to which names of sequences are relative.
+        root: names of sequences are relative to this folder or URL.
         sequence_by: regular expression on the path of a picture (`utnet label --sequence-by`); None: by its folder.
-        val_share: share of the sequences.
+        val_share: fraction of the sequences.
         every: label every n-th frame of videos.
         limits: of the agreement scores.
     """
@@ -51,7 +51,7 @@ class Label:
             by_pattern(self.sequence_by)
 
     def identity(self) -> dict[str, Any]:
-        """Returns what the results depend on beside the source."""
+        """Returns the settings that the results depend on, besides the source."""
         return asdict(self)
 
     def do(self, unit: Unit, folder: Path) -> Result:
@@ -93,7 +93,7 @@ class Label:
 
 
 def common_folder(items: Sequence[Item]) -> str:
-    """Returns the folder or URL that holds the folders of all items."""
+    """Returns the common parent folder or URL of all items."""
     parents = [item.url.split("/")[:-2] for item in items]
     same = takewhile(lambda pair: pair[0] == pair[1], zip(min(parents), max(parents), strict=False))
     return "/".join(first for first, _ in same)

@@ -1,4 +1,4 @@
-"""`utnet bulk predict`: what is done with the inputs of a unit."""
+"""`utnet bulk predict`: processing of the inputs of a unit."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Predict:
     """`utnet predict` on the inputs: a parquet table of hands, and tars of overlays and arrays.
 
     Attributes:
-        weights: as of `Predictor`; a path must be the same on every node.
+        weights: as of `Predictor`; a path must be valid on every node.
         method: as of `Predictor`, "network", "fit" or "both".
         camera: of every picture and video; None: from EXIF, else the default.
         raw: do not smooth videos.
@@ -46,7 +46,7 @@ class Predict:
     command = "predict"
 
     def identity(self) -> dict[str, Any]:
-        """Returns what the results depend on beside the source."""
+        """Returns the settings that the results depend on, besides the source."""
         camera = self.camera
         return {
             "weights": self.weights,
@@ -106,7 +106,7 @@ class Predict:
     def _run(
         self, inputs: Sequence[Input], request: Request, writer: Any, by_file: Mapping[str, Source], result: Result
     ) -> None:
-        """Calls `run` and adds what came of it to the result."""
+        """Calls `run` and adds its outcome to the result."""
         try:
             summary = run(predictor(self.weights, self.method), inputs, request, [writer])
         except InputError as error:
@@ -115,7 +115,7 @@ class Predict:
             result.note(by_file[str(inputs[0].source)], str(error), inputs[0].source)
             return
         if summary.stopped_by:
-            os._exit(128 + summary.stopped_by)  # as the signal would have ended it; another worker does the unit
+            os._exit(128 + summary.stopped_by)  # as the signal would have; another worker repeats the unit
         if summary.num_left:
             raise WorkerError(f"a worker's disk is full ({request.out}); make room and start it again")
         result.counts |= {"pictures": summary.num_pictures, "frames": summary.num_frames, "hands": summary.num_hands}
@@ -127,7 +127,7 @@ class Predict:
 
 @cache
 def predictor(weights: str | None, method: Any) -> Predictor:
-    """One predictor a process."""
+    """The predictor, one per process."""
     return Predictor(weights, method=method)
 
 

@@ -1,4 +1,4 @@
-"""`utnet bulk shard`: a labelled data set into tars, one a unit, and the index of all of them."""
+"""`utnet bulk shard`: packs a labelled data set into tars, one per unit, with an index."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from utnet.data.sources import fingerprint
 from utnet.errors import InputError
 
 _OPENED: dict[str, Any] = {}
-"""The source of this process, by the choice that it was opened for."""
+"""The source of this process, by its description."""
 
 
 @dataclass(frozen=True)
@@ -27,8 +27,8 @@ class Shard:
 
     Attributes:
         open_source: opens the data set, on every worker.
-        choice: what it opens, in words.
-        options: how samples are stored.
+        choice: its description.
+        options: of the stored samples.
     """
 
     open_source: Callable[[], Any]
@@ -38,7 +38,7 @@ class Shard:
     command = "shard"
 
     def identity(self) -> dict[str, Any]:
-        """Returns what the results depend on beside the source."""
+        """Returns the settings that the results depend on, besides the source."""
         return {"choice": self.choice, **asdict(self.options)}
 
     def do(self, unit: Unit, folder: Path) -> Result:
@@ -59,13 +59,13 @@ class Shard:
 
 
 def shard_in_bulk(task: Shard, place: str, engine: Engine, *, samples: int = 1024) -> Summary:
-    """Writes a shard set in units: `data.name: shards` reads it from a folder, `tars` from a URL.
+    """Writes a shard set in units, to be read by `data.name: shards` from a folder or `tars` from a URL.
 
     Args:
-        task: the data set and how it is stored.
+        task: the data set and storage options.
         place: folder or URL of the results.
-        engine: gives units to workers.
-        samples: of a unit.
+        engine: distributes units to workers.
+        samples: number per unit.
 
     Raises:
         InputError: as of `run_job`, or no sample can be read.
@@ -88,7 +88,7 @@ def shard_in_bulk(task: Shard, place: str, engine: Engine, *, samples: int = 102
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
             write_tables(folder, rows, keys, sequences, shards, describe(source, task.options, bad))
-            for file in sorted(folder.iterdir()):  # shards.json is the last, and what makes a set of the files
+            for file in sorted(folder.iterdir()):  # shards.json is written last and completes the set
                 storage.write(f"{place}/{file.name}", file)
 
     about = {**fingerprint(source), "samples_a_unit": samples}

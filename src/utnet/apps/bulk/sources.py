@@ -26,7 +26,7 @@ class Item:
     """One input.
 
     Attributes:
-        kind: "picture", "long" (a video or recording, which is followed from its start to its end) or "tar".
+        kind: "picture", "long" (a video or recording, processed from start to end) or "tar".
         url: absolute path, or URL.
     """
 
@@ -37,13 +37,13 @@ class Item:
 def find_items(words: Sequence[str], *, column: str | None = None) -> list[Item]:
     """Returns the inputs of SOURCE, without duplicates, sorted by kind and URL.
 
-    Files are known by their names, since a million cannot be opened first. A word is a file, a folder (with its
-    subfolders; a local folder that is an RGB-D recording is one input), a glob, or a list: a text file with a path or
-    URL a line, or a CSV or parquet file with a column of them. Relative paths in a list start at its folder.
+    Files are recognised by their suffixes, since opening millions would take too long. A word is a file, a folder (with
+    its subfolders; a local folder that is an RGB-D recording is one input), a glob, or a list: a text file with a path
+    or URL per line, or a CSV or parquet file with a column of them. Relative paths in a list start at its folder.
 
     Args:
         words: of the command line.
-        column: of the lists; None: "file" where there is one, else the first.
+        column: of the lists; None: "file" if there is one, else the first.
 
     Raises:
         InputError: a word that matches nothing, a list without that column, or storage that cannot be reached.
@@ -60,7 +60,7 @@ def find_items(words: Sequence[str], *, column: str | None = None) -> list[Item]
 
 
 def _expanded(word: str) -> Iterator[str]:
-    """The files of a folder, glob or file."""
+    """Returns the files of a folder, glob or file."""
     fs, path = open_fs(word)
     local = local_path(word)
     try:
@@ -73,7 +73,7 @@ def _expanded(word: str) -> Iterator[str]:
             if local is not None and not local.exists():
                 raise FileNotFoundError(word)
             names = retried(word, lambda: fs.find(path))
-            if list(names) == [path]:  # a file that is named is taken whatever its suffix
+            if list(names) == [path]:  # a file given by name is used whatever its suffix
                 yield absolute(word)
                 return
     except FileNotFoundError as error:
@@ -84,7 +84,7 @@ def _expanded(word: str) -> Iterator[str]:
 
 
 def _walked(folder: str) -> Iterator[str]:
-    """The files of a local folder and its subfolders; a recording's folder is one."""
+    """Returns the files of a local folder and its subfolders; the folder of a recording counts as one."""
     for place, folders, files in os.walk(folder, followlinks=True):
         if is_recording(Path(place)):
             folders.clear()
@@ -95,7 +95,7 @@ def _walked(folder: str) -> Iterator[str]:
 
 
 def _listed(word: str, column: str | None) -> Iterator[str]:
-    """The paths and URLs that a list names."""
+    """Returns the paths and URLs of a list."""
     try:
         data = read(word)
     except (FileNotFoundError, IsADirectoryError) as error:
@@ -118,7 +118,7 @@ def _listed(word: str, column: str | None) -> Iterator[str]:
         if isinstance(error, InputError):
             raise
         why = first_line(error)
-        raise InputError(f"{word}: not a {suffix[1:]} list that can be read ({why}); save it again") from error
+        raise InputError(f"{word}: not a readable {suffix[1:]} list ({why}); save it again") from error
     texts = [str(value).strip() for value in values if value is not None]
     texts = [text for text in texts if text]
     if not texts:

@@ -15,15 +15,15 @@ from utnet.io.atomic import atomic_file
 
 T = TypeVar("T")
 _TRIES, FIRST_WAIT_S = 7, 0.25
-"""Attempts of a request, with waits that double: 16 s in all, beside the retries of the storage's own client."""
+"""Attempts of a request, with doubling waits: 16 s in all, besides the retries of the storage client."""
 _S3 = {"config_kwargs": {"retries": {"max_attempts": 1}}}
-"""The client's own retries, with waits of up to 20 s each, would multiply with ours."""
+"""Settings without the client's own retries, whose waits of up to 20 s would multiply with ours."""
 _REFUSED = ("NoCredentialsError", "PartialCredentialsError", "ClientError", "ProfileNotFound")
-"""botocore's errors that another attempt does not mend."""
+"""Errors of botocore that are not retried."""
 
 
 class StorageError(InputError):
-    """Storage that refuses access or keeps failing; it ends a job, which can be started again."""
+    """Storage that refuses access or keeps failing; the job ends, and can be started again."""
 
 
 def local_path(url: str) -> Path | None:
@@ -34,7 +34,7 @@ def local_path(url: str) -> Path | None:
 
 
 def absolute(url: str) -> str:
-    """Returns a URL as it is, and a local path made absolute."""
+    """Returns a URL unchanged, and a local path as an absolute one."""
     path = local_path(url)
     return url.rstrip("/") if path is None else os.path.abspath(path)
 
@@ -43,7 +43,7 @@ def open_fs(url: str) -> tuple[Any, str]:
     """Returns fsspec's file system of a URL, and the path in it.
 
     Raises:
-        InputError: fsspec, or the package of this kind of storage, is not installed, or the URL is not known to it.
+        InputError: fsspec, or the package of this kind of storage, is not installed, or the kind of URL is unknown.
     """
     try:
         import fsspec
@@ -53,11 +53,11 @@ def open_fs(url: str) -> tuple[Any, str]:
     except ImportError as error:
         raise InputError(f"{url}: needs a package ({first_line(error)}); {install_line('cluster')}") from error
     except ValueError as error:
-        raise InputError(f"{url}: not a place that fsspec knows ({first_line(error)}); check the URL") from error
+        raise InputError(f"{url}: not a URL known to fsspec ({first_line(error)}); check the URL") from error
 
 
 def retried(url: str, call: Callable[[], T]) -> T:
-    """Returns what `call` returns, which is tried again with growing waits while storage fails.
+    """Calls `call` and returns its result; storage errors are retried with growing waits.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -68,7 +68,7 @@ def retried(url: str, call: Callable[[], T]) -> T:
             return call()
         except (FileNotFoundError, FileExistsError, IsADirectoryError, NotADirectoryError):
             raise
-        except Exception as error:  # clients pass on errors of several libraries
+        except Exception as error:  # clients raise errors of several libraries
             if isinstance(error, PermissionError) or type(error).__name__ in _REFUSED:
                 raise StorageError(
                     f"{url}: access is refused ({first_line(error)}); check the credentials (of S3: "
@@ -112,18 +112,18 @@ def write(url: str, content: bytes | Path) -> None:
         else:
             retried(url, lambda: fs.put_file(str(content), path))
     except FileNotFoundError as error:
-        raise StorageError(f"{url}: no such bucket; make it first") from error
+        raise StorageError(f"{url}: no such bucket; create it first") from error
 
 
 def remove(url: str) -> None:
-    """Removes a folder, if it is there, with all that it holds; errors as of `retried`."""
+    """Removes a folder with its contents, if it exists; errors as of `retried`."""
     fs, path = open_fs(url)
     with suppress(FileNotFoundError):
         retried(url, lambda: fs.rm(path, recursive=True))
 
 
 def names_in(url: str) -> list[str]:
-    """Returns the sorted names of files and folders in a folder, without hidden ones; none where it does not exist."""
+    """Returns the sorted names of files and folders in a folder, without hidden ones; [] if it does not exist."""
     fs, path = open_fs(url)
     try:
         found = retried(url, lambda: fs.ls(path, detail=False))

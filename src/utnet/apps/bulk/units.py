@@ -1,4 +1,4 @@
-"""Units of work, with names that depend on the source alone, and what a job is."""
+"""Units of work, whose names depend only on the source, and tasks."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from utnet.apps.bulk.sources import Item
 
 @dataclass(frozen=True)
 class Unit:
-    """Inputs that one worker processes in one go.
+    """Inputs that a worker processes together.
 
     Attributes:
-        name: of its result files, such as part-000012.
+        name: prefix of its result files, such as part-000012.
         urls: of the inputs, sorted: some pictures, a tar, a video or a recording.
-        samples: first one and end, in a data set; without urls.
+        samples: start and end indices in a data set; without urls.
         span_s: of a chunk of a video: start and end in seconds; the last one's end is infinite.
         chunks: of a video: units whose results are joined in this one (`chunks.join_chunks`).
     """
@@ -32,7 +32,7 @@ class Unit:
 
 
 class Task(Protocol):
-    """What is done with every unit. Workers get it pickled.
+    """Processing of units; sent to workers as a pickle.
 
     Attributes:
         command: predict, label or shard.
@@ -41,14 +41,14 @@ class Task(Protocol):
     command: str
 
     def identity(self) -> dict[str, Any]:
-        """Returns what the results depend on beside the source."""
+        """Returns the settings that the results depend on, besides the source."""
 
     def do(self, unit: Unit, folder: Path) -> Any:
         """Processes a unit; returns its `work.Result`, with files in the temporary folder."""
 
 
 def units_of(items: Sequence[Item], pictures: int) -> list[Unit]:
-    """Returns the units of items: `pictures` pictures in each, everything else by itself."""
+    """Returns the units of items: `pictures` pictures in each, other items one by one."""
     return [Unit(f"part-{number:06d}", urls) for number, urls in enumerate(_groups(sorted(items), pictures))]
 
 

@@ -1,4 +1,4 @@
-"""What a worker does with a unit: inputs to local files, the task, results to the place."""
+"""Processing of a unit by a worker: fetches inputs, runs the task, stores the results."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from utnet.predict.inputs import Input, find_inputs
 RECORDS = "units"
 """Folder of the records of finished units, each written after the unit's other files."""
 _STEM = 60
-"""Bytes of a file's name in those of its overlay and arrays; a tar allows 100 in all."""
+"""Bytes of an input's name within the names of its overlay and arrays; a tar allows 100 in all."""
 _TEMPORARY = re.compile(r"utnet-bulk-(\d+)-.*")
 
 
 @dataclass(frozen=True)
 class Source:
-    """Where a local file is from.
+    """Origin of a local file.
 
     Attributes:
         file: its name in the results: a path or URL; in a tar, TAR::MEMBER.
@@ -45,10 +45,10 @@ class Source:
 
 @dataclass
 class Result:
-    """What a unit gave.
+    """Result of a unit.
 
     Attributes:
-        counts: numbers, which are added up over the units.
+        counts: numbers to be summed over the units.
         problems: file and reason of inputs that failed or are incomplete.
         files: local result files by their names in the place.
         index: further contents of the unit's record.
@@ -60,21 +60,21 @@ class Result:
     index: dict[str, Any] = field(default_factory=dict)
 
     def note(self, source: Source, why: str, *local: object) -> None:
-        """Adds a problem; local names in its text become those of the source."""
+        """Adds a problem; local names in its text are replaced by those of the source."""
         for path in local:
             why = why.replace(str(path), source.file)
         self.problems.append({"file": source.file, "why": why.removeprefix(f"{source.file}: ")})
 
 
 def do_unit(do: Callable[[Unit, Path], Result], place: str, unit: Unit) -> dict[str, Any]:
-    """Processes a unit and writes its results, and last its record, which is returned.
+    """Processes a unit, writes its results and finally its record, which is returned.
 
-    Equal arguments write equal bytes.
+    Equal arguments give equal bytes.
 
     Args:
         do: `Task.do`, or another function of the unit and a temporary folder.
         place: folder or URL of the results.
-        unit: to process.
+        unit: the unit.
 
     Raises:
         InputError: the results cannot be written, or storage keeps failing.
@@ -93,7 +93,7 @@ def do_unit(do: Callable[[Unit, Path], Result], place: str, unit: Unit) -> dict[
 
 
 def local_inputs(unit: Unit, folder: Path, result: Result) -> Iterator[tuple[Input, Source]]:
-    """Yields the inputs as local files. Missing ones, and damaged tars, are problems."""
+    """Yields the inputs as local files. Missing ones and damaged tars are recorded as problems."""
     number = 0
     for url in unit.urls:
         path = storage.local_path(url)
@@ -120,7 +120,7 @@ def local_inputs(unit: Unit, folder: Path, result: Result) -> Iterator[tuple[Inp
 
 
 def _unpacked(tar: Path, folder: Path, url: str, result: Result) -> list[tuple[Path, str]]:
-    """Unpacks the pictures of a tar under names of our own, and returns them with their names in it, sorted."""
+    """Unpacks the pictures of a tar under new names; returns them with their names in the tar, sorted."""
     found = list[tuple[Path, str]]()
     into = folder / "members"
     into.mkdir()
@@ -134,7 +134,7 @@ def _unpacked(tar: Path, folder: Path, url: str, result: Result) -> list[tuple[P
                     with path.open("wb") as target:
                         shutil.copyfileobj(content, target)
                     found.append((path, member.name))
-        with tar.open("rb") as file:  # a tar that is cut after a member has no end
+        with tar.open("rb") as file:  # a tar cut after a member has no end marker
             file.seek(max(0, tar.stat().st_size - 2 * tarfile.BLOCKSIZE))
             if any(file.read()):
                 raise tarfile.ReadError("its end is missing")
@@ -147,7 +147,7 @@ def _unpacked(tar: Path, folder: Path, url: str, result: Result) -> list[tuple[P
 
 @contextmanager
 def _temporary_folder() -> Iterator[Path]:
-    """A folder for the block; folders of workers of this machine that were killed are removed."""
+    """Context with a temporary folder; those of killed workers on this machine are removed."""
     root = Path(tempfile.gettempdir())
     for entry in root.glob("utnet-bulk-*"):
         match = _TEMPORARY.fullmatch(entry.name)
@@ -168,7 +168,7 @@ def _is_alive(pid: int) -> bool:
 
 
 def packed(path: Path, files: Iterable[tuple[str, bytes]]) -> Path:
-    """Writes a tar that is determined by the names and contents of its files; returns its path."""
+    """Writes a tar whose bytes depend only on the names and contents of its files; returns its path."""
     with tarfile.open(path, "w", format=tarfile.USTAR_FORMAT) as tar:
         for name, data in files:
             info = tarfile.TarInfo(name)

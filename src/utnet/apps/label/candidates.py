@@ -47,7 +47,7 @@ class HandCandidate:
 
     @property
     def line(self) -> dict:
-        """The labels, a line of `hands.jsonl` without "image", "sequence" and "split"."""
+        """Labels as a line of `hands.jsonl` without "image", "sequence" and "split"."""
         return line_of(self.sample)
 
 
@@ -146,8 +146,8 @@ def _candidate(
 def fitted_sample(name: str, rgb: np.ndarray, hand: Hand, conf_2d: np.ndarray) -> Sample:
     """A fitted hand as a labelled sample of the full picture; (21,) `conf_2d`: joints confirmed by the landmarks.
 
-    The image points are the fit's, which agree with its 3D joints and parameters; landmarks are up to 13 mm from the
-    hand model's joints. In 3D all joints are labelled: losses need the wrist.
+    The image points are those of the fit, consistent with its 3D joints and parameters (landmarks are up to 13 mm from
+    the model's joints). All joints are labelled in 3D, since losses need the wrist.
     """
     return Sample(
         key=name,

@@ -1,4 +1,4 @@
-"""Copies of labelled hands before other backgrounds: further pictures and lines."""
+"""Copies of labelled hands on other backgrounds: additional pictures and labels."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Copier:
         backgrounds: a folder of photographs; None: drawn scenes.
 
     Attributes:
-        unread: photographs that could not be read, with the reason; copies with them are left out.
+        unread: photographs that could not be read, with the reason; copies with them are skipped.
 
     Raises:
         InputError: no such folder, or one without photographs.

@@ -10,14 +10,14 @@ import numpy as np
 from utnet.synth.surfaces import SRGB_TO_LINEAR
 
 MIN_COVERED, MAX_AREA = 0.9, 2.2
-"""Smallest share of the mesh that a segmentation covers, and its largest area, with the arm, in areas of the mesh."""
+"""Smallest fraction of the mesh covered by a segmentation, and its largest area (with the arm) in areas of the mesh."""
 
 _MIN_PX = 100
 _BAND = 0.12
-"""Half the width of the band along the mesh's outline that GrabCut decides, over the root of the mesh's area."""
+"""Half the width of the undecided band along the mesh's outline for GrabCut, over the root of the mesh's area."""
 _ROUNDS = 4
 _STRAY_SHARE = 0.1
-"""Largest share of the segmented pixels at the picture's edge that are nearer to a finger than to the wrist."""
+"""Largest fraction of the segmented pixels at the picture's edge that are nearer to a finger than to the wrist."""
 _ARM = (0, 1)
 """Joints that may lie at a picture's edge without a finger being cut off: wrist, base of the thumb."""
 
@@ -162,7 +162,7 @@ def _without_rim(rgb: np.ndarray, alpha: np.ndarray) -> np.ndarray:
 
 
 def _way_out(alpha: np.ndarray, mask: np.ndarray, joints_px: np.ndarray) -> np.ndarray:
-    """(2,) float32 unit vector from the mesh's middle to where the arm leaves the picture; down without an arm."""
+    """(2,) float32 unit vector from the mesh's centre to where the arm leaves the picture; down without an arm."""
     xy = np.argwhere(_edge(alpha.shape) & (alpha > 0.5))[:, ::-1]
     arm = xy[np.isin(_nearest(xy, joints_px), _ARM)]
     way = arm.mean(0) - np.argwhere(mask).mean(0)[::-1] if len(arm) else np.zeros(2)

@@ -38,8 +38,8 @@ class Summary:
         kept: hands by split.
         sequences: of the kept hands, by split.
         dropped: hands by reason, see `agreement.REASONS`.
-        problems: file and reason for inputs that could not be read, or not to their end.
-        copies: of the split train before other backgrounds; None if not requested.
+        problems: file and reason for inputs that could not be read, or only in part.
+        copies: of the split train on other backgrounds; None if not requested.
     """
 
     pictures: int = 0
@@ -71,11 +71,11 @@ def label_pictures(
     Args:
         inputs: pictures and videos (`utnet.predict.inputs.find_inputs`).
         out: a new folder.
-        sequence_of: the sequence of a picture (default: its folder); each video is one of its own.
-        val_share: share of the hands, in complete sequences, for the split val.
+        sequence_of: the sequence of a picture (default: its folder); each video is a sequence.
+        val_share: fraction of the hands, in complete sequences, for the split val.
         every: label every n-th frame of a video.
         limits: of the agreement scores.
-        copies: number of copies before other backgrounds of each hand of the split train.
+        copies: number of copies of each hand of the split train on other backgrounds.
         backgrounds: a folder of photographs for these (default: drawn scenes).
 
     Raises:
@@ -90,7 +90,7 @@ def label_pictures(
     require_new(Path(out))
     copier = Copier(copies, backgrounds) if copies else None
     names = name_sequences(inputs, sequence_of)
-    splits(names, val_share)  # raises before the long part if there is only one sequence
+    splits(names, val_share)  # raises early if there is only one sequence
     predictor = Predictor(method="fit")
     with atomic_dir(out) as folder:
         (folder / IMAGES).mkdir()
@@ -128,7 +128,7 @@ def kept_hands(
         predictor: of the method fit.
         limits: of the agreement scores.
         every: label every n-th frame of a video.
-        summary: is updated, but for `kept` and `sequences`.
+        summary: updated, except `kept` and `sequences`.
     """
     for found in _hands(item, name, predictor, limits, every, summary):
         if _is_kept(found, limits, summary):
@@ -164,7 +164,7 @@ def _hands(
         summary.frames += count.frames
         if count.incomplete:
             _note(item.label, count.incomplete, summary)
-    except Exception as error:  # whatever one file does, the others are read
+    except Exception as error:  # a failing file does not end the others
         _note(item.label, str(as_input_error(error, item.label)), summary)
 
 

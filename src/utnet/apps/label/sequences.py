@@ -1,4 +1,4 @@
-"""Sequences of pictures (a video, a person), which splits never divide."""
+"""Sequences of pictures (a video, a person), each of which is completely in one split."""
 
 from __future__ import annotations
 
@@ -17,9 +17,8 @@ SequenceOf = Callable[[Path], str]
 
 
 def name_sequences(inputs: Sequence[Input], sequence_of: SequenceOf | None = None) -> list[str]:
-    """The sequence of each input: `sequence_of` of a picture's path, by default its folder; each video is one of its
-    own. Folders and videos are named by their paths relative to their common parent: names are unique, and no path of
-    this machine enters a data set.
+    """The sequence of each input: `sequence_of` of a picture's path, by default its folder; each video is a
+    sequence. Their names are paths relative to the common parent, which are unique and contain no path of this machine.
 
     Raises:
         InputError: a camera, or raised by `sequence_of`.
@@ -27,7 +26,7 @@ def name_sequences(inputs: Sequence[Input], sequence_of: SequenceOf | None = Non
     places: list[Path | str] = []
     for item in inputs:
         if not isinstance(item.source, Path):
-            raise InputError(f"{item.label}: a camera's view cannot be labelled; save it as a video first")
+            raise InputError(f"{item.label}: a camera cannot be labelled; save a video first")
         file = item.source.resolve()
         if item.kind == "video":
             places.append(file)
@@ -63,7 +62,7 @@ def splits(sequences: Sequence[str], val_share: float) -> list[str]:
     hands.
 
     Raises:
-        InputError: a share above 0, but only one sequence.
+        InputError: a fraction above 0, but only one sequence.
     """
     sizes = Counter(sequences)
     if val_share > 0 and len(sizes) < 2:

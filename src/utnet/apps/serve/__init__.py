@@ -1,1 +1,1 @@
-"""`utnet serve`: the local web page. A picture is dropped, its hands are seen, turned and taken along."""
+"""`utnet serve`: the local web page. Shows the hands of a dropped picture in 3D, for correction and download."""

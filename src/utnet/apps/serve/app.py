@@ -1,6 +1,6 @@
-"""The addresses of the page: its own files, uploads, pictures with their hands, and corrections.
+"""Routes of the page: static files, uploads, pictures with their hands, and corrections.
 
-| address | what |
+| route | purpose |
 |---|---|
 | GET / and /static/NAME | the page |
 | GET /api/settings | methods and limits |
@@ -10,7 +10,7 @@
 | POST /api/pictures/ID/edits | {hand, points} or {box} → the hands |
 | GET /api/pictures/ID/NAME | view.jpg, overlay.jpg, hands.glb, hands.json |
 
-Files and pictures belong to the visitor whose cookie came with the upload; for others they are not there.
+Files and pictures are visible only to the visitor whose cookie was sent with the upload.
 """
 
 from __future__ import annotations
@@ -50,9 +50,9 @@ _KINDS = {VIEW: "image/jpeg", SCENE: "model/gltf-binary", PREDICTIONS: "applicat
 _COOKIE = "utnet_visitor"
 _VISITOR = re.compile(r"[A-Za-z0-9_-]{43}")
 _MAX_UPLOADS = 8
-"""Files that arrive at the same time."""
+"""Number of simultaneous uploads."""
 _RESULT_BYTES = 8 * 10**6
-"""Reserved for a result until its files are written."""
+"""Bytes reserved for a result until its files are written."""
 _TIDY_S = 300.0
 _BUSY = {"retry-after": "2"}
 
@@ -61,8 +61,8 @@ def build_app(service: HandService, store: Store, worker: Worker, *, pause_s: fl
     """The page's server, to be put behind `guard.Guard`.
 
     Args:
-        service: predicts.
-        store: of the visitors' files.
+        service: for predictions.
+        store: for files of the visitors.
         worker: runs the predictions.
         pause_s: longest pause within an upload, and longest wait for a place to upload.
     """
@@ -87,7 +87,7 @@ def build_app(service: HandService, store: Store, worker: Worker, *, pause_s: fl
 
 
 class _Page:
-    """The handlers. A visitor is known by a random cookie, set by the first upload."""
+    """Request handlers. Visitors are identified by a random cookie, set by the first upload."""
 
     def __init__(self, service: HandService, store: Store, worker: Worker, pause_s: float):
         self._service, self._store, self._worker, self._pause_s = service, store, worker, pause_s
@@ -194,7 +194,7 @@ class _Page:
         return self._find(_visitor(request) or "", request.path_params["key"], "picture")
 
     async def _wait(self, entry: Entry, call: Callable[[Callable[[str], None]], Any]) -> Any:
-        """The value of a call in the queue, while the picture and its uploads are kept."""
+        """Returns the result of a queued call, while the picture and its uploads are kept."""
         files = entry.content[1]
         if any(self._store.find(file.key, file.owner, "file") is None for file in files):
             raise HTTPException(404, "the picture has expired; drop it again")
@@ -207,7 +207,7 @@ class _Page:
             raise
 
     def _submit(self, visitor: str, call: Callable[[Callable[[str], None]], Any], held: list[Entry]) -> Job:
-        """Queues a call; the entries that it needs are kept until it ends."""
+        """Queues a call; its entries are kept until it ends."""
         for entry in held:
             self._store.hold(entry)
 
@@ -226,7 +226,7 @@ class _Page:
 
 @asynccontextmanager
 async def _place(uploads: asyncio.Semaphore, pause_s: float) -> AsyncIterator[None]:
-    """Takes one of the places for uploads; status 503 if none is free within `pause_s`."""
+    """Context with one of the upload slots; status 503 if none is free within `pause_s`."""
     try:
         async with asyncio.timeout(pause_s):
             await uploads.acquire()
@@ -239,7 +239,7 @@ async def _place(uploads: asyncio.Semaphore, pause_s: float) -> AsyncIterator[No
 
 
 async def _receive(request: Request, path: Path, pause_s: float) -> None:
-    """Writes a request's body into a file."""
+    """Writes a request's body to a file."""
     chunks = request.stream().__aiter__()
     with path.open("xb") as file:
         while True:
@@ -255,7 +255,7 @@ async def _receive(request: Request, path: Path, pause_s: float) -> None:
 
 
 async def _json(request: Request) -> dict:
-    """A request's body, an object in JSON."""
+    """Returns a request's body, a JSON object."""
     if request.headers.get("content-type", "").partition(";")[0].strip() != "application/json":
         raise HTTPException(415, "JSON is expected")
     try:
@@ -281,7 +281,7 @@ def _attachment(name: str) -> dict[str, str]:
 
 
 def _visitor(request: Request) -> str | None:
-    """The visitor's session, or None for one who comes without, or with one that is none of ours."""
+    """Returns the visitor's session, or None without a valid one."""
     value = request.cookies.get(_COOKIE, "")
     return value if _VISITOR.fullmatch(value) else None
 

@@ -1,4 +1,4 @@
-"""Connections that send no request are closed: uvicorn has a time limit between requests, but none for their heads."""
+"""Time limit for request heads: uvicorn limits only the time between requests."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 
 def connection_class(head_s: float) -> type[H11Protocol]:
-    """uvicorn's protocol of HTTP, with a time limit for the head of each request."""
+    """uvicorn's HTTP protocol with a time limit for the head of each request."""
 
     class Connection(H11Protocol):
         _head: asyncio.TimerHandle | None = None
@@ -27,7 +27,7 @@ def connection_class(head_s: float) -> type[H11Protocol]:
             super().connection_lost(exc)
 
         def _watch(self) -> None:
-            """Runs the clock while a head is incomplete."""
+            """Runs the timer while a head is incomplete."""
             if self.conn.their_state is not h11.IDLE:
                 self._unwatch()
             elif self._head is None:

@@ -1,6 +1,6 @@
-"""What every request has to pass, and the headers of every response.
+"""Checks of all requests, and headers of all responses.
 
-A page in the browser of this machine's user is as near to the server as he is, and other machines may be let in.
+Any web page in the user's browser can send requests to this server, and other machines may have access.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from typing import Any
 from urllib.parse import urlsplit
 
 MAX_UPLOAD_BYTES = 64 * 10**6
-"""Per file. 108-megapixel photographs have about 40 MB."""
+"""Largest file in bytes; 108-megapixel photographs have about 40 MB."""
 MAX_MESSAGE_BYTES = 20_000
-"""Of every other request."""
+"""Largest body of other requests."""
 UPLOAD_PATH = "/api/files"
 _SHORT_BYTES, _SHORT_S = 10**6, 2.0
-"""Refused bodies up to this size are read, for at most this time."""
+"""Refused bodies up to this size are read, within this time."""
 REQUEST_S = 60.0
 """Time limit of a request, body and response."""
 
@@ -42,7 +42,7 @@ class Guard:
     """ASGI middleware: addresses, origins, sizes and times of requests, and headers of responses.
 
     Args:
-        app: the server behind it.
+        app: the protected server.
         hosts: accepted names in Host headers, in lower case (a defence against DNS rebinding); None accepts any.
         request_s: time limit of a request.
     """
@@ -94,7 +94,7 @@ class Guard:
             headers[name] = value.decode("latin-1")
         host = headers.get("host", "").lower()
         if self._hosts is not None and _name(host) not in self._hosts:
-            return 403, "this page answers to its own address only"
+            return 403, "this page accepts requests to its own address only"
         if scope["method"] in ("GET", "HEAD"):
             return None
         if scope["method"] != "POST":
@@ -106,12 +106,12 @@ class Guard:
 
 
 def _name(host: str) -> str:
-    """A Host header without its port; IPv6 keeps its brackets."""
+    """Returns a Host header without port; IPv6 with its brackets."""
     return host.rpartition(":")[0] if host.rpartition(":")[2].isdigit() else host
 
 
 def _wrong_length(headers: dict[str, str], most: int) -> tuple[int, str] | None:
-    """A refusal of a body of unknown or too great length."""
+    """Returns the refusal of a body of unknown or excessive length, or None."""
     length = headers.get("content-length", "")
     if not (length.isascii() and length.isdigit()) or "transfer-encoding" in headers:
         return 411, "a content-length is needed"
@@ -121,8 +121,7 @@ def _wrong_length(headers: dict[str, str], most: int) -> tuple[int, str] | None:
 
 
 async def _discard(scope: _Scope, receive: _Receive) -> None:
-    """Reads a short body that is refused: a connection that is closed with unread data is reset, and the response can
-    be lost with it."""
+    """Reads a short refused body, since closing a connection with unread data resets it and can lose the response."""
     length = dict(scope["headers"]).get(b"content-length", b"")
     if not length.isdigit() or len(length) > 15 or int(length) > _SHORT_BYTES:
         return

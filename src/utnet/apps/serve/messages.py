@@ -17,11 +17,11 @@ from utnet.errors import InputError
 
 _MAX_NAME = 80
 _MAX_HANDS = 64
-"""Of one picture, so that boxes that are added without end take no memory without end."""
+"""Largest number of hands of a picture, which bounds the memory for added boxes."""
 
 
 def file_name(header: str) -> str:
-    """A name for an upload, without folders and control characters: that of the header, percent-encoded UTF-8."""
+    """Returns an upload's name from the header (percent-encoded UTF-8), without folders and control characters."""
     name = unquote(header[: 12 * _MAX_NAME]).replace("\\", "/").rpartition("/")[2]
     name = "".join(c if c.isprintable() and c not in '/\\:*?"<>|' else "_" for c in name).strip(". ")
     stem, dot, suffix = name.rpartition(".")
@@ -29,10 +29,10 @@ def file_name(header: str) -> str:
 
 
 def read_query(message: Mapping[str, Any], files: Mapping[str, Path], methods: Sequence[str]) -> Query:
-    """The query in a message, with its files.
+    """Parses the query in a message, with its files.
 
     Raises:
-        InputError: an unknown method, or numbers that are none.
+        InputError: an unknown method, or invalid numbers.
     """
     method = message.get("method", methods[0])
     if method not in methods:
@@ -50,17 +50,17 @@ def read_query(message: Mapping[str, Any], files: Mapping[str, Path], methods: S
 
 
 def read_edit(message: Mapping[str, Any]) -> Callable[[HandService, Result], None]:
-    """The change in a message: {"hand": 0, "points": {"8": [x, y]}} or {"box": [x0, y0, x1, y1]}.
+    """Parses the change in a message: {"hand": 0, "points": {"8": [x, y]}} or {"box": [x0, y0, x1, y1]}.
 
     Raises:
-        InputError: neither of them.
+        InputError: neither.
     """
     if "box" in message:
         box = _places(message["box"], 4)
 
         def add(service: HandService, result: Result) -> None:
             if len(result.hands) >= _MAX_HANDS:
-                raise InputError(f"the picture has {len(result.hands)} hands; that is the most")
+                raise InputError(f"the picture has {len(result.hands)} hands, the largest number")
             service.add_hand(result, box)
 
         return add
@@ -76,14 +76,14 @@ def read_edit(message: Mapping[str, Any]) -> Callable[[HandService, Result], Non
 def state_of(job: Job, num_before: int, service: HandService) -> dict[str, Any]:
     """The state of a picture: "waiting", "working", "done", "refused" (a bad upload), "failed" or "replaced"."""
     if job.future.cancelled():
-        return {"state": "replaced", "note": "A later picture has taken its place."}
+        return {"state": "replaced", "note": "Replaced by a later picture."}
     if not job.future.done():
         return {"state": "working" if job.step else "waiting", "step": job.step, "before": num_before}
     error = job.future.exception()
     if isinstance(error, InputError):
         return {"state": "refused", "note": str(error)}
     if error is not None:
-        return {"state": "failed", "note": "This picture could not be worked on; the server's terminal shows why."}
+        return {"state": "failed", "note": "This picture could not be processed; the server's terminal shows why."}
     result: Result = job.future.result()
     return {
         "state": "done",

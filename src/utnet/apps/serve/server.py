@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 MAX_CONNECTIONS = 256
 HEAD_S = 10.0
 _GOODBYE_S = 1
-"""What is still being sent at the end has this time, and the picture that is worked on as much again."""
+"""Time limit at the end for running responses, and again for the picture in progress."""
 
 
 def run_server(host: str, port: int, weights: Path | None, *, open_browser: bool = False) -> None:
@@ -46,7 +46,7 @@ def run_server(host: str, port: int, weights: Path | None, *, open_browser: bool
             webbrowser.open(address)
         server.run(sockets=[listening])
         ended = worker.stop(_GOODBYE_S)
-    if not ended:  # a thread cannot be stopped, and Python would wait for what it calls
+    if not ended:  # a thread cannot be stopped, and Python would wait for it
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(0)
@@ -94,7 +94,7 @@ def build_server(
         hosts: as `Guard` takes them.
         head_s: time for the head of a request; connections that send none are closed after it.
         request_s: time limit of a request.
-        max_connections: others are answered with 503.
+        max_connections: further ones get status 503.
     """
     import uvicorn
 

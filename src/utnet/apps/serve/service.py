@@ -1,4 +1,4 @@
-"""Uploads to hands and the files that the page shows; independent of the server."""
+"""Prediction of uploads and writing of the page's files; independent of the server."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ from utnet.render.drawing import save_picture
 
 VIEW, SCENE, PREDICTIONS = "view.jpg", "hands.glb", "hands.json"
 _VIEW_PX = 1600
-"""Longer side of the picture that the page shows."""
+"""Longer side of the displayed picture."""
 _REMEMBERED_PX = 24 * 10**6
-"""Pictures up to this size stay decoded while their joints are moved."""
+"""Largest picture that stays decoded while joints are moved."""
 _CAMERAS = {
     "given": "as you gave it",
     "exif": "from the photo's EXIF data",
@@ -62,16 +62,16 @@ class Result:
     """The hands of one picture, which the visitor may correct.
 
     Attributes:
-        query: what was uploaded.
+        query: the upload.
         folder: of the files `VIEW`, `SCENE` (without hands: none) and `PREDICTIONS`.
         size_px: width and height of the picture.
-        K_px: (3, 3) camera that was used.
+        K_px: (3, 3) camera used.
         K_from: "given", "exif" or "default".
         note: one line for the visitor.
-        hands: best first; those that the visitor added, last.
+        hands: best first, then those added by the visitor.
         found: the same before joints were moved.
-        points: of each hand the joints that the visitor moved, with their places x, y in pixels.
-        version: counts the changes.
+        points: for each hand the joints moved by the visitor, with x, y in pixels.
+        version: number of changes.
     """
 
     query: Query
@@ -87,7 +87,7 @@ class Result:
 
 
 class HandService:
-    """Predicts uploads and writes the files that the page shows.
+    """Predicts uploads and writes the files of the page.
 
     Args:
         weights: of the network, as `Predictor` takes them.
@@ -114,7 +114,7 @@ class HandService:
         return ("fit",) if self.default == "fit" else METHODS
 
     def warm_up(self) -> None:
-        """Loads what the first picture would wait for."""
+        """Loads networks in advance for the first picture."""
         self._predictor("auto")(np.full((64, 64, 3), 128, np.uint8))
 
     def predict(self, query: Query, folder: Path, progress: Callable[[str], None]) -> Result:
@@ -123,7 +123,7 @@ class HandService:
         Args:
             query: the picture.
             folder: of the result.
-            progress: is given the name of each step.
+            progress: called with the name of each step.
 
         Raises:
             InputError: a bad upload; the message names files, not folders.
@@ -151,22 +151,22 @@ class HandService:
         return self._predictor(result.query.method).takes_landmarks
 
     def move_joints(self, result: Result, index: int, points: Mapping[int, tuple[float, float]]) -> None:
-        """Reconstructs a hand again with joints where the visitor put them; without any, it is as it was found.
+        """Reconstructs a hand with joints placed by the visitor; without any, the original hand is restored.
 
         Args:
-            result: is changed, and its files are written again.
+            result: changed in place; its files are rewritten.
             index: of the hand.
-            points: places x, y in pixels of joints 0 to 20; they replace those that were given before.
+            points: places x, y in pixels of joints 0 to 20; they replace earlier ones.
 
         Raises:
-            InputError: no such hand or joint, a place far outside the picture, or a network that takes no landmarks.
+            InputError: no such hand or joint, a point far outside the picture, or a network without prompts.
         """
         if not 0 <= index < len(result.hands):
-            raise InputError(f"there is no hand {index}; the picture has {len(result.hands)}")
+            raise InputError(f"no hand {index}; the picture has {len(result.hands)}")
         landmarks = np.full((NUM_JOINTS, 2), np.nan)
         for joint, place in points.items():
             if not 0 <= joint < NUM_JOINTS:
-                raise InputError(f"there is no joint {joint}; expected 0 to {NUM_JOINTS - 1}")
+                raise InputError(f"no joint {joint}; expected 0 to {NUM_JOINTS - 1}")
             landmarks[joint] = _inside(place, result.size_px)
         picture, depth_m = self._read(result.query)
         hand = result.found[index]
@@ -181,10 +181,10 @@ class HandService:
         self._write(result, picture.rgb)
 
     def add_hand(self, result: Result, box_px: Sequence[float]) -> None:
-        """Adds the hand in a box that the visitor drew.
+        """Adds the hand in a box drawn by the visitor.
 
         Args:
-            result: is changed, and its files are written again.
+            result: changed in place; its files are rewritten.
             box_px: x0, y0, x1, y1.
 
         Raises:
@@ -199,7 +199,7 @@ class HandService:
         self._write(result, picture.rgb)
 
     def overlay(self, result: Result) -> bytes:
-        """The picture in its full size with the hands drawn, as JPEG, or PNG where it is too long for one."""
+        """The picture in its full size with the hands drawn, as JPEG, or PNG if it is too large for JPEG."""
         drawn = draw_boxes(self._read(result.query)[0].rgb, result.hands)
         ending = ".png" if max(result.size_px) > 65_500 else ".jpg"
         ok, data = cv2.imencode(ending, np.ascontiguousarray(drawn[..., ::-1]))
@@ -208,7 +208,7 @@ class HandService:
         return data.tobytes()
 
     def _read(self, query: Query) -> tuple[Picture, np.ndarray | None]:
-        """The picture and its depth; those of the last query are still there."""
+        """Returns the picture and its depth; those of the last query are cached."""
         remembered = self._remembered
         if remembered is not None and remembered[0] is query:
             return remembered[1:]
@@ -241,7 +241,7 @@ class HandService:
 
 def _note(hands: Sequence[Hand], method: str, seconds: float, camera: str) -> str:
     if not hands:
-        return "No hand was found in this picture. Hands should be in view, in light and not too small."
+        return "No hand was found in this picture. Hands should be visible, well lit and not too small."
     count = f"{len(hands)} hand{'' if len(hands) == 1 else 's'}"
     return f"{count} in {seconds:.1f} s ({method}). Camera: {camera}."
 
@@ -260,7 +260,7 @@ def _scale(value: float | None) -> float:
 
 
 def _inside(place: Sequence[float], size_px: tuple[int, int]) -> tuple[float, float]:
-    """A place in the picture, or at most one picture outside it."""
+    """Checks that a point is in the picture, or at most its size away."""
     (x, y), (width, height) = place, size_px
     if not (-width <= x <= 2 * width and -height <= y <= 2 * height):
         raise InputError(f"a joint is at {x:.0f}, {y:.0f}; the picture is {width} x {height}")

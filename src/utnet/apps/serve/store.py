@@ -1,4 +1,4 @@
-"""What the page keeps: uploads and results in one temporary folder, bounded in bytes, number and age."""
+"""Storage of uploads and results in a temporary folder, limited in bytes, number and age."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Any
 
 MAX_BYTES = 2 * 10**9
-"""Of uploads and results together, those that are still arriving included."""
+"""Largest size of uploads and results together, including incomplete ones."""
 MAX_ENTRIES = 1000
 MAX_AGE_S = 6 * 3600.0
 
 
 class StoreFull(Exception):
-    """Everything that is kept is in use, so that there is no room for more now."""
+    """All entries are in use, so there is no space for more."""
 
 
 @dataclass(eq=False)
@@ -28,13 +28,13 @@ class Entry:
     """One upload or one result.
 
     Attributes:
-        key: its name in addresses, which cannot be guessed.
-        owner: session of the visitor who may read it.
+        key: its unguessable name in URLs.
+        owner: session of the visitor with access.
         kind: "file" or "picture".
-        folder: where its files are.
+        folder: of its files.
         num_bytes: size of its files, or what is reserved for them while they are written.
         used_s: time of the last use.
-        users: how many requests or jobs are using it; it is not removed meanwhile.
+        users: number of requests and jobs that use it; it is not removed meanwhile.
         content: the server's data for it.
     """
 
@@ -49,15 +49,15 @@ class Entry:
 
 
 class Store:
-    """The entries of all visitors; the one that was not used for the longest time goes first. Use it in `with`.
+    """Entries of all visitors; the least recently used are removed first. A context manager.
 
     Calls from several threads at once are safe.
 
     Args:
-        max_bytes: of all entries.
-        max_entries: number of them.
+        max_bytes: limit of all entries together.
+        max_entries: limit of their number.
         max_age_s: time without use after which an entry expires.
-        clock: seconds, never turned back.
+        clock: monotonic seconds.
 
     Attributes:
         path: the temporary folder, removed at the end.
@@ -90,10 +90,10 @@ class Store:
 
     @contextmanager
     def new(self, owner: str, kind: str, num_bytes: int) -> Iterator[Entry]:
-        """A new entry with room for files of that size, in use for the block; it is removed where the block fails.
+        """Context with a new entry with space for files of that size; it is removed if the block fails.
 
         Raises:
-            StoreFull: there is no room even without all entries that are not in use.
+            StoreFull: no space even after removing all unused entries.
         """
         with self._lock:
             self._make_room(num_bytes)
@@ -111,7 +111,7 @@ class Store:
             self.release(entry)
 
     def find(self, key: str, owner: str, kind: str) -> Entry | None:
-        """The entry of that kind and visitor, or None: expired, removed, never there, or another visitor's."""
+        """Returns the visitor's entry of that kind, or None if there is none (any more)."""
         with self._lock:
             self.tidy()
             entry = self._entries.get(key)
@@ -126,7 +126,7 @@ class Store:
             entry.users += 1
 
     def release(self, entry: Entry) -> None:
-        """Ends `hold`, and counts the entry's files as they are now."""
+        """Ends `hold` and updates the size of the entry."""
         with self._lock:
             entry.users -= 1
             entry.used_s = self._clock()
@@ -134,7 +134,7 @@ class Store:
                 entry.num_bytes = sum(path.stat().st_size for path in entry.folder.iterdir())
 
     def tidy(self) -> None:
-        """Removes what has expired."""
+        """Removes expired entries."""
         with self._lock:
             oldest = self._clock() - self._max_age_s
             for entry in [e for e in self._entries.values() if e.used_s < oldest and not e.users]:

@@ -1,4 +1,4 @@
-"""The queue of the page's work: one job at a time, in a thread of its own, so that memory stays bounded."""
+"""Job queue of the page: one job at a time, in a separate thread, to bound memory."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MAX_WAITING = 16
 
 
 class QueueFull(Exception):
-    """More jobs wait than the queue holds."""
+    """The queue is full."""
 
 
 class Job:
@@ -23,8 +23,8 @@ class Job:
 
     Attributes:
         owner: session of the visitor; empty for the server's own work.
-        step: what is being done, for the user; empty while it waits.
-        future: its result; cancelled where a later job of the same visitor has replaced it.
+        step: the current step, for the user; empty while waiting.
+        future: its result; cancelled if replaced by a later job of the visitor.
     """
 
     def __init__(self, owner: str, call: Callable[[Callable[[str], None]], Any]):
@@ -33,7 +33,7 @@ class Job:
         self.future: Future = Future()
 
     def run(self) -> None:
-        """Runs the call, unless it was cancelled; an error is the future's."""
+        """Runs the call unless it was cancelled; errors are stored in the future."""
         if not self.future.set_running_or_notify_cancel():
             return
         try:
@@ -48,10 +48,10 @@ class Job:
 
 
 class Worker:
-    """Runs jobs in their order. A visitor has one waiting job: a new one takes the place of the earlier.
+    """Runs jobs in order. A new job of a visitor replaces the waiting one.
 
     Args:
-        max_waiting: jobs that may wait.
+        max_waiting: largest number of waiting jobs.
     """
 
     def __init__(self, *, max_waiting: int = MAX_WAITING):
@@ -62,10 +62,10 @@ class Worker:
         threading.Thread(target=self._loop, daemon=True, name="utnet-serve-worker").start()
 
     def submit(self, owner: str, call: Callable[[Callable[[str], None]], Any]) -> Job:
-        """Appends a call, which is given a function that takes the name of its present step.
+        """Appends a call, whose argument is a function to report its current step.
 
         Raises:
-            QueueFull: too many wait already.
+            QueueFull: too many waiting jobs.
         """
         with self._change:
             for earlier in [job for job in self._jobs if job.owner == owner]:
@@ -79,7 +79,7 @@ class Worker:
             return job
 
     def num_before(self, job: Job) -> int:
-        """How many visitors' jobs run or wait before this one."""
+        """Number of visitors' jobs that run or wait before this one."""
         with self._change:
             if job not in self._jobs:
                 return 0
@@ -87,7 +87,7 @@ class Worker:
             return sum(other is not None and other.owner != "" for other in before)
 
     def stop(self, seconds: float) -> bool:
-        """Cancels what waits; returns whether the running job ended within the time."""
+        """Cancels waiting jobs; returns whether the running job ended within the time."""
         with self._change:
             for job in self._jobs:
                 job.future.cancel()

@@ -1,4 +1,4 @@
-"""Frames that are looked at: pictures and depth wait in a temporary file, hands as they are in predictions.json."""
+"""Displayed frames, with pictures and depth in a temporary file, and hands as records of predictions.json."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ class ShownHand:
     """A hand of predictions.json.
 
     Attributes:
-        name: side and track, as in "right_1": the same for a hand over time.
+        name: side and track such as "right_1", constant over time.
         side: "right" or "left".
-        valid: seen in this frame, not bridged.
+        valid: detected in this frame, not interpolated.
         joints_cam_m: (21, 3).
-        vertices_cam_m: (V, 3); None for MANO's, which the parameters of the open hand do not decode.
+        vertices_cam_m: (V, 3); None for MANO hands, which the open model cannot decode.
         faces: (F, 3), or None.
     """
 
@@ -39,14 +39,14 @@ class Moment:
     """A frame or a picture.
 
     Attributes:
-        name: for the reader.
+        name: for display.
         time_s: since the start of its recording.
         size_px: width and height of the picture.
-        K_px: (3, 3) intrinsics; None: not known.
-        T_world_cam: (4, 4) pose of the camera; the identity where it is not known.
+        K_px: (3, 3) intrinsics; None: unknown.
+        T_world_cam: (4, 4) pose of the camera; the identity if unknown.
         hands: by name, the record of each in predictions.json.
-        rgb: (h, w, 3) uint8, made smaller; None: not at hand.
-        points_cam_m: (N, 3) float32, of the depth image; None: no depth.
+        rgb: (h, w, 3) uint8, downscaled; None: not available.
+        points_cam_m: (N, 3) float32, from the depth image; None: no depth.
         colors: (N, 3) uint8, of the points.
     """
 
@@ -67,7 +67,7 @@ _MOST_PATHS = 1000
 
 
 class Moments(Sequence[Moment]):
-    """Moments whose arrays are kept in a temporary file, so that memory does not grow with them; use it in `with`."""
+    """Moments whose arrays are kept in a temporary file, in constant memory; a context manager."""
 
     def __init__(self) -> None:
         self._file = tempfile.TemporaryFile(prefix="utnet_view_")  # noqa: SIM115
@@ -105,11 +105,11 @@ class Moments(Sequence[Moment]):
         return [self._decoded(name, record) for name, record in self._moments[i][0].hands.items()]
 
     def wrists(self) -> dict[str, np.ndarray]:
-        """Returns each track's wrist over all moments in the world, (T, 3) metres, NaN where it is not; by name."""
+        """Returns the wrist of each track, by name: (T, 3) metres in the world over all moments, NaN if missing."""
         paths: dict[str, np.ndarray] = {}
         for i, (moment, _, _) in enumerate(self._moments):
             for name, record in moment.hands.items():
-                if record["track"] is None:  # of another picture, maybe of another person
+                if record["track"] is None:  # of another picture, possibly of another person
                     continue
                 if len(paths) == _MOST_PATHS and name not in paths:
                     continue

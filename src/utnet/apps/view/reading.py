@@ -24,21 +24,21 @@ from utnet.placement import default_intrinsics
 from utnet.predict.reading import read_predictions
 
 MOST_MOMENTS = 1500
-"""Of longer recordings, frames that are evenly spread are shown."""
+"""Largest number of displayed frames, evenly spaced in longer recordings."""
 _PICTURE_PX, _POINTS_PX = 640, 240
-"""Longer sides of the pictures and of the depth images that are shown."""
+"""Longer sides of the displayed pictures and depth images."""
 _FARTHEST_M = 6.0
 _MOST, _MOST_PX = 1e6, 1_000_000
 """Bounds of numbers and of picture sizes; larger ones cannot be drawn."""
 
 
 def fill(moments: Moments, path: Path, recording: Path | None, options: Options) -> list[str]:
-    """Adds what there is to see; returns remarks.
+    """Adds all frames; returns remarks.
 
     Args:
-        moments: filled.
+        moments: extended in place.
         path: predictions.json, its folder, or a recording.
-        recording: in place of the one that predictions.json names.
+        recording: instead of the one in predictions.json.
         options: for the recording.
 
     Raises:
@@ -68,7 +68,7 @@ def _fill(moments: Moments, path: Path, recording: Path | None, options: Options
         moments.add(_of_picture(record, options))
     missing = [record["file"] for record in tree["images"] if not Path(record["file"]).is_file()]
     if missing:
-        remarks.append(f"{missing[0]}: not found ({len(missing)} of {len(tree['images'])}), so hands are shown alone")
+        remarks.append(f"{missing[0]}: not found ({len(missing)} of {len(tree['images'])}), so only hands are shown")
     for number, record in enumerate(videos):
         source = Path(record["file"]) if recording is None else recording
         prefix = f"{number + 1}_" if len(videos) > 1 else ""
@@ -77,17 +77,17 @@ def _fill(moments: Moments, path: Path, recording: Path | None, options: Options
         elif recording is not None:
             raise InputError(f"{recording}: no such file or folder")
         else:
-            remarks.append(f"{source}: not found, so hands are shown alone; name the recording after predictions.json")
+            remarks.append(f"{source}: not found, so only hands are shown; name the recording after predictions.json")
             found = (_of_record(record, frame, prefix) for frame in _spread(record["frames"]))
         for moment in found:
             moments.add(moment)
     if not len(moments):
-        raise InputError(f"{path}: nothing in it to see")
+        raise InputError(f"{path}: contains nothing to show")
     return remarks
 
 
 def _as_predicted(record: dict, options: Options) -> Options:
-    """The options with the camera that the user gave for predicting."""
+    """Returns the options with the camera given for prediction."""
     if options.camera is None and record["K_from"] == "given":
         return replace(options, camera=Camera(np.array(record["K_px"], float)))
     return options
@@ -98,7 +98,7 @@ def _spread(frames: list[Any]) -> list[Any]:
 
 
 def _of_record(video: dict, frame: dict, prefix: str) -> Moment:
-    """A moment of predictions.json, without picture."""
+    """Returns a moment of predictions.json, without picture."""
     pose = frame.get("T_world_cam")
     hands: dict[str, dict] = {}
     for number, hand in enumerate(frame["hands"]):
@@ -140,7 +140,7 @@ def _numbers(name: str, value: Any, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def _of_frames(source: Path, options: Options, record: dict, prefix: str | None) -> Iterator[Moment]:
-    """Frames of a recording or video, with their hands."""
+    """Yields frames of a recording or video, with their hands."""
     of_frame = {frame["index"]: frame for frame in record.get("frames", ())}
     with ExitStack() as stack:
         frames: Iterable[Any]
@@ -177,7 +177,7 @@ def _of_picture(record: dict, options: Options) -> Moment:
 
 
 def _with_picture(moment: Moment, rgb: np.ndarray, depth_m: np.ndarray | None, K_px: np.ndarray | None) -> Moment:
-    """The moment with its picture, and with depth as points."""
+    """Returns the moment with its picture, and with depth as points."""
     height, width = rgb.shape[:2]
     K = K_px if K_px is not None else moment.K_px
     K = default_intrinsics(width, height) if K is None else K

@@ -31,10 +31,10 @@ _SHORTEST_S, _LONGEST_S = 0.005, 0.5
 
 @contextlib.contextmanager
 def _checked_origins(host: str) -> Iterator[list[str | None]]:
-    """Accepted Origin headers of the viser server that is made in this block; to be filled when its port is known.
+    """Context with the set of accepted Origin headers of the viser server created in it, filled once its port is known.
 
-    viser accepts any, so that every page in the user's browser could read the scene. Where other machines are let in,
-    under names that are not known here, it stays so.
+    viser accepts any, so every page in the user's browser could read the scene. This remains so if other machines have
+    access, since their names for this one are unknown.
     """
     origins: list[str | None] = []
     serve = websockets.asyncio.server.serve
@@ -50,15 +50,15 @@ class RecordingScene:
     """A server that shows moments: pictures, depth, hands, and the path of each wrist.
 
     Args:
-        moments: at least one; they may not be closed before the scene is.
+        moments: at least one; to be closed after the scene.
         host: address to listen on.
-        port: the first free one from here is taken.
+        port: the first free one from here on is used.
 
     Attributes:
         server: viser's.
         address: of the page.
-        slider: its value is the number of the moment that is shown.
-        drawn: names of the nodes of that moment.
+        slider: its value is the number of the displayed moment.
+        drawn: names of the nodes of the displayed moment.
     """
 
     def __init__(self, moments: Moments, *, host: str = "127.0.0.1", port: int = 8643):
@@ -80,7 +80,7 @@ class RecordingScene:
         self.server.stop()
 
     def show(self, i: int) -> None:
-        """Draws moment i in place of the one before."""
+        """Draws moment i and removes the previous one."""
         with self._lock, self.server.atomic():
             moment, scene = self._moments[i], self.server.scene
             R = SO3.from_matrix(moment.T_world_cam[:3, :3])
@@ -146,7 +146,7 @@ class RecordingScene:
         self.show(int(self.slider.value))
 
     def _add_paths(self) -> None:
-        """The way of each wrist through all moments; nothing where it was not seen."""
+        """Draws the path of each wrist over all moments, with gaps where it is missing."""
         self._paths = {}
         for name, path in self._moments.wrists().items():
             segments = np.stack([path[:-1], path[1:]], 1)
@@ -200,7 +200,7 @@ class RecordingScene:
         return drawn
 
     def _look_at_hands(self) -> None:
-        """Starts from behind the first camera, looking at where hands are."""
+        """Sets the initial view: from behind the first camera, looking at the hands."""
         first = self._moments[0]
         T = first.T_world_cam
         wrists = [path[np.isfinite(path[:, 0])] for path in self._moments.wrists().values()]

@@ -12,6 +12,10 @@ from utnet.data.inspection.decode import Decoder, image_points, projected
 from utnet.data.source import MIN_JOINT_Z_M
 from utnet.types import Sample
 
+HIDDEN_M = 0.03
+"""Depth nearer than a joint by more than this is an object in front of the hand (joints lie 1 to 2 cm under the skin);
+depth farther by more than this shows the background."""
+
 BONES = tuple(joint for joint, parent in enumerate(PARENTS) if parent >= 0)
 """The bone that ends at each of these joints."""
 

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from utnet.conventions import JOINT_NAMES, MANO_JOINT_NAMES, PARENTS
-from utnet.data.inspection.check import spread_of
+from utnet.data.inspection.check_report import spread_of
 from utnet.data.inspection.decode import image_points
 from utnet.data.inspection.scan import ScanResult, scan
 from utnet.data.source import MIN_JOINT_Z_M

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from utnet.conventions import FINGERS
-from utnet.data.inspection.check import HAND_SIZE_MM, CheckReport
+from utnet.data.inspection.check_report import HAND_SIZE_MM, CheckReport
 from utnet.data.sources import counted
 
 _SHOWN = 20

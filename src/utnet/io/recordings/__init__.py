@@ -1,4 +1,4 @@
-"""RGB-D recordings: sensors' own files, bags, telephones' exports and folders, behind one interface."""
+"""RGB-D recordings behind one interface: sensor files, bags, phone exports and folders."""
 
 from utnet.io.recordings.cameras import Camera as Camera
 from utnet.io.recordings.cameras import read_camera as read_camera

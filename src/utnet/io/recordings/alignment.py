@@ -1,4 +1,4 @@
-"""Depth images brought to the pixels of the colour picture."""
+"""Registration of depth images to the pixels of the colour picture."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from utnet.compiled import njit
 from utnet.errors import InputError
 
 _SAME_SURFACE = np.float32(0.03)
-"""Neighbouring readings farther apart than this share of their distance are of different surfaces."""
+"""Neighbouring readings that differ by more than this fraction of their distance belong to different surfaces."""
 _ASPECT = 0.02
 
 
@@ -16,7 +16,7 @@ def resample_depth(depth_m: np.ndarray, size_px: tuple[int, int]) -> np.ndarray:
     """Resizes depth that covers the same view as the picture.
 
     A pixel is interpolated between its four neighbours where all of them are valid and of one surface; elsewhere it is
-    the nearest reading, so that no distance appears between two surfaces, and holes stay holes.
+    the nearest reading, so no distances between two surfaces are made up, and holes stay holes.
 
     Args:
         depth_m: (h, w) float32, 0 where there is no reading.
@@ -26,14 +26,14 @@ def resample_depth(depth_m: np.ndarray, size_px: tuple[int, int]) -> np.ndarray:
         (H, W) float32.
 
     Raises:
-        InputError: another shape of picture, so that the view is not the same.
+        InputError: the aspect ratio differs, so the view is not the same.
     """
     height, width = depth_m.shape
     if (width, height) == size_px:
         return depth_m
     if abs(width * size_px[1] / (height * size_px[0]) - 1) > _ASPECT:
         raise InputError(
-            f"depth of {width}x{height} has another shape than the picture of {size_px[0]}x{size_px[1]}; "
+            f"depth of {width}x{height} has another aspect ratio than the picture of {size_px[0]}x{size_px[1]}; "
             "give depth aligned to the picture, or a recording with the depth camera's calibration"
         )
     out = np.empty(size_px[::-1], np.float32)
@@ -47,7 +47,7 @@ def register_depth(
     """Moves the readings of a depth camera into the colour camera's picture.
 
     Every reading becomes a rectangle of the size that its pixel has in the colour picture; where several surfaces meet
-    in a pixel, the nearest one is kept (what it hides is not seen by the colour camera).
+    in a pixel, the nearest one is kept (the others are hidden from the colour camera).
 
     Args:
         depth_m: (h, w) float32 metres along the depth camera's axis, 0 where there is no reading.
@@ -102,7 +102,7 @@ def _register(depth, M, t, out):
                 continue
             x = ((M[0, 0] * u + M[0, 1] * v + M[0, 2]) * z + t[0]) / at_z
             y = ((M[1, 0] * u + M[1, 1] * v + M[1, 2]) * z + t[1]) / at_z
-            # Half the size of the pixel there, of either sign where the cameras are turned against each other.
+            # Half the size of the pixel there; negative if the cameras are rotated against each other.
             dx = 0.5 * z * (abs(M[0, 0] - x * M[2, 0]) + abs(M[0, 1] - x * M[2, 1])) / at_z
             dy = 0.5 * z * (abs(M[1, 0] - y * M[2, 0]) + abs(M[1, 1] - y * M[2, 1])) / at_z
             left, right = max(int(np.ceil(x - dx)), 0), min(int(np.ceil(x + dx)), width)

@@ -92,7 +92,7 @@ class BagFrames(Frames):
                 yield Event(connection.topic == self._depth_topic, time_s, message)
         except InputError:
             raise
-        except Exception as error:  # rosbags raises what its many formats raise
+        except Exception as error:  # rosbags raises many kinds of errors
             self.incomplete = f"cut short or damaged ({first_line(error)})"
 
     def _opened(self) -> Any:
@@ -104,16 +104,16 @@ class BagFrames(Frames):
         reader = AnyReader([self._path], default_typestore=get_typestore(Stores.ROS2_HUMBLE))
         try:
             reader.open()
-        except Exception as error:  # rosbags raises what its many formats raise
+        except Exception as error:  # rosbags raises many kinds of errors
             raise InputError(
-                f"{self._path}: not a whole bag ({first_line(error)}); "
-                "`rosbag reindex` or `ros2 bag reindex` mends one whose recording was cut short"
+                f"{self._path}: an incomplete or damaged bag ({first_line(error)}); "
+                "`rosbag reindex` or `ros2 bag reindex` repairs one that was cut short"
             ) from error
         return _Closing(reader)
 
 
 class _Closing:
-    """An open reader, closed at the end of the block."""
+    """Context with an open reader."""
 
     def __init__(self, reader: Any):
         self._reader = reader
@@ -131,7 +131,7 @@ class _Setup:
     Args:
         reader: an open bag.
         color_topic: topic of the colour pictures.
-        depth_topic: topic of the depth images, empty without.
+        depth_topic: topic of the depth images, "" if there is none.
 
     Raises:
         InputError: a distortion model that cannot be applied.
@@ -159,11 +159,11 @@ class _Setup:
             if self.T_color_depth is None and not _ALIGNED.search(depth_topic):
                 self.notes.append(
                     f"no transform from {frames['depth']} to {frames['color']} in /tf_static; "
-                    "depth is registered as if both cameras were in one place"
+                    "depth is registered as if both cameras were at the same place"
                 )
         if depth_topic and self.depth is None and not _ALIGNED.search(depth_topic):
             self.notes.append(
-                f"no camera_info of {depth_topic}; depth is taken to have the view of the colour pictures"
+                f"no camera_info of {depth_topic}; depth is assumed to have the view of the colour pictures"
             )
 
     def _realsense(self, reader: Any, color_topic: str, depth_topic: str) -> None:
@@ -178,7 +178,7 @@ class _Setup:
 
 
 def decode_color(message: Any) -> np.ndarray:
-    """(H, W, 3) uint8 RGB of an Image or CompressedImage; InputError for an encoding that is not known."""
+    """(H, W, 3) uint8 RGB of an Image or CompressedImage; InputError for an unknown encoding."""
     if not hasattr(message, "encoding"):
         return decode_rgb(bytes(message.data), where="compressed picture")
     encoding = message.encoding.lower()
@@ -189,7 +189,7 @@ def decode_color(message: Any) -> np.ndarray:
             return cv2.cvtColor(image, cv2.COLOR_GRAY2RGB)
         return np.ascontiguousarray(image[..., ::-1] if encoding == "bgr16" else image)
     if encoding not in _CONVERSIONS:
-        raise InputError(f"colour encoding {message.encoding!r} is not known")
+        raise InputError(f"unknown colour encoding {message.encoding!r}")
     return cv2.cvtColor(rows, _CONVERSIONS[encoding])
 
 
@@ -204,7 +204,7 @@ def decode_depth(message: Any) -> np.ndarray:
         return _rows(message, np.uint16)[..., 0]
     if encoding == "32fc1":
         return _rows(message, np.float32)[..., 0]
-    raise InputError(f"depth encoding {message.encoding!r} is not known")
+    raise InputError(f"unknown depth encoding {message.encoding!r}")
 
 
 def _rows(message: Any, kind: type) -> np.ndarray:
@@ -233,7 +233,7 @@ def _depth_rank(connection: Any) -> tuple:
 
 
 def _info_topics(topic: str) -> list[str]:
-    """Where the camera_info of an image topic may be: in its namespace, or RealSense's places."""
+    """Possible topics of the camera_info of an image topic: in its namespace, or RealSense's."""
     if realsense := _REALSENSE.match(topic):
         stream = realsense.group(0)
         return [f"{stream}camera_info", f"{stream}info/camera_info"]
@@ -255,7 +255,7 @@ def _fields(text: str) -> dict[str, str]:
 
 
 def _text_camera(text: str) -> Camera:
-    """Of "width=640;height=480;fx=...;ppx=...;fy=...;ppy=...;model=...;coeffs=..." (RealSense, file version 4)."""
+    """Parses "width=640;height=480;fx=...;ppx=...;fy=...;ppy=...;model=...;coeffs=..." (RealSense, file version 4)."""
     field = _fields(text)
     try:
         K = pinhole(*(float(field[name]) for name in ("fx", "fy", "ppx", "ppy")))

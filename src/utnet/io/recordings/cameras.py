@@ -1,4 +1,4 @@
-"""Cameras of recordings: intrinsics with lens distortion, and the files that hold them."""
+"""Cameras of recordings: intrinsics with lens distortion, and readers of camera files."""
 
 from __future__ import annotations
 
@@ -42,9 +42,9 @@ class Camera:
 
     Attributes:
         K_px: (3, 3) intrinsics; the middle of the first pixel is (0, 0).
-        size_px: width and height of its pictures; None where the file does not hold it.
-        model: name of the distortion model, as its source has it.
-        coeffs: its coefficients; without any, or with zeros only, nothing is distorted.
+        size_px: width and height of its pictures; None if the file does not state it.
+        model: name of the distortion model in its source.
+        coeffs: its coefficients; if there are none, or all are 0, there is no distortion.
 
     Raises:
         InputError: coefficients of a model that cannot be applied.
@@ -57,7 +57,7 @@ class Camera:
 
     def __post_init__(self) -> None:
         if self.is_distorted and self._name not in _OPENCV | _FISHEYE | _INVERSE:
-            raise InputError(f"distortion model {self.model!r} is not known; undistort the pictures first")
+            raise InputError(f"unknown distortion model {self.model!r}; undistort the pictures first")
 
     @property
     def is_distorted(self) -> bool:
@@ -75,7 +75,7 @@ class Camera:
         return Camera(scaled_K(self.K_px, self.size_px, size_px), size_px, self.model, self.coeffs)
 
     def rectified(self, image: np.ndarray, *, nearest: bool = False) -> np.ndarray:
-        """Returns a picture, or depth with `nearest`, as the camera without distortion would see it (same K)."""
+        """Rectifies a picture (or depth, with `nearest`): as seen by the camera without distortion, with the same K."""
         if not self.is_distorted:
             return image
         how = cv2.INTER_NEAREST if nearest else cv2.INTER_LINEAR
@@ -84,7 +84,7 @@ class Camera:
         return cv2.remap(image, x, y, how, borderMode=cv2.BORDER_CONSTANT, borderValue=0)
 
     def distorted_px(self, points_px: np.ndarray) -> np.ndarray:
-        """Returns where the lens shows (N, 2) points of the rectified picture."""
+        """Distorts (N, 2) points: from the rectified picture to the recorded one."""
         if not self.is_distorted:
             return points_px
         flat = np.column_stack([np.asarray(points_px, float), np.ones(len(points_px))])
@@ -98,7 +98,7 @@ class Camera:
         return cv2.projectPoints(rays[:, None], zero, zero, self.K_px, coeffs)[0][:, 0]
 
     def rectified_px(self, points_px: np.ndarray) -> np.ndarray:
-        """Returns where (N, 2) points of the picture as it was recorded are in the rectified one; NaN stays.
+        """Rectifies (N, 2) points: from the recorded picture to the rectified one; NaN stays NaN.
 
         Raises:
             InputError: a point where the distortion model has no inverse, far outside of the picture.
@@ -118,13 +118,13 @@ class Camera:
             until = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, _UNDISTORT_STEPS, 1e-10)
             found = cv2.undistortImagePoints(shown[:, None], self.K_px, coeffs, None, until)[:, 0]
         if not np.allclose(self.distorted_px(found), shown, atol=_ROUND_TRIP_PX):
-            raise InputError("a point is where the lens shows nothing; give points in the picture as it was recorded")
+            raise InputError("a point is outside of what the lens shows; give points in the recorded picture")
         rectified = np.full(points.shape, np.nan)
         rectified[known] = found
         return rectified
 
     def rectified_box(self, box_px: Sequence[float] | np.ndarray) -> np.ndarray:
-        """Returns the box (4,) x0, y0, x1, y1 round the rectified outline of a box in the picture as it was recorded.
+        """Returns the box (4,) x0, y0, x1, y1 around the rectified outline of a box in the recorded picture.
 
         Raises:
             InputError: as `rectified_px`.
@@ -157,7 +157,7 @@ class Camera:
 def _maps(
     K: tuple[float, ...], model: str, coeffs: tuple[float, ...], size_px: tuple[int, int]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Where each pixel of the rectified picture is in the distorted one, for `cv2.remap`."""
+    """Position of each rectified pixel in the recorded picture, for `cv2.remap`."""
     width, height = size_px
     grid = np.stack(np.meshgrid(np.arange(width), np.arange(height)), -1).reshape(-1, 2)
     maps = Camera(np.reshape(K, (3, 3)), size_px, model, coeffs).distorted_px(grid).reshape(height, width, 2)
@@ -179,12 +179,12 @@ def camera_of_ros(message: Any) -> Camera:
     """Returns the camera of a sensor_msgs/CameraInfo message of ROS 1 (K, D) or ROS 2 (k, d).
 
     Raises:
-        InputError: it holds no calibration.
+        InputError: it contains no calibration.
     """
     K = np.asarray(message.K if hasattr(message, "K") else message.k, float).reshape(3, 3)
     D = np.asarray(message.D if hasattr(message, "D") else message.d, float).ravel()
     if not K[0, 0] > 0:
-        raise InputError("camera_info holds no calibration (fx is 0); give --K")
+        raise InputError("camera_info contains no calibration (fx is 0); give --K")
     return Camera(K, (int(message.width), int(message.height)), message.distortion_model, tuple(D.tolist()))
 
 
@@ -210,7 +210,7 @@ def read_camera(path: str | Path) -> Camera:
         numbers = _numbers(text)
         if numbers is not None and numbers.size == 9:
             return Camera(numbers.reshape(3, 3))
-        first = text.partition("\n---")[0]  # `ros2 topic echo` ends a message so
+        first = text.partition("\n---")[0]  # the end of a message of `ros2 topic echo`
         tree = json.loads(text) if text.lstrip().startswith("{") else parse_yaml(first, where=str(path))
         if isinstance(tree, dict):
             return _from_tree(tree)
@@ -242,7 +242,7 @@ def _from_tree(tree: dict) -> Camera:
     else:
         K = np.asarray(_data(tree, "camera_matrix", "k", "K"), float).reshape(3, 3)
     if not K[0, 0] > 0:
-        raise InputError("holds no calibration (fx is 0)")
+        raise InputError("contains no calibration (fx is 0)")
     return Camera(K, size, model, tuple(float(value) for value in coeffs))
 
 

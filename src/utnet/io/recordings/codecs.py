@@ -21,7 +21,7 @@ def decode_rvl(data: bytes, size_px: tuple[int, int]) -> np.ndarray:
     """(H, W) uint16 of A. D. Wilson's RVL (ISS 2017): runs of zeros and of differences in nibbles of 32-bit words.
 
     Raises:
-        InputError: it ends before the picture does, or holds more pixels.
+        InputError: too few or too many pixels.
     """
     words = np.frombuffer(data[: len(data) // 4 * 4], "<u4")
     out = np.zeros(size_px[0] * size_px[1], np.uint16)
@@ -76,7 +76,7 @@ def decode_compressed_depth(data: bytes, encoding: str, kind: str) -> np.ndarray
         InputError: it is damaged.
     """
     start = _HEADER.size
-    if data[:4] == _PNG:  # some recorders, RealSense's among them, write the bare picture
+    if data[:4] == _PNG:  # some recorders, such as RealSense's, write the picture without a header
         start = 0
     elif len(data) <= start:
         raise InputError("compressed depth is cut short")

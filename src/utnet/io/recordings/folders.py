@@ -47,12 +47,12 @@ class FolderFrames(Frames):
 
     Layouts: `associations.txt` (time, colour, time, depth a line) or `rgb.txt` and `depth.txt` of TUM RGB-D
     (its associate.py; tolerance 0.02 s); folders such as rgb/ and depth/; or both in one
-    folder, where the names of depth images hold "depth".
+    folder, where the names of depth images contain "depth".
     A camera file beside them (camera_info.yaml, intrinsics.json, cameras.txt, ...) gives K.
 
     Args:
         path: the folder.
-        options: what the user gave.
+        options: settings of the user.
     """
 
     def __init__(self, path: Path, options: Options):
@@ -106,7 +106,7 @@ def read_confidence(path: Path) -> np.ndarray:
 
 
 def is_folder_recording(path: Path) -> bool:
-    """Whether a folder holds colour and depth pictures that belong together."""
+    """Whether a folder contains matching colour and depth pictures."""
     if (path / "rgb.txt").is_file() or (path / "associations.txt").is_file():
         return True
     if _named(path, _COLOR_FOLDERS) and _named(path, _DEPTH_FOLDERS):
@@ -117,7 +117,7 @@ def is_folder_recording(path: Path) -> bool:
 
 
 def is_depth_name(file: Path) -> bool:
-    """Whether a file in a folder of both is a depth image by its name."""
+    """Whether a file is a depth image by its name, in a folder with both kinds."""
     return bool(_DEPTH_WORD.search(file.name)) and file.suffix.lower() in DEPTH_SUFFIXES
 
 
@@ -174,7 +174,9 @@ def _numbered(path: Path, colors: list[Path], depths: list[Path], fps: float) ->
     for file in depths:
         number = number_of(file)
         if number is not None and by_number.setdefault(number, file) != file:
-            raise InputError(f"{path}: {by_number[number].name} and {file.name} have one number; rename one of them")
+            raise InputError(
+                f"{path}: {by_number[number].name} and {file.name} have the same number; rename one of them"
+            )
     numbers = [number_of(file) for file in colors]
     if None in numbers or len(set(numbers)) < len(numbers):
         numbers = list(range(len(colors)))

@@ -1,4 +1,4 @@
-"""`Frames`: what every recording looks like to its user, and what is done to all of them alike."""
+"""`Frames`: the interface of all recordings, and the processing that they share."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ from utnet.io.recordings.poses import CameraPoses
 _LEAST_STEP_S = 0.001
 _GAP_FRAMES, _GAP_S = 3.5, 0.2
 _READ_AHEAD = 60
-"""Pictures of one stream that wait for the other."""
+"""Largest number of pictures of one stream that wait for the other."""
 TOLERANCE_S = 0.02
-"""Colour and depth farther apart than this are no pair (TUM's associate.py)."""
+"""Largest time between the colour and depth of a pair (TUM's associate.py)."""
 
 Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
 class Options:
-    """What a user may give besides the recording.
+    """Settings of the user for a recording.
 
     Attributes:
         depth: folder or video with the depth of a colour video or folder.
-        depth_scale: metres a unit of every depth image; None: integers are millimetres (or what the recording states),
-            floats metres.
+        depth_scale: metres per unit of every depth image; None: integers are millimetres (or what the recording
+            states), floats metres.
         camera: of the colour pictures, in place of the recording's.
-        fps: frames a second of pictures without times.
-        tolerance_s: the most that colour and depth may be apart.
+        fps: frames per second of pictures without times.
+        tolerance_s: largest time between colour and depth.
         poses: of the camera, in place of the recording's.
-        least_confidence: readings below are left out; None: below 1 where the levels are 0, 1, 2 (ARKit's).
+        least_confidence: readings below are discarded; None: below 1 where the levels are 0, 1, 2 (ARKit's).
     """
 
     depth: str | None = None
@@ -53,7 +53,7 @@ class Options:
 
         Args:
             depth: (H, W) of integers or floats, as stored.
-            unit_m: metres a unit of integers, where the user gave none.
+            unit_m: metres per unit of integers, if the user gave none.
         """
         scale = self.depth_scale if self.depth_scale is not None else unit_m if depth.dtype.kind in "iu" else 1.0
         return np.nan_to_num(depth.astype(np.float32) * np.float32(scale), nan=0.0, posinf=0.0, neginf=0.0)
@@ -61,18 +61,18 @@ class Options:
 
 @dataclass(frozen=True)
 class RawFrame:
-    """A frame as a reader finds it.
+    """A frame as stored in a recording.
 
     Attributes:
-        time_s: on the recording's own clock.
+        time_s: by the recording's clock.
         rgb: (H, W, 3) uint8.
-        color: its camera; None: not known.
-        depth_m: (h, w) float32 metres of any size; None: none belongs to this picture.
+        color: its camera; None: unknown.
+        depth_m: (h, w) float32 metres of any size; None: this picture has no depth.
         depth: the depth camera; None: depth has the view of the colour picture.
         T_color_depth: (4, 4) from the depth camera to the colour camera, metres.
         confidence: (h, w) of the depth image, higher is surer; None: none is recorded.
-        T_world_cam: (4, 4) pose of the camera in the recording's world (OpenCV axes); None: not known.
-        source: file or message that it is from.
+        T_world_cam: (4, 4) pose of the camera in the recording's world (OpenCV axes); None: unknown.
+        source: file or message of the frame.
     """
 
     time_s: float
@@ -92,15 +92,15 @@ class RGBDFrame:
 
     Attributes:
         index: 0, 1, 2, ...
-        time_s: since the first frame; it grows from frame to frame.
+        time_s: since the first frame, strictly increasing.
         rgb: (H, W, 3) uint8, without lens distortion.
-        K_px: (3, 3) intrinsics; None: not known.
+        K_px: (3, 3) intrinsics; None: unknown.
         depth_m: (H, W) float32 metres at the pixels of `rgb`, 0 where there is no reading; None: no depth.
-        confidence: (h, w) of the depth image as it was recorded, or None.
+        confidence: (h, w) of the recorded depth image, or None.
         T_world_cam: (4, 4) pose of the camera in the recording's world (OpenCV axes), or None.
-        source: file or message that it is from.
-        camera: the lens, for points in the picture as it was recorded; None: not known.
-        recorded_rgb: (H, W, 3) uint8 with lens distortion, as it was recorded; None: `rgb` is.
+        source: file or message of the frame.
+        camera: the camera with its distortion, for points in the recorded picture; None: unknown.
+        recorded_rgb: (H, W, 3) uint8, the recorded picture with lens distortion; None: the same as `rgb`.
     """
 
     index: int
@@ -116,16 +116,16 @@ class RGBDFrame:
 
 
 class Frames(ABC):
-    """Frames of a recording, one at a time; iterate as often as you like, memory does not grow.
+    """Frames of a recording, read one at a time in constant memory. It can be iterated repeatedly.
 
     Args:
         name: of the recording, for messages.
-        options: what the user gave.
+        options: settings of the user.
 
     Attributes:
         name: of the recording.
-        fps: mean frames a second, about.
-        num_frames: about; None: not known.
+        fps: approximate mean frames per second.
+        num_frames: approximate number; None: unknown.
         incomplete: after the last frame: why frames are missing, or None.
         notes: after the last frame: remarks, such as frames without depth.
     """
@@ -141,14 +141,14 @@ class Frames(ABC):
 
     @abstractmethod
     def read(self) -> Iterator[RawFrame]:
-        """The frames as they are stored. A damaged one is left out with `skip`; a lost end sets `incomplete`."""
+        """Yields the stored frames. Damaged ones are skipped by `skip`; a missing end sets `incomplete`."""
 
     def skip(self, source: str, why: str) -> None:
-        """Notes a frame, or its depth, that cannot be read."""
+        """Records an unreadable frame or depth image."""
         self._skipped.append(f"{source}: {why}")
 
     def __iter__(self) -> Iterator[RGBDFrame]:
-        """Raises InputError where not even the first frame can be read."""
+        """Raises InputError if no frame can be read."""
         self.incomplete, self.notes, self._skipped = None, [], []
         clock, tally = _Clock(), _Tally()
         index, shape = 0, None
@@ -210,7 +210,7 @@ class Frames(ABC):
         return register_depth(depth_m, lens.K_px, T, camera.K_px, size)
 
     def _confident(self, raw: RawFrame) -> np.ndarray:
-        """Depth without the readings that are not sure."""
+        """Depth without readings of low confidence."""
         assert raw.depth_m is not None
         if raw.confidence is None:
             return raw.depth_m
@@ -223,7 +223,7 @@ class Frames(ABC):
 
 
 class _Clock:
-    """Times since the first frame that grow, whatever the recording's clock does."""
+    """Strictly increasing times since the first frame, even if the recording's clock is not."""
 
     def __init__(self) -> None:
         self._last: float | None = None
@@ -233,7 +233,7 @@ class _Clock:
     def __call__(self, stated_s: float) -> float:
         if self._last is not None:
             step = stated_s - self._last
-            if step < _LEAST_STEP_S / 10:  # a clock that is set back or stopped: a usual step
+            if step < _LEAST_STEP_S / 10:  # the clock was set back or stopped: the usual step is assumed
                 self._backwards += 1
                 step = self._step
             elif step > max(_GAP_S, _GAP_FRAMES * self._step):
@@ -284,8 +284,8 @@ class Event(Generic[Item]):
 
     Attributes:
         is_depth: it belongs to the depth stream.
-        time_s: when it was taken.
-        item: the picture, decoded or not.
+        time_s: time of the picture.
+        item: the picture, decoded or encoded.
     """
 
     is_depth: bool
@@ -300,7 +300,7 @@ def pair_streams(
 
     Args:
         events: both streams, each in the order of its times, as they are interleaved in a file.
-        tolerance_s: the most that a pair may be apart.
+        tolerance_s: largest time between the two of a pair.
         unpaired: called for each colour picture without depth.
 
     Yields:

@@ -60,7 +60,7 @@ class KinectFrames(Frames):
                     time_s, rgb, self._color, depth_m, self._depth_lens, self._T, source=f"{time_s:.3f} s"
                 )  # fmt: skip
         if self._color is None:
-            self.notes.append("holds no calibration; depth is taken to have the view of the colour pictures")
+            self.notes.append("contains no calibration; depth is assumed to have the view of the colour pictures")
 
     def _events(self, container: Any) -> Iterator[Event[Any]]:
         color, depth = _tracks(container)
@@ -77,7 +77,7 @@ class KinectFrames(Frames):
 
 
 def is_kinect(path: Path) -> bool:
-    """Whether a Matroska file holds a track DEPTH of 16 bits."""
+    """Whether a Matroska file contains a track DEPTH of 16 bits."""
     if path.suffix.lower() != ".mkv":
         return False
     try:
@@ -92,7 +92,7 @@ def read_kinect_calibration(
 ) -> tuple[Camera, Camera, np.ndarray]:
     """Cameras of a recording's modes, and T_color_depth (4, 4), from calibration.json.
 
-    ModelParameters are cx, cy, fx, fy in units of the sensor's sides, k1 to k6, two unused, p2, p1; Rt leads from the
+    ModelParameters are cx, cy, fx, fy in units of the sensor's sides, k1 to k6, two unused, p2, p1; Rt maps from the
     depth camera (calibration.c, mode_specific_calibration.c of the SDK).
 
     Args:
@@ -177,7 +177,7 @@ class VideoFrames(Frames):
             if any(time_of(file) is not None for file in files) or None in numbers:
                 numbers = list(range(len(files)))
             if not files:
-                raise InputError(f"{self._depth}: holds no depth image (16-bit PNG, TIFF, EXR, .npy or .npz)")
+                raise InputError(f"{self._depth}: contains no depth image (16-bit PNG, TIFF, EXR, .npy or .npz)")
             first = 1 if min(n for n in numbers if n is not None) == 1 else 0
             self._files = {(n or 0) - first: file for n, file in zip(numbers, files, strict=True)}
 
@@ -216,7 +216,7 @@ def _depth_events(path: Path) -> Iterator[Event[np.ndarray]]:
 
 
 def _merged(a: Iterator[Event[Any]], b: Iterator[Event[Any]]) -> Iterator[Event[Any]]:
-    """Two streams as one in the order of time."""
+    """Merges two streams in the order of time."""
     left, right = next(a, None), next(b, None)
     while left is not None or right is not None:
         if right is None or (left is not None and left.time_s <= right.time_s):

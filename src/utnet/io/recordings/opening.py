@@ -1,4 +1,4 @@
-"""What kind of recording a path is."""
+"""Detects the kind of a recording and opens it."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from utnet.io.recordings.frames import Frames, Options
 
 _BAGS = (".bag", ".mcap", ".db3")
 RECORDING_SUFFIXES = (*_BAGS, ".r3d")
-"""Names by which recordings are known beside videos."""
+"""Suffixes of recordings that are not videos."""
 
 
 def is_recording(path: Path) -> bool:
-    """Whether a file or folder is an RGB-D recording, by its name and what is in it."""
+    """Whether a file or folder is an RGB-D recording, by its name and contents."""
     return _kind(path) is not None
 
 
@@ -25,7 +25,7 @@ def open_recording(path: str | Path, options: Options | None = None) -> Frames:
         path: RealSense .bag or .db3, ROS 1 bag, ROS 2 bag (folder or .db3), MCAP, Azure Kinect .mkv, Record3D .r3d, a
             folder of Stray Scanner, of TUM RGB-D, or of colour and depth pictures; with `options.depth` also a video or
             a folder of colour pictures.
-        options: what the user gives besides.
+        options: settings of the user.
 
     Raises:
         InputError: no such file, none of these, or damaged from its start.

@@ -25,7 +25,7 @@ class CameraPoses:
         self._times_s, self._T_world_cam = times_s[order], T_world_cam[order]
 
     def at(self, time_s: float, tolerance_s: float) -> np.ndarray | None:
-        """(4, 4) pose nearest in time; None where none is within the tolerance."""
+        """Returns the (4, 4) pose nearest in time, or None if none is within the tolerance."""
         i = int(np.argmin(np.abs(self._times_s - time_s)))
         return self._T_world_cam[i] if abs(self._times_s[i] - time_s) <= tolerance_s else None
 
@@ -35,7 +35,7 @@ def read_poses(path: str | Path, *, arkit: bool = False) -> CameraPoses:
 
     Args:
         path: the file.
-        arkit: the camera's axes are ARKit's (x right, y up, z back) in place of OpenCV's.
+        arkit: the camera has ARKit's axes (x right, y up, z back) instead of OpenCV's.
 
     Raises:
         InputError: no such file, or not such a trajectory.

@@ -17,11 +17,11 @@ _NO_DEVICE = "no RealSense can be opened ({}); is it plugged in, free, and permi
 
 
 class RealSenseFrames(Frames):
-    """Colour and depth of a RealSense as they come, depth registered to colour.
+    """Live colour and depth of a RealSense, depth registered to colour.
 
     Args:
-        options: what the user gave.
-        file: a recording to play back, as fast as its frames are taken; None: the camera.
+        options: settings of the user.
+        file: a recording, played back as fast as its frames are read; None: the camera.
         size_px: width and height of the streams of a camera.
 
     Raises:

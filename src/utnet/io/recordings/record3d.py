@@ -46,7 +46,9 @@ class Record3DFrames(Frames):
             self._poses = [np.asarray(pose, float) for pose in meta.get("poses") or []]
             self._each_K = [row for row in meta.get("perFrameIntrinsicCoeffs") or [] if len(row) == 4]
         except (OSError, zipfile.BadZipFile, StopIteration, KeyError, ValueError, TypeError) as error:
-            raise InputError(f"{path}: not a whole .r3d file of Record3D ({error!r}); export it again") from error
+            raise InputError(
+                f"{path}: an incomplete or damaged .r3d file of Record3D ({error!r}); export it again"
+            ) from error
         self.num_frames = len(self._names)
 
     def read(self) -> Iterator[RawFrame]:

@@ -1,5 +1,5 @@
-"""Predictions for other programs: one small module a format, and the registry of those that `utnet predict --also`
-writes. docs/howto/use_the_result.md shows each in the program that it is for."""
+"""Predictions for other programs: one small module per format, and the registry for `utnet predict --also`.
+docs/howto/use_the_result.md shows each in its program."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from utnet.predict.hand import Hand
 
 Style = Literal["mesh", "outline", "skeleton"]
-"""Of overlays (`predict.drawing`)."""
+"""Styles of overlays (`predict.drawing`)."""
 FormatName = Literal["table", "angles", "openxr", "coco", "custom"]
 
 
@@ -27,14 +27,14 @@ class PredictedFrame:
     """The hands of a picture or of a frame of a video.
 
     Attributes:
-        file: the picture or video, as the user named it.
-        hands: in it, in order.
+        file: the picture or video, as named by the user.
+        hands: its hands, in order.
         size_px: its width and height.
-        K_px: (3, 3) intrinsics that were used.
-        index: of the frame in its video, 0 for a picture.
+        K_px: (3, 3) intrinsics used.
+        index: number of the frame in its video, 0 for a picture.
         time_s: since the video's first frame, 0 for a picture.
-        is_video: it is a frame of a video.
-        read_rgb: gives its picture, (H, W, 3) uint8, or None.
+        is_video: whether it is a frame of a video.
+        read_rgb: returns its picture, (H, W, 3) uint8, or None.
     """
 
     file: str
@@ -48,7 +48,7 @@ class PredictedFrame:
 
 
 class FrameWriter(Protocol):
-    """Writes the frames that it is given, in order, into one file."""
+    """Writes frames, in order, to one file."""
 
     def add(self, frame: PredictedFrame) -> None:
         """Appends a frame."""
@@ -56,21 +56,21 @@ class FrameWriter(Protocol):
 
 @dataclass(frozen=True)
 class Format:
-    """A file, or a folder, that holds all hands of a call.
+    """A file or folder with all hands of a call.
 
     Attributes:
         file: its name, beside predictions.json.
-        module: in this package; its `open_writer(path)` is a context manager that gives a `FrameWriter`.
+        module: in this package; its `open_writer(path)` is a context manager that returns a `FrameWriter`.
     """
 
     file: str
     module: str
 
     def open(self, folder: Path) -> AbstractContextManager[FrameWriter]:
-        """Opens the writer. The file appears when the block ends, and not at all where it fails.
+        """Opens the writer. The file appears at the end of the block; there is none on failure.
 
         Raises:
-            InputError: a package that it needs is not installed.
+            InputError: a required package is not installed.
         """
         return import_module(f"{__name__}.{self.module}").open_writer(folder / self.file)
 
@@ -86,7 +86,7 @@ FORMATS: dict[FormatName, Format] = {
 
 
 def require(package: str, purpose: str) -> None:
-    """InputError with the command that installs a package, where it is missing."""
+    """Raises InputError with the install command if a package is missing."""
     try:
         import_module(package)
     except ImportError as error:

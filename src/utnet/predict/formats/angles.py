@@ -1,10 +1,10 @@
 """Angles of the joints in degrees under their clinical names, as CSV. Not a medical device.
 
 Flexion is positive towards the palm, abduction away from the middle finger (the middle finger's: towards the thumb; the
-thumb's: out of the palm). Flexion is 0 in a flat hand with straight fingers, the open hand's pose at rest; abduction
-where a finger is parallel to the middle finger of that pose; the thumb's angles are 0 at rest. Axes are those of
+thumb's: out of the palm). Flexion is 0 in a flat hand with straight fingers, the open hand's rest pose; abduction is 0
+if a finger is parallel to the middle finger of that pose; the thumb's angles are 0 at rest. Axes are those of
 `utnet.hand.anatomy`. The standard error is the root mean square error that `benchmarks/angles.py` measured for the
-angle, the method and the input (RGB, RGB-D) on drawn hands (assets/angles.json); it is not of this hand in particular.
+angle, the method and the input (RGB, RGB-D) on drawn hands (assets/angles.json); it is not specific to this hand.
 """
 
 from __future__ import annotations
@@ -54,9 +54,9 @@ def clinical_angles(hand_pose: np.ndarray, side: str) -> np.ndarray:
 
 
 def standard_errors(hand: Hand) -> np.ndarray | None:
-    """Returns the standard errors (20,) of `clinical_angles` in degrees, or None where none was measured."""
+    """Returns the standard errors (20,) of `clinical_angles` in degrees, or None if not measured."""
     measured = _measured()["kinds"].get(kind_of(hand.method, with_depth=hand.distance_source == "sensor"))
-    if measured is None or hand.hand_model != "open":  # measured with the open hand alone
+    if measured is None or hand.hand_model != "open":  # measured for the open hand only
         return None
     of_name = dict(zip(_measured()["angles"], measured["rms_deg"], strict=True))
     return np.array([of_name[name] for name, _, _ in ANGLES])
@@ -64,13 +64,13 @@ def standard_errors(hand: Hand) -> np.ndarray | None:
 
 @contextmanager
 def open_writer(path: Path) -> Iterator[AnglesWriter]:
-    """The CSV, written line by line."""
+    """Opens the CSV, written line by line."""
     with atomic_file(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         yield AnglesWriter(file)
 
 
 class AnglesWriter:
-    """Writes a head and a line for each hand and frame into an open file."""
+    """Writes a header, and a line for each hand and frame, to an open file."""
 
     def __init__(self, file: Any):
         self._csv = csv.writer(file)
@@ -78,7 +78,7 @@ class AnglesWriter:
         self._csv.writerow([*_HEAD, *columns])
 
     def add(self, frame: PredictedFrame) -> None:
-        """Appends a line for each hand; empty where no standard error is known."""
+        """Appends a line for each hand; unknown standard errors are empty."""
         for hand in frame.hands:
             angles, errors = clinical_angles(hand.params.hand_pose, hand.side), standard_errors(hand)
             known = np.full(len(angles), np.nan) if errors is None else errors

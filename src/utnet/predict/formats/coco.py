@@ -1,7 +1,7 @@
 """Hands as annotations of COCO-WholeBody (Jin et al. 2020): `lefthand_kpts` and `righthand_kpts`, 21 x, y, v each.
 
-One annotation is one hand, as no person is known: the body's 17 keypoints and the other hand are 0. v is 2 for a joint
-inside the picture and 0 outside; whether it is hidden is not judged. Pixel (0, 0) is centred at 0.
+One annotation is one hand, since persons are unknown: the body's 17 keypoints and the other hand are 0. v is 2 for a
+joint inside the picture and 0 outside; occlusion is not considered. Pixel (0, 0) is centred at 0.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _CATEGORY = {"id": 1, "name": "person", "supercategory": "person"}
 
 @contextmanager
 def open_writer(path: Path) -> Iterator[CocoWriter]:
-    """The JSON, written when the block ends."""
+    """Opens the JSON, written at the end of the block."""
     writer = CocoWriter()
     yield writer
     write_json(path, writer.tree())
@@ -47,7 +47,7 @@ class CocoWriter:
             self.add_hand(hand.side, hand.joints_px, np.ones(NUM_JOINTS, bool), box, score)
 
     def add_image(self, file: str, size_px: tuple[int, int], fields: Mapping[str, Any]) -> None:
-        """Appends a picture; hands that are added next are in it."""
+        """Appends a picture, to which the following hands belong."""
         width, height = size_px
         head = {"id": len(self._images) + 1, "file_name": file, "width": width, "height": height}
         self._images.append({**head, **fields})
@@ -60,7 +60,7 @@ class CocoWriter:
         Args:
             side: "right" or "left".
             joints_px: (21, 2).
-            labelled: (21,) which of them are known.
+            labelled: (21,) bool, which of them are known.
             box_px: (4,) x0, y0, x1, y1.
             fields: further keys of the annotation.
         """
@@ -87,14 +87,14 @@ class CocoWriter:
         self._annotations.append({**annotation, **fields})
 
     def tree(self) -> dict[str, Any]:
-        """Returns the JSON's tree."""
+        """Returns the contents of the JSON."""
         about = {"description": f"hands by UTNet {utnet.__version__}"}
         head = {"info": about, "categories": [_CATEGORY]}
         return {**head, "images": self._images, "annotations": self._annotations}
 
 
 def custom_to_coco(root: str | Path, path: str | Path) -> int:
-    """Writes a data set in the layout of docs/custom_data.md, such as `utnet label` makes, as COCO-WholeBody.
+    """Writes a data set in the layout of docs/custom_data.md (as of `utnet label`) as COCO-WholeBody.
 
     Args:
         root: its folder.

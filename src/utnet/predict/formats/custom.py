@@ -23,10 +23,10 @@ _IMAGES, _FILE = "images", "hands.jsonl"
 
 @contextmanager
 def open_writer(path: Path) -> Iterator[CustomWriter]:
-    """The folder, which appears complete when the block ends.
+    """Opens the folder, which appears complete at the end of the block.
 
     Raises:
-        InputError: it exists. It is never replaced, as its labels may have been corrected by hand.
+        InputError: it exists. It is never replaced, since its labels may have been corrected manually.
     """
     if path.is_dir() and any(path.iterdir()):
         raise InputError(f"{path}: a data set, perhaps corrected since, is not overwritten; move or remove it first")
@@ -37,22 +37,22 @@ def open_writer(path: Path) -> Iterator[CustomWriter]:
 
 
 class CustomWriter:
-    """Writes pictures as JPEG, and a line for each hand that was seen, into an open folder."""
+    """Writes pictures as JPEG, and a line for each detected hand, to an open folder."""
 
     def __init__(self, folder: Path, file: Any):
         self._folder, self._file, self._num = folder, file, 0
 
     def add(self, frame: PredictedFrame) -> None:
-        """Appends a picture with its hands; none without hands.
+        """Appends a picture with its hands; pictures without hands are skipped.
 
         Raises:
-            InputError: the picture is no longer there.
+            InputError: the picture is missing.
         """
         seen = [hand for hand in frame.hands if hand.valid]
         if not seen:
             return
         if frame.read_rgb is None:
-            raise InputError(f"{frame.file}: its picture is not at hand; predict it with --also custom")
+            raise InputError(f"{frame.file}: its picture is not available; predict it with --also custom")
         image = f"{_IMAGES}/{self._num:06d}.jpg"
         self._num += 1
         save_picture(self._folder / image, frame.read_rgb())

@@ -1,7 +1,7 @@
-"""Building a GLB: a tree of glTF 2.0 and the bytes that its accessors point to.
+"""Building of GLBs: a glTF 2.0 tree and the buffer of its accessors.
 
-Scenes, skins and animations are plain dictionaries in the words of the specification; libraries for glTF add types to
-them, but pack no arrays either.
+Scenes, skins and animations are plain dictionaries with the names of the specification; glTF libraries add types to
+them, but do not pack arrays either.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Glb:
     """A glTF asset of one scene that grows by `add`.
 
     Args:
-        about: the asset's `extras`: units, frames and where it is from.
+        about: the asset's `extras`: units, frames and source.
     """
 
     def __init__(self, about: dict[str, Any]):
@@ -34,7 +34,7 @@ class Glb:
         self._data = bytearray()
 
     def add(self, kind: str, **fields: Any) -> int:
-        """Appends an object to a list such as "nodes"; returns its index. Fields that are None are left out."""
+        """Appends an object to a list such as "nodes"; returns its index. Fields that are None are omitted."""
         items = self._tree.setdefault(kind, [])
         items.append({name: value for name, value in fields.items() if value is not None})
         return len(items) - 1
@@ -51,13 +51,13 @@ class Glb:
         """Appends an array and returns its accessor.
 
         Args:
-            values: (N,), (N, 3), (N, 4) or (N, 4, 4) uint8, uint16, uint32 or float32; matrices row by row, as numpy
-                has them.
+            values: (N,), (N, 3), (N, 4) or (N, 4, 4) uint8, uint16, uint32 or float32; matrices row by row, as in
+                numpy.
             target: `VERTEX_BUFFER` or `INDEX_BUFFER` of a mesh.
-            bounds: state the smallest and largest values (positions and times need them).
+            bounds: write the smallest and largest values (required for positions and times).
         """
         self._data += b"\0" * (-len(self._data) % 4)
-        stored = np.ascontiguousarray(values.swapaxes(-1, -2) if values.ndim == 3 else values)  # by columns
+        stored = np.ascontiguousarray(values.swapaxes(-1, -2) if values.ndim == 3 else values)  # column by column
         view = self.add("bufferViews", buffer=0, byteOffset=len(self._data), byteLength=stored.nbytes, target=target)
         self._data += stored.tobytes()
         return self.add(
@@ -107,7 +107,7 @@ class Glb:
 
 
 def vertex_normals(vertices_m: np.ndarray, faces: np.ndarray) -> np.ndarray:
-    """(V, 3) unit normals, the mean of the faces' by area; (0, 0, 1) where a vertex has no face."""
+    """(V, 3) unit normals, the mean of the faces' by area; (0, 0, 1) for a vertex without faces."""
     corners = vertices_m[faces].astype(float)
     of_faces = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
     sums = np.stack([np.bincount(faces.ravel(), np.repeat(n, 3), len(vertices_m)) for n in of_faces.T], 1)

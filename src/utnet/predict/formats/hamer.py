@@ -1,9 +1,9 @@
 """Hands as the dictionary of HaMeR and WiLoR, and back.
 
-What their networks return for a crop, with what their demos add for the full picture (geopavlakos/hamer and
-rolpotamias/WiLoR: `forward_step`, `demo.py`, `cam_crop_to_full`). Everything before `pred_cam_t_full` is of a right
-hand: a left hand is seen in a mirror, so x of points and `pred_cam[1]` have the other sign. Rotations are matrices
-without mean pose (`flat_hand_mean=True`).
+The output of their networks for a crop, with the values that their demos add for the full picture (geopavlakos/hamer
+and rolpotamias/WiLoR: `forward_step`, `demo.py`, `cam_crop_to_full`). Everything before `pred_cam_t_full` is of a right
+hand: a left hand is mirrored, so x of points and `pred_cam[1]` have the other sign. Rotations are matrices without mean
+pose (`flat_hand_mean=True`).
 
     pred_mano_params    global_orient (1, 3, 3), hand_pose (15, 3, 3), betas (10,), of MANO_RIGHT
     pred_vertices       (778, 3) m, pred_keypoints_3d (21, 3) m: MANO's frame, OpenPose's order
@@ -14,9 +14,9 @@ without mean pose (`flat_hand_mean=True`).
     pred_cam_t_full     (3,) m: pred_vertices (x turned for a left hand) + this are in the picture's camera
     scaled_focal_length px: of that camera, whose principal point is the picture's middle
 
-Theirs guess `scaled_focal_length` (5000 / 256 of the longer side); ours is the camera that was used, and the distance
-goes with it. Added are `K_px` (3, 3), that camera with its principal point, and `mano_fit_mm`, the mean distance of the
-joints from the hand they were fitted to, 0 for a hand of MANO.
+Their demos guess `scaled_focal_length` (5000 / 256 of the longer side); here it is that of the camera used, with the
+corresponding distance. Added are `K_px` (3, 3), that camera with its principal point, and `mano_fit_mm`, the mean
+distance of the joints from the fitted hand, 0 for MANO hands.
 """
 
 from __future__ import annotations
@@ -61,9 +61,7 @@ def hand_to_hamer(hand: Hand, size_px: tuple[int, int], mano: HandArrays | None 
     fit_mm = 0.0
     if hand.hand_model != "mano":
         if mano is None:
-            raise InputError(
-                "the open hand has no MANO parameters; give your MANO folder (mano=FOLDER), and they are fitted"
-            )
+            raise InputError("the open hand has no MANO parameters; give your MANO folder (mano=FOLDER) to fit them")
         params, fit_mm = fit_mano(params, joints, mano)
         mesh = NumpyHandModel(mano, name="mano", dtype=np.float64)(*(p[None] for p in _three(params)))
         vertices, joints = mesh.vertices_m[0] + params.transl_m, mesh.joints_m[0] + params.transl_m
@@ -96,7 +94,7 @@ def hand_to_hamer(hand: Hand, size_px: tuple[int, int], mano: HandArrays | None 
 
 
 def load_right(mano: str | Path) -> HandArrays:
-    """MANO_RIGHT without mean pose; `mano` as everywhere: its folder, or the file."""
+    """Loads MANO_RIGHT without mean pose; `mano`: its folder, or the file."""
     return load_mano(mano_file(mano))
 
 
@@ -114,7 +112,7 @@ def hands_to_hamer(hands: Sequence[Hand], size_px: tuple[int, int], mano: HandAr
 
 class HamerRows:
     """Collects hands of a picture or a video into one .npz, as `arrays.HandRows` does: the batch's arrays, those of
-    `pred_mano_params` under their own names, with `frame`, `time_s`, `track`, `valid`, `score` and MANO's `faces`."""
+    `pred_mano_params` at the top level, with `frame`, `time_s`, `track`, `valid`, `score` and MANO's `faces`."""
 
     def __init__(self, size_px: tuple[int, int], mano: HandArrays | None):
         self._size_px, self._mano, self._rows = size_px, mano, list[dict]()
@@ -146,17 +144,17 @@ class HamerRows:
 def read_hamer(source: str | Path | Mapping[str, Any], faces: np.ndarray | None = None) -> list[Hand]:
     """Returns the hands of a batch's dictionary, or of an .npz with its arrays.
 
-    Needed are `pred_vertices`, `pred_keypoints_3d`, `right` and the camera: `pred_cam_t_full` and `scaled_focal_length`
-    with `img_size`, or `pred_cam` with `box_center`, `box_size` and `img_size`, from which their demos make it
-    (`pred_cam` as the network returns it), and the parameters: of `pred_mano_params`, or under their own names. Without
-    hands an empty `right` is enough. `score` is 1 where there is none: theirs has no such field.
+    Required are `pred_vertices`, `pred_keypoints_3d`, `right`, the camera (`pred_cam_t_full` and `scaled_focal_length`
+    with `img_size`, or `pred_cam` as returned by the network with `box_center`, `box_size` and `img_size`) and the
+    parameters, in `pred_mano_params` or at the top level. Without hands an empty `right` is enough. A missing `score`
+    (their files have none) becomes 1.
 
     Args:
         source: the file, or arrays (tensors on the CPU are fine) with a leading axis N.
-        faces: (F, 3) of MANO_RIGHT, for drawing; None: the file's `faces`, without which hands have none.
+        faces: (F, 3) of MANO_RIGHT, for drawing; None: those of the file, if any.
 
     Raises:
-        InputError: a field is missing or of another shape, or the file holds pickled objects.
+        InputError: a field is missing or of another shape, or the file contains pickled objects.
     """
     where = str(source) if isinstance(source, str | Path) else "the dictionary"
     try:
@@ -165,10 +163,10 @@ def read_hamer(source: str | Path | Mapping[str, Any], faces: np.ndarray | None 
         arrays = {name: np.asarray(value, float) for name, value in data.items() if name in _READ}
         if faces is None:
             faces = np.asarray(data.get("faces", np.zeros((0, 3))), int)
-    except InputError:  # of reading the file; it is a ValueError, too
+    except InputError:  # of the file; it is also a ValueError
         raise
     except (ValueError, TypeError) as error:
-        raise InputError(f"{where}: not arrays ({error}); save each field by itself, params as arrays") from error
+        raise InputError(f"{where}: not arrays ({error}); save each field separately, params as arrays") from error
     if "right" in arrays and arrays["right"].shape == (0,):
         return []
     missing = [name for name in _NEEDED if name not in arrays]
@@ -211,7 +209,7 @@ def _check_shapes(arrays: Mapping[str, np.ndarray], where: str) -> None:
 
 
 def _full_camera(arrays: Mapping[str, np.ndarray], where: str) -> tuple[np.ndarray, np.ndarray]:
-    """(N, 3) translations into the picture's camera and (N,) focal lengths, as their demos make them."""
+    """(N, 3) translations into the picture's camera and (N,) focal lengths, as in their demos."""
     num, sizes = len(arrays["right"]), arrays["img_size"]
     focal = arrays.get("scaled_focal_length", _FOCAL_PX / _CROP_PX * sizes.max())
     try:
@@ -224,7 +222,7 @@ def _full_camera(arrays: Mapping[str, np.ndarray], where: str) -> tuple[np.ndarr
         return arrays["pred_cam_t_full"], focal
     missing = [name for name in ("pred_cam", "box_center", "box_size") if name not in arrays]
     if missing:
-        raise InputError(f"{where}: has neither pred_cam_t_full nor {missing[0]}, so the camera is not known")
+        raise InputError(f"{where}: has neither pred_cam_t_full nor {missing[0]}, so the camera is unknown")
     s, tx, ty = arrays["pred_cam"].T
     bs = arrays["box_size"] * s + 1e-9
     shift = 2 * (arrays["box_center"] - sizes / 2) / bs[:, None]
@@ -262,7 +260,7 @@ def _hand(arrays: Mapping[str, np.ndarray], i: int, full: np.ndarray, focal: flo
 
 
 def _of_right(params: HandParams, flip: np.ndarray) -> HandParams:
-    """Parameters of the hand in the mirror; betas are those of the mirrored model."""
+    """Parameters of the mirrored hand; betas are those of the mirrored model."""
     turn = np.outer(flip, flip)
     return HandParams(params.global_orient * turn, params.hand_pose * turn, params.betas, params.transl_m * flip)
 
@@ -272,6 +270,6 @@ def _three(params: HandParams) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def _crop_size(box_px: np.ndarray) -> float:
-    """Side of their square crop of a tight box."""
+    """Side of their square crop for a tight box."""
     width, height = _RESCALE * (box_px[2:] - box_px[:2])
     return float(max(width * _ASPECT, height))

@@ -1,6 +1,6 @@
-"""MANO's parameters of a hand of the open model, by fitting MANO's 21 joints to the hand's.
+"""MANO parameters for a hand of the open model, by fitting MANO's 21 joints to the hand's.
 
-The two models share joints and axes, not shapes: the pose carries over nearly as it is, betas and translation do not.
+The two models share joints and axes, not shapes: the pose is nearly the same, betas and translation are not.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from utnet.rotations import axis_angle_to_matrix
 from utnet.types import HandParams
 
 _JOINT_M, _TURN_RAD, _BETA = 0.001, 0.3, 2.0
-"""Widths: of a joint's distance, of a joint's turn away from the open hand's, of a beta."""
+"""Standard deviations: of a joint's distance, of its rotation from the open hand's, of a beta."""
 _STEPS, _TOLERANCE, _DIFFERENCE = 40, 1e-6, 1e-6
-"""Of the least squares: most steps, relative gain of one below which it ends, and width of the differences."""
+"""Least squares: number of steps, relative gain of a step at which it ends, step of the differences."""
 
 
 def fit_mano(params: HandParams, joints_cam_m: np.ndarray, mano: HandArrays) -> tuple[HandParams, float]:
     """Returns MANO's parameters of one hand, and the mean distance of its joints from the given ones in mm.
 
     Args:
-        params: of the open hand of the same side; the pose from which it starts and to which it keeps.
-        joints_cam_m: (21, 3) where the joints are to be.
+        params: of the open hand of the same side; its pose is the start and the prior.
+        joints_cam_m: (21, 3) target joints.
         mano: MANO of the same side, without mean pose (`flat_hand_mean=True`).
     """
     model = NumpyHandModel(_joints_only(mano), name="mano", dtype=np.float64)
@@ -72,7 +72,7 @@ def _least_squares(residuals: Callable[[np.ndarray], np.ndarray], x: np.ndarray)
 
 
 def _joints_only(arrays: HandArrays) -> HandArrays:
-    """The hand with its fingertips as the only vertices: all that 21 joints need."""
+    """The hand model with its fingertips as the only vertices, enough for 21 joints."""
     tips = arrays.tip_vertices
     return replace(
         arrays,

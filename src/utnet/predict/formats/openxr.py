@@ -1,4 +1,4 @@
-"""Hands as OpenXR (XR_EXT_hand_tracking) and WebXR (WebXR Hand Input) have them: 26 joints with poses and radii.
+"""Hands in the form of OpenXR (XR_EXT_hand_tracking) and WebXR (WebXR Hand Input): 26 joints with poses and radii.
 
 Axes of a joint, as both specifications define them: -Z along the bone towards the tip (of the last bone for a tip), +Y
 out of the back of the hand, across the axis about which the joint bends, +X to the right of both. Poses are in the view
@@ -32,10 +32,10 @@ WEBXR_JOINTS = ("wrist", *_THUMB, *(f"{name}-{bone}" for name in _NAMES for bone
 OPENXR_JOINTS = ("palm", *WEBXR_JOINTS)
 
 _METACARPAL_SHARE = 0.2
-"""Where the metacarpals of the fingers begin, from the wrist to their knuckle: the hand model has no such joints."""
+"""Bases of the metacarpals, as fractions of the way from wrist to knuckle; the hand model has no such joints."""
 _RADII_M = {"palm": 0.02, "wrist": 0.022, "metacarpal": 0.015, "proximal": 0.0105, "intermediate": 0.009}
 _RADII_M |= {"distal": 0.008, "tip": 0.0065}
-"""Of an average hand whose middle finger's knuckle is `_PALM_M` from the wrist."""
+"""Radii of an average hand whose middle finger's knuckle is `_PALM_M` from the wrist."""
 _PALM_M = 0.092
 _TO_VIEW = np.diag([1.0, -1.0, -1.0])
 
@@ -48,7 +48,7 @@ def to_openxr(hand: Hand) -> dict[str, Any]:
 
     Returns:
         `joints`: names; `position_m` (26, 3); `orientation_xyzw` (26, 4); `radius_m` (26,); `flags` (26,) of
-        XrSpaceLocationFlags: valid always, tracked where the hand was seen; `is_active`.
+        XrSpaceLocationFlags: always valid, tracked if the hand was detected; `is_active`.
     """
     places, rotations, radii = openxr_joints(hand)
     return {
@@ -114,7 +114,7 @@ def _rest_backs() -> np.ndarray:
 
 
 def _frame(along: np.ndarray, back: np.ndarray) -> np.ndarray:
-    """(3, 3) rotation with -Z along the bone and +Y as near to the back as can be."""
+    """(3, 3) rotation with -Z along the bone and +Y as close to the back's direction as possible."""
     z = -along / np.linalg.norm(along)
     x = np.cross(back, z)
     x /= np.linalg.norm(x)
@@ -123,7 +123,7 @@ def _frame(along: np.ndarray, back: np.ndarray) -> np.ndarray:
 
 @contextmanager
 def open_writer(path: Path) -> Iterator[OpenXRWriter]:
-    """JSON lines: one hand and frame a line, the joints' names in the first."""
+    """Opens JSON lines, one per hand and frame; the first has the names of the joints."""
     with atomic_file(path) as temporary, temporary.open("w", encoding="utf-8") as file:
         head = {"schema": "utnet-openxr", "version": 1, "utnet": utnet.__version__, "joints": OPENXR_JOINTS}
         space = "view: the camera, x right, y up, -z forward"
@@ -132,7 +132,7 @@ def open_writer(path: Path) -> Iterator[OpenXRWriter]:
 
 
 class OpenXRWriter:
-    """Writes lines into an open file."""
+    """Writes lines to an open file."""
 
     def __init__(self, file: Any):
         self._file = file

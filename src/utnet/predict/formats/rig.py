@@ -1,10 +1,10 @@
-"""The animated GLB: a skinned mesh a track, for Blender, Unity, Unreal, three.js.
+"""The animated GLB: one skinned mesh per track, for Blender, Unity, Unreal, three.js.
 
-Each track is an armature of 21 nodes ("right_0_wrist" to "right_0_little_tip": MANO's 16 joints, and the tips, which
-move no skin) and a mesh of the open hand with the track's shape. Axes are glTF's (y up, z towards the viewer), metres,
-the camera at the origin. The pose at rest is the open hand's; channels hold the rotation of each joint to its parent
-and the wrist's place at the video's times. While a hand is not seen, its pose is held; the `extras` of its wrist list
-these times.
+Each track is an armature of 21 nodes ("right_0_wrist" to "right_0_little_tip": MANO's 16 joints and the tips, which are
+not skinned) and a mesh of the open hand with the track's shape. Axes are glTF's (y up, z towards the viewer), metres,
+the camera at the origin. The rest pose is the open hand's; channels contain the rotation of each joint to its parent
+and the position of the wrist at the video's times. While a hand is not detected, its pose is held; the `extras` of its
+wrist list these times.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from utnet.rotations import matrix_to_quaternion
 
 _TO_GLTF = OPENCV_TO_GLTF[:3, :3]
 _PARENTS = (*MANO_PARENTS, 15, 3, 6, 12, 9)
-"""Of the 16 joints and the tips, thumb first (MANO's little finger comes before the ring finger)."""
+"""Names of the 16 joints and the tips, thumb first (MANO's little finger comes before the ring finger)."""
 
 
 def write_rig(path: str | Path, tracks: Sequence[HandTrack], *, file: str = "") -> None:
-    """Writes the tracks of a video into one GLB, with one animation of all of them.
+    """Writes the tracks of a video to one GLB with one animation.
 
     Args:
         path: the file.
@@ -37,12 +37,12 @@ def write_rig(path: str | Path, tracks: Sequence[HandTrack], *, file: str = "") 
         file: the video, for `extras`.
 
     Raises:
-        InputError: no track, or one of MANO, whose numbers may not be passed on inside a rig.
+        InputError: no track, or one of MANO, whose arrays may not be distributed in a rig.
     """
     if not tracks:
         raise InputError(f"{path}: no hand was tracked, so there is nothing to animate")
     if any(track.hand_model != "open" for track in tracks):
-        raise InputError(f"{path}: a rig would hold MANO's arrays, which its licence forbids; leave out --mano")
+        raise InputError(f"{path}: a rig would contain MANO's arrays, which its licence forbids; leave out --mano")
     about = {"unit": "m", "frame": "camera, glTF axes: y up, z towards the viewer", "source": file}
     glb = Glb({**about, "hand_model": "open hand of UTNet, Apache-2.0"})
     right = load_open_hand()
@@ -57,7 +57,7 @@ def write_rig(path: str | Path, tracks: Sequence[HandTrack], *, file: str = "") 
 
 
 def _skinned(glb: Glb, track: HandTrack, arrays: HandArrays, material: int) -> list[int]:
-    """Adds a track's mesh and armature; the nodes of its 21 joints."""
+    """Adds a track's mesh and armature; returns the nodes of its 21 joints."""
     name = f"{track.side}_{track.track}"
     vertices = arrays.v_template + arrays.shapedirs @ track.betas
     rest = np.concatenate([arrays.J_template + arrays.J_shapedirs @ track.betas, vertices[arrays.tip_vertices]])
@@ -101,7 +101,7 @@ def _animate(glb: Glb, track: HandTrack, nodes: Sequence[int], channels: list[di
 
 
 def held(track: HandTrack) -> tuple[np.ndarray, np.ndarray]:
-    """Rows and times of the keys: those of the track, and before each gap's end the last pose once more."""
+    """Rows and times of the keys: those of the track, and the last pose again before the end of each gap."""
     step_s = float(np.median(np.diff(track.times_s))) if len(track.times_s) > 1 else 0.0
     rows, times = [0], [float(track.times_s[0])]
     for row in range(1, len(track.times_s)):
@@ -124,7 +124,7 @@ def steady_quaternions(R: np.ndarray) -> np.ndarray:
 def influences(weights: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
     """(V, 16) skinning weights as sets of (V, 4) joints and (V, 4) weights, largest first, as many as are needed.
 
-    Viewers of the first set alone (three.js, which normalises it) move the open hand's vertices by at most 0.2 mm.
+    Viewers that use only the first set (three.js, normalised) move the open hand's vertices by at most 0.2 mm.
     """
     joints = np.argsort(-weights, axis=1, kind="stable")
     ordered = np.take_along_axis(weights, joints, 1).astype(np.float64)

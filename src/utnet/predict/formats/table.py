@@ -1,7 +1,7 @@
-"""The parquet table of hands: one row a hand and frame, for pandas, polars or DuckDB. `utnet bulk` writes the same.
+"""The parquet table of hands: one row per hand and frame, for pandas, polars or DuckDB. `utnet bulk` writes the same.
 
 Columns are the fields of predictions.json (docs/predictions.md), arrays flattened row by row into lists of fixed
-length; every column's metadata holds its unit, frame and shape. `read_table` gives them back in their shapes.
+length; the metadata of a column state its unit, frame and shape. `read_table` restores the shapes.
 """
 
 from __future__ import annotations
@@ -93,12 +93,12 @@ def table_rows(frame: PredictedFrame) -> list[dict[str, Any]]:
 def open_writer(
     path: Path, extra: Iterable[pa.Field] = (), values: Callable[[str], dict[str, Any]] | None = None
 ) -> Iterator[TableWriter]:
-    """The table, written in groups of rows, so that a long video needs no memory.
+    """Opens the table, written in groups of rows in constant memory.
 
     Args:
         path: the file.
         extra: further columns.
-        values: given a frame's `file`, returns the values of these columns, and of others that it replaces.
+        values: maps a frame's `file` to the values of these columns, and of others to be replaced.
     """
     require("pyarrow", f"{path.name}: the table")
     import pyarrow.parquet as pq
@@ -110,7 +110,7 @@ def open_writer(
 
 
 class TableWriter:
-    """Collects rows and writes them group by group into an open `pyarrow.parquet.ParquetWriter`; `values` as of
+    """Collects rows and writes them group by group to an open `pyarrow.parquet.ParquetWriter`; `values` as of
     `open_writer`."""
 
     def __init__(self, file: Any, values: Callable[[str], dict[str, Any]] | None = None):
@@ -124,7 +124,7 @@ class TableWriter:
             self.flush()
 
     def flush(self) -> None:
-        """Writes the rows that are not yet in the file."""
+        """Writes the collected rows."""
         import pyarrow as pa
 
         if self._rows:
@@ -133,7 +133,7 @@ class TableWriter:
 
 
 def read_table(path: str | Path, columns: Sequence[str] | None = None) -> dict[str, np.ndarray]:
-    """Returns the columns of a table as arrays in their shapes, such as `joints_cam_m` (N, 21, 3); N rows, one a hand.
+    """Returns the columns of a table as arrays in their shapes, such as `joints_cam_m` (N, 21, 3); one row per hand.
 
     Null becomes NaN, -1 (`track`) or "" (text).
 

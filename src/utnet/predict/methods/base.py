@@ -15,19 +15,19 @@ from utnet.types import HandParams, Sample
 
 @dataclass(frozen=True)
 class RightHandBatch:
-    """B right (or mirrored) hands in the camera of their picture, numpy.
+    """B right (or mirrored left) hands in the camera of their picture, numpy.
 
     Attributes:
         params: with a leading axis B; `joints_cam_m = joints_m + transl_m`.
         joints_cam_m: (B, 21, 3).
         vertices_cam_m: (B, V, 3).
-        measured: (B,) bool, the distance was measured by depth, not derived from the hand's size.
+        measured: (B,) bool, whether the distance was measured by depth, not derived from the hand's size.
         shape_source: of each hand, as in `Hand`.
         fit_cost: (B,) as in `utnet.fit.Fits`; None without a fit.
         network_joints_m: (B, 21, 3) joints of the network's own hands, any origin; None without a network.
         joint_error_mm: (B, 21) expected error of each joint relative to the wrist; None if not available.
-        masks: of the visible hands, by a network; None if not available, or of a hand, if not trusted.
-        side_logit: (B,) a network's, above 0 where the crop looks like a right hand's; None if not available.
+        masks: of the visible hands, by a network; None if not available, or for a hand if it is rejected.
+        side_logit: (B,) of a network, above 0 if the crop looks like a right hand; None if not available.
     """
 
     params: HandParams

@@ -18,7 +18,7 @@ from utnet.predict.methods.network import NetworkMethod
 from utnet.types import Sample
 
 _AGREES = 0.6
-"""Intersection over union of the network's hand and its mask above which the mask counts."""
+"""Smallest intersection over union of the network's hand and its mask for which the mask is used."""
 _MOST_BETA = 2.0
 """Bound of the network's betas, in standard deviations of the shape prior."""
 
@@ -27,16 +27,16 @@ class CombinedMethod:
     """Fits a network's hands to the detector's landmarks, to the outline of the network's mask and to depth.
 
     Without depth the prior is the mean of the network's and the landmark lifter's pose, and the model's mean shape;
-    with depth it is the network's pose. Its width is the same for all hands: with the network's stated errors, which
+    with depth it is the network's pose. Its width is the same for all hands: with the network's expected errors, which
     include the orientation of the hand, drawn hands were 0.2 to 0.7 mm worse. With depth the shape is the network's
-    where it states its errors, as it was trained to measure hands by depth; otherwise it is fitted. The network's
-    distance is not used: in photographs its hands are too small. The stated errors are the network's.
+    if it predicts errors, since such networks are trained to measure hands by depth; otherwise it is fitted. The
+    network's distance is not used: in photographs its hands are too small. Expected errors are the network's.
 
     Args:
         network: a network whose hand model is available.
 
     Raises:
-        InputError: it was exported with MANO's hand.
+        InputError: the network was exported with MANO's hand.
     """
 
     name = "both"

@@ -20,7 +20,7 @@ from utnet.types import Sample
 _PLACED = 0.4
 """Deviation of a joint that a person placed, in units of the detector's: 1 to 2 mm."""
 _PRIOR_WIDTH = 2.5
-"""Standard deviation of the prior in units of the lifter's expected errors, which are of the hand in its own frame."""
+"""Standard deviation of the prior in units of the lifter's expected errors, which are in the hand's own frame."""
 _MOST_DEVIATION = 20.0
 
 
@@ -66,8 +66,8 @@ def observations(samples: Sequence[Sample]) -> dict[str, Any]:
 
 
 def deviation_scale(confidence: np.ndarray) -> np.ndarray:
-    """(21,) confidences of landmarks -> their deviations in units of the detector's: 1 for its surest landmark and for
-    missing ones, less for joints that a person placed (confidence 1)."""
+    """(21,) confidences of landmarks -> their deviations in units of the detector's: 1 for the most confident landmark
+    and for missing ones, less for joints that a person placed (confidence 1)."""
     placed = confidence == 1
     others = ~placed & (confidence > 0)
     scale = np.where(placed, _PLACED, 1.0)

@@ -118,7 +118,7 @@ def mask_of_crop(logit: np.ndarray, cropped: Sample, sample: Sample) -> HandMask
     assert sample.K_px is not None
     (rows, columns), size = logit.shape, cropped.rgb.shape[0]
     share = rows / size
-    beside = (size - columns / share) / 2  # columns of the crop that the network does not use, on each side
+    beside = (size - columns / share) / 2  # unused columns of the crop on each side
     to_cells = np.array([[share, 0, (share - 1) / 2 - share * beside], [0, share, (share - 1) / 2], [0, 0, 1]])
     K_cells = to_cells @ cropped.K_px
     height, width = sample.rgb.shape[:2]
