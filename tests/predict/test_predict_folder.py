@@ -11,6 +11,7 @@ import pytest
 from support.predict_command import fails, picture, predict, read, video
 from utnet.io.videos import VideoReader, VideoWriter
 from utnet.render.drawing import save_picture
+from utnet.signals import InterruptHandler
 
 pytestmark = pytest.mark.usefixtures("nothing_ships")
 
@@ -154,18 +155,24 @@ def test_an_untidy_end_leaves_a_whole_file(detector, tmp_path, capsys):
         assert len(list(reader)) == 2
 
 
-def test_a_second_ctrl_c_keeps_what_is_done(detector, tmp_path, capsys):
+def test_a_second_ctrl_c_keeps_what_is_done(detector, tmp_path, capsys, monkeypatch):
+    note = InterruptHandler._note
+
+    def noted_twice(self, *args):  # of two signals sent by another thread Python may deliver one
+        note(self, *args)
+        note(self, *args)
+
     def twice():
         os.kill(os.getpid(), signal.SIGINT)
-        os.kill(os.getpid(), signal.SIGINT)
 
+    monkeypatch.setattr(InterruptHandler, "_note", noted_twice)
     photo, clip, out = picture(tmp_path / "p.png"), video(tmp_path / "v.mp4", 20), tmp_path / "out"
     detector.at_call = (4, twice)
     assert predict(photo, clip, "--out", out) == 130
     assert "checkpoint" not in capsys.readouterr().err
     tree = read(out)
     assert len(tree["images"]) == 1
-    assert len(tree["videos"][0]["frames"]) in (2, 3)  # frames are followed and reconstructed side by side
+    assert len(tree["videos"][0]["frames"]) in (1, 2)  # one frame is followed while another is reconstructed
     assert tree["problems"] == [{"file": str(clip), "why": "stopped before it was done"}]
     before = {p.name: p.read_bytes() for p in out.iterdir()}
     for folder in (out, tmp_path / "new"):  # nothing is done yet: earlier results stay, nothing new is left
