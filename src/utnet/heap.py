@@ -14,9 +14,10 @@ def return_blocks() -> None:
 
 
 def keep_blocks() -> None:
-    """From now on, freed blocks of up to 32 MB are kept for the next one: pictures are not paged in again."""
-    _set(_MMAP_THRESHOLD, 32 * 1024 * 1024)
-    _set(_TRIM_THRESHOLD, 64 * 1024 * 1024)
+    """From now on, freed blocks of up to 4 MB are kept for the next one: frames of videos are not paged in again. (With
+    up to 32 MB a video takes 90 MB more, and no less time.)"""
+    _set(_MMAP_THRESHOLD, 4 * 1024 * 1024)
+    _set(_TRIM_THRESHOLD, 8 * 1024 * 1024)
 
 
 def _set(parameter: int, value: int) -> None:
