@@ -117,10 +117,11 @@ class TwoHands:
     """A detector for videos whose left and right halves are as bright as its two hands are far to the right; there is
     no hand where a half is black."""
 
-    def find(self, image_rgb, *, quick=False):
+    def find(self, image_rgb, *, quick=False, known=()):
         means = (float(image_rgb[:, half].mean()) for half in (slice(None, 80), slice(80, None)))
         places = [x_m + (mean - 128) / 2000 for x_m, mean in zip((-0.12, 0.12), means, strict=True) if mean > 40]
-        return [Landmarks(hand.joints_px, hand.joints_m, 0.9, 1.0) for hand in (hand_at(x_m=x_m) for x_m in places)]
+        hands = [Landmarks(hand.joints_px, hand.joints_m, 0.9, 1.0) for hand in (hand_at(x_m=x_m) for x_m in places)]
+        return [h for h in hands if all(np.abs(h.joints_px - other.joints_px).mean() >= 20 for other in known)]
 
     def follow(self, image_rgb, joints_px):
         near = [hand for hand in self.find(image_rgb) if np.abs(hand.joints_px - joints_px).mean() < 20]

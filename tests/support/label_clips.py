@@ -41,7 +41,7 @@ class Drawn:
     def _as_landmarks(self, hand):
         return Landmarks(hand.joints_px, hand.joints_m, hand.score, float(hand.side == "right"))
 
-    def find(self, image_rgb, *, quick=False):
+    def find(self, image_rgb, *, quick=False, known=()):
         return [self._as_landmarks(hand) for hand in self(image_rgb)]
 
     def follow(self, image_rgb, joints_px):
