@@ -127,6 +127,16 @@ def test_the_demo_s_own_config_is_that_of_the_network_that_ships():
     assert "Fine-tuned" in said
 
 
+def test_the_demo_keeps_the_losses_that_its_config_sets():
+    config = Config.load(ROOT / "config" / "demo.yaml")
+    loss = replace(config.loss, w_mask=7.0, w_side=5.0, w_uncertainty=3.5)
+    model = replace(config.model, evidence=True, uncertainty=True)
+    own = replace(config, model=model, loss=loss, augment=replace(config.augment, mirror_p=0.11))
+    begun, _ = resolve_init_config(own, from_nothing=False)
+    assert (begun.loss.w_mask, begun.loss.w_side, begun.loss.w_uncertainty) == (7.0, 5.0, 3.5)
+    assert begun.augment.mirror_p == 0.11
+
+
 def test_training_changes_the_scores(made):
     _, scores, _ = made
     assert scores["before"] != scores["after"]

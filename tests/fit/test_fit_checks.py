@@ -51,12 +51,17 @@ def test_what_cannot_be_fitted_is_refused(word):
         HandFitter().fit(**given(**REFUSED[word]))
 
 
-def test_no_hand_is_behind_the_camera():
-    """A landmark far beside the others turns the view away from them."""
-    joints_px, joints_m, K_px = (array[:1] for array in scene(3)[2])
+def test_no_hand_is_behind_the_camera_and_one_of_no_hand_leaves_the_others():
+    """A landmark far beside the others turns the view away from them; landmarks of blurred frames may do so, too."""
+    joints_px, joints_m, K_px = (array[:2].copy() for array in scene(3)[2])
+    fitter = HandFitter(landmarks="joints")
+    alone = fitter.fit(joints_px[1:], joints_m[1:], K_px[1:])
     joints_px[0, 0, 0] += 9e5
-    with pytest.raises(ValueError, match="in front of the camera"):
-        HandFitter(landmarks="joints").fit(joints_px, joints_m, K_px)
+    fits = fitter.fit(joints_px, joints_m, K_px)
+    wrists_cam_m = fitter.hand.decode(fits.params).joints_m[:, 0] + fits.params.transl_m
+    assert (wrists_cam_m[:, 2] > 0).all()
+    assert fits.cost[0] == 1e6 > 1e4 * alone.cost[0]
+    np.testing.assert_array_equal(fits.params.transl_m[1], alone.params.transl_m[0])
 
 
 @pytest.mark.parametrize("depth_m", [np.nan, np.inf, -1.0, 500.0, 1e-3])

@@ -141,7 +141,8 @@ def resolve_init_config(config: Config, *, from_nothing: bool) -> tuple[Config, 
 
     The initial weights are `train.init_from`, else the bundled network's if the config describes the same network, else
     none. The bundled network is fine-tuned with its own crop settings and a tenth of the config's learning rate; what
-    the config leaves open in `model` is set as in that network (`starting_config.start_from`).
+    the config leaves open in `model`, and losses of heads that are 0, are set as in that network
+    (`starting_config.start_from`).
     """
     train, where = config.train, shipped_weights()
     if from_nothing or (where is None and not train.init_from):
@@ -152,7 +153,7 @@ def resolve_init_config(config: Config, *, from_nothing: bool) -> tuple[Config, 
     name, shipped = name_checkpoint(where), read_config(where)
     same, differing = config, [f"model.preset is {config.model.preset} instead of {shipped.model.preset}"]
     if config.model.preset == shipped.model.preset:
-        same, _, _ = start_from(config, where, own_keys(config.model))
+        same, _, _ = start_from(config, where, own_keys(config))
         differing = differences(same.model, shipped.model)
         differing += ["model.mano is set instead of the open hand"] if config.model.mano else []
     if differing:

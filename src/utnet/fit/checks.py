@@ -140,9 +140,3 @@ def check_params(name: str, params: HandParams, num: int) -> None:
         check_shape(f"{name}.{key}", array, shape)
         if not np.isfinite(array).all():
             raise ValueError(f"{name}.{key} contains NaN or inf")
-
-
-def check_in_front(wrist_cam_m: np.ndarray) -> None:
-    """ValueError unless a fitted wrist (3,) is finite and in front of the camera."""
-    if not (np.isfinite(wrist_cam_m).all() and wrist_cam_m[2] > 0):
-        raise ValueError("the landmarks are not of a hand in front of the camera; check landmarks and K")

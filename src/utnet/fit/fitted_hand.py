@@ -23,7 +23,8 @@ class Fits:
         params: input of `HandModel`, with `transl_m`.
         measured: (B,) bool, the distance comes from depth; otherwise from the hand's size.
         cost: (B,) half the sum of squared residuals in standard deviations, outliers bounded: without depth 10 to 60
-            for plausible hands, more for other landmarks; readings of depth and of a mask's outline add to it.
+            for plausible hands, more for other landmarks; readings of depth and of a mask's outline add to it. 1e6 for
+            a hand with its initial placement, because its landmarks led it behind the camera.
         shape_source: (B,) str, source of the betas: "mean" (the model's mean; one picture without depth does not
             determine them), "depth" (fitted to depth), "frames" (`shared_betas`) or "given" (by the caller).
     """
@@ -76,6 +77,12 @@ class FittedHand:
     def facing(self) -> float:
         """Cosine between the palm's normal and the line to the camera."""
         return float(self.root[2, 1])
+
+    @property
+    def is_in_front(self) -> bool:
+        """Whether the wrist is finite and in front of the camera."""
+        wrist_cam_m = self.view.look.T @ self.wrist
+        return bool(np.isfinite(wrist_cam_m).all() and wrist_cam_m[2] > 0)
 
     def posed(self, model: FitModel) -> tuple[np.ndarray, np.ndarray]:
         """(16, 3) positions and (16, 3, 3) rotations of the joints."""

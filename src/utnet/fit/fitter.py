@@ -13,7 +13,6 @@ from utnet.fit.angles import pose_to_angles
 from utnet.fit.checks import (
     check_betas,
     check_deviation_scale,
-    check_in_front,
     check_inputs,
     check_masks,
     check_params,
@@ -58,6 +57,8 @@ _DEPTH_ROUNDS = 3
 """Iterations of selecting the hand's depth readings and fitting the hand to them."""
 _OUTLINE_ROUNDS = 2
 """Iterations of selecting points on the outline and fitting the hand to them."""
+_NOT_FITTED = 1e6
+"""Cost of a hand that could not be fitted and has its initial placement; fitted hands have at most some thousands."""
 _MOST_BETA = 2.0
 """Bound of expected betas, in standard deviations of the shape prior."""
 _MOST_FRAMES = 10.0
@@ -187,7 +188,7 @@ class HandFitter:
             hand = self._begin(view, None if betas is None else betas[i])
             hand.free_betas = free_betas and betas is None
             hand.mask = masks[i]
-            starts = [hand]
+            initial, starts = replace(hand, cost=_NOT_FITTED), [hand]
             if expected is not None:
                 error = None if expected_error_mm is None else expected_error_mm[i]
                 starts.append(self._expecting(hand, _ith(expected, i), error))
@@ -199,8 +200,7 @@ class HandFitter:
             self._fit_outline(hand)
             if depth_m is not None and depth_m[i] is not None:
                 self._fit_depth(hand, finite_depth(depth_m[i]), np.asarray(K_px[i], float))
-            check_in_front(hand.view.look.T @ hand.wrist)
-            hands.append(hand)
+            hands.append(hand if hand.is_in_front else _in_front(initial))
         return hands
 
     # ---------------------------------------------------------------------------------------------------- one hand
@@ -360,6 +360,17 @@ class HandFitter:
             betas=hand.betas.copy(),
             transl_m=look.T @ hand.wrist - self.model.rest_wrist(hand.betas),
         )
+
+
+def _in_front(initial: FittedHand) -> FittedHand:
+    """The initial placement of a hand whose landmarks led it behind the camera.
+
+    Raises:
+        ValueError: it is not in front of the camera either.
+    """
+    if not initial.is_in_front:
+        raise ValueError("the landmarks are not of a hand in front of the camera; check landmarks and K")
+    return initial
 
 
 def _ith(params: HandParams, i: int) -> HandParams:

@@ -102,10 +102,13 @@ def start_from(
     return from_tree(Config, tree, where=f"the config for {network}"), taken, kept
 
 
-def own_keys(model: ModelConfig) -> set[str]:
-    """ "model.KEY" of what a config sets itself: all but what is null, and heads that are off."""
-    values = {field.name: getattr(model, field.name) for field in fields(model)}
-    return {f"model.{key}" for key, value in values.items() if value is not None and (value or key not in _HEADS)}
+def own_keys(config: Config) -> set[str]:
+    """ "section.key" of what a config without a file sets itself: of `model` all but what is null, and heads that are
+    off; of what the heads need, all but 0."""
+    values = {field.name: getattr(config.model, field.name) for field in fields(ModelConfig)}
+    own = {f"model.{key}" for key, value in values.items() if value is not None and (value or key not in _HEADS)}
+    tree = to_tree(config)
+    return own | {key for keys in _LOSSES.values() for key in keys if _get(tree, key)}
 
 
 def _needed(network: dict) -> list[str]:
