@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib.util
 import sys
 import webbrowser
+from collections import deque
+from collections.abc import Collection
 from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Annotated, Literal
@@ -14,6 +16,9 @@ import tyro
 from utnet.cli.options import Flag, counted, optional
 from utnet.errors import InputError, install_line
 from utnet.predict.methods.resolve import Method
+
+_LATENCIES = 1000
+"""Number of the last frames whose latency is summarised."""
 
 
 def live(
@@ -76,7 +81,8 @@ def live(
     frames, rate, comes_by_itself = open_live(source, options)
     predictor = Predictor(weights, method=method, device=device)
     tracker = HandTracker(predictor, fps=rate, smooth=not raw)
-    latencies: list[float] = []
+    latencies: deque[float] = deque(maxlen=_LATENCIES)
+    num_frames = 0
     num_changes = 0
     taken = NewestFrames(frames) if comes_by_itself else frames
     with ExitStack() as stack:
@@ -103,18 +109,19 @@ def live(
                 if shown is not None:
                     shown.show(tracked)
                 latencies.append(tracked.latency_s)
+                num_frames += 1
         except KeyboardInterrupt:
             pass
         finally:
             dropped = taken.dropped if isinstance(taken, NewestFrames) else 0
-            print(_summary(latencies, dropped), file=sys.stderr)
+            print(_summary(latencies, num_frames, dropped), file=sys.stderr)
 
 
-def _summary(latencies: list[float], dropped: int) -> str:
+def _summary(latencies: Collection[float], num_frames: int, dropped: int) -> str:
     if not latencies:
         return "utnet: no frame"
-    ordered = sorted(latencies[-1000:])
+    ordered = sorted(latencies)
     median, late = ordered[len(ordered) // 2], ordered[int(0.95 * (len(ordered) - 1))]
-    frames = counted(len(latencies), "frame")
+    frames = counted(num_frames, "frame")
     text = f"utnet: {frames}, latency {1000 * median:.0f} ms (median), {1000 * late:.0f} ms (95 %)"
     return f"{text}, {counted(dropped, 'frame')} dropped" if dropped else text

@@ -52,7 +52,7 @@ def _is_camera(K: np.ndarray) -> bool:
         np.isfinite(K).all()
         and ((focal >= _FOCAL_PX[0]) & (focal <= _FOCAL_PX[1])).all()
         and (np.abs(others) <= _MOST_PX).all()
-        and K[1, 0] == 0
+        and abs(K[1, 0]) < K[1, 1]  # a little, of a turned crop
         and (K[2] == [0, 0, 1]).all()
     )
 

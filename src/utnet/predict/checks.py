@@ -90,7 +90,8 @@ def checked_camera(K_px: CameraInput, size_px: int) -> np.ndarray:
     for focal in (K[0, 0], K[1, 1]):
         if not _FOCAL[0] * size_px < focal < _FOCAL[1] * size_px:
             raise InputError(f"K has a focal length of {focal:g} px for a picture of {size_px} px; give K in pixels")
-    if np.abs(K[:2, 2]).max() > _FARTHEST_CENTRE * size_px or abs(K[0, 1]) > K[0, 0] or K[1, 0]:
+    skewed = max(abs(K[0, 1]), abs(K[1, 0])) > K[0, 0]  # the camera of a turned crop has a little in both
+    if np.abs(K[:2, 2]).max() > _FARTHEST_CENTRE * size_px or skewed:
         raise InputError(f"K {K.tolist()} does not belong to a picture of {size_px} px; give fx,fy,cx,cy in its pixels")
     return K
 
@@ -120,10 +121,10 @@ def check_box(box: Sequence[float] | np.ndarray, width: int, height: int) -> Non
         raise InputError(f"box {corners.tolist()} is empty or not finite; give x0,y0,x1,y1 with x0 < x1 and y0 < y1")
     if (corners[2:] - corners[:2] < _SMALLEST_BOX_PX).any():
         raise InputError(f"box {corners.tolist()} is too small for a hand in {width}x{height} px; give pixels")
-    if np.ptp(corners) > _LARGEST_BOX * max(width, height):
-        raise InputError(f"box {corners.tolist()} is too large for a hand in {width}x{height} px; give pixels")
     if corners[2] < 0 or corners[3] < 0 or corners[0] >= width or corners[1] >= height:
         raise InputError(f"box {corners.tolist()} lies outside the image of {width}x{height} px")
+    if np.ptp(corners) > _LARGEST_BOX * max(width, height):
+        raise InputError(f"box {corners.tolist()} is too large for a hand in {width}x{height} px; give pixels")
 
 
 def checked_depth(depth_m: np.ndarray, image_shape: Sequence[int]) -> np.ndarray:
@@ -160,6 +161,6 @@ def depth_in_reach(depth_m: np.ndarray, boxes: np.ndarray) -> np.ndarray:
     if read.any() and not in_reach.any():
         raise InputError(
             f"depth of the hand is {np.array(medians)[read][0]:.4g} m; expected 0.1 to 10 m: "
-            "check the unit (--depth-scale; without it integers are millimetres and floats metres)"
+            "check the unit (--depth-scale; files: integers are millimetres, floats metres; arrays: metres)"
         )
     return in_reach | ~read

@@ -53,7 +53,7 @@ class TrackedFrame:
     Attributes:
         frame: the input.
         hands: ordered by `track`.
-        latency_s: from the arrival of the frame to the result.
+        latency_s: from taking the frame to the result.
     """
 
     frame: LiveFrame

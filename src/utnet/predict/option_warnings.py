@@ -84,7 +84,7 @@ def side_warnings(
     """Warnings about boxes whose predicted side differs from their `--side`."""
     found = detector.in_boxes(read_picture(str(item.source)).rgb, boxes)
     return [
-        f"box {number}: looks like a {hand.side} hand, not a {side} one; give --side in the order of the boxes"
+        f"box {number}: looks like a {hand.side} hand, not a {side} one; check --side, and whose hand it is"
         for number, (hand, side) in enumerate(zip(found, sides, strict=True), start=1)
         if hand.side != side and hand.side_probability > _SURE
     ]

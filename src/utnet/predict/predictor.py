@@ -129,7 +129,7 @@ class Predictor:
         sides: Any = None,
         landmarks_px: Any = None,
     ) -> Hands | list[Hands]:
-        """Returns the hands of a picture: detected ones, best first, or one for each box, in their order.
+        """Returns the hands of a picture: detected ones, by presence, or one for each box, in their order.
 
         Args:
             image: a file, (H, W, 3) uint8 RGB, a `Picture` (`utnet.read_picture`) or a Pillow image; or a list or tuple

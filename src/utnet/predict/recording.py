@@ -132,7 +132,12 @@ class FirstReading:
                 self.frames[i] = replace(self.frames[i], hands=self._hands(picture, decided[i])[0])
                 wrong.remove(i)
             if not wrong:
-                return
+                break
+        for i, (frame, each) in enumerate(zip(self.frames, decided, strict=True)):
+            pairs = zip(frame.hands, each, strict=True)
+            sided = tuple(replace(hand, side_probability=one.side_probability) for hand, one in pairs)
+            self.frames[i] = replace(frame, hands=sided)
+        self._detections.clear()
 
     def _hands(
         self, frame: RGBDFrame, detections: Sequence[Detection], sides: TrackSides | None = None
