@@ -48,7 +48,7 @@ class Summary:
         stopped_by: number of the signal that ended the call before all was done, 0 if none did.
         hands: hands of the last picture.
         without_hand: processed pictures without a hand.
-        num_doubtful: hands of pictures with a score below 0.5.
+        doubtful: hands of pictures with a score below 0.5, by picture and number.
         warnings: of `hand_warnings`, with the picture's name where there are several inputs.
     """
 
@@ -61,7 +61,7 @@ class Summary:
     stopped_by: int = 0
     hands: Sequence[Hand] = ()
     without_hand: list[str] = field(default_factory=list)
-    num_doubtful: int = 0
+    doubtful: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 
 
@@ -194,7 +194,11 @@ class _Call:
                     summary.hands = hands
                     summary.num_pictures += 1
                     summary.num_hands += len(hands)
-                    summary.num_doubtful += sum(hand.score < _DOUBTFUL for hand in hands)
+                    summary.doubtful += [
+                        f"{item.label}: hand {number} of {len(hands)} is probably wrong (score {hand.score:.2f})"
+                        for number, hand in enumerate(hands, start=1)
+                        if hand.score < _DOUBTFUL
+                    ]
                     summary.warnings += self._warnings(item, hands, camera_guessed=record["K_from"] == "default")
                     summary.without_hand += [] if hands else [item.label]
                 del self._left[item]
