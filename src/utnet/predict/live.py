@@ -20,11 +20,12 @@ from utnet.io.overlap import read_ahead
 from utnet.io.recordings import Options, is_recording, open_recording
 from utnet.io.videos import VideoReader
 from utnet.predict.hand import Hand
+from utnet.predict.hands import Hands
 from utnet.predict.predictor import Predictor
 from utnet.predict.sides import TrackSides
 from utnet.predict.smooth import HandSmoother
 
-_REMEMBERED_S = 0.5
+REMEMBERED_S = 0.5
 """After a longer loss a hand gets a new track."""
 _LARGEST_DATAGRAM = 60_000
 
@@ -95,7 +96,7 @@ class HandTracker:
         self.predictor = Predictor() if predictor is None else predictor
         self.side_changes: list[tuple[int, str, float]] = []
         self._track_sides, self._sides = TrackSides(), dict[int | None, str]()
-        self._track = LandmarkTracker(self.predictor.detector, patience=max(1, round(_REMEMBERED_S * fps)))
+        self._track = LandmarkTracker(self.predictor.detector, patience=max(1, round(REMEMBERED_S * fps)))
         self._smooth: HandSmoother | None = None
         if smooth:
             if self.predictor.hand is None:
@@ -123,12 +124,7 @@ class HandTracker:
         depth_m: np.ndarray | None,
         K_px: np.ndarray | None,
     ) -> tuple[Hand, ...]:
-        try:
-            hands = self.predictor.from_detections(rgb, detections, depth_m, K_px, track_sides=self._track_sides)
-        except InputError:  # implausible depth: only the picture is used
-            if depth_m is None:
-                raise
-            hands = self.predictor.from_detections(rgb, detections, None, K_px, track_sides=self._track_sides)
+        hands, _ = hands_of_frame(self.predictor, rgb, detections, depth_m, K_px, self._track_sides)
         for hand in hands:
             if self._sides.setdefault(hand.track, hand.side) != hand.side and hand.track is not None:
                 self.side_changes.append((hand.track, hand.side, time_s))
@@ -161,6 +157,27 @@ class HandTracker:
         for frame in frames:
             start = time.monotonic()
             yield frame, self._track(frame.rgb), start
+
+
+def hands_of_frame(
+    predictor: Predictor,
+    rgb: np.ndarray,
+    detections: Sequence[Detection],
+    depth_m: np.ndarray | None,
+    K_px: np.ndarray | None,
+    track_sides: TrackSides | None,
+) -> tuple[Hands, str]:
+    """Reconstructs a frame's detections (`Predictor.from_detections`), without its depth where that is implausible.
+
+    Returns:
+        The hands; the reason if depth was not used, else "".
+    """
+    try:
+        return predictor.from_detections(rgb, detections, depth_m, K_px, track_sides=track_sides), ""
+    except InputError as error:
+        if depth_m is None:
+            raise
+        return predictor.from_detections(rgb, detections, None, K_px, track_sides=track_sides), str(error)
 
 
 def side_notes(changes: Sequence[tuple[int, str, float]]) -> list[str]:

@@ -22,6 +22,7 @@ from utnet.predict.formats import FrameWriter
 from utnet.predict.hand import Hand
 from utnet.predict.hand_warnings import guessed_camera
 from utnet.predict.inputs import Input
+from utnet.predict.live import REMEMBERED_S, hands_of_frame
 from utnet.predict.predictor import Predictor
 from utnet.predict.request import Request
 from utnet.predict.sides import TrackSides
@@ -30,9 +31,6 @@ from utnet.predict.video import VideoResult
 from utnet.predict.video_files import VideoFiles
 from utnet.render.drawing import color_depth
 from utnet.signals import InterruptHandler
-
-_REMEMBERED_S = 0.5
-"""After a longer loss a hand gets a new track."""
 
 
 def predict_recording(
@@ -93,7 +91,7 @@ class FirstReading:
 
     def __init__(self, predictor: Predictor, fps: float, camera_of: Callable[[RGBDFrame], tuple[np.ndarray, str]]):
         self._predictor, self._camera_of = predictor, camera_of
-        self._track = LandmarkTracker(predictor.detector, patience=max(1, round(_REMEMBERED_S * fps)))
+        self._track = LandmarkTracker(predictor.detector, patience=max(1, round(REMEMBERED_S * fps)))
         self._sides = TrackSides()
         self._detections: list[list[Detection]] = []
         self.frames: list[SeenFrame] = []
@@ -143,14 +141,8 @@ class FirstReading:
         self, frame: RGBDFrame, detections: Sequence[Detection], sides: TrackSides | None = None
     ) -> tuple[tuple[Hand, ...], str]:
         """The hands of a frame, and the reason if its depth was not used."""
-        K_px, problem = self._camera_of(frame)[0], ""
-        try:
-            hands = self._predictor.from_detections(frame.rgb, detections, frame.depth_m, K_px, track_sides=sides)
-        except InputError as error:  # implausible depth: only the picture is used
-            if frame.depth_m is None:
-                raise
-            problem = str(error)
-            hands = self._predictor.from_detections(frame.rgb, detections, None, K_px, track_sides=sides)
+        K_px = self._camera_of(frame)[0]
+        hands, problem = hands_of_frame(self._predictor, frame.rgb, detections, frame.depth_m, K_px, sides)
         return tuple(hands) if self._predictor.hand is None else tuple(map(without_mesh, hands)), problem
 
     def check_unit(self) -> None:

@@ -24,8 +24,9 @@ from utnet.predict.formats import FrameWriter, PredictedFrame
 CHUNKS = "chunks"
 """Folder of the tables of chunks during the job."""
 OVERLAP_S = 2.0
-"""Overlap before a chunk's own frames. The tracker remembers a lost hand for 0.5 s, and the weight of older frames
-in smoothing is below 1e-3 (its slowest cutoff is 0.7 Hz)."""
+"""Overlap before a chunk's own frames. The tracker remembers a lost hand for a quarter of it
+(`predict.live.REMEMBERED_S`), and the weight of older frames in smoothing is below 1e-3 (its slowest cutoff is 0.7
+Hz)."""
 _FARTHEST = 0.5
 """Largest median distance of one hand's joints in the frames of both chunks, in sizes of the hand."""
 _LEAST_BYTES_S = 100
