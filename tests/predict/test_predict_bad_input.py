@@ -169,7 +169,7 @@ def test_boxes_that_hardly_hold_a_hand_are_named(detector, tmp_path, monkeypatch
     assert lines[0].startswith("utnet: box 2: probably no hand (presence 0.02); look at the overlay")
     assert lines[1].startswith("utnet: box 3: its hand would be ")
     assert len(lines) == 2
-    assert len([line for line in said.out.splitlines() if "score " in line]) == 3
+    assert len([line for line in said.out.splitlines() if "its middle at" in line]) == 3
 
 
 def test_names_never_collide(tmp_path):
