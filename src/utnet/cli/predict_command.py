@@ -253,9 +253,6 @@ def _lines(summary: Summary, found: Sequence[Input], request: Request) -> list[s
     beside += [file for file in also if file not in dict(summary.problems)]
     named = " and ".join(word for word in (", ".join(beside[:-1]), *beside[-1:]) if word)
     where = f"{request.out / 'predictions.json'}{f', {named} beside it' if named else ''}"
-    lines += summary.doubtful[:_SHOWN]
-    if len(summary.doubtful) > _SHOWN:
-        lines.append(f"{len(summary.doubtful) - _SHOWN} more hands are probably wrong (`score` below 0.5)")
     lines.append(f"{text}, {counted(summary.num_hands, 'hand')}: {where}")
     if summary.problems:
         lines.append(f"{len(summary.problems)} could not be read completely: see above, or predictions.json")

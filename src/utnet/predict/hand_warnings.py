@@ -9,7 +9,7 @@ from utnet.predict.checks import REACH_M
 from utnet.predict.hand import Hand
 from utnet.predict.hands import Hands
 
-_LEAST_PRESENCE = 0.5
+_LEAST_PRESENCE, _LEAST_SCORE = 0.5, 0.5
 _PALMS_M = (0.045, 0.15)
 """Plausible distances from the wrist to the middle knuckle."""
 
@@ -56,4 +56,6 @@ def _doubts(hand: Hand, *, boxed: bool) -> list[str]:
             f"at a distance of {z_m:.2f} m by depth, its palm would be {100 * palm_m:.0f} cm long; check --depth-scale "
             "and --K"
         )
+    if not lines and hand.score < _LEAST_SCORE:
+        lines.append(f"probably wrong (score {hand.score:.2f}); look at the overlay before you use it")
     return lines

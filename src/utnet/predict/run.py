@@ -28,8 +28,6 @@ from utnet.predict.predictor import Predictor
 from utnet.predict.request import Request
 from utnet.signals import InterruptHandler
 
-_DOUBTFUL = 0.5
-"""Score below which a hand is counted as probably wrong."""
 _NO_MORE_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 """Write errors that end the call, since they would recur for every further input."""
 
@@ -48,7 +46,6 @@ class Summary:
         stopped_by: number of the signal that ended the call before all was done, 0 if none did.
         hands: hands of the last picture.
         without_hand: processed pictures without a hand.
-        doubtful: hands of pictures with a score below 0.5, by picture and number.
         warnings: of `hand_warnings`, with the picture's name where there are several inputs.
     """
 
@@ -61,7 +58,6 @@ class Summary:
     stopped_by: int = 0
     hands: Sequence[Hand] = ()
     without_hand: list[str] = field(default_factory=list)
-    doubtful: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 
 
@@ -194,15 +190,11 @@ class _Call:
                     summary.hands = hands
                     summary.num_pictures += 1
                     summary.num_hands += len(hands)
-                    summary.doubtful += [
-                        f"{item.label}: hand {number} of {len(hands)} is probably wrong (score {hand.score:.2f})"
-                        for number, hand in enumerate(hands, start=1)
-                        if hand.score < _DOUBTFUL
-                    ]
                     summary.warnings += self._warnings(item, hands, camera_guessed=record["K_from"] == "default")
                     summary.without_hand += [] if hands else [item.label]
+                    if summary.num_pictures == 1:
+                        keep_blocks()  # all is loaded
                 del self._left[item]
-                keep_blocks()  # all is loaded
                 bar.update()
 
     def _warnings(self, item: Input, hands: Hands, *, camera_guessed: bool) -> list[str]:

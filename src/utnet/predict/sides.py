@@ -58,7 +58,7 @@ class _Votes:
     """Evidence of the side of a track.
 
     Attributes:
-        right: the detector's probability of a right hand, the mean over the frames.
+        right: the tracker's probability of a right hand, the mean of its frames so far.
         num_frames: number of frames so far.
         network: sum of the network's bounded differences, for a right hand.
         num_counted: number of summands.
