@@ -237,7 +237,7 @@ def test_what_arrives_never_exceeds_the_store():
 
         def watch():
             while not done.wait(0.005):
-                seen.append((store.num_bytes, sum(os.path.getsize(p) for p in files_in(store.path) if p.exists())))
+                seen.append((store.num_bytes, sum(files_in(store.path).values())))
 
         def send():
             Visitor(port).status("POST", "/api/files", os.urandom(size))

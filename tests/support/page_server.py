@@ -3,6 +3,7 @@
 import contextlib
 import http.client
 import json
+import os
 import socket
 import threading
 import time
@@ -147,5 +148,11 @@ def is_closed(connection):
     return True
 
 
-def files_in(folder: Path):
-    return [path for path in folder.rglob("*") if path.is_file()]
+def files_in(folder: Path) -> dict[Path, int]:
+    """Size of each file below a folder; those that are removed meanwhile are left out."""
+    sizes = {}
+    for parent, _, names in os.walk(folder):
+        for path in (Path(parent, name) for name in names):
+            with contextlib.suppress(FileNotFoundError):
+                sizes[path] = path.stat().st_size
+    return sizes
