@@ -19,6 +19,7 @@ td:first-child, th:first-child, td:nth-child(2), th:nth-child(2) { text-align: l
 tr.reference td { color: #68778a; } tr.after td { font-weight: 600; }
 img { max-width: 100%; } code { background: #eef1f5; padding: .1rem .35rem; border-radius: 4px; }
 p.note { color: #4b5a6b; }
+@media (max-width: 600px) { table { font-size: .8rem; } td, th { padding: .25rem .3rem; } }
 .scene { height: 360px; border-radius: 8px; background: #eef1f5; overflow: hidden; } .scene canvas { display: block; }
 """
 
