@@ -16,6 +16,8 @@ from utnet.compiled import njit
 
 NEAR_M = 0.01
 """Near plane: faces with a vertex nearer than this are not drawn."""
+_ON_EDGE_PX = 1e-9
+"""Rounding error of an edge: a pixel on the edge of two faces belongs to both."""
 
 
 @dataclass(frozen=True)
@@ -109,12 +111,13 @@ def render_light(
     faces = np.ascontiguousarray(faces, np.int32)
     face, inverse_depth = np.full((height, width), -1, np.int32), np.zeros((height, width), np.float32)
     _fill(homogeneous, faces, face, inverse_depth, np.zeros((0, 0, 3), np.float32))
-    light, mask = np.zeros((2, height, width), np.float32)
-    _light(homogeneous, faces, face, vertex_normals(vertices_cam_m, faces), light, mask)
-    if (width, height) == tuple(size_wh):
-        return light, mask
-    way = cv2.INTER_AREA if density == 2 else cv2.INTER_LINEAR  # areas of other sizes take ten times as long
-    return cv2.resize(light, size_wh, interpolation=way), cv2.resize(mask, size_wh, interpolation=way)
+    n = 2 if density == 2 else 1  # with fewer samples than two a pixel, these are shaded one by one
+    light, alpha = np.zeros((2, height // n, width // n), np.float32)
+    _light(homogeneous, faces, face, vertex_normals(vertices_cam_m, faces), n, light, alpha)
+    if light.shape[::-1] == tuple(size_wh):
+        return light, alpha
+    way = cv2.INTER_LINEAR  # areas take ten times as long
+    return cv2.resize(light, size_wh, interpolation=way), cv2.resize(alpha, size_wh, interpolation=way)
 
 
 def blend(
@@ -149,26 +152,36 @@ def _fill(homogeneous, faces, face_out, inverse_depth, weights_out):
         area = (xb - xa) * (yc - ya) - (yb - ya) * (xc - xa)
         if abs(area) < 1e-12:
             continue
-        inv_area = 1.0 / area
+        # Barycentric weights of a and b, and 1/z, are linear in the picture: slope_a x + offset_a.
+        slope_a, slope_b = (yb - yc) / area, (yc - ya) / area
+        slope = slope_a * (ia - ic) + slope_b * (ib - ic)
         for y in range(top, bottom + 1):
-            found = False
-            for x in range(left, right + 1):
-                wa = ((xb - x) * (yc - y) - (yb - y) * (xc - x)) * inv_area
-                wb = ((xc - x) * (ya - y) - (yc - y) * (xa - x)) * inv_area
-                wc = 1.0 - wa - wb
-                if wa < 0.0 or wb < 0.0 or wc < 0.0:
-                    if found:
-                        break  # faces are convex
-                    continue
-                found = True
-                inverse = wa * ia + wb * ib + wc * ic  # 1/z is linear in the picture
+            offset_a = (xb * (yc - y) - xc * (yb - y)) / area
+            offset_b = (xc * (ya - y) - xa * (yc - y)) / area
+            first, last = _span(slope_a, offset_a, float(left), float(right))
+            first, last = _span(slope_b, offset_b, first, last)
+            first, last = _span(-slope_a - slope_b, 1.0 - offset_a - offset_b, first, last)
+            offset = ic + offset_a * (ia - ic) + offset_b * (ib - ic)
+            for x in range(int(np.ceil(first - _ON_EDGE_PX)), int(np.floor(last + _ON_EDGE_PX)) + 1):
+                inverse = offset + slope * x
                 if inverse > inverse_depth[y, x]:
                     inverse_depth[y, x] = inverse
                     face_out[y, x] = f
                     if with_weights:
+                        wa, wb = offset_a + slope_a * x, offset_b + slope_b * x
                         weights_out[y, x, 0] = wa * ia / inverse
                         weights_out[y, x, 1] = wb * ib / inverse
-                        weights_out[y, x, 2] = wc * ic / inverse
+                        weights_out[y, x, 2] = (1.0 - wa - wb) * ic / inverse
+
+
+@njit(fastmath=True)
+def _span(slope, offset, first, last):
+    """The part of an interval in which slope x + offset is not negative; where there is none, last < first."""
+    if slope > 0.0:
+        return max(first, min(-offset / slope, last + 1.0)), last
+    if slope < 0.0:
+        return first, min(last, max(-offset / slope, first - 1.0))
+    return (first, last) if offset >= 0.0 else (1.0, 0.0)
 
 
 @njit(fastmath=True)
@@ -186,26 +199,31 @@ def _interpolate(face, weights, faces, values, out):
 
 
 @njit(fastmath=True)
-def _light(homogeneous, faces, face, normals, light, mask):
-    """Headlight shading: brightest where the surface faces the camera. The normal at a pixel is that of its point on
-    the face: a linear function of the pixel, times z, whose length does not matter."""
-    height, width = face.shape
+def _light(homogeneous, faces, face, normals, n, light, alpha):
+    """Headlight shading: brightest where the surface faces the camera; the means of n x n samples. The normal at a
+    sample is that of its point on the face: a linear function of the sample, times z, whose length does not matter."""
     planes = np.empty((faces.shape[0], 3, 3))  # of each face, what x, y and 1 add to the normal
     known = np.zeros(faces.shape[0], np.bool_)
-    for y in range(height):
-        for x in range(width):
-            f = face[y, x]
-            if f < 0:
-                continue
-            if not known[f]:
-                known[f] = True
-                _normal_plane(homogeneous, faces[f], normals, planes[f])
-            plane = planes[f]
-            nx = plane[0, 0] * x + plane[1, 0] * y + plane[2, 0]
-            ny = plane[0, 1] * x + plane[1, 1] * y + plane[2, 1]
-            nz = plane[0, 2] * x + plane[1, 2] * y + plane[2, 2]
-            light[y, x] = 0.35 + 0.65 * abs(nz) / max(math.sqrt(nx * nx + ny * ny + nz * nz), 1e-6)
-            mask[y, x] = 1.0
+    for row in range(light.shape[0]):
+        for column in range(light.shape[1]):
+            count, total = 0, 0.0
+            for y in range(n * row, n * row + n):
+                for x in range(n * column, n * column + n):
+                    f = face[y, x]
+                    if f < 0:
+                        continue
+                    if not known[f]:
+                        known[f] = True
+                        _normal_plane(homogeneous, faces[f], normals, planes[f])
+                    plane = planes[f]
+                    nx = plane[0, 0] * x + plane[1, 0] * y + plane[2, 0]
+                    ny = plane[0, 1] * x + plane[1, 1] * y + plane[2, 1]
+                    nz = plane[0, 2] * x + plane[1, 2] * y + plane[2, 2]
+                    count += 1
+                    total += abs(nz) / math.sqrt(nx * nx + ny * ny + nz * nz + 1e-12)
+            if count > 0:
+                light[row, column] = (0.35 * count + 0.65 * total) / (n * n)
+                alpha[row, column] = count / (n * n)
 
 
 @njit(fastmath=True)
