@@ -8,7 +8,7 @@ import pytest
 RESIDENT = """
 import mmap
 import numpy as np
-from utnet.heap import keep_blocks, return_blocks, return_free_pages
+from utnet.heap import begin_loading, end_loading, return_free_pages
 
 def resident():
     return int(open("/proc/self/statm").read().split()[1]) * mmap.PAGESIZE
@@ -27,9 +27,9 @@ print((resident() - before) // 2**20)
 @pytest.mark.parametrize(
     ("setting", "then", "low", "high"),
     [
-        ("return_blocks", "", -10, 10),
-        ("keep_blocks", "", 5, 110),
-        ("keep_blocks", "return_free_pages()", -10, 10),
+        ("begin_loading", "", -10, 10),
+        ("end_loading", "", 5, 110),
+        ("end_loading", "return_free_pages()", -10, 10),
     ],
 )
 def test_large_blocks_are_returned_or_kept(setting, then, low, high):

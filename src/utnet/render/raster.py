@@ -54,7 +54,9 @@ def rasterize(vertices_cam_m: np.ndarray, faces: np.ndarray, K_px: np.ndarray, s
     face = np.full((height, width), -1, np.int32)
     inverse_depth = np.zeros((height, width), np.float32)
     weights = np.zeros((height, width, 3), np.float32)
-    _fill(homogeneous, np.ascontiguousarray(faces, np.int32), face, inverse_depth, weights)
+    faces = np.ascontiguousarray(faces, np.int32)
+    points, kept, bounds = _visible(homogeneous, faces, size_wh)
+    _fill(points, faces, kept, bounds, face, inverse_depth, weights)
     depth = np.divide(1.0, inverse_depth, out=np.zeros_like(inverse_depth), where=inverse_depth > 0)
     return Fragments(face, depth, weights)
 
@@ -110,10 +112,12 @@ def render_light(
     homogeneous = np.asarray(vertices_cam_m, np.float32) @ np.asarray(to_samples @ K_px, np.float32).T
     faces = np.ascontiguousarray(faces, np.int32)
     face, inverse_depth = np.full((height, width), -1, np.int32), np.zeros((height, width), np.float32)
-    _fill(homogeneous, faces, face, inverse_depth, np.zeros((0, 0, 3), np.float32))
+    points, kept, bounds = _visible(homogeneous, faces, (width, height))
+    _fill(points, faces, kept, bounds, face, inverse_depth, np.zeros((0, 0, 3), np.float32))
     n = 2 if density == 2 else 1  # with fewer samples than two a pixel, these are shaded one by one
     light, alpha = np.zeros((2, height // n, width // n), np.float32)
-    _light(homogeneous, faces, face, vertex_normals(vertices_cam_m, faces), n, light, alpha)
+    planes, known = np.empty((len(faces), 3, 3)), np.zeros(len(faces), bool)
+    _light(points, faces, face, vertex_normals(vertices_cam_m, faces), planes, known, n, light, alpha)
     if light.shape[::-1] == tuple(size_wh):
         return light, alpha
     way = cv2.INTER_LINEAR  # areas take ten times as long
@@ -127,61 +131,88 @@ def blend(
     _blend(rgb, light, alpha, np.asarray(color, np.float32) * np.float32(255 * opacity), np.float32(opacity))
 
 
+def _visible(
+    homogeneous: np.ndarray, faces: np.ndarray, size_wh: tuple[int, int]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(V, 3) x, y and 1 / z (0: nearer than `NEAR_M`), the faces (N,) that may be in the picture, and their bounds (N,
+    4): left, right, top, bottom."""
+    z = homogeneous[:, 2].astype(np.float64)
+    inverse = np.divide(1.0, z, out=np.zeros_like(z), where=z >= NEAR_M)
+    points = np.column_stack([homogeneous[:, :2] * inverse[:, None], inverse])
+    a, b, c = (points[corner] for corner in faces.T)
+    # Clipped as floats, so that distant vertices do not overflow as integers.
+    first = np.ceil(np.maximum(np.minimum(np.minimum(a, b), c), 0.0))
+    last = np.floor(np.minimum(np.maximum(np.maximum(a, b), c), [size_wh[0] - 1.0, size_wh[1] - 1.0, np.inf]))
+    bounds = np.column_stack([first[:, 0], last[:, 0], first[:, 1], last[:, 1]])
+    kept = np.flatnonzero((first[:, 0] <= last[:, 0]) & (first[:, 1] <= last[:, 1]) & (a[:, 2] * b[:, 2] * c[:, 2] > 0))
+    return points, kept, bounds[kept].astype(np.int32)
+
+
+# Kernels that the first run compiles: written as in `utnet.fit.solver_steps`.
 @njit(fastmath=True)
-def _fill(homogeneous, faces, face_out, inverse_depth, weights_out):
-    height, width = face_out.shape
-    with_weights = weights_out.size > 0  # an empty array: not needed
-    inverse_z, xs, ys = np.empty((3, homogeneous.shape[0]))
-    for v in range(homogeneous.shape[0]):  # each vertex is projected once
-        z = homogeneous[v, 2]
-        inverse_z[v] = 1.0 / z if z >= NEAR_M else 0.0
-        xs[v], ys[v] = homogeneous[v, 0] * inverse_z[v], homogeneous[v, 1] * inverse_z[v]
-    for f in range(faces.shape[0]):
-        a, b, c = faces[f, 0], faces[f, 1], faces[f, 2]
-        ia, ib, ic = inverse_z[a], inverse_z[b], inverse_z[c]
-        if ia == 0.0 or ib == 0.0 or ic == 0.0:
-            continue
-        xa, ya, xb, yb, xc, yc = xs[a], ys[a], xs[b], ys[b], xs[c], ys[c]
-        # Bounds are clipped as floats, so that distant vertices do not overflow as integers.
-        left = int(np.ceil(max(min(xa, xb, xc), 0.0)))
-        right = int(np.floor(min(max(xa, xb, xc), width - 1.0)))
-        top = int(np.ceil(max(min(ya, yb, yc), 0.0)))
-        bottom = int(np.floor(min(max(ya, yb, yc), height - 1.0)))
-        if left > right or top > bottom:
-            continue
+def _fill(points, faces, kept, bounds, face_out, inverse_depth, weights_out):
+    """Draws the faces `kept`; weights_out may be empty: not needed."""
+    with_weights = weights_out.size > 0
+    for n in range(kept.size):
+        f = kept[n]
+        a = faces[f, 0]
+        b = faces[f, 1]
+        c = faces[f, 2]
+        ia = points[a, 2]
+        ib = points[b, 2]
+        ic = points[c, 2]
+        xa = points[a, 0]
+        ya = points[a, 1]
+        xb = points[b, 0]
+        yb = points[b, 1]
+        xc = points[c, 0]
+        yc = points[c, 1]
         area = (xb - xa) * (yc - ya) - (yb - ya) * (xc - xa)
-        if abs(area) < 1e-12:
+        if -1e-12 < area < 1e-12:
             continue
         # Barycentric weights of a and b, and 1/z, are linear in the picture: slope_a x + offset_a.
-        slope_a, slope_b = (yb - yc) / area, (yc - ya) / area
-        slope = slope_a * (ia - ic) + slope_b * (ib - ic)
-        for y in range(top, bottom + 1):
+        slope_a = (yb - yc) / area
+        slope_b = (yc - ya) / area
+        step = slope_a * (ia - ic) + slope_b * (ib - ic)
+        for y in range(bounds[n, 2], bounds[n, 3] + 1):
             offset_a = (xb * (yc - y) - xc * (yb - y)) / area
             offset_b = (xc * (ya - y) - xa * (yc - y)) / area
-            first, last = _span(slope_a, offset_a, float(left), float(right))
-            first, last = _span(slope_b, offset_b, first, last)
-            first, last = _span(-slope_a - slope_b, 1.0 - offset_a - offset_b, first, last)
-            offset = ic + offset_a * (ia - ic) + offset_b * (ib - ic)
-            for x in range(int(np.ceil(first - _ON_EDGE_PX)), int(np.floor(last + _ON_EDGE_PX)) + 1):
-                inverse = offset + slope * x
+            first = float(bounds[n, 0])
+            last = float(bounds[n, 1])
+            for corner in range(3):  # the part of the row where the corner's weight is not negative
+                slope = slope_a
+                offset = offset_a
+                if corner == 1:
+                    slope = slope_b
+                    offset = offset_b
+                elif corner == 2:
+                    slope = -slope_a - slope_b
+                    offset = 1.0 - offset_a - offset_b
+                if slope > 0.0:
+                    end = -offset / slope - _ON_EDGE_PX
+                    if end > first:
+                        first = end if end < last else last + 1.0
+                elif slope < 0.0:
+                    end = -offset / slope + _ON_EDGE_PX
+                    if end < last:
+                        last = end if end > first else first - 1.0
+                elif offset < 0.0:
+                    last = first - 1.0
+            start = int(first)
+            if start < first:
+                start += 1
+            base = ic + offset_a * (ia - ic) + offset_b * (ib - ic)
+            for x in range(start, int(last) + 1):
+                inverse = base + step * x
                 if inverse > inverse_depth[y, x]:
                     inverse_depth[y, x] = inverse
                     face_out[y, x] = f
                     if with_weights:
-                        wa, wb = offset_a + slope_a * x, offset_b + slope_b * x
+                        wa = offset_a + slope_a * x
+                        wb = offset_b + slope_b * x
                         weights_out[y, x, 0] = wa * ia / inverse
                         weights_out[y, x, 1] = wb * ib / inverse
                         weights_out[y, x, 2] = (1.0 - wa - wb) * ic / inverse
-
-
-@njit(fastmath=True)
-def _span(slope, offset, first, last):
-    """The part of an interval in which slope x + offset is not negative; where there is none, last < first."""
-    if slope > 0.0:
-        return max(first, min(-offset / slope, last + 1.0)), last
-    if slope < 0.0:
-        return first, min(last, max(-offset / slope, first - 1.0))
-    return (first, last) if offset >= 0.0 else (1.0, 0.0)
 
 
 @njit(fastmath=True)
@@ -199,14 +230,16 @@ def _interpolate(face, weights, faces, values, out):
 
 
 @njit(fastmath=True)
-def _light(homogeneous, faces, face, normals, n, light, alpha):
-    """Headlight shading: brightest where the surface faces the camera; the means of n x n samples. The normal at a
-    sample is that of its point on the face: a linear function of the sample, times z, whose length does not matter."""
-    planes = np.empty((faces.shape[0], 3, 3))  # of each face, what x, y and 1 add to the normal
-    known = np.zeros(faces.shape[0], np.bool_)
+def _light(points, faces, face, normals, planes, known, n, light, alpha):
+    """Headlight shading: brightest where the surface faces the camera; means of n x n samples. The normal at a sample
+    is that of its point on the face: a linear function of the sample, times z, whose length does not matter.
+
+    planes (F, 3, 3) is a buffer: what x, y and 1 add to the normal of each face; known (F,) is False before.
+    """
     for row in range(light.shape[0]):
         for column in range(light.shape[1]):
-            count, total = 0, 0.0
+            count = 0
+            total = 0.0
             for y in range(n * row, n * row + n):
                 for x in range(n * column, n * column + n):
                     f = face[y, x]
@@ -214,43 +247,48 @@ def _light(homogeneous, faces, face, normals, n, light, alpha):
                         continue
                     if not known[f]:
                         known[f] = True
-                        _normal_plane(homogeneous, faces[f], normals, planes[f])
-                    plane = planes[f]
-                    nx = plane[0, 0] * x + plane[1, 0] * y + plane[2, 0]
-                    ny = plane[0, 1] * x + plane[1, 1] * y + plane[2, 1]
-                    nz = plane[0, 2] * x + plane[1, 2] * y + plane[2, 2]
+                        _normal_plane(points, faces, f, normals, planes)
+                    nx = planes[f, 0, 0] * x + planes[f, 1, 0] * y + planes[f, 2, 0]
+                    ny = planes[f, 0, 1] * x + planes[f, 1, 1] * y + planes[f, 2, 1]
+                    nz = planes[f, 0, 2] * x + planes[f, 1, 2] * y + planes[f, 2, 2]
                     count += 1
-                    total += abs(nz) / math.sqrt(nx * nx + ny * ny + nz * nz + 1e-12)
+                    total += (nz if nz > 0.0 else -nz) / math.sqrt(nx * nx + ny * ny + nz * nz + 1e-12)
             if count > 0:
                 light[row, column] = (0.35 * count + 0.65 * total) / (n * n)
                 alpha[row, column] = count / (n * n)
 
 
-@njit(fastmath=True)
-def _normal_plane(homogeneous, corners, normals, out):
+@njit(inline="always")
+def _normal_plane(points, faces, f, normals, planes):
     """Barycentric weights over z are linear in the picture, and so is their sum of the corners' normals."""
-    ia, ib, ic = 1.0 / homogeneous[corners[0], 2], 1.0 / homogeneous[corners[1], 2], 1.0 / homogeneous[corners[2], 2]
-    xa, ya = homogeneous[corners[0], 0] * ia, homogeneous[corners[0], 1] * ia
-    xb, yb = homogeneous[corners[1], 0] * ib, homogeneous[corners[1], 1] * ib
-    xc, yc = homogeneous[corners[2], 0] * ic, homogeneous[corners[2], 1] * ic
-    inv_area = 1.0 / ((xb - xa) * (yc - ya) - (yb - ya) * (xc - xa))
-    depth = max(1.0 / ia, 1.0 / ib, 1.0 / ic)  # keeps the length of the normal near 1
+    a = faces[f, 0]
+    b = faces[f, 1]
+    c = faces[f, 2]
+    ia = points[a, 2]
+    ib = points[b, 2]
+    ic = points[c, 2]
+    xa = points[a, 0]
+    ya = points[a, 1]
+    xb = points[b, 0]
+    yb = points[b, 1]
+    xc = points[c, 0]
+    yc = points[c, 1]
+    scale = 1.0 / (ia * ((xb - xa) * (yc - ya) - (yb - ya) * (xc - xa)))  # with a depth: lengths near 1
     for k in range(3):
-        na = normals[corners[0], k] * ia * depth * inv_area
-        nb = normals[corners[1], k] * ib * depth * inv_area
-        nc = normals[corners[2], k] * ic * depth * inv_area
-        out[0, k] = na * (yb - yc) + nb * (yc - ya) + nc * (ya - yb)
-        out[1, k] = na * (xc - xb) + nb * (xa - xc) + nc * (xb - xa)
-        out[2, k] = na * (xb * yc - xc * yb) + nb * (xc * ya - xa * yc) + nc * (xa * yb - xb * ya)
+        na = normals[a, k] * ia * scale
+        nb = normals[b, k] * ib * scale
+        nc = normals[c, k] * ic * scale
+        planes[f, 0, k] = na * (yb - yc) + nb * (yc - ya) + nc * (ya - yb)
+        planes[f, 1, k] = na * (xc - xb) + nb * (xa - xc) + nc * (xb - xa)
+        planes[f, 2, k] = na * (xb * yc - xc * yb) + nb * (xc * ya - xa * yc) + nc * (xa * yb - xb * ya)
 
 
 @njit(fastmath=True)
 def _blend(rgb, light, alpha, color, opacity):
-    height, width = alpha.shape
-    for y in range(height):
-        for x in range(width):
+    for y in range(alpha.shape[0]):
+        for x in range(alpha.shape[1]):
             if alpha[y, x] > 0.0:
                 kept = 1.0 - opacity * alpha[y, x]
                 for channel in range(3):
                     value = rgb[y, x, channel] * kept + light[y, x] * color[channel]
-                    rgb[y, x, channel] = np.uint8(min(max(value, 0.0), 255.0))
+                    rgb[y, x, channel] = np.uint8(255.0 if value > 255.0 else value if value > 0.0 else 0.0)
