@@ -13,11 +13,12 @@ def return_blocks() -> None:
     _set(_MMAP_THRESHOLD, 128 * 1024)
 
 
-def keep_blocks() -> None:
-    """From now on, freed blocks of up to 4 MB are kept for the next one, so frames of videos (to 1280x1024) are not
-    paged in again. (With up to 32 MB a video of 620x1080 takes 90 MB more, and no less time.)"""
-    _set(_MMAP_THRESHOLD, 4 * 1024 * 1024)
-    _set(_TRIM_THRESHOLD, 8 * 1024 * 1024)
+def keep_blocks(largest_mb: int = 4) -> None:
+    """From now on, freed blocks of up to `largest_mb` (32 at the most) are kept for the next one, so that its memory is
+    not paged in again. The default fits frames of videos to 1280x1024 (with 32 MB a video of 620x1080 takes 90 MB more,
+    and no less time)."""
+    _set(_MMAP_THRESHOLD, largest_mb * 2**20)
+    _set(_TRIM_THRESHOLD, 2 * largest_mb * 2**20)
 
 
 def _set(parameter: int, value: int) -> None:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from utnet.model.depthwise import depthwise_conv
 from utnet.model.stems import ConvBlock, embed, embed_or_placeholder
 from utnet.model.tokens import IMAGENET_MEAN, IMAGENET_STD
 
@@ -51,15 +52,11 @@ class InvertedResidual(nn.Module):
         self.project = nn.Conv2d(wide, out, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        if x.device.type == "cpu" and torch.is_grad_enabled() and self.project.weight.requires_grad:
-            # The backward pass of a depthwise convolution is slower in bfloat16 than in float32 on a CPU.
-            with torch.autocast("cpu", enabled=False):
-                return self._forward(x.float())
-        return self._forward(x)
-
-    def _forward(self, x: Tensor) -> Tensor:
         y = x if self.expand is None else F.relu6(self.expand(x))
-        y = self.project(F.relu6(self.depthwise(_pad(y, self.kernel) if self.stride == 2 else y)))
+        y = _pad(y, self.kernel) if self.stride == 2 else y
+        depthwise, padding = self.depthwise, 0 if self.stride == 2 else self.kernel // 2
+        y = depthwise_conv(y, depthwise.weight, depthwise.bias, stride=self.stride, padding=padding)
+        y = self.project(F.relu6(y))
         return x + y if self.residual else y
 
 
