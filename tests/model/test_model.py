@@ -220,7 +220,7 @@ def test_the_refiner_reads_maps_where_the_vertices_project(model):
             p.copy_(old[name])
     layer.remove()
     assert width >= 2
-    torch.testing.assert_close(seen["x"][0, :, :2], vertices[0, refiner.centres], atol=1e-6, rtol=0)
+    torch.testing.assert_close(seen["x"][:, 0, :2], vertices[0, refiner.centres], atol=1e-6, rtol=0)
 
 
 def test_wrong_inputs_are_refused(model):

@@ -23,11 +23,16 @@ def depthwise_conv(x: Tensor, weight: Tensor, bias: Tensor | None, *, stride: in
         stride: of both axes.
         padding: of all sides.
     """
-    if x.device.type != "cpu" or not torch.is_grad_enabled() or torch.compiler.is_compiling():
+    if not trains_on_cpu(x):
         return F.conv2d(x, weight, bias, stride, padding, groups=len(weight))
     dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
     bias = None if bias is None else bias.to(dtype)
     return _Depthwise.apply(x.to(dtype), weight.to(dtype), bias, stride, padding)
+
+
+def trains_on_cpu(x: Tensor) -> bool:
+    """Whether gradients are computed on a CPU by operations one by one, so that their number and kind matter."""
+    return x.device.type == "cpu" and torch.is_grad_enabled() and not torch.compiler.is_compiling()
 
 
 class _Depthwise(torch.autograd.Function):

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from utnet.model.depthwise import depthwise_conv
+from utnet.model.depthwise import depthwise_conv, trains_on_cpu
 from utnet.model.stems import ConvBlock, embed, embed_or_placeholder
 from utnet.model.tokens import IMAGENET_MEAN, IMAGENET_STD
 
@@ -101,10 +101,25 @@ class LiteStem(nn.Module):
             x = block(x)
             seen.append(x)
         at4, at8 = seen[_LAST_OF_STAGE[1]], seen[_LAST_OF_STAGE[2]]
-        d = embed_or_placeholder(self.embed_depth, self.placeholder, depth, depth_ok)
-        d = d.expand(rgb.shape[0], -1, *at4.shape[-2:])  # not len: an exported network takes any batch size
-        depths = [self.depth_blocks[0](d)]
-        for down, block in zip(self.depth_down, list(self.depth_blocks)[1:], strict=True):
-            depths.append(block(down(depths[-1])))
+        depths = [  # not len: an exported network takes any batch size
+            depth_map.expand(rgb.shape[0], -1, -1, -1)
+            for depth_map in self._depth_maps(depth, depth_ok, at4.shape[-2:])
+        ]
         tokens = self.to_tokens(torch.cat([x, depths[2]], 1))
         return tokens, [torch.cat([at8, depths[1]], 1), torch.cat([at4, depths[0]], 1)]
+
+    def _depth_maps(self, depth: Tensor | None, depth_ok: Tensor | None, size: tuple[int, int]) -> list[Tensor]:
+        """Maps of the depth at strides 4 (of `size`), 8 and 16; of one sample where none has depth."""
+        if depth is None or depth_ok is None or not trains_on_cpu(depth):
+            d = embed_or_placeholder(self.embed_depth, self.placeholder, depth, depth_ok)
+            return self._depth_trunk(d.expand(1 if depth is None else depth.shape[0], -1, *size))
+        # Samples without depth have the same maps, which are computed once, as the first.
+        some = torch.cat([self.placeholder.expand(1, -1, *size), self.embed_depth(depth[depth_ok])])
+        rows = depth_ok.cumsum(0) * depth_ok
+        return [depth_map.index_select(0, rows) for depth_map in self._depth_trunk(some)]
+
+    def _depth_trunk(self, x: Tensor) -> list[Tensor]:
+        maps = [self.depth_blocks[0](x)]
+        for down, block in zip(self.depth_down, list(self.depth_blocks)[1:], strict=True):
+            maps.append(block(down(maps[-1])))
+        return maps
