@@ -101,22 +101,24 @@ class LiteStem(nn.Module):
             x = block(x)
             seen.append(x)
         at4, at8 = seen[_LAST_OF_STAGE[1]], seen[_LAST_OF_STAGE[2]]
-        depths = [  # not len: an exported network takes any batch size
-            depth_map.expand(rgb.shape[0], -1, -1, -1)
-            for depth_map in self._depth_maps(depth, depth_ok, at4.shape[-2:])
-        ]
+        num = rgb.shape[0]  # not len: an exported network takes any batch size
+        depths = self._depth_maps(depth, depth_ok, (num, -1, *at4.shape[-2:]))
         tokens = self.to_tokens(torch.cat([x, depths[2]], 1))
         return tokens, [torch.cat([at8, depths[1]], 1), torch.cat([at4, depths[0]], 1)]
 
-    def _depth_maps(self, depth: Tensor | None, depth_ok: Tensor | None, size: tuple[int, int]) -> list[Tensor]:
-        """Maps of the depth at strides 4 (of `size`), 8 and 16; of one sample where none has depth."""
+    def _depth_maps(
+        self, depth: Tensor | None, depth_ok: Tensor | None, shape: tuple[int, int, int, int]
+    ) -> list[Tensor]:
+        """Maps of the depth at strides 4 (of `shape`), 8 and 16."""
         if depth is None or depth_ok is None or not trains_on_cpu(depth):
-            d = embed_or_placeholder(self.embed_depth, self.placeholder, depth, depth_ok)
-            return self._depth_trunk(d.expand(1 if depth is None else depth.shape[0], -1, *size))
+            return self._depth_trunk(
+                embed_or_placeholder(self.embed_depth, self.placeholder, depth, depth_ok).expand(shape)
+            )
         # Samples without depth have the same maps, which are computed once, as the first.
-        some = torch.cat([self.placeholder.expand(1, -1, *size), self.embed_depth(depth[depth_ok])])
+        nothing = self.placeholder.expand(1, *shape[1:])
+        maps = self._depth_trunk(torch.cat([nothing, self.embed_depth(depth[depth_ok])]))
         rows = depth_ok.cumsum(0) * depth_ok
-        return [depth_map.index_select(0, rows) for depth_map in self._depth_trunk(some)]
+        return [depth_map.index_select(0, rows) for depth_map in maps]
 
     def _depth_trunk(self, x: Tensor) -> list[Tensor]:
         maps = [self.depth_blocks[0](x)]
