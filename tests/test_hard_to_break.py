@@ -374,7 +374,7 @@ def test_a_nested_run_json_is_none(checkpoint, tmp_path):
 
 @pytest.mark.parametrize("dtype", [torch.int64, torch.int8, torch.bool, torch.float8_e4m3fn])
 def test_weights_are_floats(dtype, checkpoint, tmp_path):
-    with pytest.raises(InputError, match=r"weights\.safetensors: .* is of type torch\.") as caught:
+    with pytest.raises(InputError, match=r"weights\.safetensors: .* is of type ") as caught:
         load_checkpoint(changed(checkpoint, tmp_path / "c", weights=lambda s: {k: v.to(dtype) for k, v in s.items()}))
     one_line(caught)
 
