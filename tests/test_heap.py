@@ -8,7 +8,7 @@ import pytest
 RESIDENT = """
 import mmap
 import numpy as np
-from utnet.heap import keep_blocks, return_blocks
+from utnet.heap import end_loading, begin_loading
 
 def resident():
     return int(open("/proc/self/statm").read().split()[1]) * mmap.PAGESIZE
@@ -23,7 +23,7 @@ print((resident() - before) // 2**20)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc, and the heap is glibc's")
-@pytest.mark.parametrize(("setting", "low", "high"), [("return_blocks", -10, 10), ("keep_blocks", 5, 110)])
+@pytest.mark.parametrize(("setting", "low", "high"), [("begin_loading", -10, 10), ("end_loading", 5, 110)])
 def test_large_blocks_are_returned_or_kept(setting, low, high):
     script = RESIDENT.format(setting=setting)
     left = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout

@@ -1,21 +1,32 @@
-"""Where freed memory goes: glibc's heap keeps it, unless a block is large enough to be returned to the system."""
+"""Freed memory and garbage, while networks and code are loaded and after.
+
+glibc's heap keeps freed memory, unless a block is large enough to be returned to the system. Python looks for cycles
+among all objects again and again while modules make them by the thousand.
+"""
 
 from __future__ import annotations
 
 import ctypes
+import gc
 
+_COLLECTION = gc.get_threshold()
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of malloc.h
 
 
-def return_blocks() -> None:
-    """From now on, freed blocks of 128 kB or more are returned: while networks and code are loaded, the buffers of one
-    do not stay beside the next. Without glibc: no effect."""
+def begin_loading() -> None:
+    """From now on, freed blocks of 128 kB or more are returned, so that the buffers of one network do not stay beside
+    the next (without glibc: no effect), and cycles are looked for seldom."""
+    gc.set_threshold(50_000)
     _set(_MMAP_THRESHOLD, 128 * 1024)
 
 
-def keep_blocks() -> None:
+def end_loading() -> None:
     """From now on, freed blocks of up to 4 MB are kept for the next one, so frames of videos (to 1280x1024) are not
-    paged in again. (With up to 32 MB a video of 620x1080 takes 90 MB more, and no less time.)"""
+    paged in again (with up to 32 MB a video of 620x1080 takes 90 MB more, and no less time), and cycles are looked for
+    as by default, but no longer among what is loaded, not even at the end of the process."""
+    if not gc.get_freeze_count():  # once: what a video leaves is garbage
+        gc.freeze()
+    gc.set_threshold(*_COLLECTION)
     _set(_MMAP_THRESHOLD, 4 * 1024 * 1024)
     _set(_TRIM_THRESHOLD, 8 * 1024 * 1024)
 

@@ -155,6 +155,14 @@ def test_from_tree_is_strict_for_parts_too():
         from_tree(LossConfig, {"rootid": 0})
 
 
+def test_a_value_out_of_range_names_file_and_key(tmp_path):
+    path = tmp_path / "run.yaml"
+    path.write_text("crop: {expand: 0.5}\n")
+    with pytest.raises(InputError) as caught:
+        Config.load(path)
+    assert str(caught.value).startswith(f"{path}: crop.expand is 0.5; ")
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -1,5 +1,6 @@
 """Exported networks have the interface of UTNet; other files are refused with a one-line message."""
 
+import functools
 import json
 import pickle
 import zipfile
@@ -191,6 +192,29 @@ def test_records_of_another_version_or_kind_are_refused(network, model):
     for broken in ("", "[]", "{}", "3"):
         with pytest.raises(InputError, match="metadata"):
             Contents.from_json(broken, "x")
+
+
+@pytest.mark.parametrize("value", [None, -1, 1e300, "text", [], {}, "left out"])
+def test_errors_of_records_name_the_file(value, network, model):
+    text = Contents(network.config, ("rgb",), output_names(model, with_depth=False), "open", ((0, 1, 2),)).to_json()
+    sections = {
+        (): json.loads(text),
+        **{("config", part): json.loads(text)["config"][part] for part in ("model", "crop")},
+    }
+    keys = [(*section, key) for section, tree in sections.items() for key in tree] + [("config", "model")]
+    messages = []
+    for *parents, key in keys:
+        whole = json.loads(text)
+        tree = functools.reduce(dict.__getitem__, parents, whole)
+        tree[key] = value
+        if value == "left out":
+            del tree[key]
+        try:
+            Contents.from_json(json.dumps(whole), "hand.onnx")
+        except InputError as error:
+            messages.append(str(error))
+    assert all(message.startswith("hand.onnx: ") for message in messages)
+    assert len(messages) >= 5
 
 
 # ------------------------------------------------------------------------------------------ records and graphs that lie

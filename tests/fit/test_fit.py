@@ -50,15 +50,15 @@ def test_normal_equations_are_the_derivatives_of_the_cost(fitter):
     rest = rest_prior()
     observed = (seen, bones, readings, angle_limits(), rest.mean, rest.precision, rng.normal(size=10), 9.0)
     angles = rng.normal(0, 0.5, (15, 3))
-    state = (hands.transl_m[0], hands.global_orient[0, 0], angles, hands.betas[0])
+    problem = solver.Problem(model, observed)
+    state = np.concatenate([hands.transl_m[0], np.zeros(3), angles.ravel(), hands.betas[0]])
+    root = hands.global_orient[0, 0]
 
     def cost(step):
-        moved = np.empty(3), np.empty((3, 3)), np.empty((15, 3)), np.empty(10)
-        solver._move(*state, step, *moved)
-        return solver._normal_equations(*moved, model, observed, np.empty((61, 61)), np.empty(61))
+        return problem.normal_equations(state + step, root, np.empty((61, 61)), np.empty(61))
 
     H, gradient = np.empty((61, 61)), np.empty(61)
-    solver._normal_equations(*state, model, observed, H, gradient)
+    problem.normal_equations(state, root, H, gradient)
     numeric = np.array([(cost(1e-6 * e) - cost(-1e-6 * e)) / 2e-6 for e in np.eye(61)])
     np.testing.assert_allclose(gradient, numeric, rtol=1e-5, atol=1e-5 * np.abs(numeric).max())
     full = np.tril(H) + np.tril(H, -1).T

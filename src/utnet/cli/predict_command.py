@@ -122,9 +122,9 @@ def predict(
         raise InputError(f"--landmarks is for one picture, but there are {len(found)} inputs; give that picture alone")
     check_out(out, found)  # also checked in `run`, but only after the networks are loaded
     previous_files(out, allowed=overwrite)
-    from utnet.heap import return_blocks
+    from utnet.heap import begin_loading
 
-    return_blocks()
+    begin_loading()
     from utnet.predict.option_warnings import camera_warnings, side_warnings
     from utnet.predict.predictor import Predictor
     from utnet.predict.request import Request

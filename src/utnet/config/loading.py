@@ -7,7 +7,7 @@ import difflib
 import types
 import typing
 from collections.abc import Sequence
-from dataclasses import asdict, fields, is_dataclass
+from dataclasses import MISSING, asdict, fields, is_dataclass
 from pathlib import Path
 from typing import TypeVar
 
@@ -127,7 +127,7 @@ def from_tree(cls: type, tree: object, *, where: str = "config"):
     `RENAMED`, if any, maps keys of earlier files to today's.
 
     Raises:
-        InputError: unknown key or wrong type; the message starts with `where` and the dotted key.
+        InputError: unknown or missing key, wrong type or value; the message starts with `where` and the dotted key.
     """
     if not isinstance(tree, dict):
         raise InputError(f"{where}: expected a mapping of {cls.__name__} keys, found {shown(tree)}")
@@ -146,7 +146,15 @@ def from_tree(cls: type, tree: object, *, where: str = "config"):
             raise InputError(f"{where}: unknown key {shown(key)}{hint}")
     complete = getattr(cls, "with_defaults", None)
     values: dict = complete(tree, where) if complete else tree
-    return cls(**{key: _convert(hints[key], value, f"{where}: {key}") for key, value in values.items()})
+    values = {key: _convert(hints[key], value, f"{where}: {key}") for key, value in values.items()}
+    lacking = [f.name for f in fields(cls) if f.default is MISSING is f.default_factory and f.name not in values]
+    if lacking:
+        raise InputError(f"{where}: lacks {', '.join(lacking)}")
+    try:
+        return cls(**values)
+    except InputError as error:  # by the class's own checks, which begin with the section's name
+        parent, _, section = where.rpartition(": ")
+        raise InputError(f"{parent if parent and str(error).startswith(f'{section}.') else where}: {error}") from error
 
 
 def _convert(hint, value, where: str):

@@ -88,5 +88,4 @@ class FittedHand:
         """(16, 3) positions and (16, 3, 3) rotations of the joints."""
         arrays = model.arrays
         rest = (arrays.J_template, arrays.J_shapedirs, model.axes)
-        places, R, *_ = pose_joints(self.wrist, self.root, self.angles, self.betas, *rest)
-        return places, R
+        return pose_joints(self.wrist, self.root, self.angles, self.betas, *rest)

@@ -94,7 +94,7 @@ def _placed(
     """One hand in the camera, and its landmarks (21, 3) from the wrist in the view."""
     arrays, of = model.arrays, model.joint
     rest = arrays.J_template, arrays.J_shapedirs, model.axes
-    places, R, *_ = pose_joints(np.zeros(3), np.ascontiguousarray(root), angles, betas, *rest)
+    places, R = pose_joints(np.zeros(3), root, angles, betas, *rest)
     offset = model.offset(model.landmarks.at(float(root[2, 1])))
     points = places[of] + np.einsum("nab,nb->na", R[of], offset + model.dirs @ betas)
     wrist = view.look.T @ put_at(points, view.points, view.seen)

@@ -14,7 +14,7 @@ from functools import partial
 from tqdm import tqdm
 
 from utnet.errors import InputError, as_input_error
-from utnet.heap import keep_blocks
+from utnet.heap import end_loading
 from utnet.io.atomic import output_folder
 from utnet.predict.files import PREDICTIONS, PredictionsFile
 from utnet.predict.formats import FORMATS, FormatName, FrameWriter, PredictedFrame
@@ -193,7 +193,7 @@ class _Call:
                     summary.warnings += self._warnings(item, hands, camera_guessed=record["K_from"] == "default")
                     summary.without_hand += [] if hands else [item.label]
                     if summary.num_pictures == 1:
-                        keep_blocks()  # all is loaded
+                        end_loading()  # all is loaded
                 del self._left[item]
                 bar.update()
 

@@ -10,7 +10,7 @@ from typing import cast
 
 from tqdm import tqdm
 
-from utnet.heap import keep_blocks
+from utnet.heap import end_loading
 from utnet.io.overlap import read_ahead, write_behind
 from utnet.io.videos import Frame, VideoReader, VideoWriter
 from utnet.predict.drawing import draw_hands
@@ -81,7 +81,7 @@ def predict_video(
         until = _until(first, frames, request.seconds, stop, _bar(reader, item))
         for tracked in stack.enter_context(closing(tracker(until, K_px))):
             if num_frames == 0:
-                keep_blocks()  # all is loaded
+                end_loading()  # all is loaded
             frame, hands = cast(Frame, tracked.frame), tracked.hands
             records = files.add(hands, frame.index, frame.time_s, partial(getattr, frame, "rgb"))
             add({"index": frame.index, "time_s": round(frame.time_s, 6), "hands": records})

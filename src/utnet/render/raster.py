@@ -52,7 +52,9 @@ def rasterize(vertices_cam_m: np.ndarray, faces: np.ndarray, K_px: np.ndarray, s
     face = np.full((height, width), -1, np.int32)
     inverse_depth = np.zeros((height, width), np.float32)
     weights = np.zeros((height, width, 3), np.float32)
-    _fill(homogeneous, np.ascontiguousarray(faces, np.int32), face, inverse_depth, weights)
+    faces = np.ascontiguousarray(faces, np.int32)
+    points, kept, bounds = _visible(homogeneous, faces, size_wh)
+    _fill(points, faces, kept, bounds, face, inverse_depth, weights)
     depth = np.divide(1.0, inverse_depth, out=np.zeros_like(inverse_depth), where=inverse_depth > 0)
     return Fragments(face, depth, weights)
 
@@ -108,9 +110,11 @@ def render_light(
     homogeneous = np.asarray(vertices_cam_m, np.float32) @ np.asarray(to_samples @ K_px, np.float32).T
     faces = np.ascontiguousarray(faces, np.int32)
     face, inverse_depth = np.full((height, width), -1, np.int32), np.zeros((height, width), np.float32)
-    _fill(homogeneous, faces, face, inverse_depth, np.zeros((0, 0, 3), np.float32))
+    points, kept, bounds = _visible(homogeneous, faces, (width, height))
+    _fill(points, faces, kept, bounds, face, inverse_depth, np.zeros((0, 0, 3), np.float32))
     light, mask = np.zeros((2, height, width), np.float32)
-    _light(homogeneous, faces, face, vertex_normals(vertices_cam_m, faces), light, mask)
+    planes, known = np.empty((len(faces), 3, 3)), np.zeros(len(faces), bool)
+    _light(points, faces, face, vertex_normals(vertices_cam_m, faces), planes, known, light, mask)
     if (width, height) == tuple(size_wh):
         return light, mask
     way = cv2.INTER_AREA if density == 2 else cv2.INTER_LINEAR  # areas of other sizes take ten times as long
@@ -124,35 +128,49 @@ def blend(
     _blend(rgb, light, alpha, np.asarray(color, np.float32) * np.float32(255 * opacity), np.float32(opacity))
 
 
+def _visible(
+    homogeneous: np.ndarray, faces: np.ndarray, size_wh: tuple[int, int]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(V, 3) x, y and 1 / z (0: nearer than `NEAR_M`), the faces (N,) that may be in the picture, and their bounds (N,
+    4): left, right, top, bottom."""
+    z = homogeneous[:, 2].astype(np.float64)
+    inverse = np.divide(1.0, z, out=np.zeros_like(z), where=z >= NEAR_M)
+    points = np.column_stack([homogeneous[:, :2] * inverse[:, None], inverse])
+    a, b, c = (points[corner] for corner in faces.T)
+    # Clipped as floats, so that distant vertices do not overflow as integers.
+    first = np.ceil(np.maximum(np.minimum(np.minimum(a, b), c), 0.0))
+    last = np.floor(np.minimum(np.maximum(np.maximum(a, b), c), [size_wh[0] - 1.0, size_wh[1] - 1.0, np.inf]))
+    bounds = np.column_stack([first[:, 0], last[:, 0], first[:, 1], last[:, 1]])
+    kept = np.flatnonzero((first[:, 0] <= last[:, 0]) & (first[:, 1] <= last[:, 1]) & (a[:, 2] * b[:, 2] * c[:, 2] > 0))
+    return points, kept, bounds[kept].astype(np.int32)
+
+
+# Kernels that the first run compiles: written as in `utnet.fit.solver_steps`.
 @njit(fastmath=True)
-def _fill(homogeneous, faces, face_out, inverse_depth, weights_out):
-    height, width = face_out.shape
-    with_weights = weights_out.size > 0  # an empty array: not needed
-    inverse_z, xs, ys = np.empty((3, homogeneous.shape[0]))
-    for v in range(homogeneous.shape[0]):  # each vertex is projected once
-        z = homogeneous[v, 2]
-        inverse_z[v] = 1.0 / z if z >= NEAR_M else 0.0
-        xs[v], ys[v] = homogeneous[v, 0] * inverse_z[v], homogeneous[v, 1] * inverse_z[v]
-    for f in range(faces.shape[0]):
-        a, b, c = faces[f, 0], faces[f, 1], faces[f, 2]
-        ia, ib, ic = inverse_z[a], inverse_z[b], inverse_z[c]
-        if ia == 0.0 or ib == 0.0 or ic == 0.0:
-            continue
-        xa, ya, xb, yb, xc, yc = xs[a], ys[a], xs[b], ys[b], xs[c], ys[c]
-        # Bounds are clipped as floats, so that distant vertices do not overflow as integers.
-        left = int(np.ceil(max(min(xa, xb, xc), 0.0)))
-        right = int(np.floor(min(max(xa, xb, xc), width - 1.0)))
-        top = int(np.ceil(max(min(ya, yb, yc), 0.0)))
-        bottom = int(np.floor(min(max(ya, yb, yc), height - 1.0)))
-        if left > right or top > bottom:
-            continue
+def _fill(points, faces, kept, bounds, face_out, inverse_depth, weights_out):
+    """Draws the faces `kept`; weights_out may be empty: not needed."""
+    with_weights = weights_out.size > 0
+    for n in range(kept.size):
+        f = kept[n]
+        a = faces[f, 0]
+        b = faces[f, 1]
+        c = faces[f, 2]
+        ia = points[a, 2]
+        ib = points[b, 2]
+        ic = points[c, 2]
+        xa = points[a, 0]
+        ya = points[a, 1]
+        xb = points[b, 0]
+        yb = points[b, 1]
+        xc = points[c, 0]
+        yc = points[c, 1]
         area = (xb - xa) * (yc - ya) - (yb - ya) * (xc - xa)
-        if abs(area) < 1e-12:
+        if -1e-12 < area < 1e-12:
             continue
         inv_area = 1.0 / area
-        for y in range(top, bottom + 1):
+        for y in range(bounds[n, 2], bounds[n, 3] + 1):
             found = False
-            for x in range(left, right + 1):
+            for x in range(bounds[n, 0], bounds[n, 1] + 1):
                 wa = ((xb - x) * (yc - y) - (yb - y) * (xc - x)) * inv_area
                 wb = ((xc - x) * (ya - y) - (yc - y) * (xa - x)) * inv_area
                 wc = 1.0 - wa - wb
@@ -186,53 +204,59 @@ def _interpolate(face, weights, faces, values, out):
 
 
 @njit(fastmath=True)
-def _light(homogeneous, faces, face, normals, light, mask):
+def _light(points, faces, face, normals, planes, known, light, mask):
     """Headlight shading: brightest where the surface faces the camera. The normal at a pixel is that of its point on
-    the face: a linear function of the pixel, times z, whose length does not matter."""
-    height, width = face.shape
-    planes = np.empty((faces.shape[0], 3, 3))  # of each face, what x, y and 1 add to the normal
-    known = np.zeros(faces.shape[0], np.bool_)
-    for y in range(height):
-        for x in range(width):
+    the face: a linear function of the pixel, times z, whose length does not matter.
+
+    planes (F, 3, 3) is a buffer: what x, y and 1 add to the normal of each face; known (F,) is False before.
+    """
+    for y in range(face.shape[0]):
+        for x in range(face.shape[1]):
             f = face[y, x]
             if f < 0:
                 continue
             if not known[f]:
                 known[f] = True
-                _normal_plane(homogeneous, faces[f], normals, planes[f])
-            plane = planes[f]
-            nx = plane[0, 0] * x + plane[1, 0] * y + plane[2, 0]
-            ny = plane[0, 1] * x + plane[1, 1] * y + plane[2, 1]
-            nz = plane[0, 2] * x + plane[1, 2] * y + plane[2, 2]
-            light[y, x] = 0.35 + 0.65 * abs(nz) / max(math.sqrt(nx * nx + ny * ny + nz * nz), 1e-6)
+                _normal_plane(points, faces, f, normals, planes)
+            nx = planes[f, 0, 0] * x + planes[f, 1, 0] * y + planes[f, 2, 0]
+            ny = planes[f, 0, 1] * x + planes[f, 1, 1] * y + planes[f, 2, 1]
+            nz = planes[f, 0, 2] * x + planes[f, 1, 2] * y + planes[f, 2, 2]
+            length = math.sqrt(nx * nx + ny * ny + nz * nz)
+            light[y, x] = 0.35 + 0.65 * (nz if nz > 0.0 else -nz) / (length if length > 1e-6 else 1e-6)
             mask[y, x] = 1.0
 
 
-@njit(fastmath=True)
-def _normal_plane(homogeneous, corners, normals, out):
+@njit(inline="always")
+def _normal_plane(points, faces, f, normals, planes):
     """Barycentric weights over z are linear in the picture, and so is their sum of the corners' normals."""
-    ia, ib, ic = 1.0 / homogeneous[corners[0], 2], 1.0 / homogeneous[corners[1], 2], 1.0 / homogeneous[corners[2], 2]
-    xa, ya = homogeneous[corners[0], 0] * ia, homogeneous[corners[0], 1] * ia
-    xb, yb = homogeneous[corners[1], 0] * ib, homogeneous[corners[1], 1] * ib
-    xc, yc = homogeneous[corners[2], 0] * ic, homogeneous[corners[2], 1] * ic
-    inv_area = 1.0 / ((xb - xa) * (yc - ya) - (yb - ya) * (xc - xa))
-    depth = max(1.0 / ia, 1.0 / ib, 1.0 / ic)  # keeps the length of the normal near 1
+    a = faces[f, 0]
+    b = faces[f, 1]
+    c = faces[f, 2]
+    ia = points[a, 2]
+    ib = points[b, 2]
+    ic = points[c, 2]
+    xa = points[a, 0]
+    ya = points[a, 1]
+    xb = points[b, 0]
+    yb = points[b, 1]
+    xc = points[c, 0]
+    yc = points[c, 1]
+    scale = 1.0 / (ia * ((xb - xa) * (yc - ya) - (yb - ya) * (xc - xa)))  # with a depth: lengths near 1
     for k in range(3):
-        na = normals[corners[0], k] * ia * depth * inv_area
-        nb = normals[corners[1], k] * ib * depth * inv_area
-        nc = normals[corners[2], k] * ic * depth * inv_area
-        out[0, k] = na * (yb - yc) + nb * (yc - ya) + nc * (ya - yb)
-        out[1, k] = na * (xc - xb) + nb * (xa - xc) + nc * (xb - xa)
-        out[2, k] = na * (xb * yc - xc * yb) + nb * (xc * ya - xa * yc) + nc * (xa * yb - xb * ya)
+        na = normals[a, k] * ia * scale
+        nb = normals[b, k] * ib * scale
+        nc = normals[c, k] * ic * scale
+        planes[f, 0, k] = na * (yb - yc) + nb * (yc - ya) + nc * (ya - yb)
+        planes[f, 1, k] = na * (xc - xb) + nb * (xa - xc) + nc * (xb - xa)
+        planes[f, 2, k] = na * (xb * yc - xc * yb) + nb * (xc * ya - xa * yc) + nc * (xa * yb - xb * ya)
 
 
 @njit(fastmath=True)
 def _blend(rgb, light, alpha, color, opacity):
-    height, width = alpha.shape
-    for y in range(height):
-        for x in range(width):
+    for y in range(alpha.shape[0]):
+        for x in range(alpha.shape[1]):
             if alpha[y, x] > 0.0:
                 kept = 1.0 - opacity * alpha[y, x]
                 for channel in range(3):
                     value = rgb[y, x, channel] * kept + light[y, x] * color[channel]
-                    rgb[y, x, channel] = np.uint8(min(max(value, 0.0), 255.0))
+                    rgb[y, x, channel] = np.uint8(255.0 if value > 255.0 else value if value > 0.0 else 0.0)
