@@ -25,7 +25,7 @@ MAX_BYTES = 256 * 2**20
 """Maximum size of a pickle; a MANO file has 4 MB, HO3D's meta files a few kB."""
 
 MAX_STEPS, MAX_SECONDS, MAX_VALUES = 2_000_000, 5.0, 2_000_000
-"""Limits: opcodes of a pickle, time to read and build it, and its values, repeated ones counted each time (nested
+"""Limits: opcodes of a pickle, CPU time to read and build it, and its values, repeated ones counted each time (nested
 references make few opcodes fill any memory)."""
 
 _MAX_TEXT = 200  # of what a refusal quotes
@@ -129,12 +129,12 @@ class _Reader(pickle._Unpickler):
         self._unframer = unframer = pickle._Unframer(self._file_read, self._file_readline)  # type: ignore[attr-defined]
         self.read, self.readline = unframer.read, unframer.readline
         self.readinto, self.proto = unframer.readinto, 0
-        end = time.monotonic() + MAX_SECONDS
+        end = time.thread_time() + MAX_SECONDS
         for step in range(MAX_STEPS):
             code = self.read(1)
             if not code:
                 raise EOFError
-            if step % 1024 == 0 and time.monotonic() > end:
+            if step % 1024 == 0 and time.thread_time() > end:
                 break
             try:
                 self.dispatch[code[0]](self)
@@ -267,7 +267,7 @@ class _Builder:
     """Builds values from the recorded objects, each once, from the inside out."""
 
     def __init__(self, where: str):
-        self.where, self._end = where, time.monotonic() + MAX_SECONDS
+        self.where, self._end = where, time.thread_time() + MAX_SECONDS
         self.done: dict[int, Any] = {}  # by id: a value that occurs twice in the file is one value, and is built once
 
     def __call__(self, value: Any, *, as_argument: bool = False) -> Any:
@@ -277,7 +277,7 @@ class _Builder:
             if as_argument:
                 return value
             raise pickle.UnpicklingError(f"a bare reference to {value.text}")
-        if time.monotonic() > self._end:
+        if time.thread_time() > self._end:
             raise pickle.UnpicklingError("values that take too long to build")
         if id(value) not in self.done:
             self.done[id(value)] = self  # marks a value under construction
