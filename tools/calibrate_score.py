@@ -8,10 +8,9 @@ an hour on a core): as the detector finds them, whatever its side; in the user's
 and in wrong boxes (moved off the hand, over a part of it, over no hand). Each mesh is right or not (`confidence`). A
 logistic model for each method and input is fitted to them by maximum likelihood with a little ridge and weights that
 are not negative. A linear model of the logarithm of the joints' mean error is fitted to the hands that are found or in
-the user's box, twice as many of "mixed" appearance included (each factor of each hand between none and the most); the
-network without landmarks ("network alone") has its own. The report is on hands of another seed, of the same appearance
-and of two others that nothing is fitted to: "plain" shading, and "harder" (stronger light, more things in the way,
-worse cameras).
+the user's box, of "mixed" appearance (each factor of each hand between none and the most); the network without
+landmarks ("network alone") has its own. The report is on hands of another seed: of full appearance, and of two others
+that nothing is fitted to: "plain" shading, and "harder" (stronger light, more things in the way, worse cameras).
 
 Columns: hands that the detector finds (n); how many are right; correlation of the score with the PA error (Pearson)
 and of ranks (Spearman); share of those above 0.8 that are right; share of the right ones that are above 0.8; mean
@@ -275,10 +274,6 @@ def scaled(model: FeatureModel, rows: Rows) -> np.ndarray:
     return rows.stated_mm * np.clip(scale, 1 / MOST_SCALE, MOST_SCALE)[:, None]
 
 
-def joined(*parts: Rows) -> Rows:
-    return Rows(*(np.concatenate([getattr(part, column.name) for part in parts]) for column in fields(Rows)))
-
-
 def _nanmean(array: np.ndarray, axis: int) -> np.ndarray:
     count = np.isfinite(array).sum(axis)
     return np.nansum(array, axis) / np.maximum(count, 1)
@@ -337,24 +332,24 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)
     options = {"work": args.work, "fresh": args.fresh, "errors_only": args.keep_scores}
-    learnt = collect("full", FIT_SEED, args.num, **options)
     made = {"right_mm": RIGHT_MM, "right_percent": RIGHT_PERCENT, "seed": FIT_SEED, "num": args.num}
     tree = {"made_by": "tools/calibrate_score.py", **made}
     if args.keep_scores:
-        tree = json.loads(args.out.read_text(encoding="utf-8")) | {"num_errors": args.num}
+        tree = json.loads(args.out.read_text(encoding="utf-8"))
         models = {kind: FeatureModel.from_dict(model) for kind, model in tree["models"].items()}
     else:
+        learnt = collect("full", FIT_SEED, args.num, **options)
         models = {kind: fitted(rows) for kind, rows in learnt.items() if not kind.startswith(ALONE)}
-        tree |= {"num_errors": args.num, "models": {kind: model.to_dict() for kind, model in models.items()}}
-    mixed = collect("mixed", FIT_SEED, 2 * args.num, **(options | {"errors_only": True}))
-    both = {kind: joined(rows, mixed[kind]) for kind, rows in learnt.items() if kind in mixed}
-    errors = {kind: fitted_error(rows) for kind, rows in both.items()}
-    intervals = {kind: interval_factors(rows) for kind, rows in both.items()}
+        tree["models"] = {kind: model.to_dict() for kind, model in models.items()}
+    mixed = collect("mixed", FIT_SEED, args.num, **(options | {"errors_only": True}))
+    errors = {kind: fitted_error(rows) for kind, rows in mixed.items()}
+    intervals = {kind: interval_factors(rows) for kind, rows in mixed.items()}
     tree |= {"errors": {kind: model.to_dict() for kind, model in errors.items()}, "intervals": intervals}
     args.out.write_text(json.dumps(tree, indent=1) + "\n", encoding="utf-8")
     result, printed = {}, set[str]()
     for name in _CHANGES:
-        reported = collect(name, REPORT_SEED, args.num if name == "plain" else max(args.num // 2, 1), **options)
+        num = args.num if name == "full" and not args.keep_scores else max(args.num // 2, 1)
+        reported = collect(name, REPORT_SEED, num, **options)
         for kind, rows in reported.items():
             row = quality(models[kind], rows) if kind in models and not args.keep_scores else {}
             row |= error_quality(errors[kind], intervals[kind], rows) if kind in errors else {}
