@@ -29,8 +29,14 @@ def end_loading() -> None:
     if not gc.get_freeze_count():  # once: what a video leaves is garbage
         gc.freeze()
     gc.set_threshold(*_COLLECTION)
-    _set(_MMAP_THRESHOLD, 4 * 1024 * 1024)
-    _set(_TRIM_THRESHOLD, 8 * 1024 * 1024)
+    keep_blocks(4)
+
+
+def keep_blocks(largest_mb: int) -> None:
+    """From now on, freed blocks of up to `largest_mb` (32 at the most) are kept for the next one, so that its memory is
+    not paged in again."""
+    _set(_MMAP_THRESHOLD, largest_mb * 2**20)
+    _set(_TRIM_THRESHOLD, 2 * largest_mb * 2**20)
 
 
 def return_free_pages() -> None:
