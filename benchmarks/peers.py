@@ -6,13 +6,14 @@ MediaPipe 0.10.21 is the last wheel that carries its hand models; it gives landm
 environment of its own, which this program makes (`--venv`, kept for the next call); both sides run as child processes:
 
     cold     one process that reads a picture, predicts and writes its results (MediaPipe: prints landmarks): wall and
-             CPU time, and peak memory.
-    warm     time per picture of a second pass over the pictures, and hands found. Ours: also by stage.
-    video    all frames of a clip with a drawn overlay, as a whole process.
+             CPU time, and peak memory; the median of three after a first one.
+    warm     time per picture of a pass over the pictures, after two of them, and hands found. Ours: also by stage.
+    video    all frames of a clip with a drawn overlay, as a whole process; hands found, summed over the frames.
     layer    axis-angles to vertices and joints of 1, 64 and 1,024 hands on one thread, CPU time: `body-models` (a
              development dependency) and `HandModel`, both with `--mano` or with random numbers of its shape.
 
-Prints a table and one JSON line. CPU time is user and system time of all threads; it depends little on what else runs.
+Prints every row when it is measured, and one JSON line. CPU time is user and system time of all threads; it depends
+little on what else runs.
 """
 
 from __future__ import annotations
@@ -20,12 +21,13 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import re
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
 import venv
+from collections.abc import Iterator
 from pathlib import Path
 
 PEER = "mediapipe==0.10.21"
@@ -63,7 +65,7 @@ if mode == "video":
     out.release()
     print(json.dumps({"frames": frames, "hands": num}))
 else:
-    num = sum(look(path) for path in files)
+    num = sum(look(path) for path in files[:2])
     start = time.perf_counter(), time.process_time()
     if mode == "warm":
         num = sum(look(path) for path in files)
@@ -101,10 +103,10 @@ timed(type(method.network), "__call__", "network")
 timed(type(method._fitter), "fit", "fit")
 request, items = Request(out=Path(out), overlay=True), find_inputs(files)
 Path(out).mkdir(exist_ok=True)
-for _ in range(2):
+for some in (items[:2], items):
     spent.clear()
     start, num = (time.perf_counter(), time.process_time()), 0
-    for item in items:
+    for item in some:
         num += len(picture.predict_picture(predictor, item, request)[1])
     wall, cpu = time.perf_counter() - start[0], time.process_time() - start[1]
 each = {stage: round(1e3 * seconds / len(items), 1) for stage, seconds in spent.items()}
@@ -133,7 +135,7 @@ with torch.inference_mode():
         for name, layer in (("body-models", peer), ("ours", own)):
             layer(*given)
             times = []
-            for _ in range(10):
+            while len(times) < 3 or (len(times) < 10 and sum(times) < 1):
                 start = time.process_time()
                 layer(*given)
                 times.append(time.process_time() - start)
@@ -171,26 +173,44 @@ def child(*command: object) -> tuple[str, dict[str, float]]:
     return lines[-1], {name: round(value, 2) for name, value in cost.items()}
 
 
-def compare(python: Path, pictures: list[Path], video: Path | None, mano: Path | None, work: Path) -> dict:
+def median_child(*command: object) -> tuple[str, dict[str, float]]:
+    """`child` of a command that has run before: the medians of three."""
+    child(*command)
+    lines, costs = zip(*(child(*command) for _ in range(3)), strict=True)
+    return lines[-1], {name: statistics.median(cost[name] for cost in costs) for name in costs[0]}
+
+
+def hands_written(out: Path) -> int:
+    """Number of hands in predictions.json; of a video, those seen in each frame."""
+    from utnet.predict import read_predictions
+
+    tree = read_predictions(out / "predictions.json")
+    records = [frame for record in (*tree["images"], *tree["videos"]) for frame in record.get("frames", [record])]
+    return sum(hand["valid"] for record in records for hand in record["hands"])
+
+
+def compare(
+    python: Path, pictures: list[Path], video: Path | None, mano: Path | None, work: Path
+) -> Iterator[tuple[str, dict]]:
     """All rows, ours and the peer's in turns."""
-    rows: dict[str, dict] = {}
-    _, rows["ours, cold"] = child(*OURS, "predict", pictures[0], "--out", work / "cold")
-    _, rows["mediapipe, cold"] = child(python, "-c", MEDIAPIPE, "cold", pictures[0])
+    _, cost = median_child(*OURS, "predict", pictures[0], "--out", work / "cold", "--overwrite")
+    yield "ours, cold", {**cost, "hands": hands_written(work / "cold")}
+    line, cost = median_child(python, "-c", MEDIAPIPE, "cold", pictures[0])
+    yield "mediapipe, cold", {**cost, "hands": json.loads(line)["hands"]}
     for name, command in (
         ("ours, warm", (sys.executable, "-c", WARM, work / "warm", *pictures)),
         ("mediapipe, warm", (python, "-c", MEDIAPIPE, "warm", *pictures)),
     ):
         line, cost = child(*command)
-        rows[name] = {**json.loads(line), "peak_mib": cost["peak_mib"]}
+        yield name, {**json.loads(line), "peak_mib": cost["peak_mib"]}
     if video is not None:
-        line, cost = child(*OURS, "predict", video, "--out", work / "video")
-        found = re.search(r"(\d+) hands?", line)
-        rows["ours, video"] = {**cost, **({"hands": int(found[1])} if found else {})}
+        _, cost = child(*OURS, "predict", video, "--out", work / "video", "--mesh", "none")
+        yield "ours, video", {**cost, "hands": hands_written(work / "video")}
         line, cost = child(python, "-c", MEDIAPIPE, "video", video, work / "mediapipe.mp4")
-        rows["mediapipe, video"] = {**cost, **json.loads(line)}
+        yield "mediapipe, video", {**cost, **json.loads(line)}
     line, _ = child(sys.executable, "-c", LAYER, mano or random_mano_file(work / "MANO_RIGHT.pkl"))
-    rows |= {f"{name}, layer [ms]": row for name, row in json.loads(line).items()}
-    return rows
+    for name, row in json.loads(line).items():
+        yield f"{name}, layer [ms]", row
 
 
 def random_mano_file(path: Path) -> Path:
@@ -211,9 +231,10 @@ def main() -> None:
     pictures = sorted(path for path in arguments.pictures.iterdir() if path.suffix.lower() in (".jpg", ".jpeg", ".png"))
     python = environment(arguments.venv.absolute())
     with tempfile.TemporaryDirectory() as work:
-        rows = compare(python, pictures, arguments.video, arguments.mano, Path(work))
-    for name, row in rows.items():
-        print(f"{name:24s}" + "  ".join(f"{key} {value}" for key, value in row.items()))
+        rows = {}
+        for name, row in compare(python, pictures, arguments.video, arguments.mano, Path(work)):
+            rows[name] = {key: round(value, 2) if isinstance(value, float) else value for key, value in row.items()}
+            print(f"{name:24s}" + "  ".join(f"{key} {value}" for key, value in rows[name].items()), flush=True)
     print(json.dumps({"benchmark": "peers", "pictures": len(pictures), **rows}))
 
 

@@ -8,7 +8,7 @@ import pytest
 RESIDENT = """
 import mmap
 import numpy as np
-from utnet.heap import end_loading, begin_loading
+from utnet.heap import begin_loading, end_loading, return_free_pages
 
 def resident():
     return int(open("/proc/self/statm").read().split()[1]) * mmap.PAGESIZE
@@ -18,13 +18,21 @@ before = resident()
 blocks = [np.ones(200_000) for _ in range(64)]  # 1.6 MB each
 last = np.ones(20_000)  # above them: what lies below cannot be trimmed
 del blocks
+{then}
 print((resident() - before) // 2**20)
 """
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc, and the heap is glibc's")
-@pytest.mark.parametrize(("setting", "low", "high"), [("begin_loading", -10, 10), ("end_loading", 5, 110)])
-def test_large_blocks_are_returned_or_kept(setting, low, high):
-    script = RESIDENT.format(setting=setting)
+@pytest.mark.parametrize(
+    ("setting", "then", "low", "high"),
+    [
+        ("begin_loading", "", -10, 10),
+        ("end_loading", "", 5, 110),
+        ("end_loading", "return_free_pages()", -10, 10),
+    ],
+)
+def test_large_blocks_are_returned_or_kept(setting, then, low, high):
+    script = RESIDENT.format(setting=setting, then=then)
     left = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
     assert low <= int(left) <= high

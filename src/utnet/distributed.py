@@ -213,7 +213,9 @@ class Engine:
             _shard(model)
         if self.kind == "ddp":
             # Not every parameter has a gradient: a loss term of weight 0 leaves its head without one.
-            self._objective = nn.parallel.DistributedDataParallel(self._objective, find_unused_parameters=True)
+            self._objective = nn.parallel.DistributedDataParallel(
+                self._objective, find_unused_parameters=True, gradient_as_bucket_view=True
+            )
             # Buffers never change, so they are not broadcast. (torch is renaming the argument, not this attribute.)
             self._objective.broadcast_buffers = False
 

@@ -10,14 +10,16 @@ import ctypes
 import gc
 
 _COLLECTION = gc.get_threshold()
-_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of malloc.h
+_TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8  # of malloc.h
 
 
 def begin_loading() -> None:
     """From now on, freed blocks of 128 kB or more are returned, so that the buffers of one network do not stay beside
-    the next (without glibc: no effect), and cycles are looked for seldom."""
+    the next, and later threads share one heap, since of several each keeps free memory (without glibc: no effect).
+    Cycles are looked for seldom."""
     gc.set_threshold(50_000)
     _set(_MMAP_THRESHOLD, 128 * 1024)
+    _set(_ARENA_MAX, 1)
 
 
 def end_loading() -> None:
@@ -27,8 +29,22 @@ def end_loading() -> None:
     if not gc.get_freeze_count():  # once: what a video leaves is garbage
         gc.freeze()
     gc.set_threshold(*_COLLECTION)
-    _set(_MMAP_THRESHOLD, 4 * 1024 * 1024)
-    _set(_TRIM_THRESHOLD, 8 * 1024 * 1024)
+    keep_blocks(4)
+
+
+def keep_blocks(largest_mb: int) -> None:
+    """From now on, freed blocks of up to `largest_mb` (32 at the most) are kept for the next one, so that its memory is
+    not paged in again."""
+    _set(_MMAP_THRESHOLD, largest_mb * 2**20)
+    _set(_TRIM_THRESHOLD, 2 * largest_mb * 2**20)
+
+
+def return_free_pages() -> None:
+    """Returns the free memory inside of the heap, once: after a step that needs more than those that follow it."""
+    try:
+        ctypes.CDLL(None).malloc_trim(0)
+    except (AttributeError, OSError, TypeError):
+        return
 
 
 def _set(parameter: int, value: int) -> None:

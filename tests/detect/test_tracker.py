@@ -46,10 +46,26 @@ def numbers(detections):
 
 
 def test_a_still_hand_is_followed_and_looked_for_now_and_then():
-    out, script = play([[hand(100, 100)]] * 61, every=10)
+    out, script = play([[hand(100, 100)]] * 151, every=10)
     assert all(numbers(frame) == [1] for frame in out)
-    assert [t for t, _ in script.looks] == [0, 10, 20, 30, 40, 50, 60]
-    assert [t for t, quick in script.looks if not quick] == [0, 30, 60]
+    assert [t for t, _ in script.looks] == list(range(0, 151, 10))
+    assert [t for t, quick in script.looks if not quick] == [0, 30, 90, 150]
+
+
+def test_full_looks_that_find_a_hand_come_sooner_again():
+    """The second hand is seen in full looks alone."""
+    both = [hand(100, 100), hand(400, 100, right=0.1)]
+
+    class Hidden(Script):
+        def find(self, picture, *, quick=False, known=()):
+            return super().find(picture, quick=quick)[: 1 if quick else 2]
+
+    script = Hidden([both[:1]] * 80 + [both] * 50)
+    tracker = LandmarkTracker(script, every=10)
+    out = [tracker(np.full((1, 1, 3), t, np.int64)) for t in range(130)]
+    assert [t for t, quick in script.looks if not quick] == [0, 30, 90, 120]
+    assert numbers(out[89]) == [1]
+    assert numbers(out[-1]) == [1, 2]
 
 
 def test_without_hands_the_detector_is_asked_every_so_often():

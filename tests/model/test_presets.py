@@ -204,7 +204,7 @@ def test_the_graph_refiner_reads_a_narrow_map_where_the_square_says():
         seen = {}
         refiner.layers[0].register_forward_hook(lambda module, inputs, output: seen.update(x=inputs[0]))
         refiner(torch.zeros(1, 18, 8), [ramp.expand(1, 1, 32, 16)], coarse)
-    torch.testing.assert_close(seen["x"][0, :, 0], vertices[0, refiner.centres, 0], atol=1e-6, rtol=0)
+    torch.testing.assert_close(seen["x"][:, 0, 0], vertices[0, refiner.centres, 0], atol=1e-6, rtol=0)
 
 
 def test_coarse_only_decodes_the_hand_once_and_a_refiner_twice():

@@ -186,7 +186,9 @@ def test_expectations_keep_to_what_a_hand_can_do():
 def test_directions_of_two_observers():
     rng = np.random.default_rng(1)
     deviation = np.tile([0.2, 0.3], (20, 1))
-    one, other = (weighted_directions(rng.normal(size=(21, 3)), np.ones(21, bool), deviation) for _ in range(2))
+    one, other = (
+        weighted_directions(bone_directions(rng.normal(size=(21, 3)), np.ones(21, bool)), deviation) for _ in range(2)
+    )
     np.testing.assert_allclose(combined_directions(one, other), combined_directions(other, one))
     same = combined_directions(one, one)
     np.testing.assert_allclose(same[:, :3], one[:, :3])

@@ -121,7 +121,7 @@ class HandDetector:
         hands = self._find(Pyramid(picture.resized(size)), quick, (), [hand.resized(x, y) for hand in known])
         hands = [*known, *(hand.resized(1 / x, 1 / y) for hand in hands[len(known) :])]
         if not quick:
-            self._search(picture, tiles(width, height), hands)
+            self._search(picture, tiles(width, height), hands, [box_of(hand.joints_px) for hand in known])
         return _best_first(hands[len(known) :])
 
     def _find(
@@ -133,10 +133,10 @@ class HandDetector:
         if quick:
             self._search(picture, [whole(picture.rgb)], found)
             return found
-        second = self._calls.start(self._second, picture)
+        second, known = self._calls.start(self._second, picture), [box_of(hand.joints_px) for hand in found]
         weak = self._search(picture, [whole(picture.rgb)], found)
         height, width = picture.rgb.shape[:2]
-        self._search(picture, squares, found)
+        self._search(picture, squares, found, known)
         rest = Pyramid(hidden(picture.rgb, found)) if found else picture
         if found:
             self._add_hidden(rest, found)
@@ -157,10 +157,14 @@ class HandDetector:
             self._add_hints(picture, _turned(np.array([0, 0, width, height]) - 0.5, 1.0), found)
         return found
 
-    def _search(self, picture: Pyramid, squares: Iterable[Region], found: list[Landmarks]) -> list[Palm]:
-        """Adds the hands of confident palms in the squares; returns the other palms."""
+    def _search(
+        self, picture: Pyramid, squares: Iterable[Region], found: list[Landmarks], known: Sequence[np.ndarray] = ()
+    ) -> list[Palm]:
+        """Adds the hands of confident palms in the squares; returns the other palms. Palms in the middle of one of the
+        `known` boxes are left out."""
         seen = self._calls.map(lambda square: self._palms(picture, square), squares)
         palms = [palm for each in seen for palm in each]
+        palms = [palm for palm in palms if not any(_inside(palm.box_px.reshape(2, 2).mean(0), box) for box in known)]
         sure = [palm for palm in palms if palm.score >= _SURE_PALM and not any(_accounts(hand, palm) for hand in found)]
         # Palms of different hands run side by side; those of one hand, in overlapping squares, one after another.
         apart = [palm for i, palm in enumerate(sure) if not any(_same_palm(palm, other) for other in sure[:i])]

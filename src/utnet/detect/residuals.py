@@ -18,6 +18,7 @@ Hands are right hands; mirror the joints of left ones (`geometry.mirror_points`)
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -117,6 +118,10 @@ class DetectorResiduals:
     def __len__(self) -> int:
         return len(self.presence)
 
+    @cached_property
+    def _features(self) -> np.ndarray:
+        return self.conditions.features()
+
     def canonical(self) -> np.ndarray:
         """(N, 105) residual vectors with the palm upright in the picture, points before joints."""
         upright = np.broadcast_to(np.eye(3), self.conditions.frame.shape)
@@ -133,7 +138,7 @@ class DetectorResiduals:
             points (B, 21, 2) and joints (B, 21, 3) in palm lengths, presence (B,).
         """
         drawn = rng.choice(len(self), min(candidates, len(self)), replace=False)
-        table, wanted = self.conditions.features()[drawn], hands.features()
+        table, wanted = self._features[drawn], hands.features()
         nearest = drawn[((table * table).sum(1) - 2 * wanted.astype(table.dtype) @ table.T).argmin(1)]
         points, joints = _turned(
             self.points[nearest], self.joints[nearest], self.conditions.frame[nearest], hands.frame
@@ -143,7 +148,7 @@ class DetectorResiduals:
     def moments(self, hand: Conditions, *, neighbours: int = 200) -> tuple[np.ndarray, np.ndarray]:
         """Mean (21, 5) and covariance (21, 5, 5) of the residuals of the hands nearest to one hand (B = 1), rotated in
         the picture like it: x, y in the picture, then x, y, z in relative 3D, in palm lengths."""
-        table, wanted = self.conditions.features(), hand.features()
+        table, wanted = self._features, hand.features()
         near = np.argsort(((table - wanted) ** 2).sum(1), kind="stable")[:neighbours]
         frame = np.broadcast_to(hand.frame, (len(near), 3, 3))
         pair = _turned(self.points[near], self.joints[near], self.conditions.frame[near], frame)

@@ -12,11 +12,12 @@ from utnet.detect.detection import Detection
 from utnet.detect.detector import HandDetector, as_detection, same_hand
 from utnet.detect.landmark import Landmarks
 from utnet.geometry import box_of
+from utnet.heap import return_free_pages
 
 _RETRY = 3
 """Frames between detections while a hand is lost."""
-_FULL = 3
-"""Full detection every this many detections while there are hands."""
+_FULL, _FULL_AT_MOST = 3, 6
+"""While there are hands, full detection every this many detections; twice as rarely where it finds nothing new."""
 _STEADY = 0.5
 """Weight of the newest movement in a track's velocity."""
 _OTHER_SIDE = 1.0
@@ -96,7 +97,8 @@ class LandmarkTracker:
             raise ValueError(f"every {every}, patience {patience}: expected at least 1 frame")
         self._detector, self._every, self._patience = detector, every, patience
         self._tracks: list[_Track] = []
-        self._since_look, self._since_full = 0, _FULL * every  # frames since the detector ran, and in full
+        self._since_look, self._since_full = 0, every  # frames since the detector ran, and in full
+        self._full = _FULL
         self._numbers = 0
 
     def __call__(self, image_rgb: np.ndarray) -> list[Detection]:
@@ -112,11 +114,16 @@ class LandmarkTracker:
         self._since_full += 1
         just_lost = any(track.unseen == 1 for track in self._tracks)
         lost = len(followed) < len(self._tracks)
-        full = self._since_full >= (_FULL * self._every if self._tracks else self._every)
+        if lost or not self._tracks:
+            self._full = _FULL
+        full = self._since_full >= (self._full * self._every if self._tracks else self._every)
         if full or just_lost or self._since_look >= (_RETRY if lost else self._every):
             self._since_look = 0
             self._since_full = 0 if full else self._since_full
-            self._detect(image_rgb, followed, quick=not full)
+            new = self._detect(image_rgb, followed, quick=not full)
+            if full:
+                self._full = _FULL if new else min(2 * self._full, _FULL_AT_MOST)
+                return_free_pages()  # of networks side by side
 
     def _follow(self, image_rgb: np.ndarray) -> list[_Track]:
         """Returns the tracks continued by the landmark network; if two end on one hand, the one of lower cost."""
@@ -134,8 +141,8 @@ class LandmarkTracker:
                 kept.append(track)
         return kept
 
-    def _detect(self, image_rgb: np.ndarray, followed: list[_Track], *, quick: bool) -> None:
-        """Adds detections that are not tracked: lost hands that reappear, and new ones."""
+    def _detect(self, image_rgb: np.ndarray, followed: list[_Track], *, quick: bool) -> bool:
+        """Adds detections that are not tracked: lost hands that reappear, and new ones. Whether there are any."""
         others = self._detector.find(image_rgb, quick=quick, known=[track.hand for track in followed])
         hands = [hand for hand in others if not any(_is(hand, track) for track in followed)]
         lost = [track for track in self._tracks if track not in followed]
@@ -147,6 +154,7 @@ class LandmarkTracker:
             else:
                 self._numbers += 1
                 self._tracks.append(_Track(self._numbers, hand, np.zeros(2), hand.right - 0.5))
+        return bool(hands)
 
 
 def _is(hand: Landmarks, track: _Track) -> bool:

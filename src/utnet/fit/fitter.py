@@ -21,6 +21,7 @@ from utnet.fit.checks import (
 from utnet.fit.fitted_hand import Fits, FittedHand
 from utnet.fit.landmarks import (
     View,
+    bone_directions,
     disbelief,
     first_pose,
     look_at,
@@ -238,7 +239,8 @@ class HandFitter:
         offset = self.model.offset(self.model.landmarks.at(other.facing))
         points = places[of] + np.einsum("nab,nb->na", R[of], offset + self.model.dirs @ other.betas) - other.wrist
         other.wrist = put_at(points, view.points, view.seen)
-        share = disbelief(points, view)
+        directions = bone_directions(points, np.ones(NUM_JOINTS, bool))
+        share = disbelief(directions, view)
         if error_mm is None:
             share = share * (1.0 if hand.mask is None else _WITH_MASK)
             turned = USUAL_ERROR_RAD * share[_BONES_OF_JOINTS]
@@ -248,7 +250,7 @@ class HandFitter:
             turned = deviation[_BONES_OF_JOINTS, 0]
         prior = expected_prior(other.angles, self._rest, turned)
         for one in (hand, other):
-            one.bones = weighted_directions(points, np.ones(NUM_JOINTS, bool), deviation)
+            one.bones = weighted_directions(directions, deviation)
             one.prior, one.shape = prior, shape
         return other
 

@@ -8,6 +8,7 @@ landmarks), which makes it independent of K and of where in the picture the hand
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -39,6 +40,7 @@ class View:
         seen: (21,) bool.
         joints_m: (21, 3) relative 3D landmarks, 0 where missing.
         joints_ok: (21,) bool, visible joints with a 3D landmark.
+        scale: (21,) deviations in units of the detector's.
     """
 
     look: np.ndarray
@@ -47,6 +49,11 @@ class View:
     joints_m: np.ndarray
     joints_ok: np.ndarray
     scale: np.ndarray
+
+    @cached_property
+    def bones(self) -> np.ndarray:
+        """(20, 3) `bone_directions` of the relative 3D landmarks."""
+        return bone_directions(self.joints_m, self.joints_ok)
 
 
 def look_at(
@@ -122,9 +129,8 @@ def bone_directions(joints_m: np.ndarray, joints_ok: np.ndarray) -> np.ndarray:
     return np.where(ok[:, None], bones / np.where(ok, length, 1.0)[:, None], 0.0)
 
 
-def weighted_directions(joints_m: np.ndarray, joints_ok: np.ndarray, deviation_rad: np.ndarray) -> np.ndarray:
+def weighted_directions(directions: np.ndarray, deviation_rad: np.ndarray) -> np.ndarray:
     """(20, 5) `bone_directions` with one over the standard deviations (20, 2) of their x and y and of their z."""
-    directions = bone_directions(joints_m, joints_ok)
     return np.column_stack([directions, np.where(directions.any(axis=1, keepdims=True), 1 / deviation_rad, 0.0)])
 
 
@@ -141,7 +147,7 @@ def weighted_bones(view: View, seen: LandmarkModel, expected: np.ndarray | None)
     """(20, 5) `bones` of `solve_hand`: directions of the 3D landmarks, averaged with an expected hand's (20, 5)."""
     scale = np.where(view.scale < 1, _PLACED_BONE, view.scale)
     wider = np.maximum(scale[1:], scale[list(PARENTS[1:])])[:, None]
-    bones = weighted_directions(view.joints_m, view.joints_ok, seen.bone_rad * wider)
+    bones = weighted_directions(view.bones, seen.bone_rad * wider)
     return bones if expected is None else combined_directions(bones, expected)
 
 
@@ -154,11 +160,10 @@ def weighted_points(view: View, seen: LandmarkModel, z_m: float) -> np.ndarray:
     return np.column_stack([view.points, view.seen * z_m / deviation, np.where(follows, seen.repeated, 0.0)])
 
 
-def disbelief(joints_m: np.ndarray, view: View) -> np.ndarray:
-    """(20,) factors on the deviations of an expected hand's (21, 3) bones: above one in fingers whose bones contradict
-    those of the 3D landmarks, for example where a network stretches a closed finger."""
-    one, other = bone_directions(joints_m, np.ones(NUM_JOINTS, bool)), bone_directions(view.joints_m, view.joints_ok)
-    apart = np.where(other.any(1), np.linalg.norm(one - other, axis=1), 0.0).reshape(5, 4).mean(1)
+def disbelief(directions: np.ndarray, view: View) -> np.ndarray:
+    """(20,) factors on the deviations of an expected hand's bones (their directions (20, 3)): above one in fingers
+    whose bones contradict those of the 3D landmarks, for example where a network stretches a closed finger."""
+    apart = np.where(view.bones.any(1), np.linalg.norm(directions - view.bones, axis=1), 0.0).reshape(5, 4).mean(1)
     return np.repeat(np.maximum(1.0, apart / _USUAL_APART) ** 2, 4)
 
 

@@ -32,8 +32,11 @@ MAX_MEGAPIXELS = 40
 _BELIEVED_FPS = (0.5, 250.0)
 """Highest plausible rate; files without a constant rate state arbitrary ones, for example 1000."""
 _TIME_BASE = Fraction(1, 90_000)
-_H264 = {"preset": "superfast", "crf": "22"}
-"""Half of the CPU time of "veryfast" with crf 20, at the same quality (42.5 dB), for files 1.7 times as large."""
+_H264 = {"preset": "ultrafast", "crf": "22", "x264-params": "cabac=1"}
+"""Half of the CPU time of "superfast", within 2 dB and a third of its size on two clips (docs/results.md)."""
+_ONE_THREAD_PX = 2_500_000
+"""Size of a frame up to which it is decoded and encoded by one thread: two have a fifth more to do, and keep more
+frames."""
 _LEAST_STEP_S = 0.001
 _BT709 = 1
 """FFmpeg's number of BT.709 colours; without it players assume different colours."""
@@ -148,7 +151,8 @@ class _File:
         self.notes = [f"track {', '.join(others)} is not read; hands come from colour alone"] if others else []
         if len(films) > 1:
             self.notes.append(f"{len(films)} video tracks; only the first one is read")
-        self._stream.thread_type = "AUTO"
+        small = self._stream.width * self._stream.height <= _ONE_THREAD_PX
+        self._stream.thread_type = "NONE" if small else "AUTO"
         self._converter = VideoReformatter()  # one for all frames, since each would start threads
         self._check_size(self._stream.width, self._stream.height)
         rates = [float(rate) for rate in (self._stream.average_rate, self._stream.guessed_rate) if rate]
@@ -336,6 +340,7 @@ class VideoWriter:
         stream: Any = self._container.add_stream("libx264", rate=rate, options=_H264)
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         stream.codec_context.time_base = _TIME_BASE
+        stream.codec_context.thread_count = 1 if width * height <= _ONE_THREAD_PX else 0  # 0: as many as cores
         stream.codec_context.colorspace = stream.codec_context.color_primaries = _BT709
         stream.codec_context.color_trc = _BT709
         stream.codec_context.color_range = 1  # 16 to 235

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from utnet.model.depthwise import depthwise_conv, trains_on_cpu
 from utnet.model.stems import ConvBlock, embed, embed_or_placeholder
 from utnet.model.tokens import IMAGENET_MEAN, IMAGENET_STD
 
@@ -51,15 +52,11 @@ class InvertedResidual(nn.Module):
         self.project = nn.Conv2d(wide, out, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        if x.device.type == "cpu" and torch.is_grad_enabled() and self.project.weight.requires_grad:
-            # The backward pass of a depthwise convolution is slower in bfloat16 than in float32 on a CPU.
-            with torch.autocast("cpu", enabled=False):
-                return self._forward(x.float())
-        return self._forward(x)
-
-    def _forward(self, x: Tensor) -> Tensor:
         y = x if self.expand is None else F.relu6(self.expand(x))
-        y = self.project(F.relu6(self.depthwise(_pad(y, self.kernel) if self.stride == 2 else y)))
+        y = _pad(y, self.kernel) if self.stride == 2 else y
+        depthwise, padding = self.depthwise, 0 if self.stride == 2 else self.kernel // 2
+        y = depthwise_conv(y, depthwise.weight, depthwise.bias, stride=self.stride, padding=padding)
+        y = self.project(F.relu6(y))
         return x + y if self.residual else y
 
 
@@ -104,10 +101,27 @@ class LiteStem(nn.Module):
             x = block(x)
             seen.append(x)
         at4, at8 = seen[_LAST_OF_STAGE[1]], seen[_LAST_OF_STAGE[2]]
-        d = embed_or_placeholder(self.embed_depth, self.placeholder, depth, depth_ok)
-        d = d.expand(rgb.shape[0], -1, *at4.shape[-2:])  # not len: an exported network takes any batch size
-        depths = [self.depth_blocks[0](d)]
-        for down, block in zip(self.depth_down, list(self.depth_blocks)[1:], strict=True):
-            depths.append(block(down(depths[-1])))
+        num = rgb.shape[0]  # not len: an exported network takes any batch size
+        depths = self._depth_maps(depth, depth_ok, (num, -1, *at4.shape[-2:]))
         tokens = self.to_tokens(torch.cat([x, depths[2]], 1))
         return tokens, [torch.cat([at8, depths[1]], 1), torch.cat([at4, depths[0]], 1)]
+
+    def _depth_maps(
+        self, depth: Tensor | None, depth_ok: Tensor | None, shape: tuple[int, int, int, int]
+    ) -> list[Tensor]:
+        """Maps of the depth at strides 4 (of `shape`), 8 and 16."""
+        if depth is None or depth_ok is None or not trains_on_cpu(depth):
+            return self._depth_trunk(
+                embed_or_placeholder(self.embed_depth, self.placeholder, depth, depth_ok).expand(shape)
+            )
+        # Samples without depth have the same maps, which are computed once, as the first.
+        nothing = self.placeholder.expand(1, *shape[1:])
+        maps = self._depth_trunk(torch.cat([nothing, self.embed_depth(depth[depth_ok])]))
+        rows = depth_ok.cumsum(0) * depth_ok
+        return [depth_map.index_select(0, rows) for depth_map in maps]
+
+    def _depth_trunk(self, x: Tensor) -> list[Tensor]:
+        maps = [self.depth_blocks[0](x)]
+        for down, block in zip(self.depth_down, list(self.depth_blocks)[1:], strict=True):
+            maps.append(block(down(maps[-1])))
+        return maps

@@ -21,6 +21,8 @@ Residuals = tuple[Tensor, Tensor, Tensor]
 """Of pose (B, 16, 6), betas (B, 10) and camera (B, 3)."""
 
 _WILOR_FOCAL_PX = NOMINAL_FOCAL * 256
+_FULL_UP_TO = 512
+"""Number of vertices up to which the product with the full adjacency matrix is faster than sums over neighbours."""
 
 
 def skin_patches(vertices_m: Tensor, num: int) -> tuple[Tensor, Tensor]:
@@ -67,13 +69,35 @@ def neighbour_lists(adjacency: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def gather_neighbours(x: Tensor, columns: Tensor, entries: Tensor) -> Tensor:
-    """`adjacency @ x` by its `neighbour_lists`, (B, N, C) -> (B, N, C): seven entries a row instead of 1,609."""
-    rows = x.transpose(0, 1).contiguous()  # contiguous in a vertex's features of all hands
+    """`adjacency @ x` by its `neighbour_lists`, (N, B, C) -> (N, B, C): seven entries a row instead of 1,609."""
     # Plain products and sums, because a sparse matrix cannot be exported.
-    total = torch.zeros_like(rows)
+    total = torch.zeros_like(x)
     for column, entry in zip(columns, entries[..., None].to(x.dtype), strict=True):
-        total = torch.addcmul(total, entry, rows.index_select(0, column))
-    return total.transpose(0, 1)
+        total = torch.addcmul(total, entry, x.index_select(0, column))
+    return total
+
+
+class Neighbours(nn.Module):
+    """Product with a sparse symmetric matrix, (N, B, C) -> (N, B, C): as a full matrix where that is faster."""
+
+    adjacency: Tensor
+    columns: Tensor
+    entries: Tensor
+
+    def __init__(self, adjacency: Tensor):
+        super().__init__()
+        self.full = len(adjacency) <= _FULL_UP_TO
+        if self.full:
+            self.register_buffer("adjacency", adjacency, persistent=False)
+        else:
+            columns, entries = neighbour_lists(adjacency)
+            self.register_buffer("columns", columns, persistent=False)
+            self.register_buffer("entries", entries, persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.full:
+            return (self.adjacency.to(x.dtype) @ x.flatten(1)).unflatten(1, x.shape[1:])
+        return gather_neighbours(x, self.columns, self.entries)
 
 
 class GraphConv(nn.Module):
@@ -83,9 +107,9 @@ class GraphConv(nn.Module):
         super().__init__()
         self.norm, self.fc1, self.fc2 = nn.LayerNorm(dim), nn.Linear(dim, dim), nn.Linear(dim, dim)
 
-    def forward(self, x: Tensor, columns: Tensor, entries: Tensor) -> Tensor:
-        """(B, N, C) -> (B, N, C); `columns` and `entries`: `neighbour_lists` of A."""
-        return x + self.fc2(F.gelu(gather_neighbours(self.fc1(self.norm(x)), columns, entries)))
+    def forward(self, x: Tensor, neighbours: Neighbours) -> Tensor:
+        """(N, B, C) -> (N, B, C): contiguous in a vertex's features of all hands."""
+        return x + self.fc2(F.gelu(neighbours(self.fc1(self.norm(x)))))
 
 
 class GraphRefiner(nn.Module):
@@ -105,8 +129,6 @@ class GraphRefiner(nn.Module):
     """
 
     centres: Tensor
-    columns: Tensor
-    entries: Tensor
     gather: Tensor
 
     def __init__(
@@ -135,9 +157,7 @@ class GraphRefiner(nn.Module):
         gather = in_patch / in_patch.sum(0, keepdim=True).clamp_min(1e-6)
         whole = torch.full_like(gather[:, :2], 1 / num_vertices)  # shape and camera: mean over all vertices
         self.register_buffer("centres", centres, persistent=False)
-        columns, entries = neighbour_lists(normalised_adjacency(hand.faces, patches, num_vertices))
-        self.register_buffer("columns", columns, persistent=False)
-        self.register_buffer("entries", entries, persistent=False)
+        self.neighbours = Neighbours(normalised_adjacency(hand.faces, patches, num_vertices))
         self.register_buffer("gather", torch.cat([gather, whole], 1).T.contiguous(), persistent=False)
 
     def forward(self, tokens: Tensor, maps: list[Tensor], coarse: Prediction) -> Residuals:
@@ -146,13 +166,14 @@ class GraphRefiner(nn.Module):
         vertices_crop = project_crop(vertices_m, coarse.cam_t)[:, self.centres]
         # Crop units to grid_sample's [-1, 1] at the map's outer edges.
         grid = _safe_grid(2 * vertices_crop / vertices_crop.new_tensor([self.width_share, 1.0]))[:, None]
-        x = self.embed_vertex + self.embed_position(vertices_m[:, self.centres] * 10)
+        x = self.embed_vertex[:, None] + self.embed_position(vertices_m[:, self.centres].transpose(0, 1) * 10)
         for read, feature_map in zip(self.read, maps, strict=True):
             sampled = F.grid_sample(read(feature_map).float(), grid, align_corners=False, padding_mode="border")
-            x = x + sampled[:, :, 0].transpose(1, 2)
+            x = x + sampled[:, :, 0].permute(2, 0, 1)
         for layer in self.layers:
-            x = layer(x, self.columns, self.entries)
-        return self.head(tokens + self.to_token(self.gather.to(x.dtype) @ x))
+            x = layer(x, self.neighbours)
+        joints = (self.gather.to(x.dtype) @ x.flatten(1)).unflatten(1, x.shape[1:]).transpose(0, 1)
+        return self.head(tokens + self.to_token(joints))
 
 
 class MaxPoolRefiner(nn.Module):

@@ -64,7 +64,7 @@ def predict_video(
     num_frames = num_hands = 0
     with VideoReader(item.source, request.start_s) as reader, ExitStack() as stack:
         # A camera's frames are read by the tracker, one ahead, so none is outdated.
-        frames = iter(reader) if item.kind == "camera" else stack.enter_context(read_ahead(reader))
+        frames = iter(reader) if item.kind == "camera" else stack.enter_context(read_ahead(reader, depth=1))
         first = next(frames)
         K_px, K_from = request.camera(first.rgb)
         overlay = f"{item.name}_overlay.mp4" if request.overlay else None

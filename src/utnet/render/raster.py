@@ -16,6 +16,8 @@ from utnet.compiled import njit
 
 NEAR_M = 0.01
 """Near plane: faces with a vertex nearer than this are not drawn."""
+_ON_EDGE_PX = 1e-9
+"""Rounding error of an edge: a pixel on the edge of two faces belongs to both."""
 
 
 @dataclass(frozen=True)
@@ -53,8 +55,7 @@ def rasterize(vertices_cam_m: np.ndarray, faces: np.ndarray, K_px: np.ndarray, s
     inverse_depth = np.zeros((height, width), np.float32)
     weights = np.zeros((height, width, 3), np.float32)
     faces = np.ascontiguousarray(faces, np.int32)
-    points, kept, bounds = _visible(homogeneous, faces, size_wh)
-    _fill(points, faces, kept, bounds, face, inverse_depth, weights)
+    _fill(_projected(homogeneous), faces, face, inverse_depth, weights)
     depth = np.divide(1.0, inverse_depth, out=np.zeros_like(inverse_depth), where=inverse_depth > 0)
     return Fragments(face, depth, weights)
 
@@ -110,15 +111,16 @@ def render_light(
     homogeneous = np.asarray(vertices_cam_m, np.float32) @ np.asarray(to_samples @ K_px, np.float32).T
     faces = np.ascontiguousarray(faces, np.int32)
     face, inverse_depth = np.full((height, width), -1, np.int32), np.zeros((height, width), np.float32)
-    points, kept, bounds = _visible(homogeneous, faces, (width, height))
-    _fill(points, faces, kept, bounds, face, inverse_depth, np.zeros((0, 0, 3), np.float32))
-    light, mask = np.zeros((2, height, width), np.float32)
+    points = _projected(homogeneous)
+    _fill(points, faces, face, inverse_depth, np.zeros((0, 0, 3), np.float32))
+    n = 2 if density == 2 else 1  # with fewer samples than two a pixel, these are shaded one by one
+    light, alpha = np.zeros((2, height // n, width // n), np.float32)
     planes, known = np.empty((len(faces), 3, 3)), np.zeros(len(faces), bool)
-    _light(points, faces, face, vertex_normals(vertices_cam_m, faces), planes, known, light, mask)
-    if (width, height) == tuple(size_wh):
-        return light, mask
-    way = cv2.INTER_AREA if density == 2 else cv2.INTER_LINEAR  # areas of other sizes take ten times as long
-    return cv2.resize(light, size_wh, interpolation=way), cv2.resize(mask, size_wh, interpolation=way)
+    _light(points, faces, face, vertex_normals(vertices_cam_m, faces), planes, known, n, light, alpha)
+    if light.shape[::-1] == tuple(size_wh):
+        return light, alpha
+    way = cv2.INTER_LINEAR  # areas take ten times as long
+    return cv2.resize(light, size_wh, interpolation=way), cv2.resize(alpha, size_wh, interpolation=way)
 
 
 def blend(
@@ -128,65 +130,96 @@ def blend(
     _blend(rgb, light, alpha, np.asarray(color, np.float32) * np.float32(255 * opacity), np.float32(opacity))
 
 
-def _visible(
-    homogeneous: np.ndarray, faces: np.ndarray, size_wh: tuple[int, int]
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(V, 3) x, y and 1 / z (0: nearer than `NEAR_M`), the faces (N,) that may be in the picture, and their bounds (N,
-    4): left, right, top, bottom."""
+def _projected(homogeneous: np.ndarray) -> np.ndarray:
+    """(V, 3) x, y and 1 / z (0: nearer than `NEAR_M`, or not finite)."""
+    points = np.empty(homogeneous.shape)
     z = homogeneous[:, 2].astype(np.float64)
-    inverse = np.divide(1.0, z, out=np.zeros_like(z), where=z >= NEAR_M)
-    points = np.column_stack([homogeneous[:, :2] * inverse[:, None], inverse])
-    a, b, c = (points[corner] for corner in faces.T)
-    # Clipped as floats, so that distant vertices do not overflow as integers.
-    first = np.ceil(np.maximum(np.minimum(np.minimum(a, b), c), 0.0))
-    last = np.floor(np.minimum(np.maximum(np.maximum(a, b), c), [size_wh[0] - 1.0, size_wh[1] - 1.0, np.inf]))
-    bounds = np.column_stack([first[:, 0], last[:, 0], first[:, 1], last[:, 1]])
-    kept = np.flatnonzero((first[:, 0] <= last[:, 0]) & (first[:, 1] <= last[:, 1]) & (a[:, 2] * b[:, 2] * c[:, 2] > 0))
-    return points, kept, bounds[kept].astype(np.int32)
+    drawn = (z >= NEAR_M) & np.isfinite(homogeneous).all(1)
+    inverse = np.divide(1.0, z, out=np.zeros_like(z), where=drawn)
+    np.multiply(homogeneous[:, :2], inverse[:, None], out=points[:, :2])
+    points[:, 2] = inverse
+    return points
 
 
 # Kernels that the first run compiles: written as in `utnet.fit.solver_steps`.
 @njit(fastmath=True)
-def _fill(points, faces, kept, bounds, face_out, inverse_depth, weights_out):
-    """Draws the faces `kept`; weights_out may be empty: not needed."""
+def _fill(points, faces, face_out, inverse_depth, weights_out):
+    """weights_out may be empty: not needed."""
     with_weights = weights_out.size > 0
-    for n in range(kept.size):
-        f = kept[n]
+    right = face_out.shape[1] - 1.0
+    end_of_rows = face_out.shape[0] - 1.0
+    for f in range(faces.shape[0]):
         a = faces[f, 0]
         b = faces[f, 1]
         c = faces[f, 2]
         ia = points[a, 2]
         ib = points[b, 2]
         ic = points[c, 2]
+        if ia * ib * ic == 0.0:
+            continue
         xa = points[a, 0]
         ya = points[a, 1]
         xb = points[b, 0]
         yb = points[b, 1]
         xc = points[c, 0]
         yc = points[c, 1]
+        top = ya if ya < yb else yb
+        top = yc if yc < top else top
+        top = top if top > 0.0 else 0.0
+        bottom = ya if ya > yb else yb
+        bottom = yc if yc > bottom else bottom
+        bottom = bottom if bottom < end_of_rows else end_of_rows
+        if top > bottom:  # compared as floats: distant vertices overflow as integers
+            continue
         area = (xb - xa) * (yc - ya) - (yb - ya) * (xc - xa)
         if -1e-12 < area < 1e-12:
             continue
-        inv_area = 1.0 / area
-        for y in range(bounds[n, 2], bounds[n, 3] + 1):
-            found = False
-            for x in range(bounds[n, 0], bounds[n, 1] + 1):
-                wa = ((xb - x) * (yc - y) - (yb - y) * (xc - x)) * inv_area
-                wb = ((xc - x) * (ya - y) - (yc - y) * (xa - x)) * inv_area
-                wc = 1.0 - wa - wb
-                if wa < 0.0 or wb < 0.0 or wc < 0.0:
-                    if found:
-                        break  # faces are convex
-                    continue
-                found = True
-                inverse = wa * ia + wb * ib + wc * ic  # 1/z is linear in the picture
+        # Barycentric weights of a and b, and 1/z, are linear in the picture: slope_a x + offset_a.
+        slope_a = (yb - yc) / area
+        slope_b = (yc - ya) / area
+        step = slope_a * (ia - ic) + slope_b * (ib - ic)
+        row = int(top)
+        if row < top:
+            row += 1
+        for y in range(row, int(bottom) + 1):
+            offset_a = (xb * (yc - y) - xc * (yb - y)) / area
+            offset_b = (xc * (ya - y) - xa * (yc - y)) / area
+            first = 0.0
+            last = right
+            for corner in range(3):  # the part of the row where the corner's weight is not negative
+                slope = slope_a
+                offset = offset_a
+                if corner == 1:
+                    slope = slope_b
+                    offset = offset_b
+                elif corner == 2:
+                    slope = -slope_a - slope_b
+                    offset = 1.0 - offset_a - offset_b
+                if slope > 0.0:
+                    end = -offset / slope - _ON_EDGE_PX
+                    if end > first:
+                        first = end if end < last else last + 1.0
+                elif slope < 0.0:
+                    end = -offset / slope + _ON_EDGE_PX
+                    if end < last:
+                        last = end if end > first else first - 1.0
+                elif offset < 0.0:
+                    last = first - 1.0
+            start = int(first)
+            if start < first:
+                start += 1
+            base = ic + offset_a * (ia - ic) + offset_b * (ib - ic)
+            for x in range(start, int(last) + 1):
+                inverse = base + step * x
                 if inverse > inverse_depth[y, x]:
                     inverse_depth[y, x] = inverse
                     face_out[y, x] = f
                     if with_weights:
+                        wa = offset_a + slope_a * x
+                        wb = offset_b + slope_b * x
                         weights_out[y, x, 0] = wa * ia / inverse
                         weights_out[y, x, 1] = wb * ib / inverse
-                        weights_out[y, x, 2] = wc * ic / inverse
+                        weights_out[y, x, 2] = (1.0 - wa - wb) * ic / inverse
 
 
 @njit(fastmath=True)
@@ -204,26 +237,32 @@ def _interpolate(face, weights, faces, values, out):
 
 
 @njit(fastmath=True)
-def _light(points, faces, face, normals, planes, known, light, mask):
-    """Headlight shading: brightest where the surface faces the camera. The normal at a pixel is that of its point on
-    the face: a linear function of the pixel, times z, whose length does not matter.
+def _light(points, faces, face, normals, planes, known, n, light, alpha):
+    """Headlight shading: brightest where the surface faces the camera; means of n x n samples. The normal at a sample
+    is that of its point on the face: a linear function of the sample, times z, whose length does not matter.
 
     planes (F, 3, 3) is a buffer: what x, y and 1 add to the normal of each face; known (F,) is False before.
     """
-    for y in range(face.shape[0]):
-        for x in range(face.shape[1]):
-            f = face[y, x]
-            if f < 0:
-                continue
-            if not known[f]:
-                known[f] = True
-                _normal_plane(points, faces, f, normals, planes)
-            nx = planes[f, 0, 0] * x + planes[f, 1, 0] * y + planes[f, 2, 0]
-            ny = planes[f, 0, 1] * x + planes[f, 1, 1] * y + planes[f, 2, 1]
-            nz = planes[f, 0, 2] * x + planes[f, 1, 2] * y + planes[f, 2, 2]
-            length = math.sqrt(nx * nx + ny * ny + nz * nz)
-            light[y, x] = 0.35 + 0.65 * (nz if nz > 0.0 else -nz) / (length if length > 1e-6 else 1e-6)
-            mask[y, x] = 1.0
+    for row in range(light.shape[0]):
+        for column in range(light.shape[1]):
+            count = 0
+            total = 0.0
+            for y in range(n * row, n * row + n):
+                for x in range(n * column, n * column + n):
+                    f = face[y, x]
+                    if f < 0:
+                        continue
+                    if not known[f]:
+                        known[f] = True
+                        _normal_plane(points, faces, f, normals, planes)
+                    nx = planes[f, 0, 0] * x + planes[f, 1, 0] * y + planes[f, 2, 0]
+                    ny = planes[f, 0, 1] * x + planes[f, 1, 1] * y + planes[f, 2, 1]
+                    nz = planes[f, 0, 2] * x + planes[f, 1, 2] * y + planes[f, 2, 2]
+                    count += 1
+                    total += (nz if nz > 0.0 else -nz) / math.sqrt(nx * nx + ny * ny + nz * nz + 1e-12)
+            if count > 0:
+                light[row, column] = (0.35 * count + 0.65 * total) / (n * n)
+                alpha[row, column] = count / (n * n)
 
 
 @njit(inline="always")

@@ -43,6 +43,7 @@ from utnet.distributed import (
 )
 from utnet.errors import InputError, WorkerError, worker_errors
 from utnet.evaluation.validation import INPUTS, evaluate, scorable_inputs
+from utnet.heap import keep_blocks
 from utnet.io.atomic import output_folder, write_json
 from utnet.losses import UTNetLoss
 from utnet.signals import InterruptHandler, Terminated, TrainingInterrupted
@@ -167,6 +168,8 @@ def _set_up(
     device = process_device(pick_device(config.device), world)
     if config.train.num_threads:
         torch.set_num_threads(config.train.num_threads)
+    if device.type == "cpu":
+        keep_blocks(32)  # otherwise thousands of pages of activations are paged in again at every step
     torch.manual_seed(config.seed)
     with world.main_process_first():
         try:
