@@ -44,3 +44,9 @@ def test_triangles_are_drawn_as_defined():
             assert drawn.face[y, x] == face
             np.testing.assert_allclose(drawn.depth_m[y, x], depth if face >= 0 else 0.0, rtol=1e-3)
             np.testing.assert_allclose(drawn.weights[y, x], weights, atol=2e-3)
+
+
+def test_faces_with_an_unknown_vertex_are_not_drawn():
+    vertices = np.array([[-0.1, -0.1, 0.5], [0.1, -0.1, 0.5], [0.0, 0.1, 0.5], [np.nan, 0.0, 0.4]])
+    drawn = rasterize(vertices, np.array([[0, 1, 2], [0, 1, 3]]), K, SIZE)
+    assert set(np.unique(drawn.face)) == {-1, 0}

@@ -55,8 +55,7 @@ def rasterize(vertices_cam_m: np.ndarray, faces: np.ndarray, K_px: np.ndarray, s
     inverse_depth = np.zeros((height, width), np.float32)
     weights = np.zeros((height, width, 3), np.float32)
     faces = np.ascontiguousarray(faces, np.int32)
-    points, kept, bounds = _visible(homogeneous, faces, size_wh)
-    _fill(points, faces, kept, bounds, face, inverse_depth, weights)
+    _fill(_projected(homogeneous), faces, face, inverse_depth, weights)
     depth = np.divide(1.0, inverse_depth, out=np.zeros_like(inverse_depth), where=inverse_depth > 0)
     return Fragments(face, depth, weights)
 
@@ -112,8 +111,8 @@ def render_light(
     homogeneous = np.asarray(vertices_cam_m, np.float32) @ np.asarray(to_samples @ K_px, np.float32).T
     faces = np.ascontiguousarray(faces, np.int32)
     face, inverse_depth = np.full((height, width), -1, np.int32), np.zeros((height, width), np.float32)
-    points, kept, bounds = _visible(homogeneous, faces, (width, height))
-    _fill(points, faces, kept, bounds, face, inverse_depth, np.zeros((0, 0, 3), np.float32))
+    points = _projected(homogeneous)
+    _fill(points, faces, face, inverse_depth, np.zeros((0, 0, 3), np.float32))
     n = 2 if density == 2 else 1  # with fewer samples than two a pixel, these are shaded one by one
     light, alpha = np.zeros((2, height // n, width // n), np.float32)
     planes, known = np.empty((len(faces), 3, 3)), np.zeros(len(faces), bool)
@@ -131,42 +130,47 @@ def blend(
     _blend(rgb, light, alpha, np.asarray(color, np.float32) * np.float32(255 * opacity), np.float32(opacity))
 
 
-def _visible(
-    homogeneous: np.ndarray, faces: np.ndarray, size_wh: tuple[int, int]
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(V, 3) x, y and 1 / z (0: nearer than `NEAR_M`), the faces (N,) that may be in the picture, and their bounds (N,
-    4): left, right, top, bottom."""
+def _projected(homogeneous: np.ndarray) -> np.ndarray:
+    """(V, 3) x, y and 1 / z (0: nearer than `NEAR_M`, or not finite)."""
+    points = np.empty(homogeneous.shape)
     z = homogeneous[:, 2].astype(np.float64)
-    inverse = np.divide(1.0, z, out=np.zeros_like(z), where=z >= NEAR_M)
-    points = np.column_stack([homogeneous[:, :2] * inverse[:, None], inverse])
-    a, b, c = (points[corner] for corner in faces.T)
-    # Clipped as floats, so that distant vertices do not overflow as integers.
-    first = np.ceil(np.maximum(np.minimum(np.minimum(a, b), c), 0.0))
-    last = np.floor(np.minimum(np.maximum(np.maximum(a, b), c), [size_wh[0] - 1.0, size_wh[1] - 1.0, np.inf]))
-    bounds = np.column_stack([first[:, 0], last[:, 0], first[:, 1], last[:, 1]])
-    kept = np.flatnonzero((first[:, 0] <= last[:, 0]) & (first[:, 1] <= last[:, 1]) & (a[:, 2] * b[:, 2] * c[:, 2] > 0))
-    return points, kept, bounds[kept].astype(np.int32)
+    drawn = (z >= NEAR_M) & np.isfinite(homogeneous).all(1)
+    inverse = np.divide(1.0, z, out=np.zeros_like(z), where=drawn)
+    np.multiply(homogeneous[:, :2], inverse[:, None], out=points[:, :2])
+    points[:, 2] = inverse
+    return points
 
 
 # Kernels that the first run compiles: written as in `utnet.fit.solver_steps`.
 @njit(fastmath=True)
-def _fill(points, faces, kept, bounds, face_out, inverse_depth, weights_out):
-    """Draws the faces `kept`; weights_out may be empty: not needed."""
+def _fill(points, faces, face_out, inverse_depth, weights_out):
+    """weights_out may be empty: not needed."""
     with_weights = weights_out.size > 0
-    for n in range(kept.size):
-        f = kept[n]
+    right = face_out.shape[1] - 1.0
+    end_of_rows = face_out.shape[0] - 1.0
+    for f in range(faces.shape[0]):
         a = faces[f, 0]
         b = faces[f, 1]
         c = faces[f, 2]
         ia = points[a, 2]
         ib = points[b, 2]
         ic = points[c, 2]
+        if ia * ib * ic == 0.0:
+            continue
         xa = points[a, 0]
         ya = points[a, 1]
         xb = points[b, 0]
         yb = points[b, 1]
         xc = points[c, 0]
         yc = points[c, 1]
+        top = ya if ya < yb else yb
+        top = yc if yc < top else top
+        top = top if top > 0.0 else 0.0
+        bottom = ya if ya > yb else yb
+        bottom = yc if yc > bottom else bottom
+        bottom = bottom if bottom < end_of_rows else end_of_rows
+        if top > bottom:  # compared as floats: distant vertices overflow as integers
+            continue
         area = (xb - xa) * (yc - ya) - (yb - ya) * (xc - xa)
         if -1e-12 < area < 1e-12:
             continue
@@ -174,11 +178,14 @@ def _fill(points, faces, kept, bounds, face_out, inverse_depth, weights_out):
         slope_a = (yb - yc) / area
         slope_b = (yc - ya) / area
         step = slope_a * (ia - ic) + slope_b * (ib - ic)
-        for y in range(bounds[n, 2], bounds[n, 3] + 1):
+        row = int(top)
+        if row < top:
+            row += 1
+        for y in range(row, int(bottom) + 1):
             offset_a = (xb * (yc - y) - xc * (yb - y)) / area
             offset_b = (xc * (ya - y) - xa * (yc - y)) / area
-            first = float(bounds[n, 0])
-            last = float(bounds[n, 1])
+            first = 0.0
+            last = right
             for corner in range(3):  # the part of the row where the corner's weight is not negative
                 slope = slope_a
                 offset = offset_a
