@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import signal
 import threading
@@ -80,6 +79,8 @@ def follow_parent() -> None:
 
 
 def _end_with_parent() -> None:
+    import multiprocessing  # with sockets and more, which a prediction does not need
+
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()

@@ -411,7 +411,7 @@ def test_an_exported_network_predicts_as_its_checkpoint_does(predictor, monkeypa
         def forward_batch(self, batch, *, use_depth=True):
             return lifter.network.forward_batch(batch, use_depth=use_depth)
 
-    monkeypatch.setattr("utnet.predict.methods.network.ExportedNetwork", Exported)
+    monkeypatch.setattr("utnet.export.runtime.ExportedNetwork", Exported)
     exported = Predictor("n.onnx")
     _, render = make_scene("right", 8)
     box = box_of(project(render.joints_cam_m, K))

@@ -6,14 +6,16 @@ The detector's errors are measured residual vectors of one hand, passed in as `O
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
-from utnet.config import PromptConfig
 from utnet.conventions import NUM_JOINTS
 from utnet.geometry import project, px_to_crop
 from utnet.types import Sample
+
+if TYPE_CHECKING:
+    from utnet.config import PromptConfig
 
 DETECTOR_CONFIDENCE = 0.5
 """Confidence of a detector's landmarks that are surely a hand's; a joint that a person placed has 1."""
@@ -21,7 +23,7 @@ DETECTOR_CONFIDENCE = 0.5
 LEAST_PRESENCE = 0.02
 """Lowest confidence factor of a detector's landmarks."""
 
-Observe: TypeAlias = Callable[[np.random.Generator, np.ndarray], tuple[np.ndarray, np.ndarray, np.ndarray]]
+Observe: TypeAlias = "Callable[[np.random.Generator, np.ndarray], tuple[np.ndarray, np.ndarray, np.ndarray]]"
 """True joints (B, 21, 3) of right hands in the camera -> rays (B, 21, 3) towards the landmarks, relative landmarks
 (B, 21, 3) in metres, presence (B,) in [0, 1] (`detect.residuals.DetectorResiduals.observe`)."""
 

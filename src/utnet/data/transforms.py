@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
 
-from utnet.config import CropConfig
 from utnet.geometry import (
     apply_affine,
     crop_affine,
@@ -21,6 +20,9 @@ from utnet.geometry import (
     rotate_params,
 )
 from utnet.types import Sample
+
+if TYPE_CHECKING:
+    from utnet.config import CropConfig
 
 _SHARP = 1.1
 """A picture that shrinks by less than this is sampled as it is: bilinear interpolation averages enough."""

@@ -12,7 +12,6 @@ from PIL import Image
 from utnet.errors import InputError, shown
 from utnet.geometry import intrinsics
 from utnet.io.pictures import Picture, picture_from_pil, read_picture
-from utnet.io.recordings.alignment import resample_depth
 from utnet.placement import default_intrinsics
 
 ImageInput: TypeAlias = str | Path | np.ndarray | Picture | Image.Image
@@ -140,6 +139,8 @@ def checked_depth(depth_m: np.ndarray, image_shape: Sequence[int]) -> np.ndarray
         raise InputError(f"depth has the shape {depth_m.shape}; expected (H, W) metres")
     with np.errstate(over="ignore"):
         depth_m = np.nan_to_num(depth_m.astype(np.float32), nan=0.0, posinf=0.0, neginf=0.0)
+    from utnet.io.recordings.alignment import resample_depth
+
     depth_m = resample_depth(depth_m, (image_shape[1], image_shape[0]))
     if not (depth_m > 0).any():
         raise InputError("depth has no reading at all; leave depth out for this picture")

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import get_args
+from typing import TYPE_CHECKING, get_args
 
 import cv2
 import numpy as np
 
 from utnet.errors import InputError, shown
 from utnet.geometry import project, unproject
-from utnet.io.recordings import Camera
 from utnet.predict.formats import Style
 from utnet.predict.hand import Hand
 from utnet.render.drawing import draw_skeleton_, outline_mesh, overlay_mesh_
+
+if TYPE_CHECKING:
+    from utnet.io.recordings import Camera
 
 SIDE_COLORS = {"right": (0.62, 0.76, 0.95), "left": (0.66, 0.92, 0.72)}
 """Right hands are blue, left ones green: distinct from skin colours."""

@@ -14,7 +14,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -22,8 +22,10 @@ from utnet.conventions import NUM_JOINTS, SIDES
 from utnet.data.prompts import DETECTOR_CONFIDENCE, LEAST_PRESENCE
 from utnet.detect import Detection
 from utnet.errors import BAD_TREE, InputError, first_line, shown
-from utnet.io.recordings import Camera
 from utnet.predict.checks import as_numbers
+
+if TYPE_CHECKING:
+    from utnet.io.recordings import Camera
 
 _REMEDY = "expected landmarks as described in docs/predictions.md"
 _WHOLE_BODY = 133

@@ -14,7 +14,6 @@ from utnet.data.collate import stack_samples
 from utnet.data.prompts import prompts_of_landmarks
 from utnet.data.transforms import crop
 from utnet.errors import InputError, install_line
-from utnet.export.runtime import SUFFIXES, ExportedNetwork
 from utnet.fit.outline import HandMask
 from utnet.geometry import crop_to_px
 from utnet.hand import NumpyHandModel
@@ -24,6 +23,7 @@ from utnet.types import HandParams, Sample
 from utnet.weights import NETWORK, find_checkpoint, name_checkpoint
 
 if TYPE_CHECKING:
+    from utnet.export.runtime import ExportedNetwork
     from utnet.predict.methods.checkpoint_network import CheckpointNetwork
 
 
@@ -50,6 +50,8 @@ class NetworkMethod:
     name = "network"
 
     def __init__(self, weights: str | Path, *, device: str = "auto", prompts: bool = True):
+        from utnet.export.runtime import SUFFIXES, ExportedNetwork  # with the config's modules
+
         self.weights: str | None = name_checkpoint(weights)
         self.network: ExportedNetwork | CheckpointNetwork
         self.hand: NumpyHandModel | None
