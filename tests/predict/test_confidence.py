@@ -7,12 +7,14 @@ import numpy as np
 import pytest
 import torch
 
+from support.hands import random_hand
 from utnet.checkpoint import find_checkpoint, shipped_networks
+from utnet.errors import InputError
 from utnet.geometry import intrinsics, mirror_points
 from utnet.hand import HandModel
-from utnet.predict import Predictor
-from utnet.predict.confidence import FEATURES, Evidence, FeatureModel, error_scale, kind_of, score
-from utnet.predict.evidence import apart_mm, depth_evidence, view_evidence
+from utnet.predict import Predictor, confidence
+from utnet.predict.confidence import FEATURES, MOST_SCALE, Evidence, FeatureModel, error_scale, kind_of, score
+from utnet.predict.evidence import apart_mm, depth_evidence, distance_mm, view_evidence
 from utnet.render.raster import rasterize
 from utnet.synth.poses import angles_to_pose
 
@@ -54,6 +56,8 @@ def test_joints_are_compared_up_to_a_similarity_that_is_no_mirror():
     joints = posed(20)[0]
     assert apart_mm(3 * joints[:, [1, 2, 0]] + 1, joints) < 1e-3
     assert apart_mm(mirror_points(joints), joints) > 5
+    assert distance_mm(joints + 1, joints) < 1e-3
+    assert distance_mm(joints[:, [1, 2, 0]], joints) > 20  # orientation counts
     assert np.isnan(apart_mm(np.full((21, 3), np.nan), joints))
 
 
@@ -70,8 +74,8 @@ def test_what_speaks_for_a_mesh_never_lowers_its_score():
 
 
 def test_features_grow_with_what_speaks_for_a_mesh():
-    good = Evidence(0.9, 0.9, 2.0, 2.0, 5.0, 3.0, 20.0, 150.0, 1.0, 0.9, 0.8, 5.0, 0.8, 2.0, 0.9)
-    bad = Evidence(0.5, 0.6, 9.0, 9.0, 15.0, 30.0, 200.0, 30.0, 0.5, 0.5, -0.8, 20.0, 0.4, 20.0, 0.2)
+    good = Evidence(0.9, 0.9, 2.0, 2.0, 5.0, 3.0, 20.0, 150.0, 1.0, 0.9, 0.8, 5.0, 0.8, 2.0, 0.9, 5.0, 3.0)
+    bad = Evidence(0.5, 0.6, 9.0, 9.0, 15.0, 30.0, 200.0, 30.0, 0.5, 0.5, -0.8, 20.0, 0.4, 20.0, 0.2, 40.0, 30.0)
     assert (good.features() > bad.features()).all()
     certain = Evidence(1.0, 1.0, *[np.nan] * 13).features()
     assert np.isfinite(certain[:2]).all()
@@ -91,7 +95,8 @@ def test_a_model_is_read_as_it_was_written():
     np.testing.assert_allclose(model.probability(unknown), model.probability(x))
 
 
-GOOD = Evidence(0.99, 0.99, 2.0, 2.0, 5.0, 3.0, 0.02, 150.0, 1.0, 0.9, 0.8, 20.0, 0.8, 2.0, 0.9)
+GOOD = Evidence(0.99, 0.99, 2.0, 2.0, 5.0, 3.0, 0.02, 150.0, 1.0, 0.9, 0.8, 20.0, 0.8, 2.0, 0.9, 15.0, 6.0)
+BAD = {"presence": 0.6, "side_probability": 0.6, "looks_percent": 8.0, "lifted_mm": 60.0, "network_distance_mm": 60.0}
 
 
 @pytest.mark.parametrize("method", ["network", "both"])
@@ -100,9 +105,31 @@ def test_expected_errors_depend_on_the_evidence_and_not_only_on_what_the_network
     kind = kind_of(method, with_depth=with_depth)
     off = replace(GOOD, landmarks_mm=25.0, network_mm=25.0, fit_cost=0.1, mask_iou=0.3, presence=0.7, depth_mm=20.0)
     assert error_scale(kind, off) > error_scale(kind, GOOD)
+    base = GOOD if with_depth else replace(GOOD, depth_mm=np.nan, depth_share=np.nan)
+    for field, worse in BAD.items():
+        assert error_scale(kind, replace(base, **{field: worse})) >= error_scale(kind, base) > 0
     extreme = Evidence(*(1e6 if field.name == "landmarks_mm" else 20.0 for field in fields(Evidence)))
-    assert 0.25 <= error_scale(kind, extreme) <= 4
+    assert 1 / MOST_SCALE <= error_scale(kind, extreme) <= MOST_SCALE
     assert error_scale(kind_of("fit", with_depth=with_depth), GOOD) == 1
+
+
+@pytest.mark.parametrize("method", ["network", "both"])
+@pytest.mark.parametrize("source", ["sensor", "hand_size"])
+def test_intervals_are_multiples_of_the_expected_errors(method, source, monkeypatch):
+    rng = np.random.default_rng(3)
+    error_mm = np.append(0, rng.uniform(2, 30, 20))
+    hand = random_hand(rng, method=method, distance_source=source, joint_error_mm=error_mm)
+    half, most = hand.joint_interval_mm(0.5), hand.joint_interval_mm(0.9)
+    assert half[0] == most[0] == 0
+    assert (half[1:] < error_mm[1:]).all()  # errors have a long tail: their median is below their mean
+    assert (error_mm[1:] < most[1:]).all()
+    np.testing.assert_allclose(most[1:] / error_mm[1:], most[1] / error_mm[1])
+    with pytest.raises(InputError, match=r"probability.*0\.5 or 0\.9"):
+        hand.joint_interval_mm(0.8)
+    with pytest.raises(InputError, match="joint_error_mm"):
+        replace(hand, joint_error_mm=None).joint_interval_mm()
+    monkeypatch.setattr(confidence, "_read", dict)  # constants without intervals
+    np.testing.assert_allclose(hand.joint_interval_mm(), 1.7 * error_mm)
 
 
 @pytest.mark.skipif(not shipped_networks(), reason="no bundled weights")
@@ -117,6 +144,21 @@ def test_expected_errors_of_other_weights_are_the_network_s_own(tmp_path):
     scale = ours.joint_error_mm[1:] / theirs.joint_error_mm[1:]
     np.testing.assert_allclose(scale, error_scale(kind_of("network", with_depth=False), ours.evidence), rtol=1e-5)
     assert abs(scale.mean() - 1) > 0.01
+
+
+@pytest.mark.skipif(not shipped_networks(), reason="no bundled weights")
+def test_expected_errors_of_several_hands_equal_those_one_by_one():
+    predictor = Predictor(method="network")
+    rgb, boxes = (
+        np.random.default_rng(4).integers(0, 255, (96, 128, 3), dtype=np.uint8),
+        [[5, 5, 70, 80], [40, 9, 120, 90]],
+    )
+    together = predictor(rgb, boxes=boxes, sides=["right", "left"], K_px=K)
+    for hand, box in zip(together, boxes, strict=True):
+        (alone,) = predictor(rgb, boxes=[box], sides=[hand.side], K_px=K)
+        np.testing.assert_allclose(hand.joint_error_mm, alone.joint_error_mm, rtol=1e-4)
+        assert (hand.joint_error_mm[1:] > 0).all()
+        assert np.isfinite(hand.evidence.lifted_mm)
 
 
 @pytest.mark.skipif(not shipped_networks(), reason="no bundled weights")

@@ -2,11 +2,14 @@
 
 A mesh is right if its joints are within 12 mm of the true ones after the best similarity (without reflection), on the
 right side, and within a fifth of the box from their true positions in the picture. The probability is a logistic model
-of a few features with nonnegative weights; one model for each method, with and without depth. The logarithm of the
-joints' expected mean error is a linear model of the same features; it scales the network's expected errors of the
-single joints. The constants, `assets/score.json`, are made by `tools/calibrate_score.py` on drawn hands, which also
-evaluates them on others. They are calibrated for the bundled network; with other weights the score is a guide, and the
-expected errors are the network's own.
+of a few features with nonnegative weights; one model for each method, with and without depth.
+
+The logarithm of the joints' expected mean error is a linear model of the same features and of two that include the
+orientation of the hand; it scales the network's expected errors of the single joints. Intervals are multiples of these.
+
+The constants, `assets/score.json`, are made by `tools/calibrate_score.py` on drawn hands, which also evaluates them on
+others. They are calibrated for the bundled network; with other weights the score is a guide, and the expected errors
+are the network's own.
 """
 
 from __future__ import annotations
@@ -17,6 +20,8 @@ from functools import cache
 from importlib.resources import files
 
 import numpy as np
+
+from utnet.errors import InputError, shown
 
 RIGHT_MM = 12.0
 """Largest PA-MPJPE of a mesh that counts as right."""
@@ -38,12 +43,22 @@ FEATURES = (
     "mask",
     "depth_near",
     "depth_share",
+    "lifted",
+    "network_distance",
 )
 """Names of `Evidence.features`, in order."""
 
+INTERVALS = {0.5: 0.92, 0.9: 1.70}
+"""Probabilities and radii of the intervals of a joint, in units of its expected error, where none are calibrated
+(`utnet.uncertainty.HAND_SHAPE`)."""
+
+ALONE = "network alone"
+"""Name of the network without landmarks among the models of expected errors."""
+
 _LARGEST_LOGIT = 6.0
-_MOST_SCALE = 4.0
-"""Bound of the factor of the network's expected errors, for hands unlike the calibrated ones."""
+MOST_SCALE = 10.0
+"""Bound of the factor of the network's expected errors, for hands unlike the calibrated ones (of which 0.3 % need a
+larger one)."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +82,9 @@ class Evidence:
             rejects it.
         depth_mm: median distance of the readings from the mesh, at most 25 mm.
         depth_share: fraction of the mesh's pixels with a reading within 25 mm.
+        lifted_mm: mean distance of the joints from those of the landmark lifter's likeliest hand, relative to the
+            wrist; it includes the hand's orientation.
+        network_distance_mm: the same from the network's joints, for a fitted mesh.
     """
 
     presence: float
@@ -84,6 +102,8 @@ class Evidence:
     mask_iou: float
     depth_mm: float
     depth_share: float
+    lifted_mm: float = np.nan
+    network_distance_mm: float = np.nan
 
     def features(self) -> np.ndarray:
         """(F,) numbers in the order of `FEATURES`, larger is better; NaN if unknown."""
@@ -105,6 +125,8 @@ class Evidence:
                     self.mask_iou,
                     -np.log(1 + self.depth_mm),
                     self.depth_share,
+                    -np.log(1 + self.lifted_mm),
+                    -np.log(1 + self.network_distance_mm),
                 ]
             )
 
@@ -124,7 +146,19 @@ def error_scale(kind: str, evidence: Evidence) -> float:
     model = _models("errors").get(kind)
     if model is None:
         return 1.0
-    return float(np.clip(np.exp(model(evidence.features())) / evidence.stated_mm, 1 / _MOST_SCALE, _MOST_SCALE))
+    return float(np.clip(np.exp(model(evidence.features())) / evidence.stated_mm, 1 / MOST_SCALE, MOST_SCALE))
+
+
+def interval_factor(kind: str, probability: float) -> float:
+    """Radius that contains a joint with this probability, in units of its expected error.
+
+    Raises:
+        InputError: a probability other than those of `INTERVALS`.
+    """
+    if probability not in INTERVALS:
+        raise InputError(f"probability is {shown(probability)}; expected {' or '.join(map(str, INTERVALS))}")
+    own = _read().get("intervals", {}).get(kind, {})
+    return own.get(str(probability), INTERVALS[probability])
 
 
 @dataclass(frozen=True)
@@ -163,9 +197,13 @@ class FeatureModel:
 
 
 @cache
+def _read() -> dict:
+    return json.loads((files("utnet") / "assets" / "score.json").read_text(encoding="utf-8"))
+
+
+@cache
 def _models(key: str) -> dict[str, FeatureModel]:
-    tree = json.loads((files("utnet") / "assets" / "score.json").read_text(encoding="utf-8"))
-    return {kind: FeatureModel.from_dict(model) for kind, model in tree[key].items()}
+    return {kind: FeatureModel.from_dict(model) for kind, model in _read()[key].items()}
 
 
 def _logit(probability: float) -> float:

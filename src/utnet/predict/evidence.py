@@ -28,7 +28,7 @@ def evidence_of(
     None)."""
     marks = mirror_points(detection.joints_m) if hand.side == "left" else detection.joints_m
     right = rights.joints_cam_m[i]
-    network = rights.network_joints_m
+    network, lifted = rights.network_joints_m, rights.lifted_joints_m
     mask = None if rights.masks is None else rights.masks[i]
     mesh = (hand.vertices_cam_m, hand.faces)
     visible, across = view_evidence(hand.joints_cam_m, *mesh, hand.K_px)
@@ -49,6 +49,8 @@ def evidence_of(
         mask_iou=np.nan if mask is None else mask_iou(rights.vertices_cam_m[i], hand.faces, mask),
         depth_mm=near,
         depth_share=share,
+        lifted_mm=np.nan if lifted is None else distance_mm(right, lifted[i]),
+        network_distance_mm=np.nan if network is None or rights.fit_cost is None else distance_mm(right, network[i]),
     )
 
 
@@ -91,6 +93,12 @@ def depth_evidence(
     off = np.abs(part - drawn.depth_m)[drawn.mask]
     near = (part[drawn.mask] > 0) & (off < _NEAR_M)
     return (float(1000 * np.median(off[near])) if near.any() else 1000 * _NEAR_M), float(near.mean())
+
+
+def distance_mm(joints_m: np.ndarray, other_m: np.ndarray) -> float:
+    """Mean distance of (21, 3) joints from others, both relative to the wrist; NaN if any is NaN."""
+    between = (joints_m - joints_m[0]) - (other_m - other_m[0])
+    return float(1e3 * np.linalg.norm(between[1:], axis=1).mean())
 
 
 def apart_mm(joints_m: np.ndarray, other_m: np.ndarray) -> float:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from utnet.predict.confidence import Evidence
+from utnet.errors import InputError
+from utnet.predict.confidence import Evidence, interval_factor, kind_of
 from utnet.types import HandParams
 
 if TYPE_CHECKING:
@@ -82,6 +83,25 @@ class Hand:
     def joints_wrist_m(self) -> np.ndarray:
         """(21, 3) joints in the frame of the wrist (`T_cam_wrist`), whose origin is joint 0."""
         return (self.joints_cam_m - self.joints_cam_m[0]) @ self.params.global_orient[0]
+
+    def joint_interval_mm(self, probability: float = 0.9) -> np.ndarray:
+        """Returns the radius around each joint, relative to the wrist, that contains the true joint.
+
+        Args:
+            probability: 0.5 or 0.9, as calibrated on drawn hands.
+
+        Returns:
+            (21,) mm: `joint_error_mm` times a factor of the method (docs/predictions.md); 0 for the wrist.
+
+        Raises:
+            InputError: the hand has no `joint_error_mm`, or another probability.
+        """
+        if self.joint_error_mm is None:
+            raise InputError(
+                f"a hand of method {self.method} has no joint_error_mm; use a network that predicts errors"
+            )
+        kind = kind_of(self.method, with_depth=self.distance_source == "sensor")
+        return self.joint_error_mm * interval_factor(kind, probability)
 
     def mesh(self) -> trimesh.Trimesh:
         """Returns the mesh: vertices in metres in the picture's camera frame (OpenCV axes)."""

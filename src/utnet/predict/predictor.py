@@ -16,14 +16,14 @@ from utnet.detect import Detection, HandDetector
 from utnet.errors import InputError
 from utnet.geometry import mirror_params, mirror_points, normalized_distance_percent, project
 from utnet.predict.checks import CameraInput, ImageInput, check_box, is_camera
-from utnet.predict.confidence import error_scale, kind_of, score
+from utnet.predict.confidence import ALONE, error_scale, kind_of, score
 from utnet.predict.evidence import evidence_of
 from utnet.predict.given_landmarks import box_of_landmarks, checked_landmarks, detector_confidence, with_landmarks
 from utnet.predict.hand import Hand
 from utnet.predict.hands import Hands
 from utnet.predict.methods.base import ReconstructionMethod, RightHandBatch
 from utnet.predict.methods.combined import CombinedMethod
-from utnet.predict.methods.landmarks import LandmarkMethod
+from utnet.predict.methods.landmarks import JointLifter, LandmarkMethod
 from utnet.predict.methods.network import NetworkMethod
 from utnet.predict.methods.resolve import METHODS, Method, resolve_method
 from utnet.predict.sides import TrackSides, is_predicted, needs_other_side, other_side, with_likelier_side
@@ -77,6 +77,7 @@ class Predictor:
             raise InputError(f"method is {method!r}; expected {', '.join(METHODS[:-1])} or {METHODS[-1]}")
         self._reconstruct = _resolve(weights, method, device, mano, prompts)
         self.weights = self._reconstruct.weights
+        self._lift = JointLifter() if self.weights == DEFAULT_NETWORK else None
         self.method, self.hand, self.hand_model = (
             self._reconstruct.name,
             self._reconstruct.hand,
@@ -269,12 +270,11 @@ class Predictor:
         ]
 
     def _run_method(self, seen: Sequence[_Seen]) -> RightHandBatch:
-        return self._reconstruct(
-            [
-                to_right(_sample(view.rgb, depth_m, view.K_px, detection), copy=False)
-                for view, detection, depth_m in seen
-            ]
-        )
+        samples = [
+            to_right(_sample(view.rgb, depth_m, view.K_px, detection), copy=False) for view, detection, depth_m in seen
+        ]
+        rights = self._reconstruct(samples)
+        return rights if self._lift is None else replace(rights, lifted_joints_m=self._lift(samples))
 
     def _in_boxes(
         self, image_rgb: np.ndarray, boxes: Sequence[Sequence[float]] | np.ndarray, sides: Sequence[str] | None
@@ -325,7 +325,10 @@ class Predictor:
         evidence = evidence_of(hand, detection, rights, i, depth_m)
         error_mm = hand.joint_error_mm
         if error_mm is not None and self.weights == DEFAULT_NETWORK:
-            error_mm = error_mm * error_scale(kind, evidence)
+            alone = self.method == "network" and not self.takes_landmarks
+            error_mm = error_mm * error_scale(
+                kind_of(ALONE, with_depth=depth_m is not None) if alone else kind, evidence
+            )
         return replace(hand, score=score(kind, evidence.features()), joint_error_mm=error_mm, evidence=evidence)
 
 

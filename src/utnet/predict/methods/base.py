@@ -25,6 +25,8 @@ class RightHandBatch:
         shape_source: of each hand, as in `Hand`.
         fit_cost: (B,) as in `utnet.fit.Fits`; None without a fit.
         network_joints_m: (B, 21, 3) joints of the network's own hands, any origin; None without a network.
+        lifted_joints_m: (B, 21, 3) joints of the landmark lifter's likeliest hands, any origin, NaN where landmarks are
+            missing; None if not computed.
         joint_error_mm: (B, 21) expected error of each joint relative to the wrist; None if not available.
         masks: of the visible hands, by a network; None if not available, or for a hand if it is rejected.
         side_logit: (B,) of a network, above 0 if the crop looks like a right hand; None if not available.
@@ -37,6 +39,7 @@ class RightHandBatch:
     shape_source: Sequence[str]
     fit_cost: np.ndarray | None = None
     network_joints_m: np.ndarray | None = None
+    lifted_joints_m: np.ndarray | None = None
     joint_error_mm: np.ndarray | None = None
     masks: Sequence[HandMask | None] | None = None
     side_logit: np.ndarray | None = None

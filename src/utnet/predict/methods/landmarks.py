@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from utnet.conventions import NUM_JOINTS
 from utnet.errors import InputError
 from utnet.fit import Fits, HandFitter
 from utnet.fit.hypotheses import LiftedHands, lift_hands
@@ -46,6 +48,22 @@ class LandmarkMethod:
         error_mm = 1e3 * _PRIOR_WIDTH * lifted.error_m[:, 0] * np.maximum(seen["deviation_scale"], 1.0)
         fits = self._fitter.fit(expected=lifted.params[0], expected_error_mm=error_mm, **seen)
         return decode_fits(self.hand, fits)
+
+
+class JointLifter:
+    """Joints of the landmark lifter's likeliest hands: evidence for or against a network's."""
+
+    def __init__(self) -> None:
+        self._fitter, self._lifter = HandFitter(), LandmarkLifter()
+
+    def __call__(self, samples: Sequence[Sample]) -> np.ndarray:
+        """(B, 21, 3) metres, camera axes, any origin; NaN for hands with too few landmarks."""
+        joints_m = np.full((len(samples), NUM_JOINTS, 3), np.nan)
+        for i, sample in enumerate(samples):
+            with suppress(ValueError):  # three landmarks of the palm are required
+                lifted = lift_samples(self._lifter, self._fitter, [sample])
+                joints_m[i] = self._fitter.hand.decode(lifted.params[0]).joints_m[0]
+        return joints_m
 
 
 def lift_samples(lifter: LandmarkLifter, fitter: HandFitter, samples: Sequence[Sample]) -> LiftedHands:
