@@ -186,10 +186,15 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
             continue
         if tensor.dtype not in _FLOATS:
             raise InputError(f"{path}: {name} is of type {tensor.dtype}; expected 32- or 16-bit floats")
-        if tensor.numel() and not torch.stack(tensor.aminmax()).isfinite().all():  # 40 times as fast as all of them
+        if not is_finite(tensor):
             raise InputError(f"{path}: {name} holds NaN or inf; the file is damaged")
     # Bundled weights are stored in half precision; networks compute in single.
     return {name: tensor.float() if tensor.dtype in _HALF else tensor for name, tensor in state.items()}
+
+
+def is_finite(tensor: Tensor) -> bool:
+    """Whether no number of a tensor is NaN or inf: by its extremes, 20 times as fast as each by itself."""
+    return tensor.numel() == 0 or bool(torch.stack(tensor.aminmax()).isfinite().all())
 
 
 def _read_entries(path: Path) -> dict[str, Tensor]:

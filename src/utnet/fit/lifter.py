@@ -11,6 +11,7 @@ landmark may be missing, in the picture or in 3D.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
 
@@ -174,6 +175,7 @@ def _normed(x: np.ndarray, weights: dict[str, np.ndarray], name: str) -> np.ndar
     return off * weights[f"{name}.weight"] + weights[f"{name}.bias"]
 
 
+@cache  # 10 MB
 def _read(path: Path) -> dict[str, np.ndarray]:
     from safetensors.numpy import load_file
 

@@ -19,7 +19,14 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from utnet.checkpoint import RUN, find_checkpoint, load_checkpoint, recover_interrupted_save, save_checkpoint
+from utnet.checkpoint import (
+    RUN,
+    find_checkpoint,
+    is_finite,
+    load_checkpoint,
+    recover_interrupted_save,
+    save_checkpoint,
+)
 from utnet.config import Config, ModelConfig, TrainConfig
 from utnet.data.loader import Loader
 from utnet.distributed import ProcessInfo, copy_sharded_, full_tensor, is_sharded
@@ -113,7 +120,7 @@ class Run:
         if self.mean is not None:
             tensors |= {f"mean/{name}": full_tensor(tensor) for name, tensor in self.mean.shadow.items()}
         everything = {**dict(self.model.named_parameters()), **tensors}
-        broken = [name for name, tensor in everything.items() if not _own_part(tensor).isfinite().all()]
+        broken = [name for name, tensor in everything.items() if not is_finite(_own_part(tensor))]
         found = [name for process in world.gather(broken[:1]) for name in process]
         if found:
             raise FloatingPointError(
