@@ -50,7 +50,7 @@ def measure(config_name: str, data: str, threads: int, steps: int, changes: list
     config = override(Config.load(config_name), fixed)
     torch.set_num_threads(threads)
     torch.manual_seed(0)
-    keep_blocks(32)
+    keep_blocks(32, spare_mb=1024)
     with process_group() as world:
         model, _ = make_model(config.model, config.train, last=None)
         engine = Engine(model.train(), UTNetLoss.from_config(config.loss), config.train, config.loss, world)

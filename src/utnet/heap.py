@@ -29,14 +29,14 @@ def end_loading() -> None:
     if not gc.get_freeze_count():  # once: what a video leaves is garbage
         gc.freeze()
     gc.set_threshold(*_COLLECTION)
-    keep_blocks(4)
+    keep_blocks(4, spare_mb=8)
 
 
-def keep_blocks(largest_mb: int) -> None:
+def keep_blocks(largest_mb: int, *, spare_mb: int) -> None:
     """From now on, freed blocks of up to `largest_mb` (32 at the most) are kept for the next one, so that its memory is
-    not paged in again."""
+    not paged in again, and up to `spare_mb` of free memory at the heap's end."""
     _set(_MMAP_THRESHOLD, largest_mb * 2**20)
-    _set(_TRIM_THRESHOLD, 2 * largest_mb * 2**20)
+    _set(_TRIM_THRESHOLD, spare_mb * 2**20)
 
 
 def return_free_pages() -> None:
