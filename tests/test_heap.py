@@ -23,6 +23,25 @@ print((resident() - before) // 2**20)
 """
 
 
+def test_a_process_that_is_not_ours_keeps_its_garbage_collection():
+    script = """
+import gc
+from utnet.heap import begin_loading, end_loading
+gc.set_threshold(123, 4, 5)
+end_loading()
+assert gc.get_threshold() == (123, 4, 5) and not gc.get_freeze_count()
+begin_loading()
+begin_loading()
+assert gc.get_threshold()[0] > 10_000
+end_loading()
+assert gc.get_threshold() == (123, 4, 5) and gc.get_freeze_count()
+gc.unfreeze()
+end_loading()
+assert not gc.get_freeze_count()
+"""
+    subprocess.run([sys.executable, "-c", script], check=True)
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc, and the heap is glibc's")
 @pytest.mark.parametrize(
     ("setting", "then", "low", "high"),

@@ -9,14 +9,16 @@ from __future__ import annotations
 import ctypes
 import gc
 
-_COLLECTION = gc.get_threshold()
+_collection: tuple[int, int, int] | None = None  # thresholds before `begin_loading`, until `end_loading`
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8  # of malloc.h
 
 
 def begin_loading() -> None:
     """From now on, freed blocks of 128 kB or more are returned, so that the buffers of one network do not stay beside
     the next, and later threads share one heap, since of several each keeps free memory (without glibc: no effect).
-    Cycles are looked for seldom."""
+    Cycles are looked for seldom. For commands, whose process is our own."""
+    global _collection
+    _collection = _collection or gc.get_threshold()
     gc.set_threshold(50_000)
     _set(_MMAP_THRESHOLD, 128 * 1024)
     _set(_ARENA_MAX, 1)
@@ -24,11 +26,13 @@ def begin_loading() -> None:
 
 def end_loading() -> None:
     """From now on, freed blocks of up to 4 MB are kept for the next one, so frames of videos (to 1280x1024) are not
-    paged in again (with up to 32 MB a video of 620x1080 takes 90 MB more, and no less time), and cycles are looked for
-    as by default, but no longer among what is loaded, not even at the end of the process."""
-    if not gc.get_freeze_count():  # once: what a video leaves is garbage
+    paged in again (with up to 32 MB a video of 620x1080 takes 90 MB more, and no less time). After `begin_loading`
+    cycles are looked for as before it, but no longer among what is loaded, not even at the end of the process."""
+    global _collection
+    if _collection is not None:  # once: what a video leaves is garbage
         gc.freeze()
-    gc.set_threshold(*_COLLECTION)
+        gc.set_threshold(*_collection)
+        _collection = None
     keep_blocks(4, spare_mb=8)
 
 

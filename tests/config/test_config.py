@@ -149,6 +149,12 @@ def test_what_is_not_yaml_is_refused(tmp_path, content):
     assert "\n" not in str(info.value)
 
 
+def test_an_error_in_yaml_names_its_line(tmp_path):
+    (tmp_path / "bad.yaml").write_text("seed: 1\ndata: [1\n")
+    with pytest.raises(InputError, match=r"bad\.yaml: not a YAML file: line 3: .*correct it$"):
+        Config.load(tmp_path / "bad.yaml")
+
+
 def test_from_tree_is_strict_for_parts_too():
     assert from_tree(LossConfig, {"w_2d": 2}) == LossConfig(w_2d=2.0)
     with pytest.raises(InputError, match="did you mean 'root_id'"):

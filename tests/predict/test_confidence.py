@@ -13,7 +13,7 @@ from utnet.errors import InputError
 from utnet.geometry import intrinsics, mirror_points
 from utnet.hand import HandModel
 from utnet.predict import Predictor, confidence
-from utnet.predict.confidence import FEATURES, MOST_SCALE, Evidence, FeatureModel, error_scale, kind_of, score
+from utnet.predict.confidence import ALONE, FEATURES, MOST_SCALE, Evidence, FeatureModel, error_scale, kind_of, score
 from utnet.predict.evidence import apart_mm, depth_evidence, distance_mm, view_evidence
 from utnet.render.raster import rasterize
 from utnet.synth.poses import angles_to_pose
@@ -113,12 +113,20 @@ def test_expected_errors_depend_on_the_evidence_and_not_only_on_what_the_network
     assert error_scale(kind_of("fit", with_depth=with_depth), GOOD) == 1
 
 
-@pytest.mark.parametrize("method", ["network", "both"])
-@pytest.mark.parametrize("source", ["sensor", "hand_size"])
-def test_intervals_are_multiples_of_the_expected_errors(method, source, monkeypatch):
+def test_every_model_of_errors_has_intervals():
+    tree = confidence._read()
+    assert (
+        tree["errors"].keys()
+        == tree["intervals"].keys()
+        == {kind_of(method, with_depth=depth) for method in ("network", ALONE, "both") for depth in (False, True)}
+    )
+
+
+@pytest.mark.parametrize("model", [*confidence._read()["intervals"], None])
+def test_intervals_are_multiples_of_the_expected_errors(model):
     rng = np.random.default_rng(3)
     error_mm = np.append(0, rng.uniform(2, 30, 20))
-    hand = random_hand(rng, method=method, distance_source=source, joint_error_mm=error_mm)
+    hand = random_hand(rng, joint_error_mm=error_mm, error_model=model)
     half, most = hand.joint_interval_mm(0.5), hand.joint_interval_mm(0.9)
     assert half[0] == most[0] == 0
     assert (half[1:] < error_mm[1:]).all()  # errors have a long tail: their median is below their mean
@@ -128,8 +136,8 @@ def test_intervals_are_multiples_of_the_expected_errors(method, source, monkeypa
         hand.joint_interval_mm(0.8)
     with pytest.raises(InputError, match="joint_error_mm"):
         replace(hand, joint_error_mm=None).joint_interval_mm()
-    monkeypatch.setattr(confidence, "_read", dict)  # constants without intervals
-    np.testing.assert_allclose(hand.joint_interval_mm(), 1.7 * error_mm)
+    if model is None:  # the network's own: other weights
+        np.testing.assert_allclose(most, 1.7 * error_mm)
 
 
 @pytest.mark.skipif(not shipped_networks(), reason="no bundled weights")

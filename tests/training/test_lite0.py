@@ -109,8 +109,13 @@ def test_the_first_blocks_stay_and_the_others_learn_in_bfloat16_too(tmp_path):
     stays = {name for name, p in model.named_parameters() if not p.requires_grad}
     assert stays == {name for name, block in backbone_parameters(model).items() if block < 3}
     assert stays >= {"stem.first.weight", "stem.blocks.2.project.bias"}
+    dtypes = set()
+    for block in model.stem.blocks[3:]:
+        block.depthwise.register_forward_hook(lambda *given: dtypes.add(given[-1].dtype))
+        block.project.register_forward_hook(lambda *given: dtypes.add(given[-1].dtype))
     with torch.autocast("cpu", dtype=torch.bfloat16):
         model(torch.rand(1, 3, 64, 64)).joints_m.sum().backward()
+    assert dtypes == {torch.bfloat16}
     assert {name for name in backbone_parameters(model) if model.get_parameter(name).grad is None} == stays
 
 

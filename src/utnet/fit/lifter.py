@@ -65,7 +65,7 @@ class LandmarkLifter:
     """
 
     def __init__(self, path: Path = PATH):
-        self._weights = _read(path)
+        self._weights = _bundled() if path == PATH else _read(path)
         self._num_blocks = sum(name.endswith("norm.weight") for name in self._weights) - 1
 
     def __call__(self, points: np.ndarray, joints_m: np.ndarray, seen: np.ndarray, joints_ok: np.ndarray) -> Hypotheses:
@@ -175,7 +175,12 @@ def _normed(x: np.ndarray, weights: dict[str, np.ndarray], name: str) -> np.ndar
     return off * weights[f"{name}.weight"] + weights[f"{name}.bias"]
 
 
-@cache  # 10 MB
+@cache
+def _bundled() -> dict[str, np.ndarray]:
+    """Shared by all lifters: 10 MB."""
+    return _read(PATH)
+
+
 def _read(path: Path) -> dict[str, np.ndarray]:
     from safetensors.numpy import load_file
 

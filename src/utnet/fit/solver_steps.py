@@ -7,8 +7,6 @@ compiles is kept small, since every statement costs a millisecond or more:
 - buffers from the caller: numba compiles its `zeros`, `fill`, `max` and `**` before their first use;
 - helpers that are called once are inlined before types are inferred: LLVM would optimise them by themselves, and again
   with the kernel that calls them.
-
-Together they compile in 3.3 s in place of 5.6 s, and a fit takes as long.
 """
 
 from __future__ import annotations

@@ -54,8 +54,16 @@ def parse_yaml(text: str | bytes, *, where: str, what: str = "not a YAML file") 
             loader.dispose()
     except InputError:
         raise
+    except yaml.MarkedYAMLError as error:
+        at = "" if error.problem_mark is None else f"line {error.problem_mark.line + 1}: "
+        raise InputError(f"{where}: {what}: {at}{_problem(error)}; correct it") from error
     except Exception as error:  # a tag on the wrong value (!!int foo), an invalid date, deep nesting
         raise InputError(f"{where}: {what}: {first_line(error)}") from error
+
+
+def _problem(error: yaml.MarkedYAMLError) -> str:
+    lines = (error.problem or str(error)).splitlines()
+    return lines[0][:200] if lines else "not readable"
 
 
 def _num_values(node: yaml.Node, seen: dict[int, int]) -> int:

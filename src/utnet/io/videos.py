@@ -33,7 +33,7 @@ _BELIEVED_FPS = (0.5, 250.0)
 """Highest plausible rate; files without a constant rate state arbitrary ones, for example 1000."""
 _TIME_BASE = Fraction(1, 90_000)
 _H264 = {"preset": "ultrafast", "crf": "22", "x264-params": "cabac=1"}
-"""Half of the CPU time of "superfast", within 2 dB and a third of its size on two clips (docs/results.md)."""
+"""Half of the CPU time of "superfast", within 2 dB, for files 0.9 to 1.5 times as large (docs/results.md)."""
 _ONE_THREAD_PX = 2_500_000
 """Size of a frame up to which it is decoded and encoded by one thread: two have a fifth more to do, and keep more
 frames."""

@@ -9,12 +9,16 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+_HALF = (torch.bfloat16, torch.float16)
 _PART = 3
 """oneDNN has fast code for the weight gradient of kernels up to this width; beyond, it takes ten times as long."""
 
 
 def depthwise_conv(x: Tensor, weight: Tensor, bias: Tensor | None, *, stride: int, padding: int) -> Tensor:
     """`F.conv2d` with one group per channel; its gradients are equal up to float rounding.
+
+    Under autocast it computes in float32 where the CPU has no instructions for bfloat16: emulation takes three times as
+    long.
 
     Args:
         x: (B, C, H, W).
@@ -25,7 +29,8 @@ def depthwise_conv(x: Tensor, weight: Tensor, bias: Tensor | None, *, stride: in
     """
     if not trains_on_cpu(x):
         return F.conv2d(x, weight, bias, stride, padding, groups=len(weight))
-    dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
+    halves = torch.is_autocast_enabled("cpu") and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    dtype = torch.get_autocast_dtype("cpu") if halves else torch.float32 if x.dtype in _HALF else x.dtype
     bias = None if bias is None else bias.to(dtype)
     return _Depthwise.apply(x.to(dtype), weight.to(dtype), bias, stride, padding)
 
@@ -40,7 +45,8 @@ class _Depthwise(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, stride: int, padding: int) -> Tensor:
         ctx.save_for_backward(x, weight)
         ctx.stride, ctx.padding = stride, padding
-        return F.conv2d(x, weight, bias, stride, padding, groups=len(weight))
+        with torch.autocast("cpu", enabled=False):
+            return F.conv2d(x, weight, bias, stride, padding, groups=len(weight))
 
     @staticmethod
     @once_differentiable

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from utnet.errors import InputError
-from utnet.predict.confidence import Evidence, interval_factor, kind_of
+from utnet.predict.confidence import Evidence, interval_factor
 from utnet.types import HandParams
 
 if TYPE_CHECKING:
@@ -42,6 +42,8 @@ class Hand:
             track), "given" or "mean" (the model's average hand).
         joint_error_mm: (21,) expected error of each joint relative to the wrist, calibrated for the bundled network, or
             None if not available.
+        error_model: name of the calibrated constants of `joint_error_mm` (`utnet.predict.confidence`), None for weights
+            that these do not belong to.
         valid: whether the hand was detected in this frame, not interpolated between others.
         hand_model: "open" or "mano", which decodes `params`.
         landmark_error_percent: mean distance of `joints_px` from the detector's landmarks, in percent of their box: 2
@@ -65,6 +67,7 @@ class Hand:
     side_probability: float = 1.0
     shape_source: str = "mean"
     joint_error_mm: np.ndarray | None = None
+    error_model: str | None = None
     valid: bool = True
     hand_model: str = "open"
     landmark_error_percent: float | None = None
@@ -91,17 +94,17 @@ class Hand:
             probability: 0.5 or 0.9, as calibrated on drawn hands.
 
         Returns:
-            (21,) mm: `joint_error_mm` times a factor of the method (docs/predictions.md); 0 for the wrist.
+            (21,) mm: `joint_error_mm` times a factor (docs/predictions.md); 0 for the wrist.
 
         Raises:
             InputError: the hand has no `joint_error_mm`, or another probability.
         """
         if self.joint_error_mm is None:
             raise InputError(
-                f"a hand of method {self.method} has no joint_error_mm; use a network that predicts errors"
+                f"a hand of method {self.method} has no joint_error_mm; use the method both or network, with "
+                "weights that predict errors"
             )
-        kind = kind_of(self.method, with_depth=self.distance_source == "sensor")
-        return self.joint_error_mm * interval_factor(kind, probability)
+        return self.joint_error_mm * interval_factor(self.error_model, probability)
 
     def mesh(self) -> trimesh.Trimesh:
         """Returns the mesh: vertices in metres in the picture's camera frame (OpenCV axes)."""

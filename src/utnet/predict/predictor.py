@@ -77,12 +77,13 @@ class Predictor:
             raise InputError(f"method is {method!r}; expected {', '.join(METHODS[:-1])} or {METHODS[-1]}")
         self._reconstruct = _resolve(weights, method, device, mano, prompts)
         self.weights = self._reconstruct.weights
-        self._lift = JointLifter() if self.weights == DEFAULT_NETWORK else None
         self.method, self.hand, self.hand_model = (
             self._reconstruct.name,
             self._reconstruct.hand,
             self._reconstruct.hand_model,
         )
+        lifted_here = self.weights == DEFAULT_NETWORK and self.method == "network"  # the method both lifts by itself
+        self._lift = JointLifter() if lifted_here else None
         faces = self._reconstruct.faces
         self._faces = {"right": faces, "left": faces[:, ::-1]}  # mirroring reverses their orientation
         self._detector: HandDetector | None = None
@@ -323,13 +324,12 @@ class Predictor:
         )
         kind = kind_of(self.method, with_depth=depth_m is not None)
         evidence = evidence_of(hand, detection, rights, i, depth_m)
-        error_mm = hand.joint_error_mm
-        if error_mm is not None and self.weights == DEFAULT_NETWORK:
+        if hand.joint_error_mm is not None and self.weights == DEFAULT_NETWORK:
             alone = self.method == "network" and not self.takes_landmarks
-            error_mm = error_mm * error_scale(
-                kind_of(ALONE, with_depth=depth_m is not None) if alone else kind, evidence
-            )
-        return replace(hand, score=score(kind, evidence.features()), joint_error_mm=error_mm, evidence=evidence)
+            model = kind_of(ALONE, with_depth=depth_m is not None) if alone else kind
+            error_mm = hand.joint_error_mm * error_scale(model, evidence)
+            hand = replace(hand, joint_error_mm=error_mm, error_model=model)
+        return replace(hand, score=score(kind, evidence.features()), evidence=evidence)
 
 
 def _resolve(

@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from utnet.detect import Detection, LandmarkTracker
 from utnet.errors import InputError
+from utnet.heap import end_loading
 from utnet.io.overlap import read_ahead
 from utnet.io.recordings import Frames, RGBDFrame, open_recording
 from utnet.io.videos import VideoWriter
@@ -110,6 +111,8 @@ class FirstReading:
                 if problem:
                     self._unlikely.append((frame.index, problem))
                 self._measured += any(hand.distance_source == "sensor" for hand in hands)
+                if not self.frames:
+                    end_loading()  # all is loaded
                 self.frames.append(SeenFrame(frame.index, frame.time_s, hands, frame.T_world_cam))
                 self._detections.append(detections)
 

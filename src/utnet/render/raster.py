@@ -132,11 +132,11 @@ def blend(
 
 def _projected(homogeneous: np.ndarray) -> np.ndarray:
     """(V, 3) x, y and 1 / z (0: nearer than `NEAR_M`, or not finite)."""
-    points = np.empty(homogeneous.shape)
+    points = np.zeros(homogeneous.shape)
     z = homogeneous[:, 2].astype(np.float64)
     drawn = (z >= NEAR_M) & np.isfinite(homogeneous).all(1)
     inverse = np.divide(1.0, z, out=np.zeros_like(z), where=drawn)
-    np.multiply(homogeneous[:, :2], inverse[:, None], out=points[:, :2])
+    np.multiply(homogeneous[:, :2], inverse[:, None], out=points[:, :2], where=drawn[:, None])
     points[:, 2] = inverse
     return points
 

@@ -169,7 +169,8 @@ def _set_up(
     if config.train.num_threads:
         torch.set_num_threads(config.train.num_threads)
     if device.type == "cpu":
-        keep_blocks(32, spare_mb=1024)  # otherwise thousands of pages of activations are paged in again at every step
+        # Of the process, also afterwards; otherwise thousands of pages of activations are paged in again at every step.
+        keep_blocks(32, spare_mb=1024)
     torch.manual_seed(config.seed)
     with world.main_process_first():
         try:

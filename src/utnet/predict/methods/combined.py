@@ -66,6 +66,7 @@ class CombinedMethod:
         return replace(
             hands,
             network_joints_m=network.joints_cam_m,
+            lifted_joints_m=self.hand.decode(lifted).joints_m,
             joint_error_mm=network.joint_error_mm,
             masks=masks,
             side_logit=network.side_logit,
