@@ -1,8 +1,10 @@
-"""Tests keep their caches to themselves: indices of trees in temporary folders must not pile up in the user's."""
+"""Tests keep their caches to themselves: indices of trees in temporary folders must not pile up in the user's. And they
+receive Ctrl-C, which jobs in the background of a script ignore, with all of their processes."""
 
 import atexit
 import os
 import shutil
+import signal
 import tempfile
 
 import pytest
@@ -10,6 +12,8 @@ import pytest
 _CACHE = tempfile.mkdtemp(prefix="utnet-cache-")
 atexit.register(shutil.rmtree, _CACHE, ignore_errors=True)
 os.environ["UTNET_CACHE"] = _CACHE
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="module")
