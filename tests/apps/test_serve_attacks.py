@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import threading
 import time
 
@@ -201,6 +202,19 @@ def test_large_bodies_are_refused_before_they_come(visitor):
     assert visitor.status("POST", "/api/files", b"1\r\nx\r\n0\r\n\r\n", **chunked) == 411
     assert visitor.status("POST", "/api/files", b"x", Content_Length="-1") in (0, 400, 411)
     assert visitor.status("POST", "/api/files", b"x", Content_Length="1_0") in (0, 400, 411)
+
+
+@pytest.mark.parametrize("sent", [1, 3 * 10**6])
+def test_a_refusal_arrives_while_the_body_is_sent(sent, server):
+    """Closing a connection with unread data would reset it."""
+    for _ in range(20):
+        with socket.create_connection(("127.0.0.1", server[0]), timeout=20) as connection:
+            connection.sendall(
+                f"POST /api/files HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: {10**15}\r\n\r\n".encode()
+            )
+            time.sleep(0.01)  # refused meanwhile
+            connection.sendall(bytes(sent))
+            assert connection.recv(100).startswith(b"HTTP/1.1 413")
 
 
 def test_a_visitor_sees_nothing_of_another_s(server):

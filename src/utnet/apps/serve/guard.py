@@ -16,8 +16,8 @@ MAX_UPLOAD_BYTES = 64 * 10**6
 MAX_MESSAGE_BYTES = 20_000
 """Largest body of other requests."""
 UPLOAD_PATH = "/api/files"
-_SHORT_BYTES, _SHORT_S = 10**6, 2.0
-"""Refused bodies up to this size are read, within this time."""
+_DISCARD_S = 2.0
+"""Bodies of refused requests are read for at most this time."""
 REQUEST_S = 60.0
 """Time limit of a request, body and response."""
 
@@ -70,8 +70,7 @@ class Guard:
             await send(message)
 
         if refusal := self._refusal(scope):
-            await _discard(scope, receive)
-            return await _refuse(send_with_headers, *refusal)
+            return await _refuse(send_with_headers, *refusal, receive)
         try:
             async with asyncio.timeout(self._request_s):
                 await self._app(scope, receive, send_with_headers)
@@ -120,18 +119,20 @@ def _wrong_length(headers: dict[str, str], most: int) -> tuple[int, str] | None:
     return None
 
 
-async def _discard(scope: _Scope, receive: _Receive) -> None:
-    """Reads a short refused body, since closing a connection with unread data resets it and can lose the response."""
-    length = dict(scope["headers"]).get(b"content-length", b"")
-    if not length.isdigit() or len(length) > 15 or int(length) > _SHORT_BYTES:
-        return
-    with suppress(TimeoutError):
-        async with asyncio.timeout(_SHORT_S):
-            while (await receive()).get("more_body"):
-                pass
-
-
-async def _refuse(send: _Send, status: int, reason: str) -> None:
-    headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"connection", b"close")]
+async def _refuse(send: _Send, status: int, reason: str, receive: _Receive | None = None) -> None:
+    """Sends a refusal; with `receive`, reads what still arrives of the body before the connection is closed, since
+    closing it with unread data resets it, and the sender then loses the response."""
+    body = reason.encode()
+    headers = [
+        (b"content-type", b"text/plain; charset=utf-8"),
+        (b"content-length", str(len(body)).encode()),
+        (b"connection", b"close"),
+    ]
     await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": reason.encode()})
+    await send({"type": "http.response.body", "body": body, "more_body": True})
+    if receive is not None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_DISCARD_S):
+                while (await receive()).get("more_body"):
+                    pass
+    await send({"type": "http.response.body", "body": b""})
