@@ -48,7 +48,8 @@ assert not gc.get_freeze_count()
     [
         ("begin_loading", "", -10, 10),
         ("end_loading", "", 5, 110),
-        ("end_loading", "return_free_pages()", -10, 10),
+        ("end_loading", "return_free_pages()", 5, 110),  # another program's process
+        ("begin_loading(); end_loading", "return_free_pages()", -10, 10),
     ],
 )
 def test_large_blocks_are_returned_or_kept(setting, then, low, high):

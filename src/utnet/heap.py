@@ -1,7 +1,7 @@
-"""Freed memory and garbage, while networks and code are loaded and after.
+"""Freed memory and garbage collection, while networks and code are loaded and after.
 
-glibc's heap keeps freed memory, unless a block is large enough to be returned to the system. Python looks for cycles
-among all objects again and again while modules make them by the thousand.
+glibc's heap keeps freed memory, unless a block is large enough to be returned to the system. Python's garbage collector
+examines all objects again and again while modules are loaded, which create them by the thousand.
 """
 
 from __future__ import annotations
@@ -10,14 +10,16 @@ import ctypes
 import gc
 
 _collection: tuple[int, int, int] | None = None  # thresholds before `begin_loading`, until `end_loading`
+_own_process = False
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8  # of malloc.h
 
 
 def begin_loading() -> None:
     """From now on, freed blocks of 128 kB or more are returned, so that the buffers of one network do not stay beside
-    the next, and later threads share one heap, since of several each keeps free memory (without glibc: no effect).
-    Cycles are looked for seldom. For commands, whose process is our own."""
-    global _collection
+    the next, and threads started later share one heap, since each of several keeps free memory (without glibc: no
+    effect). Garbage is collected seldom. For commands, whose process is our own."""
+    global _collection, _own_process
+    _own_process = True
     _collection = _collection or gc.get_threshold()
     gc.set_threshold(50_000)
     _set(_MMAP_THRESHOLD, 128 * 1024)
@@ -27,7 +29,7 @@ def begin_loading() -> None:
 def end_loading() -> None:
     """From now on, freed blocks of up to 4 MB are kept for the next one, so frames of videos (to 1280x1024) are not
     paged in again (with up to 32 MB a video of 620x1080 takes 90 MB more, and no less time). After `begin_loading`
-    cycles are looked for as before it, but no longer among what is loaded, not even at the end of the process."""
+    garbage is collected as before it, but no longer among what is loaded, not even at the end of the process."""
     global _collection
     if _collection is not None:  # once: what a video leaves is garbage
         gc.freeze()
@@ -44,7 +46,10 @@ def keep_blocks(largest_mb: int, *, spare_mb: int) -> None:
 
 
 def return_free_pages() -> None:
-    """Returns the free memory inside of the heap, once: after a step that needs more than those that follow it."""
+    """Returns the free memory inside of the heap, once: after a step that needs more than those that follow it. Only
+    after `begin_loading`, since the heap of another program can be large."""
+    if not _own_process:
+        return
     try:
         ctypes.CDLL(None).malloc_trim(0)
     except (AttributeError, OSError, TypeError):

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from support.lite0_files import random_file, written
 from utnet.config import Config, ModelConfig, TrainConfig
 from utnet.errors import InputError
-from utnet.model import UTNet
+from utnet.model import UTNet, depthwise, lite_stem
 from utnet.model.lite_stem import STAGES
 from utnet.training.optimizer import make_optimizer
 from utnet.training.pretrained import backbone_parameters, entry_names, load_backbone
@@ -103,19 +103,25 @@ def test_a_network_without_backbone_has_no_rate_for_it():
         make_model(config.model, config.train)
 
 
-def test_the_first_blocks_stay_and_the_others_learn_in_bfloat16_too(tmp_path):
+@pytest.mark.parametrize("has_bfloat16", [True, False])
+def test_the_first_blocks_stay_and_the_others_learn_in_what_the_cpu_has(has_bfloat16, tmp_path, monkeypatch):
+    learning = set()
+
+    def seen(*given, **named):
+        y = depthwise.depthwise_conv(*given, **named)
+        learning.update({y.dtype} if y.requires_grad else ())
+        return y
+
+    monkeypatch.setattr(depthwise, "_has_bfloat16", lambda: has_bfloat16)
+    monkeypatch.setattr(lite_stem, "depthwise_conv", seen)
     train = replace(TrainConfig(), init_from=str(written(tmp_path, random_file())), backbone_lr=0.5, frozen_blocks=3)
     model, _ = make_model(NETWORK, train)
     stays = {name for name, p in model.named_parameters() if not p.requires_grad}
     assert stays == {name for name, block in backbone_parameters(model).items() if block < 3}
     assert stays >= {"stem.first.weight", "stem.blocks.2.project.bias"}
-    dtypes = set()
-    for block in model.stem.blocks[3:]:
-        block.depthwise.register_forward_hook(lambda *given: dtypes.add(given[-1].dtype))
-        block.project.register_forward_hook(lambda *given: dtypes.add(given[-1].dtype))
     with torch.autocast("cpu", dtype=torch.bfloat16):
         model(torch.rand(1, 3, 64, 64)).joints_m.sum().backward()
-    assert dtypes == {torch.bfloat16}
+    assert learning == {torch.bfloat16 if has_bfloat16 else torch.float32}
     assert {name for name in backbone_parameters(model) if model.get_parameter(name).grad is None} == stays
 
 

@@ -147,14 +147,16 @@ def from_tree(cls: type, tree: object, *, where: str = "config"):
     complete = getattr(cls, "with_defaults", None)
     values: dict = complete(tree, where) if complete else tree
     values = {key: _convert(hints[key], value, f"{where}: {key}") for key, value in values.items()}
-    lacking = [f.name for f in fields(cls) if f.default is MISSING is f.default_factory and f.name not in values]
-    if lacking:
-        raise InputError(f"{where}: lacks {', '.join(lacking)}")
+    missing = [f.name for f in fields(cls) if f.default is MISSING is f.default_factory and f.name not in values]
+    if missing:
+        raise InputError(f"{where}: missing keys: {', '.join(missing)}")
     try:
         return cls(**values)
     except InputError as error:  # by the class's own checks, which begin with the section's name
         parent, _, section = where.rpartition(": ")
-        raise InputError(f"{parent if parent and str(error).startswith(f'{section}.') else where}: {error}") from error
+        if parent and str(error).startswith(f"{section}."):
+            where = parent
+        raise InputError(f"{where}: {error}") from error
 
 
 def _convert(hint, value, where: str):

@@ -121,7 +121,7 @@ class HandDetector:
         hands = self._find(Pyramid(picture.resized(size)), quick, (), [hand.resized(x, y) for hand in known])
         hands = [*known, *(hand.resized(1 / x, 1 / y) for hand in hands[len(known) :])]
         if not quick:
-            self._search(picture, tiles(width, height), hands, [box_of(hand.joints_px) for hand in known])
+            self._search(picture, tiles(width, height), hands, known)
         return _best_first(hands[len(known) :])
 
     def _find(
@@ -133,7 +133,7 @@ class HandDetector:
         if quick:
             self._search(picture, [whole(picture.rgb)], found)
             return found
-        second, known = self._calls.start(self._second, picture), [box_of(hand.joints_px) for hand in found]
+        second, known = self._calls.start(self._second, picture), list(found)
         weak = self._search(picture, [whole(picture.rgb)], found)
         height, width = picture.rgb.shape[:2]
         self._search(picture, squares, found, known)
@@ -146,25 +146,26 @@ class HandDetector:
             if not any(_accounts(hand, palm) for hand in found):
                 self._add_hints(rest, [region_of_palm(palm)], found)
         for box, score in zip(*second(), strict=True):
-            known = [box_of(hand.joints_px) for hand in found]
-            if any(covered(box, one) >= _EXPLAINED for one in known):
+            hands = [box_of(hand.joints_px) for hand in found]
+            if any(covered(box, one) >= _EXPLAINED for one in hands):
                 continue
             if (box[2:] - box[:2]).max() < _SMALL * max(height, width):
                 self._search(rest, _turned(box, _ENLARGED)[:1], found)
-            elif score >= _SURE_BOX and not any(contained(box, one) >= _WITH_ARM for one in known):
+            elif score >= _SURE_BOX and not any(contained(box, one) >= _WITH_ARM for one in hands):
                 self._add_hints(rest, _turned(box), found)
         if not found:  # a hand that fills the picture is too large for both detectors
             self._add_hints(picture, _turned(np.array([0, 0, width, height]) - 0.5, 1.0), found)
         return found
 
     def _search(
-        self, picture: Pyramid, squares: Iterable[Region], found: list[Landmarks], known: Sequence[np.ndarray] = ()
+        self, picture: Pyramid, squares: Iterable[Region], found: list[Landmarks], known: Sequence[Landmarks] = ()
     ) -> list[Palm]:
-        """Adds the hands of confident palms in the squares; returns the other palms. Palms in the middle of one of the
-        `known` boxes are left out."""
+        """Adds the hands of confident palms in the squares to `found`; returns the other palms. Palms whose middle is
+        in the box of a `known` hand are left out."""
+        boxes = [box_of(hand.joints_px) for hand in known]
         seen = self._calls.map(lambda square: self._palms(picture, square), squares)
         palms = [palm for each in seen for palm in each]
-        palms = [palm for palm in palms if not any(_inside(palm.box_px.reshape(2, 2).mean(0), box) for box in known)]
+        palms = [palm for palm in palms if not any(_inside(palm.box_px.reshape(2, 2).mean(0), box) for box in boxes)]
         sure = [palm for palm in palms if palm.score >= _SURE_PALM and not any(_accounts(hand, palm) for hand in found)]
         # Palms of different hands run side by side; those of one hand, in overlapping squares, one after another.
         apart = [palm for i, palm in enumerate(sure) if not any(_same_palm(palm, other) for other in sure[:i])]

@@ -123,7 +123,7 @@ class LandmarkTracker:
             new = self._detect(image_rgb, followed, quick=not full)
             if full:
                 self._full = _FULL if new else min(2 * self._full, _FULL_AT_MOST)
-                return_free_pages()  # of networks side by side
+                return_free_pages()  # the networks of a full look run side by side
 
     def _follow(self, image_rgb: np.ndarray) -> list[_Track]:
         """Returns the tracks continued by the landmark network; if two end on one hand, the one of lower cost."""
@@ -142,7 +142,7 @@ class LandmarkTracker:
         return kept
 
     def _detect(self, image_rgb: np.ndarray, followed: list[_Track], *, quick: bool) -> bool:
-        """Adds detections that are not tracked: lost hands that reappear, and new ones. Whether there are any."""
+        """Adds lost hands that reappear, and new ones; returns whether there are any."""
         others = self._detector.find(image_rgb, quick=quick, known=[track.hand for track in followed])
         hands = [hand for hand in others if not any(_is(hand, track) for track in followed)]
         lost = [track for track in self._tracks if track not in followed]

@@ -30,6 +30,10 @@ _FINGERS = (5, 9, 17, 13)
 """Knuckles in MANO's order of the fingers: index, middle, little, ring."""
 
 
+class TooFewLandmarks(ValueError):
+    """Landmarks from which a hand cannot be placed."""
+
+
 @dataclass(frozen=True)
 class View:
     """Landmarks of one hand in the camera turned towards it.
@@ -70,13 +74,15 @@ def look_at(
     person placed. `scale`: as in `View`; None: 1.
 
     Raises:
-        ValueError: fewer than three landmarks of the palm in 2D and in 3D, or all of them coincide.
+        TooFewLandmarks: fewer than three landmarks of the palm in 2D and in 3D, or all of them coincide.
     """
     seen = np.isfinite(joints_px).all(1)
     joints_ok = seen & np.isfinite(joints_m).all(1)
     palm = joints_ok & np.isin(np.arange(NUM_JOINTS), _PALM)
     if palm.sum() < 3 or not (np.ptp(joints_px[palm], axis=0).any() and np.ptp(joints_m[palm], axis=0).any()):
-        raise ValueError("a fit needs three landmarks of the palm (wrist, thumb's base, knuckles) apart in 2D and 3D")
+        raise TooFewLandmarks(
+            "a fit needs three landmarks of the palm (wrist, thumb's base, knuckles) apart in 2D and 3D"
+        )
     rays = unproject(np.where(seen[:, None], joints_px, 0.0), np.ones(NUM_JOINTS), K_px)
     middle = rays[seen].mean(0)
     look = rotation_to_z(middle / np.linalg.norm(middle))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import torch
@@ -9,7 +10,6 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-_HALF = (torch.bfloat16, torch.float16)
 _PART = 3
 """oneDNN has fast code for the weight gradient of kernels up to this width; beyond, it takes ten times as long."""
 
@@ -29,8 +29,9 @@ def depthwise_conv(x: Tensor, weight: Tensor, bias: Tensor | None, *, stride: in
     """
     if not trains_on_cpu(x):
         return F.conv2d(x, weight, bias, stride, padding, groups=len(weight))
-    halves = torch.is_autocast_enabled("cpu") and torch.ops.mkldnn._is_mkldnn_bf16_supported()
-    dtype = torch.get_autocast_dtype("cpu") if halves else torch.float32 if x.dtype in _HALF else x.dtype
+    dtype = x.dtype
+    if torch.is_autocast_enabled("cpu"):
+        dtype = torch.get_autocast_dtype("cpu") if _has_bfloat16() else torch.float32
     bias = None if bias is None else bias.to(dtype)
     return _Depthwise.apply(x.to(dtype), weight.to(dtype), bias, stride, padding)
 
@@ -38,6 +39,12 @@ def depthwise_conv(x: Tensor, weight: Tensor, bias: Tensor | None, *, stride: in
 def trains_on_cpu(x: Tensor) -> bool:
     """Whether gradients are computed on a CPU by operations one by one, so that their number and kind matter."""
     return x.device.type == "cpu" and torch.is_grad_enabled() and not torch.compiler.is_compiling()
+
+
+@cache
+def _has_bfloat16() -> bool:
+    """Whether oneDNN computes in bfloat16 on this CPU (not in torch's builds without oneDNN, such as for Apple's)."""
+    return torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
 class _Depthwise(torch.autograd.Function):

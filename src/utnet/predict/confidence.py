@@ -149,24 +149,23 @@ def error_scale(kind: str, evidence: Evidence) -> float:
     return float(np.clip(np.exp(model(evidence.features())) / evidence.stated_mm, 1 / MOST_SCALE, MOST_SCALE))
 
 
-def interval_factor(kind: str | None, given: float) -> float:
+def interval_factor(kind: str | None, probability: float) -> float:
     """Radius that contains a joint with this probability, in units of its expected error.
 
     Args:
         kind: of the model of expected errors; None for errors that no model has scaled.
-        given: the probability, 0.5 or 0.9.
+        probability: 0.5 or 0.9.
 
     Raises:
         InputError: a probability other than those of `INTERVALS`.
     """
     try:
-        probability = round(float(given), 6)  # of NumPy's single precision, too
+        number = round(float(probability), 6)  # of NumPy's single precision, too
     except (TypeError, ValueError):
-        probability = np.nan
-    if probability not in INTERVALS:
-        raise InputError(f"probability is {shown(given)}; expected {' or '.join(map(str, INTERVALS))}")
-    own = {} if kind is None else _read().get("intervals", {}).get(kind, {})
-    return own.get(str(probability), INTERVALS[probability])
+        number = np.nan
+    if number not in INTERVALS:
+        raise InputError(f"probability is {shown(probability)}; expected {' or '.join(map(str, INTERVALS))}")
+    return INTERVALS[number] if kind is None else _read()["intervals"][kind][str(number)]
 
 
 @dataclass(frozen=True)

@@ -42,14 +42,14 @@ class Hand:
             track), "given" or "mean" (the model's average hand).
         joint_error_mm: (21,) expected error of each joint relative to the wrist, calibrated for the bundled network, or
             None if not available.
-        error_model: name of the calibrated constants of `joint_error_mm` (`utnet.predict.confidence`), None for weights
-            that these do not belong to.
         valid: whether the hand was detected in this frame, not interpolated between others.
         hand_model: "open" or "mano", which decodes `params`.
         landmark_error_percent: mean distance of `joints_px` from the detector's landmarks, in percent of their box: 2
             to 4 for a good fit (landmarks differ from joints). Before smoothing; None without landmarks.
         track: number of the hand in a video, None in a single picture.
         evidence: inputs of `score`.
+        error_model: name of the calibrated constants of `joint_error_mm` (`utnet.predict.confidence`); None for weights
+            without such.
     """
 
     side: str
@@ -67,12 +67,12 @@ class Hand:
     side_probability: float = 1.0
     shape_source: str = "mean"
     joint_error_mm: np.ndarray | None = None
-    error_model: str | None = None
     valid: bool = True
     hand_model: str = "open"
     landmark_error_percent: float | None = None
     track: int | None = None
     evidence: Evidence | None = None
+    error_model: str | None = None
 
     @property
     def T_cam_wrist(self) -> np.ndarray:

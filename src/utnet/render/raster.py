@@ -119,8 +119,8 @@ def render_light(
     _light(points, faces, face, vertex_normals(vertices_cam_m, faces), planes, known, n, light, alpha)
     if light.shape[::-1] == tuple(size_wh):
         return light, alpha
-    way = cv2.INTER_LINEAR  # areas take ten times as long
-    return cv2.resize(light, size_wh, interpolation=way), cv2.resize(alpha, size_wh, interpolation=way)
+    # Linear interpolation: averages over areas take ten times as long.
+    return cv2.resize(light, size_wh), cv2.resize(alpha, size_wh)
 
 
 def blend(

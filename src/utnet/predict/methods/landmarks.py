@@ -13,6 +13,7 @@ from utnet.conventions import NUM_JOINTS
 from utnet.errors import InputError
 from utnet.fit import Fits, HandFitter
 from utnet.fit.hypotheses import LiftedHands, lift_hands
+from utnet.fit.landmarks import TooFewLandmarks
 from utnet.fit.lifter import LandmarkLifter
 from utnet.hand import NumpyHandModel
 from utnet.hand.mano import mano_file
@@ -60,7 +61,7 @@ class JointLifter:
         """(B, 21, 3) metres, camera axes, any origin; NaN for hands with too few landmarks."""
         joints_m = np.full((len(samples), NUM_JOINTS, 3), np.nan)
         for i, sample in enumerate(samples):
-            with suppress(ValueError):  # three landmarks of the palm are required
+            with suppress(TooFewLandmarks):
                 lifted = lift_samples(self._lifter, self._fitter, [sample])
                 joints_m[i] = self._fitter.hand.decode(lifted.params[0]).joints_m[0]
         return joints_m
