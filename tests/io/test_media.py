@@ -379,13 +379,16 @@ def test_a_video_cut_short_gives_the_frames_that_are_there(tmp_path):
         np.testing.assert_array_equal(frame.rgb, other.rgb)
 
 
-def black_movie(path, times_s, size=(64, 48), codec="mjpeg"):
-    """Black frames at these times, with a declared rate of 1000 fps, as in recordings of browsers."""
+def movie_at(path, times_s, size=(64, 48), codec="mjpeg"):
+    """Noise at these times, each frame about as long as the others in the file, with a declared rate of 1000 fps, as in
+    recordings of browsers."""
+    noise = np.random.default_rng(0)
     with av.open(str(path), "w") as container:
         stream = container.add_stream(codec, rate=1000)
         stream.width, stream.height, stream.pix_fmt = *size, "yuvj420p" if codec == "mjpeg" else "yuv420p"
         for time_s in times_s:
-            frame = av.VideoFrame(*size, stream.pix_fmt)
+            rgb = noise.integers(0, 256, (size[1], size[0], 3), np.uint8)
+            frame = av.VideoFrame.from_ndarray(rgb, format="rgb24").reformat(format=stream.pix_fmt)
             frame.pts, frame.time_base = round(1000 * time_s), Fraction(1, 1000)
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
@@ -394,7 +397,7 @@ def black_movie(path, times_s, size=(64, 48), codec="mjpeg"):
 @pytest.mark.parametrize("codec", ["mjpeg", "libx264"])
 def test_a_video_with_a_false_rate_is_judged_by_its_times(tmp_path, codec):
     times = [0.033 * i for i in range(40)]
-    black_movie(tmp_path / "whole.mkv", times, codec=codec)
+    movie_at(tmp_path / "whole.mkv", times, codec=codec)
     frames, reader = frames_of(tmp_path / "whole.mkv")
     assert len(frames) == 40
     assert reader.incomplete is None
@@ -403,12 +406,12 @@ def test_a_video_with_a_false_rate_is_judged_by_its_times(tmp_path, codec):
     data = (tmp_path / "whole.mkv").read_bytes()
     (tmp_path / "cut.mkv").write_bytes(data[: int(len(data) * 0.6)])
     frames, reader = frames_of(tmp_path / "cut.mkv")
-    assert 0 < len(frames) < 40
+    assert 16 <= len(frames) <= 28
     assert reader.incomplete is not None
 
 
 def test_a_video_with_huge_frames_is_refused_before_one_is_decoded(tmp_path):
-    black_movie(tmp_path / "huge.mkv", [0.0], size=(8000, 6000))
+    movie_at(tmp_path / "huge.mkv", [0.0], size=(8000, 6000))
     with pytest.raises(InputError, match=r"huge.mkv: 8000 x 6000 px are 48 megapixels; at most 40"):
         VideoReader(tmp_path / "huge.mkv")
 
