@@ -1,12 +1,16 @@
-"""Tests keep their caches to themselves: indices of trees in temporary folders must not pile up in the user's. And they
-receive Ctrl-C, which jobs in the background of a script ignore, with all of their processes."""
+"""Tests keep their caches to themselves: indices of trees in temporary folders must not pile up in the user's. They
+receive Ctrl-C, which jobs in the background of a script ignore, with all of their processes. And their random numbers
+do not depend on the tests before them."""
 
 import atexit
 import os
+import random
 import shutil
 import signal
+import sys
 import tempfile
 
+import numpy as np
 import pytest
 
 _CACHE = tempfile.mkdtemp(prefix="utnet-cache-")
@@ -14,6 +18,14 @@ atexit.register(shutil.rmtree, _CACHE, ignore_errors=True)
 os.environ["UTNET_CACHE"] = _CACHE
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.hookimpl(tryfirst=True)  # before the fixtures of a module, which draw weights
+def pytest_runtest_setup():
+    random.seed(0)
+    np.random.seed(0)  # libraries use it
+    if "torch" in sys.modules:
+        sys.modules["torch"].manual_seed(0)
 
 
 @pytest.fixture(scope="module")
