@@ -50,6 +50,18 @@ def sigterm_raises() -> Iterator[None]:
 
 
 @contextmanager
+def interrupts_as_raised() -> Iterator[None]:
+    """Within `with`, an interrupt that arrives in compiled code leaves it as itself: Numba raises a SystemError
+    instead."""
+    try:
+        yield
+    except SystemError as error:
+        if isinstance(error.__cause__, KeyboardInterrupt):
+            raise error.__cause__ from None
+        raise
+
+
+@contextmanager
 def delay_signals() -> Iterator[None]:
     """Ctrl-C and SIGTERM that arrive within `with` are handled after it. Around calls of native code that calls back
     into Python: an exception raised in such a callback is lost."""

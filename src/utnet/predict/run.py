@@ -26,7 +26,7 @@ from utnet.predict.overwrite import previous_files, remove_stale
 from utnet.predict.picture import predict_picture
 from utnet.predict.predictor import Predictor
 from utnet.predict.request import Request
-from utnet.signals import InterruptHandler
+from utnet.signals import InterruptHandler, interrupts_as_raised
 
 _NO_MORE_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 """Write errors that end the call, since they would recur for every further input."""
@@ -155,12 +155,9 @@ class _Call:
         started."""
         self._left = dict.fromkeys(inputs)
         try:
-            self._pictures([item for item in inputs if item.kind == "picture"])
-            self._videos([item for item in inputs if item.kind != "picture"])
-        except SystemError as error:  # raised by compiled code for the KeyboardInterrupt of a second Ctrl-C
-            if isinstance(error.__cause__, KeyboardInterrupt):
-                raise KeyboardInterrupt from error
-            raise
+            with interrupts_as_raised():
+                self._pictures([item for item in inputs if item.kind == "picture"])
+                self._videos([item for item in inputs if item.kind != "picture"])
         finally:
             for item in self._left:
                 self._file.problem(item.label, self._no_room or "stopped before it was done")
@@ -257,7 +254,7 @@ class _Call:
 
     def _problem(self, item: Input, error: Exception) -> None:
         if isinstance(error, SystemError) and isinstance(error.__cause__, KeyboardInterrupt):
-            raise error  # raised by compiled code for a second Ctrl-C
+            raise error  # of compiled code, for a second Ctrl-C
         why = str(as_input_error(error, item.label))
         if isinstance(error, OSError):
             why = f"cannot be written to {self._request.out} ({error.strerror or error})"

@@ -8,7 +8,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -81,6 +81,9 @@ class Store:
         return self
 
     def __exit__(self, *_) -> None:
+        # Renamed first: a job that cannot be ended must not write into what is being removed.
+        with suppress(OSError):  # Windows, with an open file in it
+            self.path = self.path.rename(f"{self.path}.removed")
         shutil.rmtree(self.path, ignore_errors=True)
 
     @property

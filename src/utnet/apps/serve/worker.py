@@ -24,12 +24,14 @@ class Job:
     Attributes:
         owner: session of the visitor; empty for the server's own work.
         step: the current step, for the user; empty while waiting.
+        is_abandoned: the server ends without it, and takes its files away.
         future: its result; cancelled if replaced by a later job of the visitor.
     """
 
     def __init__(self, owner: str, call: Callable[[Callable[[str], None]], Any]):
         self.owner, self._call = owner, call
         self.step = ""
+        self.is_abandoned = False
         self.future: Future = Future()
 
     def run(self) -> None:
@@ -39,7 +41,7 @@ class Job:
         try:
             self.future.set_result(self._call(self._set_step))
         except Exception as error:  # an error of one picture must not affect the next
-            if not isinstance(error, InputError):
+            if not (isinstance(error, InputError) or self.is_abandoned):
                 traceback.print_exc()
             self.future.set_exception(error)
 
@@ -92,7 +94,10 @@ class Worker:
             for job in self._jobs:
                 job.future.cancel()
             self._jobs.clear()
-            return self._change.wait_for(lambda: self._current is None, seconds)
+            ended = self._change.wait_for(lambda: self._current is None, seconds)
+            if self._current is not None:
+                self._current.is_abandoned = True
+            return ended
 
     def _loop(self) -> None:
         while True:
