@@ -42,7 +42,7 @@ light: .venv-light/done
 .venv-light/done: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv-light
 	.venv-light/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e . \
-		pytest pytest-timeout pytest-xdist
+		pytest pytest-timeout pytest-xdist hypothesis
 	@touch $@
 
 demo: env

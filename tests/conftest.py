@@ -12,10 +12,13 @@ import tempfile
 
 import numpy as np
 import pytest
+from hypothesis import settings
 
 _CACHE = tempfile.mkdtemp(prefix="utnet-cache-")
 atexit.register(shutil.rmtree, _CACHE, ignore_errors=True)
 os.environ["UTNET_CACHE"] = _CACHE
+settings.register_profile("utnet", derandomize=True, database=None, deadline=None)
+settings.load_profile("utnet")
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 

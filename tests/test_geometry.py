@@ -50,7 +50,7 @@ def decode_cam(hand: HandModel, params: HandParams) -> tuple[np.ndarray, np.ndar
 # ------------------------------------------------------------------------------------------------------------- camera
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(seed=SEEDS, skew=st.floats(-20, 20))
 def test_unproject_undoes_project(seed, skew):
     points = points_cam(seed)
@@ -77,7 +77,7 @@ def test_project_takes_batches_and_tensors():
 # --------------------------------------------------------------------------------------------------------------- crop
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(
     seed=SEEDS,
     rotation=ANGLES,
@@ -134,7 +134,7 @@ def test_affine_is_the_one_that_moves_pixels():
     np.testing.assert_allclose(found, g.apply_affine(A, np.array([121.0, 61.0])), rtol=0, atol=0.05)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(seed=SEEDS, size=st.integers(1, 512))
 def test_crop_units_round_trip(seed, size):
     points = np.random.default_rng(seed).uniform(-50, 600, (7, 2))
@@ -232,7 +232,7 @@ def test_6d_is_gram_schmidt_for_any_numbers():
         np.testing.assert_allclose(R[index], np.column_stack([b1, b2, np.cross(b1, b2)]), rtol=0, atol=1e-12)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(seed=SEEDS, angle=st.floats(0, 3.14))
 def test_axis_angle_round_trip_and_rodrigues(seed, angle):
     axis = np.random.default_rng(seed).normal(size=3)
@@ -267,7 +267,7 @@ def naive_align(source: np.ndarray, target: np.ndarray) -> np.ndarray:
     return s / norm_s @ R * scale * norm_t + target.mean(0)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(seed=SEEDS, mirror=st.booleans())
 def test_alignment_agrees_with_scipy(seed, mirror):
     rng = np.random.default_rng(seed)

@@ -15,6 +15,7 @@ import torch
 from support.loaders import loader_of
 from support.samples import sample_at, with_everything
 from support.trees import copy_of, dexycb_tree, ho3d_tree
+from support.waiting import PATIENCE_S
 from utnet.config import AugmentConfig, Config, ModelConfig, TrainConfig
 from utnet.data import loader as loader_module
 from utnet.data import open_source
@@ -331,7 +332,7 @@ def signal_workers(source, config):
 def test_workers_pass_over_sigterm_and_end_with_their_process(ho3d):
     process = multiprocessing.get_context("fork").Process(target=signal_workers, args=(ho3d, workers(2)))
     process.start()
-    process.join(60)
+    process.join(PATIENCE_S)
     alive = process.is_alive()
     process.kill()
     assert not alive, "its workers hold it back"
@@ -360,7 +361,7 @@ def start_workers_under_sigterm(source, config):
 def test_sigterm_before_a_worker_is_set_up_does_not_kill_it(ho3d):
     process = multiprocessing.get_context("fork").Process(target=start_workers_under_sigterm, args=(ho3d, workers(2)))
     process.start()
-    process.join(60)
+    process.join(PATIENCE_S)
     process.kill()
     assert process.exitcode == 0
 

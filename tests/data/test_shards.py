@@ -250,7 +250,7 @@ def test_the_law_holds_for_stored_hands_and_their_crops(folder):
 # ---------------------------------------------------------------------------------------------------------------- depth
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(1, 9), st.integers(1, 9), st.integers(0, 2**32 - 1), st.sampled_from([2, 300, 65536]))
 def test_depth_comes_back_exactly(height, width, seed, top):
     units = np.random.default_rng(seed).integers(0, top, (height, width))

@@ -54,7 +54,7 @@ def test_a_mirrored_joint_lies_at_the_mirrored_pixel():
     assert np.linalg.norm(dot_centre(to_right(sample).rgb) - after[7]) < 0.1
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(seed=SEEDS)
 def test_crop_then_project_is_project_then_crop(seed):
     sample, config = sample_at(seed), CropConfig(rotation_jitter_deg=180.0)

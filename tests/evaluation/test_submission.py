@@ -79,7 +79,7 @@ def test_checks_read_what_json_reads(tmp_path, name):
         assert found.has_mesh
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(chunk=st.integers(1, 5000), indent=st.sampled_from([None, 1]), seed=st.integers(0, 100))
 def test_reading_does_not_depend_on_chunks_or_spaces(tmp_path_factory, chunk, indent, seed):
     folder = tmp_path_factory.mktemp("chunks")

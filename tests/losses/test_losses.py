@@ -151,7 +151,7 @@ def test_definition_in_a_naive_loop(Loss, axes):
     torch.testing.assert_close(Loss("l2")(pred, gt, conf), expected)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     which=st.integers(0, 1),
     loss_type=st.sampled_from(["l1", "l2"]),
@@ -241,7 +241,7 @@ def test_unlabelled_parameters_and_vertices_add_nothing(value, kind):
 # ------------------------------------------------------------------------------------------------------------- laws
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(shifts=st.tuples(*[st.floats(-5, 5)] * 6), loss_type=st.sampled_from(["l1", "l2"]), root_id=st.integers(0, 20))
 def test_3d_is_unchanged_by_translating_either_side(shifts, loss_type, root_id):
     pred, gt, conf = normal(18, 2, 21, 3), normal(19, 2, 21, 3), normal(20, 2, 21).abs()

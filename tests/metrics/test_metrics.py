@@ -77,7 +77,7 @@ def test_known_distance():
     np.testing.assert_allclose(metrics.mpjpe_mm(pred, gt), 0.0)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     seed=st.integers(0, 1000),
     scale=st.floats(0.2, 5.0),
@@ -93,7 +93,7 @@ def test_pa_is_unmoved_by_any_similarity(seed, scale, rotvec, shift, mirror):
     assert metrics.pa_mpjpe_mm(scale * gt @ R.T + shift, gt).max() < 1e-3
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(seed=st.integers(0, 1000), shift=st.tuples(*[st.floats(-2, 2)] * 6))
 def test_root_relative_is_unmoved_by_translating_either_side(seed, shift):
     pred, gt = hands(seed)

@@ -115,7 +115,7 @@ def test_a_hand_without_size_is_scored_as_officially():
 # --------------------------------------------------------------------------------------------------- parts of a split
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(seed=SEEDS, cut=st.integers(1, 6))
 def test_halves_combined_are_the_whole(seed, cut):
     data = clouds(seed, num=7)
@@ -126,7 +126,7 @@ def test_halves_combined_are_the_whole(seed, cut):
     assert_same(both.official(), whole.official(), 1e-13)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(seed=SEEDS)
 def test_order_of_samples_does_not_matter(seed):
     data = clouds(seed, num=6)
@@ -189,7 +189,7 @@ def test_wrong_arguments_are_errors():
 # ------------------------------------------------------------------------------------------------------------ F-scores
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     seed=SEEDS,
     sizes=st.tuples(st.integers(1, 40), st.integers(1, 40)),
@@ -235,7 +235,7 @@ def test_f_thresholds_must_increase(thresholds):
 # ------------------------------------------------------------------------------------------------------- vertex errors
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(seed=SEEDS, scale=st.floats(0.2, 5.0), rotvec=st.tuples(*[st.floats(-3, 3)] * 3), mirror=st.booleans())
 def test_mesh_procrustes_scores_are_unmoved_by_any_similarity(seed, scale, rotvec, mirror):
     data = clouds(seed)

@@ -33,7 +33,7 @@ class Echo:
 
     def predict(self, query, folder, progress):
         progress("Finding hands")
-        assert self.gate.wait(30)
+        assert self.gate.wait(PATIENCE_S)
         data = query.picture.read_bytes()
         if data.startswith(b"bad"):
             raise InputError(f"{query.picture.name}: not a picture")
@@ -99,14 +99,14 @@ class Visitor:
         assert status == 202, (status, body)
         return json.loads(body)["id"]
 
-    def state(self, key, *, seconds=PATIENCE_S):
-        """The state of a picture, once it is worked on to its end."""
-        end = time.monotonic() + seconds
+    def state(self, key, *, after=("waiting", "working")):
+        """The state of a picture, once it is none of these: by default, once it is worked on to its end."""
+        end = time.monotonic() + PATIENCE_S
         while True:
             status, _, body = self.ask("GET", f"/api/pictures/{key}")
             assert status == 200, (status, body)
             state = json.loads(body)
-            if state["state"] not in ("waiting", "working"):
+            if state["state"] not in after:
                 return state
             assert time.monotonic() < end, state
             time.sleep(0.02)

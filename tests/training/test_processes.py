@@ -98,7 +98,7 @@ def test_a_stuck_worker_ends_training_in_one_line_and_what_was_learnt_is_kept(fi
         return read(self, index)
 
     monkeypatch.setattr(SyntheticHands, "__getitem__", stuck)
-    config = with_train(CONFIG, steps=200, save_every=200, num_workers=1, worker_timeout_s=5.0)
+    config = with_train(CONFIG, steps=200, save_every=200, num_workers=1, worker_timeout_s=10.0)
     with pytest.raises(WorkerError, match="hangs") as caught:
         train(config, tmp_path / "run", progress=False)
     assert "\n" not in str(caught.value)
