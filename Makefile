@@ -39,7 +39,7 @@ light: .venv-light/done
 	.venv-light/bin/python -m pytest -n 0 $(LIGHT)
 	@echo "the core takes $$(du -sm .venv-light | cut -f1) MB"
 
-.venv-light/done: pyproject.toml constraints.txt
+.venv-light/done: pyproject.toml constraints.txt Makefile
 	$(PYTHON) -m venv .venv-light
 	.venv-light/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e . \
 		pytest pytest-timeout pytest-xdist hypothesis

@@ -23,12 +23,21 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-@pytest.hookimpl(tryfirst=True)  # before the fixtures of a module, which draw weights
+@pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup():
-    random.seed(0)
-    np.random.seed(0)  # libraries use it
+    _seed(0)  # for fixtures
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_call():
+    _seed(1)
+
+
+def _seed(seed: int) -> None:
+    random.seed(seed)
+    np.random.seed(seed)  # libraries use it
     if "torch" in sys.modules:
-        sys.modules["torch"].manual_seed(0)
+        sys.modules["torch"].manual_seed(seed)
 
 
 @pytest.fixture(scope="module")

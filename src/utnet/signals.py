@@ -49,15 +49,20 @@ def sigterm_raises() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
+def raise_interrupt(error: Exception) -> None:
+    """Raises the KeyboardInterrupt behind an exception, if there is one: Numba's compiled code raises a SystemError
+    when a signal arrives."""
+    if isinstance(error, SystemError) and isinstance(error.__cause__, KeyboardInterrupt):
+        raise error.__cause__ from None
+
+
 @contextmanager
-def interrupts_as_raised() -> Iterator[None]:
-    """Within `with`, an interrupt that arrives in compiled code leaves it as itself: Numba raises a SystemError
-    instead."""
+def unwrap_interrupts() -> Iterator[None]:
+    """Within `with`, `raise_interrupt` is applied to what is raised."""
     try:
         yield
     except SystemError as error:
-        if isinstance(error.__cause__, KeyboardInterrupt):
-            raise error.__cause__ from None
+        raise_interrupt(error)
         raise
 
 

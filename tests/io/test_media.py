@@ -380,14 +380,14 @@ def test_a_video_cut_short_gives_the_frames_that_are_there(tmp_path):
 
 
 def movie_at(path, times_s, size=(64, 48), codec="mjpeg"):
-    """Noise at these times, each frame about as long as the others in the file, with a declared rate of 1000 fps, as in
+    """Frames of noise, which take about equally many bytes, at these times, with a declared rate of 1000 fps, as in
     recordings of browsers."""
-    noise = np.random.default_rng(0)
+    random = np.random.default_rng(0)
+    noise = random.integers(0, 256, (len(times_s), *size[::-1], 3), np.uint8)
     with av.open(str(path), "w") as container:
         stream = container.add_stream(codec, rate=1000)
         stream.width, stream.height, stream.pix_fmt = *size, "yuvj420p" if codec == "mjpeg" else "yuv420p"
-        for time_s in times_s:
-            rgb = noise.integers(0, 256, (size[1], size[0], 3), np.uint8)
+        for time_s, rgb in zip(times_s, noise, strict=True):
             frame = av.VideoFrame.from_ndarray(rgb, format="rgb24").reformat(format=stream.pix_fmt)
             frame.pts, frame.time_base = round(1000 * time_s), Fraction(1, 1000)
             container.mux(stream.encode(frame))

@@ -183,7 +183,7 @@ def test_a_second_ctrl_c_keeps_what_is_done(detector, tmp_path, capsys, monkeypa
 
 
 @pytest.mark.parametrize(("interrupt", "code"), [(KeyboardInterrupt(), 130), (Terminated(), 143)])
-def test_an_interrupt_in_compiled_code_is_one(interrupt, code, detector, tmp_path):
+def test_an_interrupt_in_compiled_code_keeps_its_exit_code(interrupt, code, detector, tmp_path):
     """Numba makes a SystemError of it."""
 
     def in_compiled_code():

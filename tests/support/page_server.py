@@ -100,7 +100,7 @@ class Visitor:
         return json.loads(body)["id"]
 
     def state(self, key, *, after=("waiting", "working")):
-        """The state of a picture, once it is none of these: by default, once it is worked on to its end."""
+        """Polls until the state is not in `after` and returns it; by default, until the picture is done."""
         end = time.monotonic() + PATIENCE_S
         while True:
             status, _, body = self.ask("GET", f"/api/pictures/{key}")

@@ -26,7 +26,7 @@ from utnet.predict.overwrite import previous_files, remove_stale
 from utnet.predict.picture import predict_picture
 from utnet.predict.predictor import Predictor
 from utnet.predict.request import Request
-from utnet.signals import InterruptHandler, interrupts_as_raised
+from utnet.signals import InterruptHandler, unwrap_interrupts
 
 _NO_MORE_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 """Write errors that end the call, since they would recur for every further input."""
@@ -155,7 +155,7 @@ class _Call:
         started."""
         self._left = dict.fromkeys(inputs)
         try:
-            with interrupts_as_raised():
+            with unwrap_interrupts():
                 self._pictures([item for item in inputs if item.kind == "picture"])
                 self._videos([item for item in inputs if item.kind != "picture"])
         finally:
@@ -253,8 +253,6 @@ class _Call:
             yield from waiting
 
     def _problem(self, item: Input, error: Exception) -> None:
-        if isinstance(error, SystemError) and isinstance(error.__cause__, KeyboardInterrupt):
-            raise error  # of compiled code, for a second Ctrl-C
         why = str(as_input_error(error, item.label))
         if isinstance(error, OSError):
             why = f"cannot be written to {self._request.out} ({error.strerror or error})"

@@ -44,8 +44,10 @@ def run_server(host: str, port: int, weights: Path | None, *, open_browser: bool
         print(f"{address}  (Ctrl-C ends it)", flush=True)
         if open_browser:
             webbrowser.open(address)
-        server.run(sockets=[listening])
-        ended = worker.stop(_GOODBYE_S)
+        try:
+            server.run(sockets=[listening])
+        finally:
+            ended = worker.stop(_GOODBYE_S)
     if not ended:  # a thread cannot be stopped, and Python would wait for it
         sys.stdout.flush()
         sys.stderr.flush()

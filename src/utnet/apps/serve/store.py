@@ -81,10 +81,10 @@ class Store:
         return self
 
     def __exit__(self, *_) -> None:
-        # Renamed first: a job that cannot be ended must not write into what is being removed.
-        with suppress(OSError):  # Windows, with an open file in it
-            self.path = self.path.rename(f"{self.path}.removed")
-        shutil.rmtree(self.path, ignore_errors=True)
+        folder = self.path
+        with suppress(OSError):  # on Windows, while a file in it is open
+            folder = folder.rename(f"{folder}.removed")  # so that a job that goes on cannot write into it
+        shutil.rmtree(folder, ignore_errors=True)
 
     @property
     def num_bytes(self) -> int:

@@ -24,7 +24,7 @@ class Job:
     Attributes:
         owner: session of the visitor; empty for the server's own work.
         step: the current step, for the user; empty while waiting.
-        is_abandoned: the server ends without it, and takes its files away.
+        is_abandoned: whether the server stopped waiting for it and removes its files.
         future: its result; cancelled if replaced by a later job of the visitor.
     """
 
@@ -94,10 +94,11 @@ class Worker:
             for job in self._jobs:
                 job.future.cancel()
             self._jobs.clear()
-            ended = self._change.wait_for(lambda: self._current is None, seconds)
-            if self._current is not None:
-                self._current.is_abandoned = True
-            return ended
+            try:
+                return self._change.wait_for(lambda: self._current is None, seconds)
+            finally:
+                if self._current is not None:
+                    self._current.is_abandoned = True
 
     def _loop(self) -> None:
         while True:
