@@ -47,7 +47,8 @@ def _uninterrupted(dispatcher: Any) -> Any:
 
 def njit(**options: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """`numba.njit` that loads numba when one of the module's kernels is first called; cached, without the GIL, and
-    with numpy's division by zero. A kernel calls kernels of its own module only."""
+    with numpy's division by zero. A kernel calls kernels of its own module only. To Python it returns a number or
+    nothing: to return an array, compiled code calls Python, and a Ctrl-C that arrives there becomes a SystemError."""
     return lambda function: _Kernel(function, {"cache": True, "nogil": True, "error_model": "numpy", **options})
 
 

@@ -5,8 +5,6 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from utnet.signals import raise_interrupt
-
 
 class InputError(ValueError):
     """Invalid input, such as a file, a key or a number. The message names it and the remedy.
@@ -61,12 +59,7 @@ def first_line(error: BaseException) -> str:
 
 
 def as_input_error(error: Exception, where: str) -> InputError:
-    """An InputError as it is; of what a library raised on a file, one that names the file and what happened.
-
-    Raises:
-        KeyboardInterrupt: this is what `error` stands for (`raise_interrupt`).
-    """
-    raise_interrupt(error)
+    """An InputError as it is; of what a library raised on a file, one that names the file and what happened."""
     if isinstance(error, InputError):
         return error
     return InputError(f"{where}: cannot be read ({first_line(error)}); get the file again")

@@ -49,23 +49,6 @@ def sigterm_raises() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def raise_interrupt(error: Exception) -> None:
-    """Raises the KeyboardInterrupt behind an exception, if there is one: Numba's compiled code raises a SystemError
-    when a signal arrives."""
-    if isinstance(error, SystemError) and isinstance(error.__cause__, KeyboardInterrupt):
-        raise error.__cause__ from None
-
-
-@contextmanager
-def unwrap_interrupts() -> Iterator[None]:
-    """Within `with`, `raise_interrupt` is applied to what is raised."""
-    try:
-        yield
-    except SystemError as error:
-        raise_interrupt(error)
-        raise
-
-
 @contextmanager
 def delay_signals() -> Iterator[None]:
     """Ctrl-C and SIGTERM that arrive within `with` are handled after it. Around calls of native code that calls back

@@ -10,12 +10,11 @@ import torch
 
 import utnet
 from utnet.checkpoint import save_checkpoint
-from utnet.cli.main import _COMMANDS, main
+from utnet.cli.main import main
 from utnet.config import Config, ModelConfig, SynthConfig, override
 from utnet.errors import InputError
 from utnet.model import UTNet
 from utnet.model.presets import resolve_preset
-from utnet.signals import Terminated
 from utnet.synth.write_tars import write_tars
 
 ROOT = Path(__file__).parents[2]
@@ -107,21 +106,6 @@ def test_bad_input_is_one_line_and_exit_code_2(checkpoint, tmp_path, capsys):
     assert "bad_batch.json; a lower train.lr" in fails(
         capsys, "train", str(config), "--out", str(tmp_path / "r"), *broken
     )
-
-
-@pytest.mark.parametrize(("interrupt", "code"), [(KeyboardInterrupt(), 130), (Terminated(), 143)])
-def test_an_interrupt_in_compiled_code_is_one_line(interrupt, code, monkeypatch, capsys):
-    def in_compiled_code():
-        """Numba makes a SystemError of it."""
-        raise SystemError("returned a result with an exception set") from interrupt
-
-    monkeypatch.setitem(_COMMANDS, "doctor", in_compiled_code)
-    with pytest.raises(SystemExit) as exit_:
-        main(["doctor"])
-    assert exit_.value.code == code
-    (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("utnet: stopped")
-    assert ("SIGTERM" in line) == (code == 143)
 
 
 def test_every_config_in_config_loads_and_survives_a_round_trip(tmp_path):

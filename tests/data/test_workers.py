@@ -21,7 +21,6 @@ from utnet.data.inspection.scan import scan
 from utnet.data.workers import init_worker, iterate, worker_context
 from utnet.errors import InputError, WorkerError
 from utnet.evaluation.crops import CropDataset, crop_batches
-from utnet.signals import Terminated
 from utnet.synth.source import SyntheticHands
 
 CONFIG = Config(model=ModelConfig(size_px=64), train=TrainConfig(batch_size=2, num_workers=1, worker_timeout_s=120.0))
@@ -121,19 +120,6 @@ def test_a_stream_that_fails_is_a_sample_that_cannot_be_read():
         found = scan(SimpleNamespace(name="tars", stream=stream), num_measured, workers=num)
         assert len(found) == 1
         assert [failure.message for failure in found.failures] == ["a.tar: no such file"]
-
-
-@pytest.mark.parametrize("where", ["reading", "measuring"])
-def test_an_interrupt_in_compiled_code_is_no_sample_that_cannot_be_read(where, monkeypatch):
-    """Numba makes a SystemError of it."""
-
-    def in_compiled_code(*_):
-        raise SystemError("returned a result with an exception set") from Terminated()
-
-    if where == "reading":
-        monkeypatch.setattr(SyntheticHands, "__getitem__", in_compiled_code)
-    with pytest.raises(Terminated):
-        scan(SyntheticHands(seed=1, size_px=64, num=2), num_measured if where == "reading" else in_compiled_code)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="torch sets its handler where workers are forked")

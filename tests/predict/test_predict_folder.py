@@ -11,7 +11,7 @@ import pytest
 from support.predict_command import fails, picture, predict, read, video
 from utnet.io.videos import VideoReader, VideoWriter
 from utnet.render.drawing import save_picture
-from utnet.signals import InterruptHandler, Terminated
+from utnet.signals import InterruptHandler
 
 pytestmark = pytest.mark.usefixtures("nothing_ships")
 
@@ -180,15 +180,3 @@ def test_a_second_ctrl_c_keeps_what_is_done(detector, tmp_path, capsys, monkeypa
         assert predict(clip, "--out", folder, "--overwrite") == 130
     assert {p.name: p.read_bytes() for p in out.iterdir()} == before
     assert not (tmp_path / "new").exists()
-
-
-@pytest.mark.parametrize(("interrupt", "code"), [(KeyboardInterrupt(), 130), (Terminated(), 143)])
-def test_an_interrupt_in_compiled_code_keeps_its_exit_code(interrupt, code, detector, tmp_path):
-    """Numba makes a SystemError of it."""
-
-    def in_compiled_code():
-        raise SystemError("returned a result with an exception set") from interrupt
-
-    detector.at_call = (3, in_compiled_code)
-    assert predict(video(tmp_path / "v.mp4", 20), "--out", tmp_path / "out") == code
-    assert len(read(tmp_path / "out")["videos"][0]["frames"]) == 2

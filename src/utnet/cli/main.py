@@ -32,7 +32,7 @@ from utnet.cli.synth_command import synth
 from utnet.cli.train_command import train
 from utnet.cli.view_command import view
 from utnet.errors import InputError, WorkerError, install_line, worker_errors
-from utnet.signals import Terminated, sigterm_raises, unwrap_interrupts
+from utnet.signals import Terminated, sigterm_raises
 
 
 def data() -> None:
@@ -92,7 +92,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """`utnet ...`; exits with 2 on bad input."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        with sigterm_raises(), worker_errors(), unwrap_interrupts():
+        with sigterm_raises(), worker_errors():
             _run(words)
     except InputError as error:
         print(f"utnet: {error}", file=sys.stderr)

@@ -26,7 +26,7 @@ from utnet.predict.overwrite import previous_files, remove_stale
 from utnet.predict.picture import predict_picture
 from utnet.predict.predictor import Predictor
 from utnet.predict.request import Request
-from utnet.signals import InterruptHandler, unwrap_interrupts
+from utnet.signals import InterruptHandler
 
 _NO_MORE_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 """Write errors that end the call, since they would recur for every further input."""
@@ -155,9 +155,8 @@ class _Call:
         started."""
         self._left = dict.fromkeys(inputs)
         try:
-            with unwrap_interrupts():
-                self._pictures([item for item in inputs if item.kind == "picture"])
-                self._videos([item for item in inputs if item.kind != "picture"])
+            self._pictures([item for item in inputs if item.kind == "picture"])
+            self._videos([item for item in inputs if item.kind != "picture"])
         finally:
             for item in self._left:
                 self._file.problem(item.label, self._no_room or "stopped before it was done")

@@ -13,7 +13,6 @@ from tqdm import tqdm
 
 from utnet.data.source import BadSample, bad_sample, is_stream, read_sample
 from utnet.data.workers import init_worker, iterate, worker_context
-from utnet.signals import raise_interrupt
 from utnet.types import Sample
 
 _CHUNK = 16
@@ -98,7 +97,6 @@ def _part(items: list[Sample | BadSample], measure: Measure) -> _Part:
     try:
         arrays = measure(samples) if samples else None
     except Exception as error:
-        raise_interrupt(error)
         if len(items) == 1:
             return _Part(None, [], [], [bad_sample(samples[0].key, error)])
         parts = [_part([item], measure) for item in items]
