@@ -22,8 +22,9 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
+
+from utnet.onnx_session import open_session
 
 SHIPPED = Path(__file__).parents[1] / "src" / "utnet" / "assets" / "detector"
 ORIGINALS = {
@@ -92,7 +93,7 @@ def difference(name: str, original: Path, shipped: bytes) -> float:
     """The largest difference between the first outputs of two files (the boxes, the landmarks) on five pictures."""
     _, size = ORIGINALS[name]
     rng = np.random.default_rng(0)
-    sessions = [onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"]) for file in (original, shipped)]
+    sessions = [open_session(file) for file in (original, shipped)]
     worst = 0.0
     for _ in range(5):
         picture = np.kron(rng.random((1, 8, 8, 3)), np.ones((1, size // 8, size // 8, 1))) * 2 - 1

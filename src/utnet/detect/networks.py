@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 
 from utnet.errors import InputError
+from utnet.onnx_session import open_session
 from utnet.threads import usable_threads
 
 if TYPE_CHECKING:
@@ -64,13 +65,7 @@ def open_network(name: str) -> onnxruntime.InferenceSession:
     path = ASSETS / f"{name}.onnx"
     if not path.is_file():
         raise InputError(f"{path}: is missing; install utnet again, or make it with tools/build_detector.py")
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    options.log_severity_level = 3
-    options.enable_cpu_mem_arena = False  # it would keep 35 MB, and is no faster
-    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    return open_session(path, keep_memory=False)  # it would keep 35 MB, and is no faster
 
 
 def run(session: onnxruntime.InferenceSession, picture: np.ndarray) -> list[np.ndarray]:

@@ -23,6 +23,7 @@ from utnet.conventions import NUM_JOINTS
 from utnet.errors import BAD_TREE, InputError, install_line, shown
 from utnet.export.onnx_check import check_onnx
 from utnet.io.atomic import check_stand_in
+from utnet.onnx_session import open_session
 from utnet.threads import usable_threads
 from utnet.types import Array, Batch, Prediction, check_shape
 
@@ -271,16 +272,9 @@ def _fits(shape: _Shape | None, expected: _Shape) -> bool:
 
 def _open_onnx(path: Path) -> _Opened:
     """The file, opened and ready to run; the same for the two below."""
-    import onnxruntime
-
     check_onnx(path)
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = usable_threads() if path.stat().st_size > _SMALL_BYTES else 1
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # spinning would occupy all cores
-    options.log_severity_level = 3
     try:
-        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        session = open_session(path, threads=usable_threads() if path.stat().st_size > _SMALL_BYTES else 1)
         text = session.get_modelmeta().custom_metadata_map.get(RECORD, "")
     except Exception as error:  # its exceptions have no base of their own
         raise InputError(f"{path}: ONNX Runtime cannot read it ({_line(error)}); export it again") from error
