@@ -135,7 +135,6 @@ def _connect(ray: Any, address: str) -> None:
             socket.create_connection((host, int(port)), timeout=_CONNECT_S).close()
         except (OSError, ValueError) as error:
             raise InputError(f"--ray {address}: no cluster at this address ({first_line(error)}); {remedy}") from error
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a Ray started here reports nothing
     try:
         ray.init(
             None if address == "local" else address,
